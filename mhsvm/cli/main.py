@@ -1,0 +1,44 @@
+"""`mhsvm COMMAND …`: one file a command, imported only when it is asked for."""
+
+import importlib
+import sys
+from collections.abc import Callable, Sequence
+
+Main = Callable[[Sequence[str] | None], int]
+
+COMMANDS = {
+    "train": "train a network from a config, or resume a run",
+    "test": "measure a checkpoint on a data set",
+    "predict": "segment images of your own",
+    "prepare": "turn archives or folders of a data set into one prepared file",
+    "synthesize": "draw a small data set that looks like dermoscopy",
+    "routegen": "write the scan routes of an image size in the published format",
+}
+
+
+def run(command: Main, argv: Sequence[str] | None = None) -> int:
+    """Run a command: what a user did wrong is one message on stderr and status 2, not a traceback."""
+    try:
+        return command(argv)
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point of `mhsvm`."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] in ("-h", "--help"):
+        width = max(map(len, COMMANDS))
+        print("usage: mhsvm COMMAND …   (mhsvm COMMAND --help)\n")
+        print("\n".join(f"  {name:{width}}  {purpose}" for name, purpose in COMMANDS.items()))
+        return 0
+    name = arguments[0]
+    if name not in COMMANDS:
+        print(f"error: unknown command {name!r}; known: {', '.join(COMMANDS)}", file=sys.stderr)
+        return 2
+    command = importlib.import_module(f"mhsvm.cli.{name.replace('-', '_')}")
+    return run(command.main, arguments[1:])
