@@ -1,0 +1,139 @@
+"""A split, and the text file it is kept in."""
+
+import hashlib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+PARTS = ("train", "val", "test")
+# The part of an image that both validates and tests, where a protocol has no test set of its own.
+VAL_AND_TEST = "val+test"
+# In files only: an id that is left out on purpose.
+UNUSED = "unused"
+
+_FILE_PARTS = (*PARTS, VAL_AND_TEST, UNUSED)
+_HEADER = re.compile(r"# mhsvm split, name: (?P<name>.+), sha256: (?P<hash>[0-9a-f]{64})")
+
+
+@dataclass(frozen=True)
+class Split:
+    """Which part each image of a set belongs to.
+
+    Args:
+        name: The name it was asked for by, such as "wu-sorted".
+        parts: id -> "train", "val", "test" or "val+test", in the set's order; other ids are not used.
+    """
+
+    name: str
+    parts: dict[str, str]
+
+    def ids(self, part: str) -> tuple[str, ...]:
+        """Ids of "train", "val" or "test" in the set's order; those of "val+test" are in both."""
+        if part not in PARTS:
+            raise ValueError(f"a part is one of {', '.join(PARTS)}, got {part!r}")
+        return tuple(image_id for image_id, own in self.parts.items() if part in own.split("+"))
+
+    @property
+    def val_is_test(self) -> bool:
+        """Whether images that choose the checkpoint also judge it."""
+        return VAL_AND_TEST in self.parts.values()
+
+    @property
+    def hash(self) -> str:
+        """sha256 (hex) of the sorted lines "id<TAB>part"; neither name nor order matters."""
+        lines = sorted(f"{image_id}\t{part}\n" for image_id, part in self.parts.items())
+        return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+    def save(self, path: str | Path) -> None:
+        """Write "id<TAB>part" lines under a comment with name and hash."""
+        lines = [f"# mhsvm split, name: {self.name}, sha256: {self.hash}\n"]
+        lines += [f"{image_id}\t{part}\n" for image_id, part in self.parts.items()]
+        Path(path).write_text("".join(lines), encoding="utf-8", newline="\n")
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Split":
+        """Read what `save` wrote, or a list made by hand (see `SplitFile`).
+
+        Raises:
+            FileNotFoundError: There is no such file.
+            ValueError: Lines are malformed, ids come twice, or the hash in the header does not fit.
+        """
+        file = SplitFile.read(path)
+        file.raise_problems()
+        return cls(file.name or f"file:{path}", file.used_parts)
+
+
+@dataclass(frozen=True)
+class SplitFile:
+    """Lines of id and part, separated by a tab, a comma or spaces; "# " starts a comment line.
+
+    A part is "train", "val", "test", "val+test" or "unused". The last separator of a line counts, so that
+    ids may contain spaces and commas. Problems are collected, so that a caller who knows the set can add to
+    them and report everything at once.
+
+    Args:
+        path: Where it was read from.
+        name: Name in the header of a saved split whose hash fits; None in a list made by hand.
+        parts: id -> part, "unused" included.
+        problems: What is wrong with it, in words.
+    """
+
+    path: Path
+    name: str | None
+    parts: dict[str, str]
+    problems: list[str]
+
+    @property
+    def used_parts(self) -> dict[str, str]:
+        return {image_id: part for image_id, part in self.parts.items() if part != UNUSED}
+
+    @classmethod
+    def read(cls, path: str | Path) -> "SplitFile":
+        """Read without raising for what single lines say.
+
+        Raises:
+            FileNotFoundError: There is no such file.
+            ValueError: It is not text.
+        """
+        path = Path(path)
+        if not path.is_file():
+            raise FileNotFoundError(f"there is no split file {path}")
+        try:
+            # Spreadsheets put a byte-order mark in front.
+            lines = path.read_text(encoding="utf-8-sig").splitlines()
+        except UnicodeDecodeError as error:
+            raise ValueError(f"split file {path} is not UTF-8 text: {error}") from error
+        parts, problems = _read_lines(lines)
+        header = _HEADER.fullmatch(lines[0]) if lines else None
+        if header and not problems and (found := Split("", parts).hash) != header["hash"]:
+            problems.append(
+                f"its lines have the hash {found[:12]}, its header says {header['hash'][:12]}: it was "
+                f"changed after it was saved; if that is intended, delete the header line"
+            )
+        return cls(path, header["name"] if header else None, parts, problems)
+
+    def raise_problems(self) -> None:
+        """Raise ValueError with all problems, if there are any."""
+        if self.problems:
+            raise ValueError(f"split file {self.path}:\n  " + "\n  ".join(self.problems))
+
+
+def _read_lines(lines: Sequence[str]) -> tuple[dict[str, str], list[str]]:
+    parts: dict[str, str] = {}
+    problems: list[str] = []
+    for number, line in enumerate(lines, start=1):
+        if not line.strip() or line.startswith("# "):
+            continue
+        match = re.fullmatch(r"\s*(\S.*?)\s*[\t, ]\s*(\S+)\s*", line)
+        if not match:
+            problems.append(f"line {number}: expected 'id<TAB>part', got {line!r}")
+            continue
+        image_id, part = match.groups()
+        if part not in _FILE_PARTS:
+            problems.append(f"line {number}: a part is one of {', '.join(_FILE_PARTS)}, got {part!r}")
+        elif image_id in parts:
+            problems.append(f"line {number}: id {image_id!r} comes a second time")
+        else:
+            parts[image_id] = part
+    return parts, problems

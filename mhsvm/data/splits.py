@@ -1,0 +1,270 @@
+"""Splits by name: which image trains, which validates, which tests.
+
+A rule sees ids, official subsets and groups, never an image, so that a split can be made again anywhere and
+compared by its hash. A seeded order is the order of sha256("<seed>:<id>"), which depends on no library.
+
+How seeded splits treat groups (patient, lesion or near-duplicates; "" stands alone): ids are walked in seeded
+order and each brings its whole group along. It goes to the first of train, val, test that has room for all
+of it; where none has, to the one with the most room. So counts are exact without groups, and off by less
+than the largest group with them.
+"""
+
+import hashlib
+import logging
+import math
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+
+from mhsvm.data.split_file import PARTS, UNUSED, VAL_AND_TEST, Split, SplitFile
+
+__all__ = ["Split", "list_splits", "make_split", "seeded_order"]
+
+# UltraLight VM-UNet's counts, of the official training archive alone (arXiv 2403.20035).
+WU_COUNTS = {"isic2017": (1250, 150, 600), "isic2018": (1815, 259, 520)}
+# VM-UNet's counts of the complete official training + validation subsets (arXiv 2402.02491): 7:3 of 2150
+# would be 1505 / 645, theirs are rounder.
+VMUNET_COUNTS = {("isic2017", 2150): (1500, 650), ("isic2018", 2694): (1886, 808)}
+
+_LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class _Members:
+    """What a rule may look at: the set's name, and each image's id, official subset and group."""
+
+    dataset: str
+    ids: tuple[str, ...]
+    subsets: tuple[str, ...]
+    groups: tuple[str, ...]
+
+    def of_subsets(self, *names: str) -> "_Members":
+        rows = [row for row, subset in enumerate(self.subsets) if subset in names]
+        ids, subsets, groups = (
+            tuple(column[row] for row in rows) for column in (self.ids, self.subsets, self.groups)
+        )
+        return _Members(self.dataset, ids, subsets, groups)
+
+    def units(self, seed: int) -> list[list[str]]:
+        """Groups in the seeded order of their first id; an id without a group is a unit by itself."""
+        group_of = dict(zip(self.ids, self.groups, strict=True))
+        units: dict[tuple[str, str], list[str]] = {}
+        for image_id in seeded_order(self.ids, seed=seed):
+            group = group_of[image_id]
+            units.setdefault(("group", group) if group else ("id", image_id), []).append(image_id)
+        return list(units.values())
+
+
+_Rule = Callable[..., dict[str, str]]
+_RULES: dict[str, tuple[re.Pattern[str], _Rule]] = {}
+
+
+def _rule(syntax: str) -> Callable[[_Rule], _Rule]:
+    """Register a rule for names of this form: <n> is a whole number, <n%> a percentage, PATH the rest."""
+    pattern = re.sub(r"<\w+%>", r"(\\d+(?:\\.\\d+)?)", syntax)
+    pattern = re.sub(r"<\w+>", r"(\\d+)", pattern).replace("PATH", "(.+)")
+
+    def register(rule: _Rule) -> _Rule:
+        _RULES[syntax] = (re.compile(pattern), rule)
+        return rule
+
+    return register
+
+
+def list_splits() -> tuple[str, ...]:
+    """The forms of names that `make_split` knows."""
+    return tuple(_RULES)
+
+
+def make_split(
+    name: str, *, ids: Sequence[str], subsets: Sequence[str], groups: Sequence[str], dataset: str
+) -> Split:
+    """Split a set by a named protocol.
+
+    Args:
+        name: A name of one of the forms of `list_splits()`, such as "wu-sorted" or "kfold-5-42-0".
+        ids: Id of each image, unique, in the set's order.
+        subsets: Official subset of each image: "train", "val", "test", or "" where there is none.
+        groups: Images of the same non-empty group never straddle the parts of a seeded split. For k-fold,
+            pass near-duplicates as groups too (`mhsvm.data.duplicates.duplicate_groups`).
+        dataset: Name of the set, such as "isic2017": some protocols are defined for certain sets only.
+    Returns:
+        The split, its parts in the order of `ids`.
+    Raises:
+        ValueError: The name is unknown, or the set is not one that the protocol is defined for.
+        FileNotFoundError: The file of "file:PATH" does not exist.
+    """
+    if not len(ids) == len(subsets) == len(groups):
+        raise ValueError(
+            f"ids, subsets and groups are equally long, got {len(ids)}, {len(subsets)} and {len(groups)}"
+        )
+    repeated = [image_id for image_id, times in Counter(ids).items() if times > 1]
+    if repeated:
+        raise ValueError(f"ids are unique, these come more than once: {_shorten(repeated)}")
+    members = _Members(dataset, tuple(ids), tuple(subsets), tuple(groups))
+    for pattern, rule in _RULES.values():
+        if match := pattern.fullmatch(name):
+            parts = rule(members, *match.groups())
+            return Split(name, {image_id: parts[image_id] for image_id in ids if image_id in parts})
+    raise ValueError(f"unknown split {name!r}; known are {', '.join(list_splits())}")
+
+
+def seeded_order(ids: Iterable[str], *, seed: int) -> list[str]:
+    """Ids in the order of sha256("<seed>:<id>")."""
+    return sorted(ids, key=lambda image_id: hashlib.sha256(f"{seed}:{image_id}".encode()).digest())
+
+
+@_rule("official")
+def _official(members: _Members) -> dict[str, str]:
+    parts = dict(zip(members.ids, members.subsets, strict=True))
+    without = [image_id for image_id, subset in parts.items() if subset not in PARTS]
+    if without:
+        raise ValueError(
+            f"split 'official' needs the official subset of every image, and {len(without)} of {len(parts)} "
+            f"images of {members.dataset} have none: use ratio-70-10-20-<seed> or all ({_shorten(without)})"
+        )
+    return parts
+
+
+@_rule("wu-sorted")
+def _wu_sorted(members: _Members) -> dict[str, str]:
+    # The published rule is an order of ids: groups are not looked at.
+    training, counts = _wu_training(members, name="wu-sorted")
+    return _fill([[image_id] for image_id in sorted(training.ids)], counts)
+
+
+@_rule("wu-shuffled-<seed>")
+def _wu_shuffled(members: _Members, seed: str) -> dict[str, str]:
+    training, counts = _wu_training(members, name="wu-shuffled")
+    return _fill(training.units(int(seed)), counts)
+
+
+@_rule("vmunet-7-3")
+@_rule("vmunet-7-3-<seed>")
+def _vmunet(members: _Members, seed: str = "42") -> dict[str, str]:
+    """7:3 of the official training + validation subsets; where they are not complete, 70 % rounded."""
+    pool = members.of_subsets("train", "val")
+    total = len(pool.ids)
+    if not total:
+        raise ValueError(
+            f"split 'vmunet-7-3' divides the official training and validation subsets, and {members.dataset} "
+            f"has none: use ratio-70-0-30-<seed>"
+        )
+    train, _, test = _shares(total, (70, 0, 30))
+    train, test = VMUNET_COUNTS.get((members.dataset, total), (train, test))
+    parts = _fill(pool.units(int(seed)), (train, 0, test))
+    _LOG.warning(
+        "split vmunet-7-3: its validation images are its test images, as in the published protocol, so the "
+        "checkpoint is chosen on the data that judge it: keep it for comparison"
+    )
+    return {image_id: part if part == "train" else VAL_AND_TEST for image_id, part in parts.items()}
+
+
+@_rule("kfold-<k>-<seed>-<fold>")
+def _kfold(members: _Members, k: str, seed: str, fold: str) -> dict[str, str]:
+    """Fold `fold` tests, the next one (after the last: the first) validates, the others train.
+
+    Larger groups come first, and each goes to the smallest fold so far, so that fold sizes stay close.
+    """
+    num_folds, held_out = int(k), int(fold)
+    units = sorted(members.units(int(seed)), key=len, reverse=True)
+    if num_folds < 3:
+        raise ValueError(f"k-fold needs k >= 3: one fold tests, one validates, the others train; got {k}")
+    if held_out >= num_folds:
+        raise ValueError(f"the fold of kfold-{k}-{seed} is 0 to {num_folds - 1}, got {fold}")
+    if num_folds > len(units):
+        raise ValueError(f"{k} folds need {k} images or groups, {members.dataset} has {len(units)}: lower k")
+    folds: list[list[str]] = [[] for _ in range(num_folds)]
+    for unit in units:
+        min(folds, key=len).extend(unit)
+    part_of = {held_out: "test", (held_out + 1) % num_folds: "val"}
+    return {image_id: part_of.get(row, "train") for row, ids in enumerate(folds) for image_id in ids}
+
+
+@_rule("counts-<train>-<val>-<test>-<seed>")
+def _counts(members: _Members, train: str, val: str, test: str, seed: str) -> dict[str, str]:
+    counts = int(train), int(val), int(test)
+    if sum(counts) != len(members.ids):
+        raise ValueError(
+            f"split counts-{train}-{val}-{test} needs {sum(counts)} images, {members.dataset} has "
+            f"{len(members.ids)}: change the counts, or use ratio-70-10-20-<seed>"
+        )
+    return _fill(members.units(int(seed)), counts)
+
+
+@_rule("ratio-<train%>-<val%>-<test%>-<seed>")
+def _ratio(members: _Members, train: str, val: str, test: str, seed: str) -> dict[str, str]:
+    percentages = Fraction(train), Fraction(val), Fraction(test)
+    if sum(percentages) != 100:
+        raise ValueError(
+            f"the percentages of a ratio split add up to 100, got {train} + {val} + {test}"
+            f" = {float(sum(percentages)):g}"
+        )
+    return _fill(members.units(int(seed)), _shares(len(members.ids), percentages))
+
+
+@_rule("file:PATH")
+def _file(members: _Members, path: str) -> dict[str, str]:
+    file = SplitFile.read(path)
+    known = set(members.ids)
+    unknown = [image_id for image_id in file.parts if image_id not in known]
+    if unknown:
+        file.problems.append(f"{len(unknown)} ids are not in {members.dataset}: {_shorten(unknown)}")
+    missing = [image_id for image_id in members.ids if image_id not in file.parts]
+    # A saved split leaves out what its protocol leaves out; a list made by hand has to say so.
+    if missing and file.name is None:
+        file.problems.append(
+            f"{len(missing)} ids of {members.dataset} have no part (write '{UNUSED}' to leave one out): "
+            f"{_shorten(missing)}"
+        )
+    file.raise_problems()
+    return file.used_parts
+
+
+@_rule("all")
+def _all(members: _Members) -> dict[str, str]:
+    return dict.fromkeys(members.ids, "test")
+
+
+def _wu_training(members: _Members, *, name: str) -> tuple[_Members, tuple[int, int, int]]:
+    """The official training subset and the published counts, which have to fit each other."""
+    if members.dataset not in WU_COUNTS:
+        raise ValueError(
+            f"split '{name}' is defined for {' and '.join(WU_COUNTS)}, got {members.dataset}: use "
+            f"counts-<train>-<val>-<test>-<seed> or ratio-70-10-20-<seed>"
+        )
+    counts = WU_COUNTS[members.dataset]
+    training = members.of_subsets("train")
+    if len(training.ids) != sum(counts):
+        raise ValueError(
+            f"split '{name}' divides the {sum(counts)} images of {members.dataset}'s official training "
+            f"subset into {'/'.join(map(str, counts))}, and this set has {len(training.ids)} of them: "
+            f"prepare the complete training archive, or use ratio-70-10-20-<seed>"
+        )
+    return training, counts
+
+
+def _shares(total: int, percentages: Sequence[int | Fraction]) -> tuple[int, int, int]:
+    """Cut a total at the rounded sums of the percentages, so that 0 % is always 0 images."""
+    train, val, _ = percentages
+    ends = [math.floor(Fraction(total) * share / 100 + Fraction(1, 2)) for share in (train, train + val)]
+    return ends[0], ends[1] - ends[0], total - ends[1]
+
+
+def _fill(units: Iterable[list[str]], counts: Sequence[int]) -> dict[str, str]:
+    """Give units to train, val and test by the rule in the module's first lines."""
+    room = dict(zip(PARTS, counts, strict=True))
+    parts: dict[str, str] = {}
+    for unit in units:
+        fitting = [part for part in PARTS if room[part] >= len(unit)]
+        part = fitting[0] if fitting else max(PARTS, key=room.__getitem__)
+        room[part] -= len(unit)
+        parts.update(dict.fromkeys(unit, part))
+    return parts
+
+
+def _shorten(names: Sequence[str], limit: int = 20) -> str:
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + more

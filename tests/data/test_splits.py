@@ -1,0 +1,258 @@
+import hashlib
+import logging
+from collections import Counter
+
+import pytest
+
+from mhsvm.data.splits import Split, list_splits, make_split, seeded_order
+
+
+def numbered(count, *, first=0):
+    return [f"ISIC_{first + number:07d}" for number in range(count)]
+
+
+def split_of(name, *, train=0, val=0, test=0, ids=None, groups=None, dataset="isic2017"):
+    """Split a made set whose first ids are in the training subset, and so on."""
+    subsets = ["train"] * train + ["val"] * val + ["test"] * test
+    ids = ids or numbered(len(subsets))
+    subsets = subsets or [""] * len(ids)
+    return make_split(name, ids=ids, subsets=subsets, groups=groups or [""] * len(ids), dataset=dataset)
+
+
+def sizes(split):
+    return tuple(len(split.ids(part)) for part in ("train", "val", "test"))
+
+
+EXAMPLES = {
+    "official": "official",
+    "wu-sorted": "wu-sorted",
+    "wu-shuffled-<seed>": "wu-shuffled-7",
+    "vmunet-7-3": "vmunet-7-3",
+    "vmunet-7-3-<seed>": "vmunet-7-3-1",
+    "kfold-<k>-<seed>-<fold>": "kfold-5-42-4",
+    "counts-<train>-<val>-<test>-<seed>": "counts-2000-150-600-3",
+    "ratio-<train%>-<val%>-<test%>-<seed>": "ratio-70-10-20-42",
+    "all": "all",
+}
+
+
+def test_every_form_has_an_example():
+    assert {*EXAMPLES, "file:PATH"} == set(list_splits())
+
+
+@pytest.mark.parametrize("name", EXAMPLES.values())
+def test_parts_keep_the_order_of_the_set_and_the_name(name):
+    split = split_of(name, train=2000, val=150, test=600)
+    assert split.name == name
+    assert list(split.parts) == [i for i in numbered(2750) if i in split.parts]
+    assert list(split.ids("train")) == sorted(split.ids("train"))
+
+
+@pytest.mark.parametrize(
+    ("name", "dataset", "subsets", "expected"),
+    [
+        ("official", "isic2017", (2000, 150, 600), (2000, 150, 600)),
+        ("wu-sorted", "isic2017", (2000, 150, 600), (1250, 150, 600)),
+        ("wu-shuffled-1", "isic2017", (2000, 0, 0), (1250, 150, 600)),
+        ("wu-sorted", "isic2018", (2594, 100, 1000), (1815, 259, 520)),
+        ("vmunet-7-3", "isic2017", (2000, 150, 600), (1500, 650, 650)),
+        ("vmunet-7-3", "isic2018", (2594, 100, 0), (1886, 808, 808)),
+        ("vmunet-7-3-5", "isic2017", (90, 11, 30), (71, 30, 30)),
+        ("counts-3-2-5-0", "own", (10, 0, 0), (3, 2, 5)),
+        ("ratio-70-10-20-42", "own", (10, 0, 0), (7, 1, 2)),
+        ("ratio-50-50-0-42", "own", (5, 0, 0), (3, 2, 0)),
+        ("ratio-62.5-12.5-25-42", "own", (8, 0, 0), (5, 1, 2)),
+        ("kfold-5-42-0", "own", (11, 0, 0), (6, 2, 3)),
+        ("all", "ph2", (0, 0, 200), (0, 0, 200)),
+    ],
+)
+def test_counts(name, dataset, subsets, expected):
+    train, val, test = subsets
+    assert sizes(split_of(name, train=train, val=val, test=test, dataset=dataset)) == expected
+
+
+def test_wu_sorted_takes_training_ids_in_ascending_order_whatever_their_order_in_the_set():
+    ids = numbered(2000)[::-1] + numbered(150, first=5000)
+    split = split_of("wu-sorted", train=2000, val=150, ids=ids)
+    assert set(split.ids("train")) == set(numbered(1250))
+    assert set(split.ids("test")) == set(numbered(600, first=1400))
+    assert not set(split.parts) & set(numbered(150, first=5000))
+
+
+def test_a_seeded_order_is_that_of_sha256():
+    ids = numbered(30)
+    by_hash = sorted(ids, key=lambda i: hashlib.sha256(f"9:{i}".encode()).hexdigest())
+    assert seeded_order(ids, seed=9) == by_hash
+    split = split_of("counts-10-5-15-9", ids=ids)
+    assert split.ids("train") == tuple(sorted(by_hash[:10]))
+    assert split.ids("val") == tuple(sorted(by_hash[10:15]))
+
+
+def test_seeds_change_the_split_and_the_default_of_vmunet_is_42():
+    assert split_of("wu-shuffled-1", train=2000).hash != split_of("wu-shuffled-2", train=2000).hash
+    assert split_of("vmunet-7-3", train=100).parts == split_of("vmunet-7-3-42", train=100).parts
+    assert split_of("vmunet-7-3", train=100).parts != split_of("vmunet-7-3-43", train=100).parts
+
+
+def test_hash_depends_on_ids_and_parts_only():
+    split = Split("x", {"b": "test", "a": "train"})
+    assert split.hash == hashlib.sha256(b"a\ttrain\nb\ttest\n").hexdigest()
+    assert Split("y", {"a": "train", "b": "test"}).hash == split.hash
+
+
+@pytest.mark.parametrize(
+    ("name", "start"),
+    [
+        ("official", "cc519b4e29aed6d8"),
+        ("vmunet-7-3", "32869691699a7277"),
+        ("ratio-70-10-20-42", "c80795f8445448dc"),
+        ("kfold-5-42-2", "137c4165653145a0"),
+        ("all", "ff83ee6158481bb9"),
+    ],
+)
+def test_hashes_never_change(name, start):
+    assert split_of(name, train=20, val=4, test=6).hash.startswith(start)
+
+
+def test_validation_of_vmunet_is_its_test_part_and_said_so(caplog):
+    with caplog.at_level(logging.WARNING):
+        split = split_of("vmunet-7-3", train=8, val=2)
+    assert split.ids("val") == split.ids("test")
+    assert split.val_is_test
+    assert Counter(split.parts.values()) == {"train": 7, "val+test": 3}
+    assert "its validation images are its test images" in caplog.text
+    assert not split_of("official", train=8, val=2).val_is_test
+
+
+def test_folds_test_every_image_once_and_validate_on_the_next_fold():
+    folds = [split_of(f"kfold-4-42-{fold}", ids=numbered(22)) for fold in range(4)]
+    tested = [image_id for fold in folds for image_id in fold.ids("test")]
+    assert sorted(tested) == numbered(22)
+    assert {len(fold.ids("test")) for fold in folds} == {5, 6}
+    for number, fold in enumerate(folds):
+        assert fold.ids("val") == folds[(number + 1) % 4].ids("test")
+
+
+@pytest.mark.parametrize(
+    "name", ["kfold-5-42-1", "counts-1250-150-600-8", "ratio-70-10-20-8", "wu-shuffled-8", "vmunet-7-3-8"]
+)
+def test_groups_never_straddle_parts_and_counts_stay_close(name):
+    largest = 7
+    groups = [f"patient {row // largest}" if row < 1000 else "" for row in range(2000)]
+    split = split_of(name, train=2000, groups=groups)
+    alone = split_of(name, train=2000)
+    parts_of_groups = {
+        (group, split.parts[i]) for i, group in zip(numbered(2000), groups, strict=True) if group
+    }
+    assert len(parts_of_groups) == len(set(groups)) - 1
+    assert set(split.parts) == set(numbered(2000))
+    for grouped, plain in zip(sizes(split), sizes(alone), strict=True):
+        assert abs(grouped - plain) < largest
+
+
+def test_a_group_without_room_goes_where_most_room_is():
+    split = split_of("counts-2-1-3-0", ids=list("abcdef"), groups=["g"] * 5 + [""])
+    assert split.ids("test") == tuple("abcde")
+    assert split.ids("train") == ("f",)
+
+
+def test_a_group_may_be_named_like_an_id():
+    split = split_of("counts-1-0-2-0", ids=["a", "b", "c"], groups=["", "a", "a"])
+    assert sizes(split) == (1, 0, 2)
+    assert split.parts["a"] == "train"
+
+
+@pytest.mark.parametrize(
+    ("name", "members", "message"),
+    [
+        (
+            "wu",
+            {"train": 3},
+            r"unknown split 'wu'; known are official, wu-sorted, wu-shuffled-<seed>, vmunet-7-3",
+        ),
+        ("kfold-5-42", {"train": 9}, r"unknown split 'kfold-5-42'; .*kfold-<k>-<seed>-<fold>"),
+        (
+            "official",
+            {"dataset": "ph2", "ids": ["IMD002", "IMD003"]},
+            r"2 of 2 images of ph2 have none.*IMD002",
+        ),
+        (
+            "wu-sorted",
+            {"train": 9, "dataset": "ph2"},
+            r"defined for isic2017 and isic2018, got ph2: use counts-",
+        ),
+        (
+            "wu-shuffled-3",
+            {"train": 1990},
+            r"the 2000 images.*into 1250/150/600, and this set has 1990 of them",
+        ),
+        ("counts-1250-150-600-1", {"train": 1990}, r"needs 2000 images, isic2017 has 1990"),
+        ("vmunet-7-3", {"test": 5, "dataset": "mine"}, r"mine has none: use ratio-70-0-30-<seed>"),
+        ("ratio-70-20-20-1", {"train": 9}, r"add up to 100, got 70 \+ 20 \+ 20 = 110"),
+        ("kfold-2-42-0", {"train": 9}, r"k >= 3.*got 2"),
+        ("kfold-5-42-5", {"train": 9}, r"fold of kfold-5-42 is 0 to 4, got 5"),
+        ("kfold-5-42-0", {"train": 4}, r"5 folds need 5 images or groups, isic2017 has 4: lower k"),
+        ("all", {"ids": ["a", "b", "a"]}, r"ids are unique, these come more than once: a"),
+        ("all", {"ids": ["a", "b"], "groups": ["x"]}, r"equally long, got 2, 2 and 1"),
+    ],
+)
+def test_errors(name, members, message):
+    with pytest.raises(ValueError, match=message):
+        split_of(name, **members)
+
+
+def test_an_unknown_part_is_an_error():
+    with pytest.raises(ValueError, match="a part is one of train, val, test, got 'valid'"):
+        split_of("all", ids=["a"]).ids("valid")
+
+
+@pytest.mark.parametrize("name", ["official", "wu-sorted", "vmunet-7-3"])
+def test_a_saved_split_comes_back(tmp_path, name):
+    members = {"train": 2000, "val": 150, "test": 600}
+    split = split_of(name, **members)
+    path = tmp_path / "split.txt"
+    split.save(path)
+    assert path.read_text(encoding="utf-8").startswith(
+        f"# mhsvm split, name: {name}, sha256: {split.hash}\nISIC_"
+    )
+    assert Split.load(path) == split
+    asked = split_of(f"file:{path}", **members)
+    assert (asked.parts, asked.hash, asked.name) == (split.parts, split.hash, f"file:{path}")
+
+
+def test_a_list_by_hand_may_use_tabs_commas_and_spaces(tmp_path):
+    path = tmp_path / "mine.csv"
+    path.write_bytes("\ufeff# by hand\r\na\ttrain\r\nb,val\r\n\r\nc  test\r\nd e, f , unused\r\n".encode())
+    split = split_of(f"file:{path}", ids=["c", "d e, f", "b", "a"])
+    assert list(split.parts.items()) == [("c", "test"), ("b", "val"), ("a", "train")]
+    assert Split.load(path).name == f"file:{path}"
+
+
+def test_all_problems_of_a_file_come_in_one_message(tmp_path):
+    path = tmp_path / "mine.txt"
+    path.write_text("a train\nb valid\na test\nlonely\nx test\n", encoding="utf-8")
+    with pytest.raises(ValueError, match="split file") as caught:
+        split_of(f"file:{path}", ids=list("abcd"))
+    assert str(caught.value).splitlines()[1:] == [
+        "  line 2: a part is one of train, val, test, val+test, unused, got 'valid'",
+        "  line 3: id 'a' comes a second time",
+        "  line 4: expected 'id<TAB>part', got 'lonely'",
+        "  1 ids are not in isic2017: x",
+        "  3 ids of isic2017 have no part (write 'unused' to leave one out): b, c, d",
+    ]
+
+
+def test_a_changed_saved_file_is_noticed(tmp_path):
+    path = tmp_path / "split.txt"
+    split_of("official", train=2, test=1).save(path)
+    path.write_text(path.read_text(encoding="utf-8").replace("train", "test"), encoding="utf-8")
+    with pytest.raises(ValueError, match="it was changed after it was saved; if that is intended, delete"):
+        Split.load(path)
+
+
+def test_files_that_cannot_be_read(tmp_path):
+    with pytest.raises(FileNotFoundError, match="there is no split file .*none.txt"):
+        split_of(f"file:{tmp_path / 'none.txt'}", ids=["a"])
+    (tmp_path / "image.jpg").write_bytes(b"\xff\xd8\xff\xe0")
+    with pytest.raises(ValueError, match="image.jpg is not UTF-8 text"):
+        Split.load(tmp_path / "image.jpg")
