@@ -1,0 +1,7 @@
+"""The selective scan, on plain sequences and along the routes of a map."""
+
+from mhsvm.ops.backends import list_backends
+from mhsvm.ops.route_scan import route_scan
+from mhsvm.ops.selective_scan import selective_scan
+
+__all__ = ["list_backends", "route_scan", "selective_scan"]

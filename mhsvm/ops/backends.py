@@ -1,0 +1,103 @@
+"""The table of selective-scan backends, and how one is chosen.
+
+A new backend is one file with a `selective_scan` and one row here.
+"""
+
+import functools
+import logging
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from mhsvm.ops import chunked, reference
+
+logger = logging.getLogger(__name__)
+
+ENVIRONMENT_VARIABLE = "MHSVM_BACKEND"
+
+
+def _always_available() -> str | None:
+    return None
+
+
+def _any_input(u: Tensor, A: Tensor) -> str | None:
+    return None
+
+
+@dataclass(frozen=True)
+class Backend:
+    """One implementation of the selective scan.
+
+    Attributes:
+        name: What users write for `backend`.
+        selective_scan: The implementation, with the signature of `reference.selective_scan`.
+        unavailable_reason: Why it cannot run on this machine, or None if it can.
+        unsupported_reason: Why it cannot take these inputs (u, A), or None if it can.
+        automatic: Whether "auto" may choose it.
+    """
+
+    name: str
+    selective_scan: Callable[..., Tensor | tuple[Tensor, Tensor]]
+    unavailable_reason: Callable[[], str | None] = _always_available
+    unsupported_reason: Callable[[Tensor, Tensor], str | None] = _any_input
+    automatic: bool = True
+
+
+# The fastest first: "auto" takes the first row that can run.
+_BACKENDS = (
+    Backend("chunked", chunked.selective_scan),
+    Backend("reference", reference.selective_scan, automatic=False),
+)
+
+
+def list_backends() -> tuple[str, ...]:
+    """Names of all backends that can run on this machine, the fastest first."""
+    return tuple(backend.name for backend in _BACKENDS if backend.unavailable_reason() is None)
+
+
+def choose_backend(name: str, u: Tensor, A: Tensor) -> Backend:
+    """The backend that shall scan these inputs.
+
+    Args:
+        name: A backend's name; or "auto": the one named by the environment variable MHSVM_BACKEND if it
+            is set, else the fastest that takes these inputs here.
+        u, A: The scan's arguments, for their device, type and size.
+    Raises:
+        ValueError: The name is unknown, or that backend cannot run here or on these inputs.
+    """
+    source = "backend"
+    if name == "auto":
+        source = f"environment variable {ENVIRONMENT_VARIABLE}"
+        name = os.environ.get(ENVIRONMENT_VARIABLE) or "auto"
+    if name == "auto":
+        return _choose_automatically(u, A)
+    for backend in _BACKENDS:
+        if backend.name == name:
+            reason = backend.unavailable_reason() or backend.unsupported_reason(u, A)
+            if reason is not None:
+                raise ValueError(
+                    f"{source}: {name!r} cannot run: {reason}; use one of {list_backends()} or 'auto'"
+                )
+            return backend
+    known = ", ".join(backend.name for backend in _BACKENDS)
+    raise ValueError(f"{source}: unknown name {name!r}; known are: auto, {known}")
+
+
+def _choose_automatically(u: Tensor, A: Tensor) -> Backend:
+    backend = next(
+        row
+        for row in _BACKENDS
+        if row.automatic and row.unavailable_reason() is None and row.unsupported_reason(u, A) is None
+    )
+    # A logger's call would break a compiled graph in two.
+    if not torch.compiler.is_compiling():
+        _log_choice(backend.name, u.device.type)
+    return backend
+
+
+@functools.cache
+def _log_choice(name: str, device_type: str) -> None:
+    logger.info("selective scan on %s: backend 'auto' chose %r", device_type, name)
