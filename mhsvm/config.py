@@ -1,0 +1,295 @@
+"""Every setting, its default and its type. Imports nothing of mhsvm; `build.py` alone reads a config.
+
+A node that is named after a class or function holds that constructor's arguments under their own names.
+"""
+
+import difflib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import yaml
+from yacs.config import CfgNode
+
+_TRUE, _FALSE = ("true", "on", "yes", "1"), ("false", "off", "no", "0")
+
+DEFAULTS = CfgNode(
+    {
+        "run": {
+            # Folder of the run inside `folder`; empty takes the name of the config file.
+            "name": "",
+            "folder": "results",
+            "seed": 42,
+            # "auto" is the GPU if there is one.
+            "device": "auto",
+        },
+        "data": {
+            # Name in data/ (isic2017 is data/isic2017.h5 or data/isic2017/), or a path.
+            "set": "isic2017",
+            "split": "wu-sorted",
+            # Side in pixels at which folders that are used directly are prepared.
+            "size": 256,
+            "normalization": "minmax",
+            "augmentation": "ultralight",
+            # Train on the soft edge that resizing leaves on a mask, instead of 0 and 1.
+            "soft_targets": False,
+        },
+        "model": {
+            "name": "ultralight_vm_unet",
+            "num_classes": 1,
+            "in_channels": 3,
+            "backend": "auto",
+            # Checkpoint to start from: ours, a published one, or VMamba-S's encoder for vm_unet.
+            "weights": "",
+            "ultralight_vm_unet": {
+                "channels": (8, 16, 24, 32, 48, 64),
+                "branches": 4,
+                "split_att": "fc",
+                "bridge": True,
+                "d_state": 16,
+                "d_conv": 4,
+                "expand": 2,
+                "init": "paper",
+            },
+            "mhs_vm": {
+                "patterns": ("C", "X", "S", "Z"),
+                "gate": "relu",
+                "gate_threshold": 0.5,
+                "gate_learnable": False,
+                "gate_power": 2.0,
+                "project": True,
+                "dims": (96, 192, 384, 768),
+                "depths": (2, 2, 2, 2),
+                "decoder_depths": (2, 2, 2, 1),
+                "d_state": 16,
+                "drop_path_rate": 0.2,
+            },
+            "vm_unet": {
+                "dims": (96, 192, 384, 768),
+                "depths": (2, 2, 2, 2),
+                "decoder_depths": (2, 2, 2, 1),
+                "d_state": 16,
+                "drop_path_rate": 0.2,
+            },
+        },
+        "loss": {
+            # bce_dice for one class, ce_dice for several.
+            "name": "bce_dice",
+            "bce_dice": {"bce_weight": 1.0, "dice_weight": 1.0, "smooth": 1.0},
+            "ce_dice": {"ce_weight": 1.0, "dice_weight": 1.0, "smooth": 1.0},
+        },
+        "optimizer": {
+            "name": "AdamW",
+            # False exempts A_log and D of the scans from weight decay.
+            "decay_all": True,
+            "Adadelta": {"lr": 0.01, "rho": 0.9, "eps": 1e-6, "weight_decay": 0.05},
+            "Adagrad": {"lr": 0.01, "lr_decay": 0.0, "eps": 1e-10, "weight_decay": 0.05},
+            "Adam": {"lr": 1e-3, "betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 1e-4, "amsgrad": False},
+            "AdamW": {"lr": 1e-3, "betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 1e-2, "amsgrad": False},
+            "Adamax": {"lr": 2e-3, "betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 0.0},
+            "ASGD": {"lr": 0.01, "lambd": 1e-4, "alpha": 0.75, "t0": 1e6, "weight_decay": 0.0},
+            "RMSprop": {
+                "lr": 0.01,
+                "momentum": 0.0,
+                "alpha": 0.99,
+                "eps": 1e-8,
+                "centered": False,
+                "weight_decay": 0.0,
+            },
+            "Rprop": {"lr": 0.01, "etas": (0.5, 1.2), "step_sizes": (1e-6, 50.0)},
+            "SGD": {"lr": 0.01, "momentum": 0.9, "dampening": 0.0, "nesterov": False, "weight_decay": 0.05},
+        },
+        # Stepped once an epoch.
+        "schedule": {
+            "name": "CosineAnnealingLR",
+            "StepLR": {"step_size": 50, "gamma": 0.5},
+            "MultiStepLR": {"milestones": (60, 120, 150), "gamma": 0.1},
+            "ExponentialLR": {"gamma": 0.99},
+            "CosineAnnealingLR": {"T_max": 50, "eta_min": 1e-5},
+            "ReduceLROnPlateau": {
+                "mode": "min",
+                "factor": 0.1,
+                "patience": 10,
+                "threshold": 1e-4,
+                "threshold_mode": "rel",
+                "cooldown": 0,
+                "min_lr": 0.0,
+                "eps": 1e-8,
+            },
+            "CosineAnnealingWarmRestarts": {"T_0": 50, "T_mult": 2, "eta_min": 1e-6},
+            "WarmupMultiStepLR": {"warmup_epochs": 10, "milestones": (125, 225), "gamma": 0.1},
+            "WarmupCosineLR": {"warmup_epochs": 20, "T_max": 250, "eta_min": 0.0},
+        },
+        "train": {
+            "epochs": 250,
+            "batch_size": 8,
+            # Batches whose gradients are added up before a step of the optimiser.
+            "accumulation": 1,
+            # Largest norm of all gradients together; 0 does not clip.
+            "clip_norm": 0.0,
+        },
+        "evaluation": {
+            "batch_size": 8,
+            # Probability at and above which a pixel is lesion.
+            "threshold": 0.5,
+        },
+    }
+)
+
+
+def load_config(path: str | Path | None = None, overrides: Sequence[str] = ()) -> CfgNode:
+    """Read a config: the defaults, then a YAML file, then `KEY VALUE` pairs, each value in its key's type.
+
+    Args:
+        path: YAML file that holds only what differs from the defaults; None takes the defaults.
+        overrides: Alternating dotted keys and values, as on a command line.
+    Returns:
+        A frozen config.
+    Raises:
+        ValueError: An unknown key (the nearest is named), a value of the wrong type, a key without a value.
+        FileNotFoundError: There is no such file.
+    """
+    config = DEFAULTS.clone()
+    if path is not None:
+        _merge(config, _read_yaml(Path(path)), source=str(path))
+    if len(overrides) % 2:
+        raise ValueError(f"settings come as pairs KEY VALUE, but {overrides[-1]!r} stands alone at the end")
+    for key, value in zip(overrides[::2], overrides[1::2], strict=True):
+        set_value(config, key, value)
+    config.freeze()
+    return config
+
+
+def config_from_dict(values: Mapping) -> CfgNode:
+    """The config that a checkpoint recorded; settings it does not know keep their defaults."""
+    config = DEFAULTS.clone()
+    _merge(config, values, source="the recorded config")
+    config.freeze()
+    return config
+
+
+def to_dict(config: CfgNode) -> dict:
+    """The same settings as plain dictionaries, lists, strings and numbers."""
+    return {
+        key: to_dict(value) if isinstance(value, CfgNode) else (list(value) if isinstance(value, tuple) else value)
+        for key, value in config.items()
+    }
+
+
+def get_value(config: CfgNode, key: str) -> object:
+    """Value of a dotted key.
+
+    Raises:
+        ValueError: There is no such key, or it names a group.
+    """
+    *groups, name = _find(config, key)
+    for group in groups:
+        config = config[group]
+    return config[name]
+
+
+def set_value(config: CfgNode, key: str, value: object) -> None:
+    """Set a dotted key of a config that is not frozen, with the value turned into the key's type.
+
+    Raises:
+        ValueError: There is no such key, it names a group, or the value does not fit its type.
+    """
+    *groups, name = _find(config, key)
+    for group in groups:
+        config = config[group]
+    config[name] = _typed(value, config[name], ".".join([*groups, name]))
+
+
+def _read_yaml(path: Path) -> Mapping:
+    # BaseLoader leaves every scalar as text: YAML's own guesses (off is a bool, 1e-3 a string) play no part
+    try:
+        values = yaml.load(path.read_text(encoding="utf-8"), Loader=yaml.BaseLoader) or {}
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not a YAML file: {error}") from error
+    if not isinstance(values, dict):
+        raise ValueError(f"{path} must hold settings as `group: {{key: value}}`, not a {type(values).__name__}")
+    return values
+
+
+def _merge(config: CfgNode, values: Mapping, *, source: str) -> None:
+    for key, value in _leaves(values):
+        try:
+            set_value(config, key, value)
+        except ValueError as error:
+            raise ValueError(f"{source}: {error}") from error
+
+
+def _leaves(values: Mapping, prefix: str = "") -> Iterator[tuple[str, object]]:
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _find(config: CfgNode, key: str) -> list[str]:
+    """The parts of a dotted key as the defaults spell them; capitals do not matter."""
+    parts: list[str] = []
+    node: object = config
+    for part in key.split("."):
+        names = {name.lower(): name for name in node} if isinstance(node, CfgNode) else {}
+        if part.lower() not in names:
+            raise ValueError(f"unknown setting {key!r}; {_nearest(config, key)}")
+        parts.append(names[part.lower()])
+        node = node[parts[-1]]
+    if isinstance(node, CfgNode):
+        raise ValueError(f"{key!r} is a group of settings, not one: {', '.join(f'{key}.{name}' for name in node)}")
+    return parts
+
+
+def _nearest(config: CfgNode, key: str) -> str:
+    known = {name.lower(): name for name, _ in _leaves(config)}
+    wanted = key.lower()
+    candidates = [name for name in known if name.rpartition(".")[2] == wanted.rpartition(".")[2]]
+    # of several groups with such a key, the one that is in use
+    in_use = [name for name in candidates if any(f".{group.lower()}." in name for group in _names_in_use(config))]
+    close = difflib.get_close_matches(wanted, in_use or candidates or list(known), n=1, cutoff=0.0)
+    return f"the nearest is {known[close[0]]!r}"
+
+
+def _names_in_use(config: CfgNode) -> list[str]:
+    return [node["name"] for node in config.values() if node.get("name")]
+
+
+def _typed(value: object, default: object, key: str) -> object:
+    try:
+        if isinstance(default, tuple):
+            return tuple(_scalar(item, default[0]) for item in _items(value))
+        return _scalar(value, default)
+    except ValueError as error:
+        kind = f"a list of {type(default[0]).__name__}" if isinstance(default, tuple) else type(default).__name__
+        raise ValueError(f"{key} takes {kind} (such as {_example(default)}), not {value!r}") from error
+
+
+def _items(value: object) -> list:
+    if isinstance(value, str):
+        text = value.strip()
+        if text[:1] + text[-1:] in ("()", "[]"):
+            text = text[1:-1]
+        return [item.strip().strip("'\"") for item in text.split(",") if item.strip()]
+    if isinstance(value, (list, tuple)):
+        return list(value)
+    return [value]
+
+
+def _scalar(value: object, default: object) -> object:
+    if isinstance(value, (list, tuple)) or value is None:
+        raise ValueError
+    if isinstance(default, bool):
+        text = str(value).lower()
+        if text not in (*_TRUE, *_FALSE):
+            raise ValueError
+        return text in _TRUE
+    if isinstance(value, bool) and not isinstance(default, str):
+        raise ValueError
+    if isinstance(value, float) and isinstance(default, int):
+        raise ValueError
+    return type(default)(value)
+
+
+def _example(default: object) -> str:
+    return ",".join(map(str, default)) if isinstance(default, tuple) else repr(default)

@@ -1,0 +1,164 @@
+"""From uint8 to what a network sees: float, normalisation, and one random plane motion a sample.
+
+All randomness of an epoch is drawn on the CPU as one 2 x 2 matrix a sample, so that every device sees the
+same images.
+Shape letters: b batch, n samples, h w map, k classes.
+"""
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Generator, Tensor
+from torch.nn import functional as F
+
+_NORMALIZATIONS: dict[str, Callable[[Tensor], Tensor]] = {}
+_AUGMENTATIONS: dict[str, Callable[[int, Generator], Tensor]] = {}
+
+
+def register_normalization(name: str):
+    """Register a function from float images (b, 3, h, w), 0..255, to what a network takes."""
+    return lambda function: _NORMALIZATIONS.setdefault(name, function)
+
+
+def register_augmentation(name: str):
+    """Register a function (n, generator) -> matrices (n, 2, 2) that move points (x right, y down)."""
+    return lambda function: _AUGMENTATIONS.setdefault(name, function)
+
+
+def list_normalizations() -> tuple[str, ...]:
+    """Names that `Augment(normalization=…)` takes."""
+    return tuple(sorted(_NORMALIZATIONS))
+
+
+def list_augmentations() -> tuple[str, ...]:
+    """Names that `Augment(augmentation=…)` takes."""
+    return tuple(sorted(_AUGMENTATIONS))
+
+
+class Augment:
+    """Turn uint8 batches into network inputs and targets, moved by the matrices that `draw` made, or unmoved.
+
+    Args:
+        normalization: A name from `list_normalizations()`.
+        augmentation: A name from `list_augmentations()`.
+        num_classes: 1 for coverage masks; several for class indices.
+        soft_targets: Keep a coverage mask's soft edge in the target; otherwise it is 1 from half coverage on.
+    Raises:
+        ValueError: A name is unknown, or soft targets are asked of class indices.
+    """
+
+    def __init__(
+        self,
+        *,
+        normalization: str = "minmax",
+        augmentation: str = "none",
+        num_classes: int = 1,
+        soft_targets: bool = False,
+    ) -> None:
+        if normalization not in _NORMALIZATIONS:
+            raise ValueError(f"unknown normalization {normalization!r}; known: {', '.join(list_normalizations())}")
+        if augmentation not in _AUGMENTATIONS:
+            raise ValueError(f"unknown augmentation {augmentation!r}; known: {', '.join(list_augmentations())}")
+        if soft_targets and num_classes > 1:
+            raise ValueError("soft targets need masks of one class; class indices have no soft edge")
+        self.normalize = _NORMALIZATIONS[normalization]
+        self.draw_motions = _AUGMENTATIONS[augmentation]
+        self.num_classes = num_classes
+        self.soft_targets = soft_targets
+
+    def draw(self, num_samples: int, generator: Generator) -> Tensor:
+        """Motions of `num_samples` images as float32 (n, 2, 2) on the CPU, drawn from `generator`."""
+        return self.draw_motions(num_samples, generator).float()
+
+    def __call__(self, images: Tensor, masks: Tensor, motions: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Normalise, then move.
+
+        Args:
+            images: uint8 (b, 3, h, w).
+            masks: uint8 (b, h, w).
+            motions: (b, 2, 2) from `draw`; None leaves every image where it is.
+        Returns:
+            Inputs, float32 (b, 3, h, w).
+            Targets: float32 (b, 1, h, w) in 0..1 for one class, int64 (b, h, w) for several.
+        """
+        inputs, targets = self.normalize(images.float()), masks.float().unsqueeze(1)
+        if motions is not None:
+            moved = _move(torch.cat([inputs, targets], dim=1), motions.to(inputs.device))
+            inputs, targets = moved[:, :-1], moved[:, -1:]
+        if self.num_classes > 1:
+            return inputs, targets.squeeze(1).long()
+        return inputs, targets / 255 if self.soft_targets else (targets >= 128).float()
+
+
+def _move(maps: Tensor, motions: Tensor) -> Tensor:
+    """Move maps (b, c, h, w) about their centre; nearest neighbour, what comes from outside is 0."""
+    h, w = maps.shape[-2:]
+    # affine_grid wants the way back, in coordinates that run from -1 to 1 along each side
+    back = motions.transpose(1, 2)
+    half = torch.tensor([w, h], dtype=maps.dtype, device=maps.device)
+    theta = F.pad(back * half / half[:, None], (0, 1))
+    grid = F.affine_grid(theta, list(maps.shape), align_corners=False)
+    return F.grid_sample(maps, grid, mode="nearest", padding_mode="zeros", align_corners=False)
+
+
+@register_normalization("minmax")
+def minmax(images: Tensor) -> Tensor:
+    """Each image's least value to 0 and its greatest to 255, over all channels; an even image becomes 0."""
+    low, high = images.amin(dim=(1, 2, 3), keepdim=True), images.amax(dim=(1, 2, 3), keepdim=True)
+    return (images - low) / (high - low).clamp_min(1) * 255
+
+
+@register_normalization("imagenet")
+def imagenet(images: Tensor) -> Tensor:
+    """Mean 0 and deviation 1 by ImageNet's channel statistics."""
+    mean = images.new_tensor([0.485, 0.456, 0.406]).view(3, 1, 1)
+    deviation = images.new_tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
+    return (images / 255 - mean) / deviation
+
+
+@register_augmentation("none")
+def none(num_samples: int, generator: Generator) -> Tensor:
+    """Every image stays as it is."""
+    return torch.eye(2, dtype=torch.float64).repeat(num_samples, 1, 1)
+
+
+@register_augmentation("ultralight")
+def ultralight(num_samples: int, generator: Generator) -> Tensor:
+    """With p 0.5 0..3 quarter turns and a flip of one axis; with p 0.5 a rotation by 20..79 whole degrees."""
+    turn = _rotation(90 * torch.randint(4, (num_samples,), generator=generator))
+    horizontal = _coin(num_samples, generator)
+    turn_and_flip = _where(_coin(num_samples, generator), _flip(horizontal, ~horizontal) @ turn)
+    rotation = _rotation(torch.randint(20, 80, (num_samples,), generator=generator))
+    return _where(_coin(num_samples, generator), rotation) @ turn_and_flip
+
+
+@register_augmentation("vmunet")
+def vmunet(num_samples: int, generator: Generator) -> Tensor:
+    """Horizontal flip with p 0.5, vertical flip with p 0.5, rotation by [0, 360) degrees with p 0.5."""
+    flip = _flip(_coin(num_samples, generator), _coin(num_samples, generator))
+    rotation = _rotation(360 * torch.rand(num_samples, generator=generator, dtype=torch.float64))
+    return _where(_coin(num_samples, generator), rotation) @ flip
+
+
+def _coin(num_samples: int, generator: Generator) -> Tensor:
+    return torch.rand(num_samples, generator=generator) < 0.5
+
+
+def _where(chosen: Tensor, motions: Tensor) -> Tensor:
+    return torch.where(chosen[:, None, None], motions, torch.eye(2, dtype=motions.dtype))
+
+
+def _flip(horizontal: Tensor, vertical: Tensor) -> Tensor:
+    return torch.diag_embed(1.0 - 2.0 * torch.stack([horizontal, vertical], dim=-1).double())
+
+
+def _rotation(degrees: Tensor) -> Tensor:
+    """Matrices (n, 2, 2) of rotations; quarter turns are exact."""
+    quarter, rest = torch.div(degrees, 90, rounding_mode="floor"), (degrees % 90).double() * (math.pi / 180)
+    cos, sin = rest.cos(), rest.sin()
+    for _ in range(3):
+        turn = quarter > 0
+        cos, sin = torch.where(turn, -sin, cos), torch.where(turn, cos, sin)
+        quarter = quarter - 1
+    return torch.stack([torch.stack([cos, -sin], -1), torch.stack([sin, cos], -1)], -2)

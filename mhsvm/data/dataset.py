@@ -1,0 +1,50 @@
+"""One part of a prepared set as uint8 tensors in memory, and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from mhsvm.data.store import PreparedSet
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Images and masks of some ids.
+
+    Attributes:
+        ids: Names of the n images.
+        images: uint8 (n, h, w, 3).
+        masks: uint8 (n, h, w): lesion coverage 0..255, or class indices (255 is ignored).
+        num_classes: 1 for coverage masks, else the number of classes.
+    """
+
+    ids: tuple[str, ...]
+    images: Tensor
+    masks: Tensor
+    num_classes: int = 1
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+def load_dataset(prepared: PreparedSet, ids: Sequence[str]) -> Dataset:
+    """Read the images of `ids`, in that order.
+
+    Raises:
+        ValueError: Some ids are not in the set.
+    """
+    row_of = {name: row for row, name in enumerate(prepared.ids)}
+    unknown = [name for name in ids if name not in row_of]
+    if unknown:
+        raise ValueError(f"{prepared.path} has no image {', '.join(unknown[:5])} ({len(unknown)} ids are missing)")
+    rows = [row_of[name] for name in ids]
+    return Dataset(
+        ids=tuple(ids),
+        images=torch.from_numpy(prepared.images(rows)),
+        masks=torch.from_numpy(prepared.masks(rows)),
+        num_classes=prepared.num_classes,
+    )

@@ -1,0 +1,1 @@
+"""Training, evaluation and prediction, given the objects; nothing here reads a config."""

@@ -1,0 +1,85 @@
+"""From logits to probabilities, masks and counts. The threshold is applied here and nowhere else."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from mhsvm.data.augment import Augment
+from mhsvm.data.dataset import Dataset
+from mhsvm.data.loader import iterate_batches
+from mhsvm.metrics import confusion_counts, summarize
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a model did on a data set.
+
+    Attributes:
+        ids: Names of the n images.
+        counts: int64 (n, 4) or (n, classes, 4), see `mhsvm.metrics.confusion_counts`.
+        loss: Mean loss an image.
+    """
+
+    ids: tuple[str, ...]
+    counts: Tensor
+    loss: float
+
+    def figures(self) -> dict[str, float]:
+        """The loss and what `mhsvm.metrics.summarize` makes of the counts."""
+        return {"loss": self.loss, **summarize(self.counts)}
+
+
+def probabilities(logits: Tensor) -> Tensor:
+    """Logits (b, 1, h, w) -> float32 of lesion; (b, k, h, w) -> float32 of each class."""
+    logits = logits.float()
+    return logits.sigmoid() if logits.shape[1] == 1 else logits.softmax(dim=1)
+
+
+def decide(probability: Tensor, threshold: float) -> Tensor:
+    """Probabilities (b, 1, h, w) -> uint8 (b, h, w), 1 from the threshold on; (b, k, h, w) -> the likeliest class."""
+    if probability.shape[1] == 1:
+        return (probability[:, 0] >= threshold).to(torch.uint8)
+    return probability.argmax(dim=1).to(torch.uint8)
+
+
+@torch.inference_mode()
+def evaluate(
+    model: nn.Module,
+    dataset: Dataset,
+    *,
+    augment: Augment,
+    loss: nn.Module,
+    threshold: float,
+    batch_size: int,
+    device: torch.device,
+    on_batch: Callable[[Tensor, Tensor], None] | None = None,
+) -> Evaluation:
+    """Run a model over every image of a data set once.
+
+    Args:
+        model: Returns logits; left in evaluation mode.
+        dataset: At least one image.
+        augment: Normalises; it moves nothing here.
+        loss: (logits, targets) -> mean over the batch.
+        threshold: Probability from which a pixel is lesion.
+        batch_size: Images at a time.
+        device: Where the model is.
+        on_batch: Called with rows (b,) and probabilities (b, 1 or k, h, w) of each batch.
+    """
+    model.eval()
+    counts, loss_sum = [], 0.0
+    every_row = torch.arange(len(dataset))
+    for batch in iterate_batches(dataset, every_row, batch_size=batch_size, device=device):
+        inputs, targets = augment(batch.images, batch.masks)
+        logits = model(inputs)
+        probability = probabilities(logits)
+        # a soft target counts as lesion from one half on; the masks of several classes are compared as they are
+        truth = (batch.masks >= 128).to(torch.uint8) if dataset.num_classes == 1 else batch.masks
+        pred = decide(probability, threshold)
+        counts.append(confusion_counts(pred, truth, num_classes=dataset.num_classes).cpu())
+        loss_sum += loss(logits, targets).item() * len(batch.rows)
+        if on_batch is not None:
+            on_batch(batch.rows, probability)
+    return Evaluation(ids=dataset.ids, counts=torch.cat(counts), loss=loss_sum / len(dataset))

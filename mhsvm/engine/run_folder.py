@@ -1,0 +1,70 @@
+"""The folder of a run: what lies where, and the record of its epochs."""
+
+import json
+from pathlib import Path
+
+from tensorboardX import SummaryWriter
+
+from mhsvm.data.atomic import replace_when_complete
+
+
+class RunFolder:
+    """Names of the files of a run.
+
+    Args:
+        path: The folder; it need not exist.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.config = self.path / "config.yaml"
+        self.split = self.path / "split.txt"
+        self.log = self.path / "log.txt"
+        self.metrics = self.path / "metrics.jsonl"
+        self.best = self.path / "checkpoints" / "best.pt"
+        self.last = self.path / "checkpoints" / "last.pt"
+
+    def create(self) -> None:
+        """Make the folder.
+
+        Raises:
+            FileExistsError: There is one; it names the two ways on.
+        """
+        if self.path.exists():
+            raise FileExistsError(
+                f"{self.path} exists: go on with --resume {self.path}, or choose another name with run.name NAME"
+            )
+        self.best.parent.mkdir(parents=True)
+
+
+class Recorder:
+    """Writes the line of each epoch to metrics.jsonl and TensorBoard.
+
+    Args:
+        run: An existing run folder.
+        history: Lines of the epochs that are done. The file is written anew from them, so that an epoch which was
+            recorded but has to be redone is not there twice.
+    """
+
+    def __init__(self, run: RunFolder, history: list[dict]) -> None:
+        self._path = run.metrics
+        with replace_when_complete(self._path) as partial:
+            partial.write_text("".join(map(_line, history)), encoding="utf-8")
+        self._writer = SummaryWriter(str(run.path / "tensorboard"), purge_step=len(history) + 1)
+
+    def add(self, figures: dict) -> None:
+        """Append the figures of one epoch."""
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(_line(figures))
+        for name, value in figures.items():
+            if name != "epoch":
+                self._writer.add_scalar(name, value, figures["epoch"])
+        self._writer.flush()
+
+    def close(self) -> None:
+        """Finish the TensorBoard file."""
+        self._writer.close()
+
+
+def _line(figures: dict) -> str:
+    return json.dumps(figures) + "\n"
