@@ -1,0 +1,25 @@
+"""Building blocks, plain modules: they know nothing of configs, devices or files."""
+
+from mhsvm.layers.bridge import SkipBridge
+from mhsvm.layers.gated_scan import GatedScan
+from mhsvm.layers.mamba import Mamba
+from mhsvm.layers.multi_head_scan import MultiHeadScan
+from mhsvm.layers.patch import PatchEmbed, PatchExpand, PatchMerge
+from mhsvm.layers.pvm import PVMLayer
+from mhsvm.layers.route_attention import ScanRouteAttention
+from mhsvm.layers.s6 import RouteS6
+from mhsvm.layers.ss2d import SS2D
+
+__all__ = [
+    "SS2D",
+    "GatedScan",
+    "Mamba",
+    "MultiHeadScan",
+    "PVMLayer",
+    "PatchEmbed",
+    "PatchExpand",
+    "PatchMerge",
+    "RouteS6",
+    "ScanRouteAttention",
+    "SkipBridge",
+]

@@ -1,0 +1,32 @@
+"""The gated branch around a scan of a map: what a visual state-space block adds to its input."""
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class GatedScan(nn.Module):
+    """LayerNorm(scan(SiLU(conv(a)))) * SiLU(q) with a, q = halves of a linear layer; then a linear layer if asked.
+
+    Args:
+        channels: Channels c of the map.
+        scan: Any module (b, e, h, w) -> (b, e, h, w).
+        inner_channels: Channels e inside.
+        out_proj: End with a linear layer e -> c; without it e must be c.
+    Source: Liu et al. 2024, arXiv 2401.10166; without the last layer: arXiv 2406.05992.
+    """
+
+    def __init__(self, channels: int, *, scan: nn.Module, inner_channels: int, out_proj: bool) -> None:
+        super().__init__()
+        e = inner_channels
+        self.in_proj = nn.Linear(channels, 2 * e, bias=False)
+        self.conv = nn.Conv2d(e, e, kernel_size=3, padding=1, groups=e)
+        self.scan = scan
+        self.norm = nn.LayerNorm(e)
+        self.out_proj = nn.Linear(e, channels, bias=False) if out_proj else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map, channels last, (b, h, w, c) -> (b, h, w, c)."""
+        a, q = self.in_proj(x).chunk(2, dim=-1)
+        a = F.silu(self.conv(a.permute(0, 3, 1, 2)))
+        y = self.norm(self.scan(a).permute(0, 2, 3, 1))
+        return self.out_proj(y * F.silu(q))

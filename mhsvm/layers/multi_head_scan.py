@@ -1,0 +1,76 @@
+"""Multi-head scan: every head scans its own slice of the channels along its own pattern of routes."""
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from mhsvm.layers.route_attention import ScanRouteAttention
+from mhsvm.layers.s6 import RouteS6
+
+
+class MultiHeadScan(nn.Module):
+    """Multi-head scan of a map, with Scan Route Attention.
+
+    Args:
+        channels: Channels c of the map; each of the m heads scans d = c // m channels.
+        patterns: One scan pattern a head, names from `mhsvm.routes.list_patterns()`; they may repeat.
+        gate: Of the attention, "relu", "sigmoid", "power", "exp" or "none" (the plain sum of the routes).
+        gate_threshold: By default 0.5 for "relu", 0 for "sigmoid" and "exp".
+        gate_learnable: Make the threshold one learnable scalar a head.
+        gate_power: Exponent of the gate "power".
+        project: Norm and mix the heads' channels at the end; needed where m does not divide c.
+        d_state: State size of the scan.
+        backend: Of the scan, see `mhsvm.ops.selective_scan`.
+    Raises:
+        ValueError: More heads than channels, heads that do not divide the channels without `project`, an
+            unknown pattern or gate, or a map of another shape.
+    Source: Ji 2024, arXiv 2406.05992.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        *,
+        patterns: Sequence[str] = ("C", "X", "S", "Z"),
+        gate: str = "relu",
+        gate_threshold: float | None = None,
+        gate_learnable: bool = False,
+        gate_power: float = 2.0,
+        project: bool = True,
+        d_state: int = 16,
+        backend: str = "auto",
+    ) -> None:
+        super().__init__()
+        heads = len(patterns)
+        if heads > channels:
+            raise ValueError(
+                f"every head needs a channel; received {heads} patterns for {channels} channels. "
+                f"Name at most {channels} patterns or widen the map"
+            )
+        if heads and channels % heads and not project:
+            raise ValueError(
+                f"without projection the heads must divide the channels; received {heads} patterns for "
+                f"{channels} channels. Use project=True or {channels // heads * heads} channels"
+            )
+        self.channels = channels
+        head_channels = channels // max(heads, 1)
+        width = head_channels * heads
+        # First, since it knows the patterns: an empty or unknown one is its error.
+        self.s6 = RouteS6(head_channels, patterns=patterns, d_state=d_state, backend=backend)
+        self.in_proj = nn.Linear(channels, width, bias=False)
+        self.attention = ScanRouteAttention(
+            heads, gate=gate, threshold=gate_threshold, learnable=gate_learnable, power=gate_power
+        )
+        self.norm = nn.LayerNorm(width) if project else None
+        self.out_proj = nn.Linear(width, channels, bias=False) if project else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (b, c, h, w) -> (b, c, h, w); fastest on a map in channels-last memory."""
+        if x.ndim != 4 or x.shape[1] != self.channels:
+            raise ValueError(f"a map is (b, {self.channels}, h, w); received {tuple(x.shape)}")
+        x = self.in_proj(x.permute(0, 2, 3, 1))  # (b, h, w, m*d)
+        z = self.attention(self.s6(x)).to(x.dtype)  # (b, m, l, d)
+        z = z.transpose(1, 2).reshape(x.shape)
+        if self.out_proj is not None:
+            z = self.out_proj(self.norm(z))
+        return z.permute(0, 3, 1, 2)

@@ -1,0 +1,58 @@
+"""Parallel Vision Mamba: one small sequence mixer shared by several slices of the channels."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from mhsvm.layers.mamba import Mamba
+
+
+class PVMLayer(nn.Module):
+    """Split the channels into branches, mix each with one shared block, join them and project.
+
+    Every branch of every sample is a sequence of one batch, so the number of branches costs no time. It can
+    replace any layer that maps channels and keeps the size of the map.
+
+    Args:
+        in_channels: Channels c, a multiple of `branches`.
+        out_channels: Channels o.
+        branches: Number of slices p.
+        mixer: Makes the shared block: width c/p -> a module on sequences (b, l, c/p).
+    Raises:
+        ValueError: The branches do not divide the channels, or the input has other channels.
+    Source: Wu et al. 2024, arXiv 2403.20035.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        branches: int = 4,
+        mixer: Callable[[int], nn.Module] = Mamba,
+    ) -> None:
+        super().__init__()
+        if branches < 1 or in_channels % branches:
+            raise ValueError(
+                f"the branches must divide in_channels; received in_channels={in_channels}, "
+                f"branches={branches}. Use a divisor of {in_channels} for branches, or another width"
+            )
+        self.in_channels = in_channels
+        self.branches = branches
+        self.norm = nn.LayerNorm(in_channels)
+        self.mixer = mixer(in_channels // branches)
+        self.skip_scale = nn.Parameter(torch.ones(1))
+        self.proj = nn.Linear(in_channels, out_channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(b, c, *spatial) -> (b, o, *spatial), any number of spatial axes."""
+        if x.ndim < 3 or x.shape[1] != self.in_channels:
+            raise ValueError(f"the input is (b, {self.in_channels}, *spatial); received {tuple(x.shape)}")
+        b, c, *spatial = x.shape
+        p = self.branches
+        tokens = self.norm(x.flatten(2).transpose(1, 2))  # (b, l, c)
+        parts = tokens.unflatten(2, (p, c // p)).transpose(1, 2).flatten(0, 1)  # (b*p, l, c/p)
+        parts = self.mixer(parts) + self.skip_scale * parts
+        tokens = parts.unflatten(0, (b, p)).transpose(1, 2).flatten(2)
+        return self.proj(self.norm(tokens)).transpose(1, 2).unflatten(2, spatial)

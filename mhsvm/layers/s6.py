@@ -1,0 +1,104 @@
+"""Selective scans along the routes of a map, every head and route with parameters of its own.
+
+Shapes: b batch, h w map, l = h*w, m heads, k routes a head, d channels a head, n state size, r rank of the step size.
+"""
+
+import math
+from collections.abc import Sequence
+from functools import lru_cache
+
+import torch
+from torch import Tensor, nn
+
+from mhsvm.ops import route_scan
+from mhsvm.routes import list_patterns, scan_routes
+
+NUM_ROUTES = 4
+
+
+def initial_step_bias(*shape: int) -> Tensor:
+    """Inverse softplus of step sizes drawn log-uniformly from [1e-3, 1e-1].
+
+    Source: Gu & Dao 2023, arXiv 2312.00752, section 3.6.
+    """
+    step = torch.empty(shape).uniform_(math.log(1e-3), math.log(1e-1)).exp()
+    return step + torch.log(-torch.expm1(-step))
+
+
+def initial_state_decay(*shape: int) -> Tensor:
+    """log(1..n) along the last axis: the logarithm of -A (S4D-real, Gu et al. 2022, arXiv 2206.11893)."""
+    return torch.arange(1, shape[-1] + 1, dtype=torch.float32).log().expand(shape).clone()
+
+
+@lru_cache(maxsize=64)
+def stacked_routes(patterns: tuple[str, ...], h: int, w: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Orders and inverses of all heads' routes, each int64 (m, k, l), once for each size and device."""
+    # The first caller may run in inference mode, whose tensors cannot be saved for a later backward pass.
+    with torch.inference_mode(False):
+        orders, inverses = zip(*(scan_routes(pattern, h, w) for pattern in patterns), strict=True)
+        return torch.stack(orders).to(device), torch.stack(inverses).to(device)
+
+
+class RouteS6(nn.Module):
+    """Scan a map along the four routes of each head's pattern (base 0, its reverse, base 1, its reverse).
+
+    The projections act on single cells, so they are applied in map order, for all heads and routes at once.
+
+    Args:
+        channels: Channels d of one head.
+        patterns: One scan pattern a head, names from `mhsvm.routes.list_patterns()`.
+        d_state: State size n.
+        dt_rank: Rank r of the step-size projection; by default ceil(d / 16).
+        backend: Of the scan, see `mhsvm.ops.selective_scan`.
+    Raises:
+        ValueError: There is no pattern, or an unknown one.
+    Source: Gu & Dao 2023, arXiv 2312.00752; the routes: arXiv 2401.10166 and 2406.05992.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        *,
+        patterns: Sequence[str],
+        d_state: int = 16,
+        dt_rank: int | None = None,
+        backend: str = "auto",
+    ) -> None:
+        super().__init__()
+        self.patterns = tuple(patterns)
+        unknown = sorted(set(self.patterns) - set(list_patterns()))
+        if unknown or not self.patterns:
+            raise ValueError(
+                "patterns names one scan pattern a head, at least one; "
+                f"received {self.patterns!r}, unknown: {', '.join(unknown) or 'none'}. "
+                f"Known patterns: {', '.join(list_patterns())}"
+            )
+        self.backend = backend
+        m, k, d, n = len(self.patterns), NUM_ROUTES, channels, d_state
+        r = math.ceil(d / 16) if dt_rank is None else dt_rank
+        self.x_proj = nn.Parameter(torch.empty(m, k, r + 2 * n, d).uniform_(-(d**-0.5), d**-0.5))
+        self.dt_proj = nn.Parameter(torch.empty(m, k, d, r).uniform_(-(r**-0.5), r**-0.5))
+        self.dt_bias = nn.Parameter(initial_step_bias(m, k, d))
+        self.A_log = nn.Parameter(initial_state_decay(m, k, d, n))
+        self.D = nn.Parameter(torch.ones(m, k, d))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (b, h, w, m*d), the heads' channels side by side -> (b, m, k, l, d).
+
+        The output is float32, or float64 for such a map: never rounded to 16 bits, since a gate may compare routes."""
+        b, h, w, _ = x.shape
+        m, k, d = self.D.shape
+        u = x.reshape(b, h * w, m, d)
+        x_dbl = torch.einsum("blmd,mkcd->blmkc", u, self.x_proj)
+        order, inverse = stacked_routes(self.patterns, h, w, x.device)
+        return route_scan(
+            u,
+            x_dbl,
+            self.dt_proj,
+            self.dt_bias,
+            -torch.exp(self.A_log),
+            self.D,
+            order,
+            inverse,
+            backend=self.backend,
+        )

@@ -1,0 +1,15 @@
+"""The networks: built by name, loaded from our checkpoints or published ones."""
+
+from mhsvm.models.mhs_vm import MHSVM
+from mhsvm.models.registry import create_model, list_models, register_model
+from mhsvm.models.ultralight_vm_unet import UltraLightVMUNet
+from mhsvm.models.vm_unet import VMUNet
+
+__all__ = [
+    "MHSVM",
+    "UltraLightVMUNet",
+    "VMUNet",
+    "create_model",
+    "list_models",
+    "register_model",
+]

@@ -1,0 +1,118 @@
+"""UltraLight VM-UNet: a U-shaped network of convolutions and parallel Vision Mamba layers.
+
+Source: Wu et al. 2024, arXiv 2403.20035.
+"""
+
+import math
+from collections.abc import Sequence
+from functools import partial
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mhsvm.layers import Mamba, PVMLayer, SkipBridge
+from mhsvm.models.image import check_image
+from mhsvm.models.registry import register_model
+
+NORM_GROUPS = 4
+
+
+@register_model("ultralight_vm_unet")
+class UltraLightVMUNet(nn.Module):
+    """UltraLight VM-UNet.
+
+    Args:
+        num_classes: Channels of the output.
+        in_channels: Channels of the image.
+        channels: Widths of the six stages; all but the last are multiples of 4 and all from the third on of
+            `branches`.
+        branches: Slices of the channels in each parallel Mamba layer; 1, 2 and 4 are the paper's settings 1-3.
+        split_att: "fc" or "conv", how the bridge makes the gates of a skip connection.
+        bridge: Whether the skip connections pass through the bridge.
+        d_state, d_conv, expand: Of the Mamba blocks.
+        init: "paper" initialises every linear and convolutional layer anew, those of the Mamba blocks too;
+            "mamba" leaves the Mamba blocks as their authors initialise them.
+        backend: Of the scans, see `mhsvm.ops.selective_scan`.
+    Raises:
+        ValueError: The widths do not fit, `split_att` or `init` is unknown, or an image has another shape.
+    """
+
+    stride = 32
+
+    def __init__(
+        self,
+        *,
+        num_classes: int = 1,
+        in_channels: int = 3,
+        channels: Sequence[int] = (8, 16, 24, 32, 48, 64),
+        branches: int = 4,
+        split_att: str = "fc",
+        bridge: bool = True,
+        d_state: int = 16,
+        d_conv: int = 4,
+        expand: int = 2,
+        init: str = "paper",
+        backend: str = "auto",
+    ) -> None:
+        super().__init__()
+        channels = tuple(channels)
+        if len(channels) != 6 or any(width < 1 or width % NORM_GROUPS for width in channels[:5]):
+            raise ValueError(f"channels are six widths, the first five multiples of {NORM_GROUPS}; received {channels}")
+        if init not in ("paper", "mamba"):
+            raise ValueError(f"init is paper or mamba; received {init!r}")
+        self.in_channels = in_channels
+        c1, c2, c3, c4, c5, c6 = channels
+        conv = partial(nn.Conv2d, kernel_size=3, padding=1)
+        mixer = partial(Mamba, d_state=d_state, d_conv=d_conv, expand=expand, backend=backend)
+        pvm = partial(PVMLayer, branches=branches, mixer=mixer)
+
+        self.encoder = nn.ModuleList(
+            [conv(in_channels, c1), conv(c1, c2), conv(c2, c3), pvm(c3, c4), pvm(c4, c5), pvm(c5, c6)]
+        )
+        self.encoder_norms = nn.ModuleList(nn.GroupNorm(NORM_GROUPS, c) for c in (c1, c2, c3, c4, c5))
+        self.bridge = SkipBridge(channels[:5], split_att=split_att) if bridge else nn.Identity()
+        self.decoder = nn.ModuleList([pvm(c6, c5), pvm(c5, c4), pvm(c4, c3), conv(c3, c2), conv(c2, c1)])
+        self.decoder_norms = nn.ModuleList(nn.GroupNorm(NORM_GROUPS, c) for c in (c5, c4, c3, c2, c1))
+        self.head = nn.Conv2d(c1, num_classes, kernel_size=1)
+        self.init_weights(keep_mamba=init == "mamba")
+
+    def init_weights(self, *, keep_mamba: bool) -> None:
+        """Draw the paper's initial values, which also put Mamba's step-size bias to 0 unless it is kept."""
+        kept = {part for block in self.modules() if isinstance(block, Mamba) for part in block.modules()}
+        for module in self.modules():
+            if not (keep_mamba and module in kept):
+                draw_initial_values(module)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Image (b, in_channels, H, W) -> logits (b, num_classes, H, W); H and W are multiples of 32."""
+        x = check_image(image, in_channels=self.in_channels, stride=self.stride)
+        skips = []
+        for layer, norm in zip(self.encoder[:5], self.encoder_norms, strict=True):
+            x = F.gelu(F.max_pool2d(norm(layer(x)), 2))
+            skips.append(x)
+        x = F.gelu(self.encoder[5](x))
+        skips = self.bridge(skips)
+        for i, (layer, norm) in enumerate(zip(self.decoder, self.decoder_norms, strict=True)):
+            x = norm(layer(x))
+            if i > 0:
+                x = double(x)
+            x = F.gelu(x) + skips[-1 - i]
+        return double(self.head(x))
+
+
+def double(x: Tensor) -> Tensor:
+    """A map twice as large, bilinear, corners on corners."""
+    return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=True)
+
+
+def draw_initial_values(module: nn.Module) -> None:
+    if isinstance(module, nn.Linear):
+        nn.init.trunc_normal_(module.weight, std=0.02)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+    elif isinstance(module, nn.Conv1d):
+        nn.init.normal_(module.weight, std=math.sqrt(2 / (module.kernel_size[0] * module.out_channels)))
+    elif isinstance(module, nn.Conv2d):
+        fan_out = math.prod(module.kernel_size) * module.out_channels // module.groups
+        nn.init.normal_(module.weight, std=math.sqrt(2 / fan_out))
+        nn.init.zeros_(module.bias)

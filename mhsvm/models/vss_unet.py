@@ -1,0 +1,122 @@
+"""The U-shaped network of visual state-space blocks that MHS-VM and VM-UNet share.
+
+Source: Ruan & Xiang 2024, arXiv 2402.02491; its parts: arXiv 2401.10166 and 2105.05537.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+from torchvision.ops import StochasticDepth
+
+from mhsvm.layers import PatchEmbed, PatchExpand, PatchMerge
+from mhsvm.models.image import check_image
+
+PATCH_SIZE = 4
+
+
+class VSSBlock(nn.Module):
+    """x + DropPath(mixer(LayerNorm(x))) on a map (b, h, w, c)."""
+
+    def __init__(self, channels: int, *, mixer: nn.Module, drop_path: float) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(channels)
+        self.mixer = mixer
+        self.drop_path = StochasticDepth(drop_path, mode="row")
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.drop_path(self.mixer(self.norm(x)))
+
+
+class VSSUNet(nn.Module):
+    """Patch embedding, encoder, decoder that adds the input of the encoder stage of its size, head.
+
+    Args:
+        mixer: Makes what a block adds to its input: channels c -> a module (b, h, w, c) -> (b, h, w, c).
+        num_classes: Channels of the output.
+        in_channels: Channels of the image.
+        dims: Channels of each stage; each twice the one before, the first a multiple of 4.
+        depths: Blocks of each encoder stage.
+        decoder_depths: Blocks of each decoder stage, from the bottom up.
+        drop_path_rate: The last encoder block's rate of dropped branches; it grows linearly from 0 to there
+            and falls back to 0 over the decoder.
+    Raises:
+        ValueError: The stages do not fit together, or an image has another shape.
+    """
+
+    def __init__(
+        self,
+        *,
+        mixer: Callable[[int], nn.Module],
+        num_classes: int,
+        in_channels: int,
+        dims: Sequence[int],
+        depths: Sequence[int],
+        decoder_depths: Sequence[int],
+        drop_path_rate: float,
+    ) -> None:
+        super().__init__()
+        check_stages(dims, depths, decoder_depths)
+        self.in_channels = in_channels
+        self.stride = PATCH_SIZE * 2 ** (len(dims) - 1)
+
+        def blocks(channels: int, rates: Sequence[float]) -> nn.Sequential:
+            return nn.Sequential(*(VSSBlock(channels, mixer=mixer(channels), drop_path=p) for p in rates))
+
+        rising = torch.linspace(0, drop_path_rate, sum(depths)).split(list(depths))
+        falling = torch.linspace(0, drop_path_rate, sum(decoder_depths)).flip(0).split(list(decoder_depths))
+
+        self.patch_embed = PatchEmbed(in_channels, dims[0], patch_size=PATCH_SIZE)
+        self.encoder = nn.ModuleList()
+        for i, (channels, rates) in enumerate(zip(dims, rising, strict=True)):
+            stage = OrderedDict(blocks=blocks(channels, rates.tolist()))
+            if i < len(dims) - 1:
+                stage["merge"] = PatchMerge(channels)
+            self.encoder.append(nn.Sequential(stage))
+        self.decoder = nn.ModuleList()
+        for i, (channels, rates) in enumerate(zip(reversed(dims), falling, strict=True)):
+            stage = OrderedDict(expand=PatchExpand(2 * channels, factor=2)) if i > 0 else OrderedDict()
+            stage["blocks"] = blocks(channels, rates.tolist())
+            self.decoder.append(nn.Sequential(stage))
+        self.head_expand = PatchExpand(dims[0], factor=PATCH_SIZE)
+        self.head = nn.Conv2d(dims[0] // PATCH_SIZE, num_classes, kernel_size=1)
+        self.apply(init_weights)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Image (b, in_channels, H, W) -> logits (b, num_classes, H, W); H, W multiples of `stride`."""
+        x = self.patch_embed(check_image(image, in_channels=self.in_channels, stride=self.stride))
+        stage_inputs = []
+        for stage in self.encoder:
+            stage_inputs.append(x)
+            x = stage(x)
+        x = self.decoder[0](x)
+        for stage in self.decoder[1:]:
+            x = stage(x + stage_inputs.pop())
+        return self.head(self.head_expand(x).permute(0, 3, 1, 2))
+
+
+def check_stages(dims: Sequence[int], depths: Sequence[int], decoder_depths: Sequence[int]) -> None:
+    if not dims or not len(dims) == len(depths) == len(decoder_depths):
+        raise ValueError(
+            "dims, depths and decoder_depths name one number a stage; received "
+            f"dims={tuple(dims)}, depths={tuple(depths)}, decoder_depths={tuple(decoder_depths)}"
+        )
+    if dims[0] < PATCH_SIZE or dims[0] % PATCH_SIZE:
+        raise ValueError(f"the first of dims must be a multiple of {PATCH_SIZE}; received {tuple(dims)}")
+    doubled = tuple(dims[0] * 2**i for i in range(len(dims)))
+    if tuple(dims) != doubled:
+        raise ValueError(f"each of dims is twice the one before; received {tuple(dims)}, expected {doubled}")
+    if min(*depths, *decoder_depths) < 1:
+        raise ValueError(
+            "every stage has at least one block; received "
+            f"depths={tuple(depths)}, decoder_depths={tuple(decoder_depths)}"
+        )
+
+
+def init_weights(module: nn.Module) -> None:
+    """Initial values of linear layers; convolutions, norms and scans keep those they are made with."""
+    if isinstance(module, nn.Linear):
+        nn.init.trunc_normal_(module.weight, std=0.02)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
