@@ -45,7 +45,7 @@ class BCEDiceLoss(nn.Module):
         smooth: Added to numerator and denominator of Dice.
     """
 
-    num_classes = "one class"
+    several_classes = False
 
     def __init__(self, *, bce_weight: float = 1.0, dice_weight: float = 1.0, smooth: float = 1.0) -> None:
         super().__init__()
@@ -70,7 +70,7 @@ class CEDiceLoss(nn.Module):
         smooth: Added to numerator and denominator of Dice.
     """
 
-    num_classes = "several classes"
+    several_classes = True
 
     def __init__(self, *, ce_weight: float = 1.0, dice_weight: float = 1.0, smooth: float = 1.0) -> None:
         super().__init__()

@@ -6,6 +6,7 @@ from pathlib import Path
 from tensorboardX import SummaryWriter
 
 from mhsvm.data.atomic import replace_when_complete
+from mhsvm.data.split_file import Split
 
 
 class RunFolder:
@@ -24,17 +25,23 @@ class RunFolder:
         self.best = self.path / "checkpoints" / "best.pt"
         self.last = self.path / "checkpoints" / "last.pt"
 
-    def create(self) -> None:
-        """Make the folder.
+    def check_new(self) -> None:
+        """Make sure that nothing is overwritten.
 
         Raises:
-            FileExistsError: There is one; it names the two ways on.
+            FileExistsError: There is such a folder; the message names the two ways on.
         """
         if self.path.exists():
             raise FileExistsError(
                 f"{self.path} exists: go on with --resume {self.path}, or choose another name with run.name NAME"
             )
+
+    def create(self, *, config: str, split: Split) -> None:
+        """Make the folder with the config (YAML text) and the split of the run."""
+        self.check_new()
         self.best.parent.mkdir(parents=True)
+        self.config.write_text(config, encoding="utf-8")
+        split.save(self.split)
 
 
 class Recorder:

@@ -1,0 +1,285 @@
+"""Puts objects together by a config; the only reader of one."""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+from yacs.config import CfgNode
+
+from mhsvm import losses
+from mhsvm.config import config_from_dict, to_dict
+from mhsvm.data.augment import Augment
+from mhsvm.data.dataset import load_dataset
+from mhsvm.data.duplicates import duplicate_groups
+from mhsvm.data.prepare import find_set, open_set
+from mhsvm.data.split_file import Split
+from mhsvm.data.splits import make_split
+from mhsvm.data.store import PreparedSet
+from mhsvm.engine import optim
+from mhsvm.engine.checkpoint import FORMAT, code_version
+from mhsvm.engine.predictor import Predictor
+from mhsvm.engine.trainer import Job
+from mhsvm.models import create_model, load_weights
+from mhsvm.models.published import read_checkpoint, recognise
+
+log = logging.getLogger(__name__)
+
+# Published MHS-VM files do not hold their gate's threshold; their authors test with this one.
+PUBLISHED_GATE_THRESHOLD = 0.4
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A model with its weights, and what is known of how it was trained.
+
+    Attributes:
+        path: The checkpoint.
+        model: In evaluation mode, on its device.
+        config: The recorded one; of a published file, the defaults with the model that its keys tell.
+        published: The file is of the original projects.
+        data: What our checkpoints record of the set: name, checksum, split, its hash and ids; else None.
+        notes: What was assumed, in sentences for the user.
+    """
+
+    path: Path
+    model: nn.Module
+    config: CfgNode
+    published: bool
+    data: dict | None
+    notes: tuple[str, ...]
+
+
+def build_device(name: str) -> torch.device:
+    """ "auto" is the GPU if there is one.
+
+    Raises:
+        ValueError: The device is unknown, or not there.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"device {name!r} cannot be used here: {str(error).splitlines()[0]}") from error
+    return device
+
+
+def build_model(config: CfgNode) -> nn.Module:
+    """The network of `config.model`, with fresh weights or those of `config.model.weights`."""
+    node = config.model
+    arguments = node.get(node.name, {})
+    model = create_model(
+        node.name, num_classes=node.num_classes, in_channels=node.in_channels, backend=node.backend, **arguments
+    )
+    if node.weights:
+        log.info("weights from %s: %s", node.weights, load_weights(model, node.weights))
+    return model
+
+
+def build_loss(config: CfgNode) -> nn.Module:
+    """The loss of `config.loss`.
+
+    Raises:
+        ValueError: It is unknown, or for another number of classes.
+    """
+    name, several = config.loss.name, config.model.num_classes > 1
+    loss = losses.create_loss(name, **config.loss.get(name, {}))
+    if loss.several_classes != several:
+        fitting = "ce_dice" if several else "bce_dice"
+        raise ValueError(f"loss {name!r} does not fit model.num_classes {config.model.num_classes}: take {fitting!r}")
+    return loss
+
+
+def build_augment(config: CfgNode, *, training: bool) -> Augment:
+    """Normalisation, with the random motions of `config.data` for training."""
+    return Augment(
+        normalization=config.data.normalization,
+        augmentation=config.data.augmentation if training else "none",
+        num_classes=config.model.num_classes,
+        soft_targets=config.data.soft_targets,
+    )
+
+
+def build_optimizer(config: CfgNode, model: nn.Module) -> Optimizer:
+    """The optimiser of `config.optimizer`."""
+    node = config.optimizer
+    return optim.create_optimizer(node.name, model, decay_all=node.decay_all, **node.get(node.name, {}))
+
+
+def build_schedule(config: CfgNode, optimizer: Optimizer) -> LRScheduler:
+    """The schedule of `config.schedule`."""
+    node = config.schedule
+    return optim.create_schedule(node.name, optimizer, **node.get(node.name, {}))
+
+
+def build_set(config: CfgNode) -> PreparedSet:
+    """Open the set of `config.data`.
+
+    Raises:
+        FileNotFoundError: There is none.
+        ValueError: It cannot be used, or has another number of classes than the model.
+    """
+    prepared = open_set(find_set(config.data.set), size=config.data.size, num_classes=config.model.num_classes)
+    if prepared.num_classes != config.model.num_classes:
+        raise ValueError(
+            f"{prepared.path} has masks of {prepared.num_classes} classes and model.num_classes is "
+            f"{config.model.num_classes}: set model.num_classes {prepared.num_classes}"
+        )
+    return prepared
+
+
+def build_split(name: str, prepared: PreparedSet) -> Split:
+    """The split `name` of a set; for k-fold its near-duplicates count as groups."""
+    groups = prepared.groups
+    if name.startswith("kfold"):
+        groups = duplicate_groups(prepared.images(range(len(prepared.ids))), prepared.ids, groups)
+    return make_split(name, ids=prepared.ids, subsets=prepared.subsets, groups=groups, dataset=prepared.name)
+
+
+def build_job(config: CfgNode, prepared: PreparedSet, split: Split) -> Job:
+    """Everything that a training needs, seeded by `config.run.seed`.
+
+    Raises:
+        ValueError: The split has no training or no validation part, or parts of the config do not fit.
+    """
+    for part in ("train", "val"):
+        if not split.ids(part):
+            raise ValueError(f"split {split.name!r} of {prepared.path} has no {part} part; choose another data.split")
+    device = build_device(config.run.device)
+    torch.manual_seed(config.run.seed)
+    model = build_model(config).to(device)
+    optimizer = build_optimizer(config, model)
+    return Job(
+        model=model,
+        optimizer=optimizer,
+        schedule=build_schedule(config, optimizer),
+        loss=build_loss(config).to(device),
+        train_set=load_dataset(prepared, split.ids("train")),
+        val_set=load_dataset(prepared, split.ids("val")),
+        augment=build_augment(config, training=True),
+        val_augment=build_augment(config, training=False),
+        generator=torch.Generator().manual_seed(config.run.seed),
+        device=device,
+        description={
+            "config": to_dict(config),
+            "data": describe_data(prepared, split),
+            "version": code_version(),
+        },
+        epochs=config.train.epochs,
+        batch_size=config.train.batch_size,
+        accumulation=config.train.accumulation,
+        clip_norm=config.train.clip_norm,
+        eval_batch_size=config.evaluation.batch_size,
+        threshold=config.evaluation.threshold,
+    )
+
+
+def describe_data(prepared: PreparedSet, split: Split) -> dict:
+    """What a checkpoint records of its data."""
+    return {
+        "name": prepared.name,
+        "checksum": prepared.checksum,
+        "size": list(prepared.size),
+        "split": split.name,
+        "split_hash": split.hash,
+        **{f"{part}_ids": list(split.ids(part)) for part in ("train", "val", "test")},
+    }
+
+
+def load_trained(
+    path: str | Path,
+    *,
+    model_name: str | None = None,
+    gate_threshold: float | None = None,
+    backend: str | None = None,
+    device: torch.device,
+) -> Trained:
+    """Build the model of a checkpoint, ours or a published one, and load its weights.
+
+    Args:
+        path: The checkpoint.
+        model_name: Overrides the model that the file tells.
+        gate_threshold: Overrides the threshold of MHS-VM's gate.
+        backend: Overrides the scan's backend.
+        device: Where the model goes.
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: The file is no checkpoint, its weights do not fit the model, or there is no gate to set.
+    """
+    content = read_checkpoint(path)
+    ours = content.get("format") == FORMAT
+    settings = content["config"] if ours else _published_settings(content, model_name)
+    config, notes = config_from_dict(settings), []
+    config.defrost()
+    if model_name is not None:
+        config.model.name = model_name
+    if backend is not None:
+        config.model.backend = backend
+    if config.model.name == "mhs_vm" and not ours and gate_threshold is None:
+        gate_threshold = PUBLISHED_GATE_THRESHOLD
+        notes.append(f"the file does not hold its gate threshold: taking its authors' {gate_threshold}")
+    if gate_threshold is not None:
+        _set_gate_threshold(config, gate_threshold)
+    config.model.weights = ""
+    config.freeze()
+    model = build_model(config)
+    load_weights(model, content)
+    return Trained(
+        path=Path(path),
+        model=model.to(device).eval(),
+        config=config,
+        published=not ours,
+        data=content.get("data") if ours else None,
+        notes=tuple(notes),
+    )
+
+
+def load_predictor(path: str | Path, *, device: str = "auto") -> Predictor:
+    """A function from an image to its mask, from a checkpoint.
+
+    Args:
+        path: Our checkpoint or a published one.
+        device: "auto", "cpu", "cuda", …
+    Returns:
+        A callable, see `mhsvm.engine.predictor.Predictor`.
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: The file is no checkpoint, or the device is not there.
+    """
+    return build_predictor(load_trained(path, device=build_device(device)), build_device(device))
+
+
+def build_predictor(trained: Trained, device: torch.device) -> Predictor:
+    """The predictor of a loaded model: size, normalisation and threshold are those that it was trained with."""
+    config = trained.config
+    size = trained.data["size"] if trained.data else (config.data.size, config.data.size)
+    return Predictor(
+        trained.model,
+        augment=build_augment(config, training=False),
+        size=tuple(size),
+        threshold=config.evaluation.threshold,
+        device=device,
+    )
+
+
+def _published_settings(content: Mapping, model_name: str | None) -> dict:
+    name, arguments = recognise(content)
+    if model_name is not None and model_name != name:
+        raise ValueError(f"the file holds the weights of {name}, not of {model_name}")
+    shared = {key: arguments.pop(key) for key in ("num_classes", "in_channels") if key in arguments}
+    return {"model": {"name": name, **shared, name: arguments}}
+
+
+def _set_gate_threshold(config: CfgNode, gate_threshold: float) -> None:
+    node = config.model.mhs_vm
+    if config.model.name != "mhs_vm":
+        raise ValueError(f"{config.model.name} has no gate: leave --gate-threshold out")
+    if node.gate_learnable:
+        raise ValueError("the gate's thresholds of this checkpoint are learnt: leave --gate-threshold out")
+    node.gate_threshold = gate_threshold

@@ -1,0 +1,155 @@
+"""`train.py --config FILE [KEY VALUE …]`, or `train.py --resume RUN`."""
+
+import argparse
+import logging
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+from yacs.config import CfgNode
+
+from mhsvm.build import build_job, build_set, build_split
+from mhsvm.config import config_from_dict, get_value, load_config, set_value
+from mhsvm.data.split_file import Split
+from mhsvm.data.store import PreparedSet
+from mhsvm.engine.run_folder import RunFolder
+from mhsvm.engine.stop import StopSignal
+from mhsvm.engine.trainer import Interrupted, Job, Progress, TrainingError, restore, train
+from mhsvm.models import load_weights
+from mhsvm.models.published import read_checkpoint
+
+log = logging.getLogger("mhsvm")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Train a network from a config, or resume a run."""
+    parser = argparse.ArgumentParser(
+        prog="train.py",
+        usage="train.py --config FILE [KEY VALUE …] | train.py --resume RUN",
+        description=main.__doc__,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--config", metavar="FILE", help="YAML file with what differs from the defaults")
+    parser.add_argument("--resume", metavar="RUN", help="run folder to go on with; needs no config")
+    # settings may hold values such as -1e-3, which argparse takes for options: they are what it leaves over
+    arguments, settings = parser.parse_known_args(argv)
+    options = [word for word in settings[::2] if word.startswith("-")]
+    if options:
+        raise ValueError(f"unknown option {options[0]!r}; {parser.format_usage().strip()}")
+    if (arguments.config is None) == (arguments.resume is None):
+        raise ValueError(f"give either --config or --resume; {parser.format_usage().strip()}")
+    start = _resumed(arguments.resume, settings) if arguments.resume else _fresh(arguments.config, settings)
+    return _run(*start)
+
+
+def _fresh(config_path: str, settings: Sequence[str]) -> tuple[Job, Progress, RunFolder]:
+    config = load_config(config_path, settings)
+    run = RunFolder(Path(config.run.folder) / (config.run.name or Path(config_path).stem))
+    run.check_new()
+    with build_set(config) as prepared:
+        split = build_split(config.data.split, prepared)
+        job = build_job(config, prepared, split)
+    run.create(config=config.dump(), split=split)
+    return job, Progress(data_state=job.generator.get_state()), run
+
+
+def _resumed(folder: str, settings: Sequence[str]) -> tuple[Job, Progress, RunFolder]:
+    run = RunFolder(folder)
+    if not run.last.is_file():
+        raise FileNotFoundError(f"{folder} is not a run that can be resumed: there is no {run.last}")
+    checkpoint = read_checkpoint(run.last)
+    config = config_from_dict(checkpoint["config"])
+    _refuse_contradictions(config, settings, folder)
+    with build_set(config) as prepared:
+        split = Split.load(run.split)
+        _check_data(prepared, split, checkpoint["data"])
+        job = build_job(config, prepared, split)
+    load_weights(job.model, checkpoint)
+    return job, restore(job, checkpoint["training"]), run
+
+
+def _refuse_contradictions(config: CfgNode, settings: Sequence[str], folder: str) -> None:
+    # the pairs go into a copy in the usual way, so that they are checked and typed in the usual way
+    asked = load_config(None, settings)
+    given = config.clone()
+    given.defrost()
+    for key in settings[::2]:
+        set_value(given, key, get_value(asked, key))
+        if get_value(given, key) != get_value(config, key):
+            raise ValueError(
+                f"{folder} was started with {key} {get_value(config, key)}; resuming cannot make it {get_value(given, key)}"
+            )
+
+
+def _check_data(prepared: PreparedSet, split: Split, recorded: dict) -> None:
+    if prepared.checksum != recorded["checksum"]:
+        raise ValueError(
+            f"{prepared.path} is not the set that this run was started with: its checksum is "
+            f"{prepared.checksum[:12]}…, not {recorded['checksum'][:12]}…"
+        )
+    if split.hash != recorded["split_hash"]:
+        raise ValueError(
+            f"the run's split.txt was changed: its hash is {split.hash[:12]}…, not {recorded['split_hash'][:12]}…"
+        )
+
+
+def _run(job: Job, progress: Progress, run: RunFolder) -> int:
+    handlers = _log_to(run.log)
+    try:
+        _log_start(job, progress, run)
+        with StopSignal() as stop:
+            train(job, progress, run, stop)
+        log.info("done: python test.py --d %s --p %s", job.description["config"]["data"]["set"], run.best)
+    except Interrupted:
+        log.info(
+            "stopped in epoch %d after %d of %d images; go on with: python train.py --resume %s",
+            progress.epoch + 1,
+            progress.position,
+            len(job.train_set),
+            run.path,
+        )
+        return 128 + (stop.signum or signal.SIGINT)
+    except TrainingError as error:
+        log.error("error: %s", error)
+        return 1
+    finally:
+        for handler in handlers:
+            log.removeHandler(handler)
+            handler.close()
+    return 0
+
+
+def _log_start(job: Job, progress: Progress, run: RunFolder) -> None:
+    data, model = job.description["data"], job.description["config"]["model"]["name"]
+    log.info("%s %s", "resuming" if progress.epoch or progress.position else "starting", run.path)
+    log.info("%s, %d parameters, on %s", model, sum(p.numel() for p in job.model.parameters()), job.device)
+    log.info(
+        "%s, split %s (sha256 %s): %d train, %d val, %d test",
+        data["name"],
+        data["split"],
+        data["split_hash"][:12],
+        *(len(data[f"{part}_ids"]) for part in ("train", "val", "test")),
+    )
+    if set(data["val_ids"]) & set(data["test_ids"]):
+        log.warning("this split's validation images are also its test images: the best checkpoint is chosen on them")
+
+
+class _ConsoleHandler(logging.Handler):
+    """Prints above the progress bar."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        stream = sys.stderr if record.levelno >= logging.ERROR else sys.stdout
+        tqdm.write(self.format(record), file=stream)
+
+
+def _log_to(path: Path) -> list[logging.Handler]:
+    file = logging.FileHandler(path, encoding="utf-8")
+    file.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+    handlers = [file, _ConsoleHandler()]
+    for handler in handlers:
+        log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    return handlers
