@@ -1,4 +1,6 @@
-"""Every setting, its default and its type. Imports nothing of mhsvm; `build.py` alone reads a config.
+"""Every setting, its default and its type (None: a float or none). Imports nothing of mhsvm.
+
+`build.py` alone reads a config.
 
 A node that is named after a class or function holds that constructor's arguments under their own names.
 """
@@ -53,7 +55,8 @@ DEFAULTS = CfgNode(
             "mhs_vm": {
                 "patterns": ("C", "X", "S", "Z"),
                 "gate": "relu",
-                "gate_threshold": 0.5,
+                # None takes the gate's own: 0.5 of relu, 0 of the others.
+                "gate_threshold": None,
                 "gate_learnable": False,
                 "gate_power": 2.0,
                 "project": True,
@@ -261,8 +264,7 @@ def _typed(value: object, default: object, key: str) -> object:
             return tuple(_scalar(item, default[0]) for item in _items(value))
         return _scalar(value, default)
     except ValueError as error:
-        kind = f"a list of {type(default[0]).__name__}" if isinstance(default, tuple) else type(default).__name__
-        raise ValueError(f"{key} takes {kind} (such as {_example(default)}), not {value!r}") from error
+        raise ValueError(f"{key} takes {_kind(default)}, not {value!r}") from error
 
 
 def _items(value: object) -> list:
@@ -277,6 +279,8 @@ def _items(value: object) -> list:
 
 
 def _scalar(value: object, default: object) -> object:
+    if default is None:
+        return None if value is None or str(value).lower() in ("none", "null") else float(value)
     if isinstance(value, (list, tuple)) or value is None:
         raise ValueError
     if isinstance(default, bool):
@@ -291,5 +295,9 @@ def _scalar(value: object, default: object) -> object:
     return type(default)(value)
 
 
-def _example(default: object) -> str:
-    return ",".join(map(str, default)) if isinstance(default, tuple) else repr(default)
+def _kind(default: object) -> str:
+    if default is None:
+        return "float or none"
+    if isinstance(default, tuple):
+        return f"a list of {type(default[0]).__name__} (such as {','.join(map(str, default))})"
+    return f"{type(default).__name__} (such as {default!r})"
