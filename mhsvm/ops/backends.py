@@ -78,9 +78,7 @@ def choose_backend(name: str, u: Tensor, A: Tensor) -> Backend:
         if backend.name == name:
             reason = backend.unavailable_reason() or backend.unsupported_reason(u, A)
             if reason is not None:
-                raise ValueError(
-                    f"{source}: {name!r} cannot run: {reason}; use one of {list_backends()} or 'auto'"
-                )
+                raise ValueError(f"{source}: {name!r} cannot run: {reason}; use one of {list_backends()} or 'auto'")
             return backend
     known = ", ".join(backend.name for backend in _BACKENDS)
     raise ValueError(f"{source}: unknown name {name!r}; known are: auto, {known}")

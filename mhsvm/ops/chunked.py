@@ -19,6 +19,11 @@ from torch.autograd.function import once_differentiable
 
 from mhsvm.ops.reference import skip_and_gate, state_dtype, step_size
 
+# A chunk's states, in numbers: what a CPU's caches serve well; a GPU wants few and large launches.
+_CPU_CHUNK_NUMBERS = 2**21
+_GPU_CHUNK_NUMBERS = 2**26
+_MIN_CHUNK_SIZE = 16
+
 
 def selective_scan(
     u: Tensor,
@@ -32,28 +37,36 @@ def selective_scan(
     delta_softplus: bool = False,
     return_last_state: bool = False,
     *,
-    chunk_size: int = 256,
+    chunk_size: int | None = None,
 ) -> Tensor | tuple[Tensor, Tensor]:
     """`mhsvm.ops.selective_scan`, chunk by chunk; B and C are (b, g, n, l).
 
-    Temporary memory is a few times (chunk_size, b, d, n), forward and backward.
+    Temporary memory is about five times (chunk_size, b, d, n), forward and backward; by default, that
+    is bounded by a fixed amount of memory, but for very large states.
     """
+    if chunk_size is not None and chunk_size < 1:
+        raise ValueError(f"chunk_size must be at least 1 step, got {chunk_size}")
     out_dtype, dtype = u.dtype, state_dtype(u)
     with torch.autocast(u.device.type, enabled=False):
         u, delta, A, B, C = (x.to(dtype) for x in (u, delta, A, B, C))
         D, z, delta_bias = (None if x is None else x.to(dtype) for x in (D, z, delta_bias))
-        (b, d, l), (g, n) = u.shape, B.shape[1:3]  # noqa: E741 - the legend's letter
         dt = step_size(delta, delta_bias, delta_softplus)
+        g = B.shape[1]
         y, last_state = _ChunkedScan.apply(
-            dt.permute(2, 0, 1).reshape(l, b, g, d // g),
-            u.permute(2, 0, 1).reshape(l, b, g, d // g),
-            A.reshape(g, d // g, n),
+            dt.permute(2, 0, 1).unflatten(2, (g, -1)),
+            u.permute(2, 0, 1).unflatten(2, (g, -1)),
+            A.unflatten(0, (g, -1)),
             B.permute(3, 0, 1, 2),
             C.permute(3, 0, 1, 2),
-            chunk_size,
+            chunk_size or _default_chunk_size(u, A),
         )
         y = skip_and_gate(y.flatten(2).permute(1, 2, 0), u, D, z).to(out_dtype)
     return (y, last_state.flatten(1, 2)) if return_last_state else y
+
+
+def _default_chunk_size(u: Tensor, A: Tensor) -> int:
+    numbers = _CPU_CHUNK_NUMBERS if u.device.type == "cpu" else _GPU_CHUNK_NUMBERS
+    return max(_MIN_CHUNK_SIZE, numbers // max(1, u.shape[0] * A.numel()))
 
 
 class _ChunkedScan(torch.autograd.Function):
@@ -64,10 +77,11 @@ class _ChunkedScan(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, dt, u, A, B, C, chunk_size):
-        r = math.isqrt(min(chunk_size, len(u)) - 1) + 1
-        padding = -len(u) % r
-        t = r * (min(chunk_size, len(u) + padding) // r)
-        ctx.length, ctx.r, ctx.t = len(u), r, t
+        length = len(u)
+        r = math.isqrt(min(chunk_size, length) - 1) + 1
+        padding = -length % r
+        t = r * (min(chunk_size, length + padding) // r)
+        ctx.length, ctx.r, ctx.t = length, r, t
         # Steps of dt = 0 leave the state alone; one more than the blocks need serves the reverse scan.
         dt = _pad_time(dt, padding + 1)
         u, B, C = (_pad_time(x, padding) for x in (u, B, C))
@@ -81,7 +95,7 @@ class _ChunkedScan(torch.autograd.Function):
             state = _recur(states, _decay(dt_t, A), _block_decay(dt_t, A, r), state)
             outputs.append(_contract_state(states, C_t))
         ctx.save_for_backward(dt, u, A, B, C, torch.stack(starts))
-        return torch.cat(outputs)[: ctx.length], state
+        return torch.cat(outputs)[:length], state
 
     @staticmethod
     @once_differentiable
@@ -97,12 +111,12 @@ class _ChunkedScan(torch.autograd.Function):
                 after = slice(at.start + 1, at.stop + 1)
                 decay = _decay(dt[at.start : at.stop + 1], A)
                 added = dt[at] * u[at]
-                states = torch.cat((starts[chunk, None], _outer(added, B[at])))
+                states = torch.empty_like(decay)
+                states[0] = starts[chunk]
+                _outer(added, B[at], out=states[1:])
                 _recur(states[1:], decay[:-1], _block_decay(dt[at], A, r), starts[chunk])
                 grad_states = _outer(grad_y[at], C[at])
-                grad_state = _recur(
-                    grad_states, decay[1:], _block_decay(dt[after], A, r), grad_state, reverse=True
-                )
+                grad_state = _recur(grad_states, decay[1:], _block_decay(dt[after], A, r), grad_state, reverse=True)
                 grad_C[at] = _contract_channels(states[1:], grad_y[at])
                 grad_B[at] = _contract_channels(grad_states, added)
                 grad_added = _contract_state(grad_states, B[at])
@@ -111,13 +125,11 @@ class _ChunkedScan(torch.autograd.Function):
                 grad_A += (grad_exponent * dt[at].unsqueeze(-1)).sum((0, 1))
                 grad_dt[at] = grad_exponent.mul_(A).sum(-1) + grad_added * u[at]
                 grad_u[at] = grad_added * dt[at]
-        l = ctx.length  # noqa: E741 - the legend's letter
-        return grad_dt[:l], grad_u[:l], grad_A, grad_B[:l], grad_C[:l], None
+        grad_dt, grad_u, grad_B, grad_C = (x[: ctx.length] for x in (grad_dt, grad_u, grad_B, grad_C))
+        return grad_dt, grad_u, grad_A, grad_B, grad_C, None
 
 
-def _recur(
-    values: Tensor, decay: Tensor, block_decay: Tensor, carry: Tensor, reverse: bool = False
-) -> Tensor:
+def _recur(values: Tensor, decay: Tensor, block_decay: Tensor, carry: Tensor, reverse: bool = False) -> Tensor:
     """Turn what each step adds, (t, ...), into states in place: v_i += decay_i * v_{i-1}, v_{-1} = carry.
 
     In reverse v_i += decay_i * v_{i+1}, from the last step to the first. Returns the carry of the next chunk.
@@ -128,9 +140,9 @@ def _recur(
     if reverse:
         blocks.reverse()
         steps.reverse()
-    ends = values[:, steps[0]].clone()
+    ends = values[:, steps[0]]
     for j in steps[1:]:
-        torch.addcmul(values[:, j], decay[:, j], ends, out=ends)
+        ends = torch.addcmul(values[:, j], decay[:, j], ends)
     carries = torch.empty_like(ends)
     for i in blocks:
         carries[i] = carry
@@ -154,9 +166,9 @@ def _block_decay(dt: Tensor, A: Tensor, r: int) -> Tensor:
     return _decay(dt.unflatten(0, (-1, r)).sum(1), A)
 
 
-def _outer(x: Tensor, y: Tensor) -> Tensor:
+def _outer(x: Tensor, y: Tensor, out: Tensor | None = None) -> Tensor:
     """(t, b, g, e) and (t, b, g, n) -> (t, b, g, e, n)."""
-    return x.unsqueeze(-1) * y.unsqueeze(-2)
+    return torch.mul(x.unsqueeze(-1), y.unsqueeze(-2), out=out)
 
 
 def _contract_state(x: Tensor, y: Tensor) -> Tensor:

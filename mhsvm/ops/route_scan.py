@@ -107,16 +107,16 @@ def _check(
         raise ValueError(f"A must be (m, k, d, n), got {tuple(A.shape)}")
     if dt_weight.dim() != 4:
         raise ValueError(f"dt_weight must be (m, k, d, r), got {tuple(dt_weight.shape)}")
-    b, l, m, d = u.shape  # noqa: E741 - the legend's letter
+    b, cells, m, d = u.shape
     k, n, r = A.shape[1], A.shape[3], dt_weight.shape[3]
     for name, tensor, rule, expected in (
-        ("x_dbl", x_dbl, "(b, l, m, k, r + 2n)", (b, l, m, k, r + 2 * n)),
+        ("x_dbl", x_dbl, "(b, l, m, k, r + 2n)", (b, cells, m, k, r + 2 * n)),
         ("dt_weight", dt_weight, "(m, k, d, r)", (m, k, d, r)),
         ("dt_bias", dt_bias, "(m, k, d)", (m, k, d)),
         ("A", A, "(m, k, d, n)", (m, k, d, n)),
         ("D", D, "(m, k, d)", (m, k, d)),
-        ("order", order, "(m, k, l)", (m, k, l)),
-        ("inverse", inverse, "(m, k, l)", (m, k, l)),
+        ("order", order, "(m, k, l)", (m, k, cells)),
+        ("inverse", inverse, "(m, k, l)", (m, k, cells)),
     ):
         if tuple(tensor.shape) != expected:
             raise ValueError(

@@ -56,22 +56,20 @@ def selective_scan(
     _check_types(u=u, delta=delta, A=A, B=B, C=C, D=D, z=z, delta_bias=delta_bias)
     if u.dim() != 3 or u.shape[2] == 0:
         raise ValueError(f"u must be (b, d, l) with at least one step, got {tuple(u.shape)}")
-    b, d, l = u.shape  # noqa: E741 - the legend's letter
+    b, d, length = u.shape
     if A.dim() != 2 or A.shape[0] != d:
         raise ValueError(f"A must be (d, n) with u's d = {d} channels, got {tuple(A.shape)}")
-    _check_shape("delta", delta, "(b, d, l)", (b, d, l))
+    _check_shape("delta", delta, "(b, d, l)", (b, d, length))
     _check_shape("D", D, "(d)", (d,))
-    _check_shape("z", z, "(b, d, l)", (b, d, l))
+    _check_shape("z", z, "(b, d, l)", (b, d, length))
     _check_shape("delta_bias", delta_bias, "(d)", (d,))
     B = B.unsqueeze(1) if B.dim() == 3 else B
     C = C.unsqueeze(1) if C.dim() == 3 else C
     groups = B.shape[1]
     if B.dim() == 4 and (groups == 0 or d % groups):
-        raise ValueError(
-            f"B's number of groups must divide u's {d} channels, got {groups} from {tuple(B.shape)}"
-        )
-    _check_shape("B", B, "(b, g, n, l) or (b, n, l)", (b, groups, A.shape[1], l))
-    _check_shape("C", C, "(b, g, n, l) or (b, n, l), like B", (b, groups, A.shape[1], l))
+        raise ValueError(f"B's number of groups must divide u's {d} channels, got {groups} from {tuple(B.shape)}")
+    _check_shape("B", B, "(b, g, n, l) or (b, n, l)", (b, groups, A.shape[1], length))
+    _check_shape("C", C, "(b, g, n, l) or (b, n, l), like B", (b, groups, A.shape[1], length))
 
     scan = choose_backend(backend, u, A).selective_scan
     return scan(u, delta, A, B, C, D, z, delta_bias, delta_softplus, return_last_state)

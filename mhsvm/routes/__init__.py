@@ -1,6 +1,6 @@
 """Scan routes: the orders in which the cells of a map are walked."""
 
 from mhsvm.routes.patterns import list_patterns, register_pattern
-from mhsvm.routes.table import route_table, scan_routes
+from mhsvm.routes.table import published_tables, route_table, scan_routes
 
-__all__ = ["list_patterns", "register_pattern", "route_table", "scan_routes"]
+__all__ = ["list_patterns", "published_tables", "register_pattern", "route_table", "scan_routes"]

@@ -32,6 +32,40 @@ def scan_routes(pattern: str, h: int, w: int) -> tuple[Tensor, Tensor]:
     return _to_tensors(_four_routes(pattern, h, w))
 
 
+def published_tables(h: int, w: int, *, depth: int) -> list[dict[str, Tensor]]:
+    """All route tables of an image, in the format of the published route files.
+
+    Args:
+        h, w: Size of the image in pixels.
+        depth: Number of stages; the map of stage i is h/4/2^i x w/4/2^i.
+    Returns:
+        A dictionary a stage, its one key `layer_{i}.cxsz_tpinds` an int64 tensor (8, 2, l): rows C0 C1 X0
+        X1 S0 S1 Z0 Z1, `[:, 0]` the route and `[:, 1]` its inverse.
+    Raises:
+        ValueError: No stage is asked for, or h or w is not divisible by 2^(depth+1); it names the nearest
+            sizes that are.
+    Source: the file format of Ji 2024, arXiv 2406.05992.
+    """
+    if depth < 1:
+        raise ValueError(f"depth must be at least 1 stage, got {depth}")
+    for name, size in (("h", h), ("w", w)):
+        _check_divisible(name, size, 2 ** (depth + 1))
+    stages = []
+    for i in range(depth):
+        scale = 4 * 2**i
+        tables = [torch.stack(route_table(pattern, h // scale, w // scale), dim=1) for pattern in "CXSZ"]
+        stages.append({f"layer_{i}.cxsz_tpinds": torch.cat(tables)})
+    return stages
+
+
+def _check_divisible(name: str, size: int, divisor: int) -> None:
+    if size > 0 and size % divisor == 0:
+        return
+    above = divisor * max(1, -(-size // divisor))
+    nearest = f"{above - divisor} or {above}" if above > divisor else f"{above}"
+    raise ValueError(f"{name} must be divisible by {divisor} at this depth, got {size}: use {nearest}")
+
+
 # Arrays are cached, not tensors: a tensor keeps for good the mode it was made in (inference, fake, meta).
 @functools.lru_cache(maxsize=64)
 def _base_routes(pattern: str, h: int, w: int) -> tuple[np.ndarray, np.ndarray]:
