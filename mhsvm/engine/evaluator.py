@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from mhsvm.data.augment import Augment
 from mhsvm.data.dataset import Dataset
 from mhsvm.data.loader import iterate_batches
-from mhsvm.metrics import confusion_counts, summarize
+from mhsvm.metrics import class_counts, confusion_matrices, summarize
 
 
 @dataclass(frozen=True)
@@ -18,13 +18,18 @@ class Evaluation:
 
     Attributes:
         ids: Names of the n images.
-        counts: int64 (n, 4) or (n, classes, 4), see `mhsvm.metrics.confusion_counts`.
+        confusion: int64 (n, 2, 2), or (n, k, k) for k classes, see `mhsvm.metrics.confusion_matrices`.
         loss: Mean loss an image.
     """
 
     ids: tuple[str, ...]
-    counts: Tensor
+    confusion: Tensor
     loss: float
+
+    @property
+    def counts(self) -> Tensor:
+        """int64 (n, c, 4): tp, fp, fn, tn of each image and scored class; c is 1, or k - 1 for k classes."""
+        return class_counts(self.confusion)
 
     def figures(self) -> dict[str, float]:
         """The loss and what `mhsvm.metrics.summarize` makes of the counts."""
@@ -69,7 +74,7 @@ def evaluate(
         on_batch: Called with rows (b,) and probabilities (b, 1 or k, h, w) of each batch.
     """
     model.eval()
-    counts, loss_sum = [], 0.0
+    matrices, loss_sum = [], 0.0
     every_row = torch.arange(len(dataset))
     for batch in iterate_batches(dataset, every_row, batch_size=batch_size, device=device):
         inputs, targets = augment(batch.images, batch.masks)
@@ -78,8 +83,8 @@ def evaluate(
         # a soft target counts as lesion from one half on; the masks of several classes are compared as they are
         truth = (batch.masks >= 128).to(torch.uint8) if dataset.num_classes == 1 else batch.masks
         pred = decide(probability, threshold)
-        counts.append(confusion_counts(pred, truth, num_classes=dataset.num_classes).cpu())
+        matrices.append(confusion_matrices(pred, truth, num_classes=dataset.num_classes).cpu())
         loss_sum += loss(logits, targets).item() * len(batch.rows)
         if on_batch is not None:
             on_batch(batch.rows, probability)
-    return Evaluation(ids=dataset.ids, counts=torch.cat(counts), loss=loss_sum / len(dataset))
+    return Evaluation(ids=dataset.ids, confusion=torch.cat(matrices), loss=loss_sum / len(dataset))

@@ -214,6 +214,8 @@ def checkpoint_content(job: Job, progress: Progress) -> dict:
 def restore(job: Job, training: dict) -> Progress:
     """Put a job back to where the `training` part of a checkpoint left it; the weights are loaded already."""
     job.optimizer.load_state_dict(training["optimizer"])
+    # torch notes on the optimiser, not in its state, that it has stepped, and warns when a schedule sees no note
+    job.optimizer._opt_called = True
     # milestones are a setting, not a state; the checkpoint holds them as a plain dictionary
     job.schedule.load_state_dict({k: v for k, v in training["schedule"].items() if k != "milestones"})
     torch.set_rng_state(training["random_states"]["cpu"])
