@@ -1,0 +1,58 @@
+"""`mhsvm prepare`: from the official archives, or own folders, to one prepared file."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from mhsvm.data.prepare import prepare_set
+from mhsvm.data.sources import list_sources
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Prepare a data set; prints what was made."""
+    arguments = _parse(argv)
+    summary = prepare_set(
+        arguments.set,
+        arguments.source,
+        arguments.out,
+        # An own set is called as its file is.
+        name=arguments.out.stem if arguments.set == "folder" else arguments.set,
+        size=arguments.size,
+        num_classes=arguments.num_classes,
+        num_workers=arguments.workers,
+        overwrite=arguments.overwrite,
+        progress=True,
+    )
+    subsets = ", ".join(f"{count} {subset or 'without subset'}" for subset, count in summary.subsets.items())
+    print(f"{summary.path}: {summary.num_samples} images with masks ({subsets}) in {summary.seconds:.1f} s")
+    if summary.num_empty:
+        print(f"{summary.num_empty} masks are empty")
+    print(f"checksum {summary.checksum}")
+    return 0
+
+
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="mhsvm prepare", description="Turn a data set into one prepared file.")
+    parser.add_argument("set", choices=list_sources(), help="which data set, or folder for your own")
+    parser.add_argument(
+        "--source",
+        nargs="+",
+        required=True,
+        type=Path,
+        metavar="PATH",
+        help="folders and unextracted zip files in any mix, or one folder that holds them",
+    )
+    parser.add_argument("--out", required=True, type=Path, metavar="FILE", help="such as data/isic2017.h5")
+    parser.add_argument("--size", default="256", type=_size, metavar="S|HxW", help="in pixels, default 256")
+    parser.add_argument("--num-classes", default=1, type=int, metavar="K", help="2 or more for class-index masks")
+    parser.add_argument("--workers", type=int, metavar="N", help="threads, default one a core")
+    parser.add_argument("--overwrite", action="store_true", help="replace FILE if it exists")
+    return parser.parse_args(argv)
+
+
+def _size(text: str) -> tuple[int, int]:
+    h, _, w = text.partition("x")
+    try:
+        return int(h), int(w or h)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"a size is written 256 or 192x256 (height x width); got {text!r}") from None

@@ -1,0 +1,121 @@
+"""Which image belongs to which mask: by id, never by position."""
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+from mhsvm.data.archive import SourceFile
+from mhsvm.data.problems import Problems, Rule
+from mhsvm.data.sources import Source
+
+NO_PAIR = Rule(
+    "no pair of an image and a mask", "give all folders or zip files of the set, or the folder that holds them"
+)
+NO_MASK = Rule("image without a mask", "add the folder or zip file with its mask, or remove the image")
+NO_IMAGE = Rule("mask without an image", "add the folder or zip file with its image, or remove the mask")
+DUPLICATE = Rule(
+    "id that occurs twice", "give an archive or its extracted folder, not both; rename files of equal name"
+)
+TWO_SUBSETS = Rule("image and mask from different subsets", "put both into the same one of train, val and test")
+
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff")
+
+_MASK_ENDING = re.compile(r"_(segmentation|mask|lesion)$", re.IGNORECASE)
+_IMAGE_FOLDER = re.compile(r"images?", re.IGNORECASE)
+_MASK_FOLDER = re.compile(r"masks?|.*ground_?truth.*", re.IGNORECASE)
+# "train", or the word inside an official name such as ISIC-2017_Test_v2_Data.
+_SUBSET_FOLDER = re.compile(r"(isic.*_)?(train(?:ing)?|val(?:id(?:ation)?)?|test(?:ing)?)(?(1)_.*|)", re.IGNORECASE)
+_SUBSETS = {"tra": "train", "val": "val", "tes": "test"}
+
+
+@dataclass(frozen=True)
+class Pair:
+    """An image and its mask, still files; `subset` is "train", "val", "test" or ""."""
+
+    id: str
+    image: SourceFile
+    mask: SourceFile
+    subset: str
+
+
+def find_pairs(files: Iterable[SourceFile], source: Source, problems: Problems) -> list[Pair]:
+    """Pair the images and masks among the files of a source.
+
+    Args:
+        files: Any files; those of another kind or of another set do not matter.
+        source: How the set's files are named.
+        problems: Takes missing partners, ids that occur twice, and that there is no pair at all.
+    Returns:
+        The pairs, by ascending id.
+    """
+    files = list(files)
+    images: dict[str, list[SourceFile]] = defaultdict(list)
+    masks: dict[str, list[SourceFile]] = defaultdict(list)
+    for file in files:
+        role, stem = _role(file, source), PurePosixPath(file.name).stem
+        if role == "image" and source.id_pattern.fullmatch(stem):
+            images[stem].append(file)
+        elif role == "mask":
+            masks[stem].append(file)
+    masks = _by_id(masks, images, source)
+    for found in (images, masks):
+        for id_, same in found.items():
+            if len(same) > 1:
+                problems.add(DUPLICATE, f"{id_}: {', '.join(file.name for file in same)}")
+    for id_ in images.keys() - masks.keys():
+        problems.add(NO_MASK, f"{id_}: {images[id_][0].name}")
+    for id_ in masks.keys() - images.keys():
+        problems.add(NO_IMAGE, f"{id_}: {masks[id_][0].name}")
+    pairs = [_pair(id_, images[id_][0], masks[id_][0], problems) for id_ in sorted(images.keys() & masks.keys())]
+    if not pairs:
+        problems.add(NO_PAIR, f"looked for {source.looked_for}; found {_overview(files)}")
+    return pairs
+
+
+def _role(file: SourceFile, source: Source) -> str | None:
+    path = PurePosixPath(file.name)
+    if path.suffix.lower() not in EXTENSIONS or (source.ignored and source.ignored.search(file.name)):
+        return None
+    folders = reversed(path.parts[:-1])
+    named = next((f for f in folders if _IMAGE_FOLDER.fullmatch(f) or _MASK_FOLDER.fullmatch(f)), None)
+    of_folder = named and ("image" if _IMAGE_FOLDER.fullmatch(named) else "mask")
+    if source.needs_folders:
+        return of_folder
+    return "mask" if of_folder == "mask" or _MASK_ENDING.search(path.stem) else "image"
+
+
+def _by_id(
+    masks: dict[str, list[SourceFile]], images: dict[str, list[SourceFile]], source: Source
+) -> dict[str, list[SourceFile]]:
+    """Masks by id. An ending is part of the id where an image is called so, too."""
+    found: dict[str, list[SourceFile]] = defaultdict(list)
+    for stem, files in masks.items():
+        id_ = stem if stem in images else _MASK_ENDING.sub("", stem)
+        if source.id_pattern.fullmatch(id_):
+            found[id_] += files
+    return found
+
+
+def _pair(id_: str, image: SourceFile, mask: SourceFile, problems: Problems) -> Pair:
+    of_image, of_mask = _subset(image), _subset(mask)
+    if of_image and of_mask and of_image != of_mask:
+        problems.add(TWO_SUBSETS, f"{id_}: {image.name}, {mask.name}")
+    return Pair(id_, image, mask, of_image or of_mask)
+
+
+def _subset(file: SourceFile) -> str:
+    """From the nearest folder or archive that names a subset."""
+    matches = (_SUBSET_FOLDER.fullmatch(folder) for folder in reversed(PurePosixPath(file.name).parts[:-1]))
+    return next((_SUBSETS[match[2][:3].lower()] for match in matches if match), "")
+
+
+def _overview(files: list[SourceFile]) -> str:
+    """What there is, in short: the commonest kinds of files by folder."""
+    paths = [PurePosixPath(file.name) for file in files]
+    kinds = Counter((str(path.parent), path.suffix.lower() or "without extension") for path in paths)
+    if not kinds:
+        return "no files"
+    shown = [f"{count} {kind} in {folder}" for (folder, kind), count in kinds.most_common(5)]
+    return ", ".join(shown) + (f", ... and {len(kinds) - 5} more kinds" if len(kinds) > 5 else "")
