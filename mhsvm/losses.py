@@ -5,6 +5,7 @@ Shape letters: b batch, h w map, k classes.
 
 from collections.abc import Callable
 
+import torch
 from monai.losses import DiceLoss
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -55,7 +56,7 @@ class BCEDiceLoss(nn.Module):
 
     def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Loss of logits (b, 1, h, w) against targets (b, 1, h, w) in 0..1."""
-        logits = logits.float()
+        logits = _at_least_float32(logits)
         cross_entropy = F.binary_cross_entropy_with_logits(logits, targets)
         return self.bce_weight * cross_entropy + self.dice_weight * self.dice(logits, targets)
 
@@ -80,7 +81,7 @@ class CEDiceLoss(nn.Module):
 
     def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Loss of logits (b, k, h, w) against class indices (b, h, w)."""
-        logits = logits.float()
+        logits = _at_least_float32(logits)
         counted = (targets != IGNORE_INDEX).unsqueeze(1)
         classes = targets.where(counted.squeeze(1), 0)
         nats = F.cross_entropy(logits, classes, reduction="none") * counted.squeeze(1)
@@ -89,3 +90,7 @@ class CEDiceLoss(nn.Module):
         truth = F.one_hot(classes, logits.shape[1]).permute(0, 3, 1, 2) * counted
         overlap = self.dice(logits.softmax(dim=1) * counted, truth.to(logits.dtype))
         return self.ce_weight * cross_entropy + self.dice_weight * overlap
+
+
+def _at_least_float32(logits: Tensor) -> Tensor:
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))

@@ -1,4 +1,4 @@
-"""Confusion counts of each image, and the figures made of them.
+"""Confusion matrices and counts of each image, and the figures made of them.
 
 A figure whose denominator is zero is 1, the rule of the package isic-challenge-scoring: nothing was there to
 miss.
@@ -14,31 +14,49 @@ ISIC_THRESHOLD = 0.65
 PER_IMAGE = ("jaccard", "dice", "accuracy", "sensitivity", "specificity")
 
 
-def confusion_counts(pred: Tensor, target: Tensor, *, num_classes: int = 1) -> Tensor:
-    """Count true and false positives and negatives of each image.
+def confusion_matrices(pred: Tensor, target: Tensor, *, num_classes: int = 1) -> Tensor:
+    """Count the pixels of each image by what they are and what they were taken for.
 
     Args:
         pred: (b, h, w) or (b, 1, h, w): lesion or not (bool, or 0 and 1), or class indices 0..k-1.
         target: The same of the truth; with several classes 255 is not counted.
         num_classes: 1 for lesion or not, else k.
     Returns:
-        int64 (b, 4) holding tp, fp, fn, tn; with several classes (b, k-1, 4) for the classes 1..k-1.
+        int64 (b, 2, 2), or (b, k, k) for several classes; rows are the truth, columns the prediction.
     Raises:
-        ValueError: Shapes differ, or values lie outside the classes.
+        ValueError: Shapes differ, values lie outside the classes or are not whole numbers.
     """
     if pred.shape != target.shape:
         raise ValueError(f"prediction and truth differ in shape: {tuple(pred.shape)} and {tuple(target.shape)}")
-    last = max(num_classes - 1, 1)
-    for name, values in (("prediction", pred), ("truth", target)):
-        outside = (values < 0) | (values > last)
-        if name == "truth" and num_classes > 1:
-            outside &= values != IGNORE_INDEX
-        if values.dtype != torch.bool and bool(outside.any()):
-            raise ValueError(f"the {name} holds values outside 0..{last}, such as {values[outside][0].item()}")
-    pred, target = pred.flatten(1), target.flatten(1)
-    counted = target != IGNORE_INDEX if num_classes > 1 else torch.ones_like(target, dtype=torch.bool)
-    scored = range(1, last + 1)
-    counts = torch.stack([_binary_counts(pred == value, target == value, counted) for value in scored], dim=1)
+    _check_classes("prediction", pred, num_classes)
+    # what is ignored is no class of the truth, and never allowed in the masks of one class
+    counted = (target != IGNORE_INDEX) | (num_classes == 1)
+    _check_classes("truth", target[counted], num_classes)
+    size = max(num_classes, 2)
+    matrix = torch.arange(len(target), device=target.device).view(-1, *[1] * (target.ndim - 1))
+    cells = (matrix * size + target.long()) * size + pred.long()
+    return torch.bincount(cells[counted], minlength=len(target) * size**2).view(-1, size, size)
+
+
+def class_counts(matrices: Tensor) -> Tensor:
+    """Each class but the background against the rest: matrices (…, k, k) -> tp, fp, fn, tn (…, k-1, 4)."""
+    tp = matrices.diagonal(dim1=-2, dim2=-1)
+    fp, fn = matrices.sum(dim=-2) - tp, matrices.sum(dim=-1) - tp
+    tn = matrices.sum(dim=(-2, -1)).unsqueeze(-1) - tp - fp - fn
+    return torch.stack([tp, fp, fn, tn], dim=-1)[..., 1:, :]
+
+
+def confusion_counts(pred: Tensor, target: Tensor, *, num_classes: int = 1) -> Tensor:
+    """Count true and false positives and negatives of each image.
+
+    Args:
+        pred, target, num_classes: See `confusion_matrices`.
+    Returns:
+        int64 (b, 4) holding tp, fp, fn, tn; with several classes (b, k-1, 4) for the classes 1..k-1.
+    Raises:
+        ValueError: See `confusion_matrices`.
+    """
+    counts = class_counts(confusion_matrices(pred, target, num_classes=num_classes))
     return counts if num_classes > 1 else counts.squeeze(1)
 
 
@@ -77,9 +95,15 @@ def summarize(counts: Tensor) -> dict[str, float]:
     return {name: values.mean().item() for name, values in figures.items()}
 
 
-def _binary_counts(pred: Tensor, target: Tensor, counted: Tensor) -> Tensor:
-    masks = (pred & target, pred & ~target, ~pred & target, ~pred & ~target)
-    return torch.stack([(mask & counted).sum(dim=1) for mask in masks], dim=-1)
+def _check_classes(name: str, values: Tensor, num_classes: int) -> None:
+    if values.dtype == torch.bool:
+        return
+    if values.is_floating_point():
+        raise ValueError(f"the {name} holds {values.dtype}, not classes: apply the threshold or argmax first")
+    last = max(num_classes - 1, 1)
+    outside = values[(values < 0) | (values > last)]
+    if len(outside):
+        raise ValueError(f"the {name} holds values outside 0..{last}, such as {outside[0].item()}")
 
 
 def _ratio(part: Tensor, whole: Tensor) -> Tensor:

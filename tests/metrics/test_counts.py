@@ -1,0 +1,147 @@
+"""Counts and the figures made of them, against numbers counted by hand and the rules of the ISIC challenge."""
+
+import math
+
+import pytest
+import torch
+
+from mhsvm.metrics import PER_IMAGE, class_counts, confusion_counts, confusion_matrices, per_image, summarize
+
+TRUTH = torch.tensor([[[1, 1, 0], [1, 0, 0]], [[0, 0, 0], [0, 0, 0]]])
+PRED = torch.tensor([[[1, 0, 1], [1, 0, 0]], [[0, 0, 0], [0, 0, 1]]])
+
+
+def test_counts_by_hand():
+    # (tp, fp, fn, tn), read off the maps above
+    assert confusion_counts(PRED, TRUTH).tolist() == [[2, 1, 1, 2], [0, 1, 0, 5]]
+    assert confusion_matrices(PRED, TRUTH).tolist() == [[[2, 1], [1, 2]], [[5, 1], [0, 0]]]
+
+
+@pytest.mark.parametrize("dtype", [torch.bool, torch.uint8, torch.int64])
+def test_counts_take_every_kind_of_mask(dtype):
+    counts = confusion_counts(PRED.to(dtype), TRUTH.to(dtype))
+    assert counts.dtype == torch.int64
+    assert counts.tolist() == [[2, 1, 1, 2], [0, 1, 0, 5]]
+    assert confusion_counts(PRED.to(dtype)[:, None], TRUTH.to(dtype)[:, None]).tolist() == counts.tolist()
+
+
+def test_counts_do_not_overflow_uint8():
+    ones = torch.ones(1, 300, 300, dtype=torch.uint8)
+    assert confusion_counts(ones, ones).tolist() == [[90_000, 0, 0, 0]]
+
+
+def test_several_classes_with_ignore():
+    truth = torch.tensor([[[0, 1, 1, 2], [2, 2, 255, 255]]], dtype=torch.uint8)
+    pred = torch.tensor([[[0, 1, 2, 2], [2, 0, 1, 0]]], dtype=torch.uint8)
+    matrix = confusion_matrices(pred, truth, num_classes=3)
+    assert matrix.tolist() == [[[1, 0, 0], [0, 1, 1], [1, 0, 2]]]
+    # classes 1 and 2 against the rest, of the six pixels that count
+    assert confusion_counts(pred, truth, num_classes=3).tolist() == [[[1, 0, 1, 4], [2, 1, 1, 2]]]
+    assert class_counts(matrix).tolist() == [[[1, 0, 1, 4], [2, 1, 1, 2]]]
+
+
+def test_two_classes_keep_their_axis():
+    pred = PRED.to(torch.uint8)
+    assert confusion_counts(pred, TRUTH, num_classes=2).tolist() == [[[2, 1, 1, 2]], [[0, 1, 0, 5]]]
+
+
+def test_counts_against_a_loop():
+    generator = torch.Generator().manual_seed(0)
+    truth = torch.randint(4, (3, 7, 5), generator=generator)
+    pred = torch.randint(4, (3, 7, 5), generator=generator)
+    expected = torch.zeros(3, 4, 4, dtype=torch.int64)
+    for image in range(3):
+        for is_, taken_for in zip(truth[image].flatten(), pred[image].flatten(), strict=True):
+            expected[image, is_, taken_for] += 1
+    assert torch.equal(confusion_matrices(pred, truth, num_classes=4), expected)
+
+
+@pytest.mark.parametrize(
+    ("pred", "truth", "num_classes", "message"),
+    [
+        (torch.zeros(1, 2, 2), torch.zeros(1, 2, 3), 1, r"differ in shape: \(1, 2, 2\) and \(1, 2, 3\)"),
+        (
+            torch.full((1, 1), 2),
+            torch.zeros(1, 1, dtype=int),
+            1,
+            r"the prediction holds values outside 0\.\.1, such as 2",
+        ),
+        (
+            torch.zeros(1, 1, dtype=int),
+            torch.full((1, 1), 255),
+            1,
+            r"the truth holds values outside 0\.\.1, such as 255",
+        ),
+        (torch.zeros(1, 1, dtype=int), torch.full((1, 1), 3), 3, r"the truth holds values outside 0\.\.2, such as 3"),
+        (
+            torch.full((1, 1), 255),
+            torch.zeros(1, 1, dtype=int),
+            3,
+            r"the prediction holds values outside 0\.\.2, such as 255",
+        ),
+        (torch.full((1, 1), -1), torch.zeros(1, 1, dtype=int), 1, r"outside 0\.\.1, such as -1"),
+        (torch.full((1, 1), 0.7), torch.zeros(1, 1, dtype=int), 1, r"torch.float32, not classes: apply the threshold"),
+    ],
+)
+def test_what_is_no_mask_is_refused(pred, truth, num_classes, message):
+    with pytest.raises(ValueError, match=message):
+        confusion_counts(pred, truth, num_classes=num_classes)
+
+
+# Rules of isic-challenge-scoring 5.6, restated: ratios of counts, and 1 where there is nothing to divide by.
+@pytest.mark.parametrize(
+    ("counts", "jaccard", "dice", "accuracy", "sensitivity", "specificity"),
+    [
+        ((2, 1, 1, 2), 2 / 4, 4 / 6, 4 / 6, 2 / 3, 2 / 3),
+        ((0, 0, 0, 9), 1.0, 1.0, 1.0, 1.0, 1.0),  # nothing there, nothing found
+        ((0, 3, 0, 6), 0.0, 0.0, 6 / 9, 1.0, 6 / 9),  # nothing there, something found
+        ((0, 0, 3, 6), 0.0, 0.0, 6 / 9, 0.0, 1.0),  # everything missed
+        ((9, 0, 0, 0), 1.0, 1.0, 1.0, 1.0, 1.0),  # everything is lesion
+    ],
+)
+def test_figures_of_an_image(counts, jaccard, dice, accuracy, sensitivity, specificity):
+    figures = per_image(torch.tensor(counts))
+    assert tuple(figures) == PER_IMAGE
+    expected = (jaccard, dice, accuracy, sensitivity, specificity)
+    assert [value.item() for value in figures.values()] == pytest.approx(expected, abs=1e-15)
+
+
+def test_summary_pools_and_averages():
+    counts = torch.tensor([[2, 1, 1, 2], [0, 1, 0, 5], [4, 0, 0, 2]])
+    summary = summarize(counts)
+    # pooled: tp 6, fp 2, fn 1, tn 9
+    assert summary == pytest.approx(
+        {
+            "miou": 6 / 9,
+            "dsc": 12 / 15,
+            "accuracy": 15 / 18,
+            "sensitivity": 6 / 7,
+            "specificity": 9 / 11,
+            "miou_per_image": (2 / 4 + 0 + 1) / 3,
+            "dsc_per_image": (4 / 6 + 0 + 1) / 3,
+            "accuracy_per_image": (4 / 6 + 5 / 6 + 1) / 3,
+            "sensitivity_per_image": (2 / 3 + 1 + 1) / 3,
+            "specificity_per_image": (2 / 3 + 5 / 6 + 1) / 3,
+            "jaccard_thresholded": (0 + 0 + 1) / 3,
+        },
+        abs=1e-15,
+    )
+
+
+def test_a_jaccard_of_just_the_threshold_counts():
+    # 13/20 is 0.65; 129/200 is the next below it with 200 pixels
+    assert summarize(torch.tensor([[13, 7, 0, 0]]))["jaccard_thresholded"] == 0.65
+    assert summarize(torch.tensor([[129, 71, 0, 0]]))["jaccard_thresholded"] == 0.0
+
+
+def test_summary_of_several_classes_is_their_mean():
+    counts = torch.tensor([[[1, 0, 1, 4], [2, 1, 1, 2]], [[0, 0, 0, 6], [3, 0, 1, 2]]])
+    summary = summarize(counts)
+    assert summary["miou"] == pytest.approx((1 / 2 + 5 / 8) / 2, abs=1e-15)
+    assert summary["miou_per_image"] == pytest.approx((1 / 2 + 2 / 4 + 1 + 3 / 4) / 4, abs=1e-15)
+    assert all(math.isfinite(value) for value in summary.values())
+
+
+def test_no_image_has_no_summary():
+    with pytest.raises(ValueError, match="there are no images to sum up"):
+        summarize(torch.zeros(0, 4, dtype=torch.int64))
