@@ -1,7 +1,7 @@
 """One view over folders and zip files: names and contents, never extracted.
 
-A name is a path with forward slashes that starts with the name of the folder or archive it was found in, so that
-"ISIC-2017_Training_Data.zip" and a folder of that name look alike.
+A name is a path with forward slashes that starts with the name of the folder or archive in which the file was found,
+because archives are often packed without a folder and then only their own name tells the subset.
 """
 
 import hashlib
@@ -20,9 +20,10 @@ from mhsvm.data.problems import Problems, Rule
 
 NOT_THERE = Rule("no such folder or zip file", "check the path given as --source")
 NOT_A_ZIP = Rule("not a zip file, or a truncated one", "download it again, or extract it elsewhere and give the folder")
-LEAVES_ARCHIVE = Rule("path that leaves the archive", "do not trust this archive; get it from its official place")
+LEAVES_ARCHIVE = Rule("path that leaves the archive", "do not trust this archive; get it where the set is published")
 ZIP_BOMB = Rule(
-    "zip bomb: a member far larger than its archive", "do not trust this archive; get it from its official place"
+    "zip bomb, a member that unpacks to far more than it is",
+    "do not trust this archive; get it where the set is published",
 )
 ENCRYPTED = Rule("encrypted member", "extract the archive with its password and give the folder")
 
@@ -145,10 +146,10 @@ def _list_archive(path: Path, problems: Problems, archives: ExitStack) -> list[S
     for member in archive.infolist():
         # Some Windows programs write backslashes.
         inside = member.filename.replace("\\", "/")
-        name = f"{path.stem}/{inside}"
+        name = f"{path.name}/{inside}"
         rule = _broken_rule(member, inside)
         if rule is not None:
-            problems.add(rule, f"{path.name}/{inside}: {member.file_size:,} bytes from {member.compress_size:,}")
+            problems.add(rule, f"{name}: {member.file_size:,} bytes from {member.compress_size:,}")
         elif not member.is_dir() and not _NOISE.search(inside):
             files.append(SourceFile(name, member.file_size, path, member, archive))
     return files

@@ -58,8 +58,8 @@ def decode_image(content: bytes) -> np.ndarray:
 def decode_mask(content: bytes, num_classes: int = 1) -> np.ndarray:
     """Decode a mask file to lesion or not, or to class indices.
 
-    A binary mask (`num_classes` 1) has the levels 0 and 255, 0 and 1, or 0 and 65535 at 16 bits; a palette counts by its
-    colours. A class mask has the levels 0..num_classes-1 and 255 = ignore; a palette counts by its indices.
+    A binary mask (`num_classes` 1) has the levels 0 and 255, 0 and 1, or 0 and 65535 at 16 bits; a palette counts by
+    its colours. A class mask has the levels 0..num_classes-1 and 255 = ignore; a palette counts by its indices.
 
     Args:
         content: A BMP, PNG, JPEG or TIFF file.

@@ -10,21 +10,16 @@ from mhsvm.data.archive import SourceFile
 from mhsvm.data.problems import Problems, Rule
 from mhsvm.data.sources import Source
 
-NO_PAIR = Rule(
-    "no pair of an image and a mask", "give all folders or zip files of the set, or the folder that holds them"
-)
+NO_PAIR = Rule("no pair of an image and a mask", "give every folder or zip file of the set, or one folder around them")
 NO_MASK = Rule("image without a mask", "add the folder or zip file with its mask, or remove the image")
 NO_IMAGE = Rule("mask without an image", "add the folder or zip file with its image, or remove the mask")
-DUPLICATE = Rule(
-    "id that occurs twice", "give an archive or its extracted folder, not both; rename files of equal name"
-)
+DUPLICATE = Rule("id that occurs twice", "give an archive or its extracted folder, not both; rename files of one name")
 TWO_SUBSETS = Rule("image and mask from different subsets", "put both into the same one of train, val and test")
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff")
 
 _MASK_ENDING = re.compile(r"_(segmentation|mask|lesion)$", re.IGNORECASE)
-_IMAGE_FOLDER = re.compile(r"images?", re.IGNORECASE)
-_MASK_FOLDER = re.compile(r"masks?|.*ground_?truth.*", re.IGNORECASE)
+_ROLE_FOLDER = re.compile(r"(?P<image>images?)|(?P<mask>masks?|.*ground_?truth.*)", re.IGNORECASE)
 # "train", or the word inside an official name such as ISIC-2017_Test_v2_Data.
 _SUBSET_FOLDER = re.compile(r"(isic.*_)?(train(?:ing)?|val(?:id(?:ation)?)?|test(?:ing)?)(?(1)_.*|)", re.IGNORECASE)
 _SUBSETS = {"tra": "train", "val": "val", "tes": "test"}
@@ -78,9 +73,8 @@ def _role(file: SourceFile, source: Source) -> str | None:
     path = PurePosixPath(file.name)
     if path.suffix.lower() not in EXTENSIONS or (source.ignored and source.ignored.search(file.name)):
         return None
-    folders = reversed(path.parts[:-1])
-    named = next((f for f in folders if _IMAGE_FOLDER.fullmatch(f) or _MASK_FOLDER.fullmatch(f)), None)
-    of_folder = named and ("image" if _IMAGE_FOLDER.fullmatch(named) else "mask")
+    matches = (_ROLE_FOLDER.fullmatch(folder) for folder in _folders_from_nearest(file))
+    of_folder = next((match.lastgroup for match in matches if match), None)
     if source.needs_folders:
         return of_folder
     return "mask" if of_folder == "mask" or _MASK_ENDING.search(path.stem) else "image"
@@ -107,14 +101,19 @@ def _pair(id_: str, image: SourceFile, mask: SourceFile, problems: Problems) -> 
 
 def _subset(file: SourceFile) -> str:
     """From the nearest folder or archive that names a subset."""
-    matches = (_SUBSET_FOLDER.fullmatch(folder) for folder in reversed(PurePosixPath(file.name).parts[:-1]))
+    matches = (_SUBSET_FOLDER.fullmatch(folder) for folder in _folders_from_nearest(file))
     return next((_SUBSETS[match[2][:3].lower()] for match in matches if match), "")
 
 
+def _folders_from_nearest(file: SourceFile) -> list[str]:
+    """Names of the folders and archives around a file, the innermost first; an archive counts as a folder."""
+    return [re.sub(r"\.zip$", "", part, flags=re.IGNORECASE) for part in PurePosixPath(file.name).parts[-2::-1]]
+
+
 def _overview(files: list[SourceFile]) -> str:
-    """What there is, in short: the commonest kinds of files by folder."""
+    """What there is, in short: the commonest kinds of files by outer folder."""
     paths = [PurePosixPath(file.name) for file in files]
-    kinds = Counter((str(path.parent), path.suffix.lower() or "without extension") for path in paths)
+    kinds = Counter(("/".join(path.parts[:-1][:2]), path.suffix.lower() or "without extension") for path in paths)
     if not kinds:
         return "no files"
     shown = [f"{count} {kind} in {folder}" for (folder, kind), count in kinds.most_common(5)]

@@ -1,0 +1,97 @@
+"""From what a user types to an open set: a name, a prepared file, or a folder that is used as it is."""
+
+import hashlib
+import os
+from pathlib import Path
+
+from mhsvm.data.archive import SourceFile, open_sources
+from mhsvm.data.pairs import EXTENSIONS
+from mhsvm.data.prepare import prepare_set
+from mhsvm.data.problems import Problems
+from mhsvm.data.resize import Size, as_height_width
+from mhsvm.data.store import PreparedSet
+
+# The attribute of a set prepared from a folder by which a change of the folder is noticed.
+_FOLDER_STATE = "folder_state"
+
+
+def find_set(name_or_path: str | Path, root: str | Path = "data") -> Path:
+    """The file or folder of a data set.
+
+    Args:
+        name_or_path: NAME, for root/NAME.h5 or else root/NAME/; or the path of a prepared file or a folder.
+        root: The folder where prepared sets land.
+    Raises:
+        FileNotFoundError: None of them exists; what is in `root` is named.
+    """
+    root = Path(root)
+    for path in (root / f"{name_or_path}.h5", root / name_or_path, Path(name_or_path)):
+        if path.exists():
+            return path
+    known = (
+        sorted(path.name for path in root.iterdir() if path.is_dir() or path.suffix == ".h5") if root.is_dir() else []
+    )
+    raise FileNotFoundError(
+        f"there is no data set {str(name_or_path)!r}: neither {root}/{name_or_path}.h5, nor a folder of that name, nor "
+        f"such a path. In {root}/: {', '.join(known) or 'nothing'}. `python scripts/prepare.py --help` tells how to make one"
+    )
+
+
+def open_set(path: str | Path, size: Size = 256, num_classes: int = 1) -> PreparedSet:
+    """Open a prepared file, or use a folder of images and masks as it is.
+
+    A folder ({train,val,test}/{images,masks}/ or images/ and masks/) is prepared once, into `.mhsvm-SIZE.h5` inside it,
+    or into the user's cache folder where it cannot be written to; again only when names, sizes or times of its files
+    have changed.
+
+    Args:
+        path: A prepared file, which is opened at the size it has, or a folder.
+        size: For a folder: the size to prepare.
+        num_classes: For a folder: 1 for lesion masks, k >= 2 for class indices.
+    Raises:
+        FileNotFoundError: There is no such file or folder.
+        ValueError: The file is no prepared set, or the folder has problems (all are listed).
+    """
+    path = Path(path)
+    if not path.is_dir():
+        return PreparedSet.open(path)
+    size = as_height_width(size)
+    cache, state = _cache_path(path, size, num_classes), _folder_state(path)
+    if cache.exists():
+        prepared = PreparedSet.open(cache)
+        if prepared.attributes.get(_FOLDER_STATE) == state:
+            return prepared
+        prepared.close()
+    prepare_set(
+        "folder",
+        [path],
+        cache,
+        name=path.resolve().name,
+        size=size,
+        num_classes=num_classes,
+        overwrite=True,
+        progress=True,
+        attributes={_FOLDER_STATE: state},
+    )
+    return PreparedSet.open(cache)
+
+
+def _cache_path(folder: Path, size: tuple[int, int], num_classes: int) -> Path:
+    h, w = size
+    name = f"mhsvm-{h}{'' if h == w else f'x{w}'}{'' if num_classes == 1 else f'-{num_classes}-classes'}.h5"
+    if os.access(folder, os.W_OK):
+        return folder / f".{name}"
+    key = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:16]
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mhsvm" / key / name
+
+
+def _folder_state(folder: Path) -> str:
+    """sha256 over names, sizes and times of the images and archives in a folder."""
+
+    def describe(file: SourceFile) -> str:
+        return f"{file.name}\t{file.num_bytes}\t{file.location.stat().st_mtime_ns}\n"
+
+    # Problems are the business of preparing: one that matters changes the state or stops it there.
+    with open_sources([folder], Problems()) as files:
+        lines = sorted(describe(file) for file in files if file.name.lower().endswith(EXTENSIONS))
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
