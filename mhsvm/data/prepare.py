@@ -39,9 +39,7 @@ GREYS = Rule(
     "threshold it at half and save it as PNG (a JPEG has greys by nature); for class indices give --num-classes",
 )
 CLASSES = Rule("class mask with a level that is no class", "save indices 0..K-1 and 255 = ignore; K is --num-classes")
-SHAPES = Rule(
-    "mask and image of different sizes", "export the mask at its image's size; EXIF orientation is applied to both"
-)
+SHAPES = Rule("mask and image of different sizes", "export masks at the size of their images, after EXIF orientation")
 
 
 @dataclass(frozen=True)
@@ -103,13 +101,11 @@ def prepare_set(
             problems.raise_if_any(headline)
         convert = partial(_convert, size=size, num_classes=num_classes, problems=problems)
         converted = _in_order(convert, pairs, num_workers or _num_cores())
-        converted = tqdm(
-            converted, total=len(pairs), desc=out.name, unit="image", mininterval=0.5, disable=not progress
-        )
+        bar = tqdm(converted, total=len(pairs), desc=out.name, unit="image", mininterval=0.5, disable=not progress)
         empty: list[str] = []
         checksum = write_set(
             out,
-            _while_good(converted, problems, headline, empty),
+            _while_good(bar, problems, headline, empty),
             name=name or source,
             size=size,
             num_classes=num_classes,

@@ -8,8 +8,8 @@ register_source(
     "folder",
     Source(
         id_pattern=re.compile(r".+"),
-        looked_for="images/NAME.* and masks/NAME.*, or {train,val,test}/{images,masks}/NAME.*, where a mask may also be "
-        "called NAME_segmentation, NAME_mask or NAME_lesion",
+        looked_for="images/NAME.* and masks/NAME.*, or {train,val,test}/{images,masks}/NAME.*, where a mask may also "
+        "be called NAME_segmentation, NAME_mask or NAME_lesion",
         needs_folders=True,
     ),
 )
