@@ -28,12 +28,11 @@ def find_set(name_or_path: str | Path, root: str | Path = "data") -> Path:
     for path in (root / f"{name_or_path}.h5", root / name_or_path, Path(name_or_path)):
         if path.exists():
             return path
-    known = (
-        sorted(path.name for path in root.iterdir() if path.is_dir() or path.suffix == ".h5") if root.is_dir() else []
-    )
+    entries = sorted(root.iterdir()) if root.is_dir() else []
+    known = [path.name for path in entries if path.is_dir() or path.suffix == ".h5"]
     raise FileNotFoundError(
-        f"there is no data set {str(name_or_path)!r}: neither {root}/{name_or_path}.h5, nor a folder of that name, nor "
-        f"such a path. In {root}/: {', '.join(known) or 'nothing'}. `python scripts/prepare.py --help` tells how to make one"
+        f"there is no data set {str(name_or_path)!r}: neither {root}/{name_or_path}.h5, nor {root}/{name_or_path}/, nor "
+        f"such a path. In {root}/: {', '.join(known) or 'no sets'}. Make one with `python scripts/prepare.py`"
     )
 
 
@@ -57,11 +56,8 @@ def open_set(path: str | Path, size: Size = 256, num_classes: int = 1) -> Prepar
         return PreparedSet.open(path)
     size = as_height_width(size)
     cache, state = _cache_path(path, size, num_classes), _folder_state(path)
-    if cache.exists():
-        prepared = PreparedSet.open(cache)
-        if prepared.attributes.get(_FOLDER_STATE) == state:
-            return prepared
-        prepared.close()
+    if _is_current(cache, state):
+        return PreparedSet.open(cache)
     prepare_set(
         "folder",
         [path],
@@ -83,6 +79,17 @@ def _cache_path(folder: Path, size: tuple[int, int], num_classes: int) -> Path:
         return folder / f".{name}"
     key = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:16]
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mhsvm" / key / name
+
+
+def _is_current(cache: Path, state: str) -> bool:
+    if not cache.exists():
+        return False
+    try:
+        with PreparedSet.open(cache) as prepared:
+            return prepared.attributes.get(_FOLDER_STATE) == state
+    except ValueError:
+        # Damaged or of another schema version: the folder is the truth, so the file is simply made again.
+        return False
 
 
 def _folder_state(folder: Path) -> str:
