@@ -76,20 +76,21 @@ def choose_backend(name: str, u: Tensor, A: Tensor) -> Backend:
         return _choose_automatically(u, A)
     for backend in _BACKENDS:
         if backend.name == name:
-            reason = backend.unavailable_reason() or backend.unsupported_reason(u, A)
+            reason = _reason_against(backend, u, A)
             if reason is not None:
-                raise ValueError(f"{source}: {name!r} cannot run: {reason}; use one of {list_backends()} or 'auto'")
+                usable = ", ".join(row.name for row in _BACKENDS if _reason_against(row, u, A) is None)
+                raise ValueError(f"{source}: {name!r} cannot run: {reason}; use one of: auto, {usable}")
             return backend
     known = ", ".join(backend.name for backend in _BACKENDS)
     raise ValueError(f"{source}: unknown name {name!r}; known are: auto, {known}")
 
 
+def _reason_against(backend: Backend, u: Tensor, A: Tensor) -> str | None:
+    return backend.unavailable_reason() or backend.unsupported_reason(u, A)
+
+
 def _choose_automatically(u: Tensor, A: Tensor) -> Backend:
-    backend = next(
-        row
-        for row in _BACKENDS
-        if row.automatic and row.unavailable_reason() is None and row.unsupported_reason(u, A) is None
-    )
+    backend = next(row for row in _BACKENDS if row.automatic and _reason_against(row, u, A) is None)
     # A logger's call would break a compiled graph in two.
     if not torch.compiler.is_compiling():
         _log_choice(backend.name, u.device.type)

@@ -67,7 +67,7 @@ def selective_scan(
     C = C.unsqueeze(1) if C.dim() == 3 else C
     groups = B.shape[1]
     if B.dim() == 4 and (groups == 0 or d % groups):
-        raise ValueError(f"B's number of groups must divide u's {d} channels, got {groups} from {tuple(B.shape)}")
+        raise ValueError(f"B's groups must divide u's d = {d} channels, got {groups} in {tuple(B.shape)}")
     _check_shape("B", B, "(b, g, n, l) or (b, n, l)", (b, groups, A.shape[1], length))
     _check_shape("C", C, "(b, g, n, l) or (b, n, l), like B", (b, groups, A.shape[1], length))
 

@@ -1,0 +1,69 @@
+from collections.abc import Callable, Iterator
+
+import pytest
+import torch
+from torch import Tensor
+
+
+@pytest.fixture
+def relative_error() -> Callable[[Tensor, Tensor], float]:
+    """||x - ref|| / ||ref|| of the whole tensor; of zeros, the error itself."""
+
+    def measure(x: Tensor, ref: Tensor) -> float:
+        assert x.shape == ref.shape
+        x, ref = x.detach().double(), ref.detach().double()
+        scale = ref.norm().item()
+        return (x - ref).norm().item() / (scale if scale > 0 else 1.0)
+
+    return measure
+
+
+@pytest.fixture
+def scan_inputs() -> Callable[..., dict[str, Tensor]]:
+    """Makes the tensor arguments of a scan, on leaves that require gradients."""
+
+    def make(
+        *, b=2, d=8, n=3, length=100, groups=2, optional=("D", "z", "delta_bias"), dtype=torch.float64
+    ) -> dict[str, Tensor]:
+        generator = torch.Generator().manual_seed(length + groups)
+
+        def normal(*shape: int) -> Tensor:
+            return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+        inputs = {
+            "u": normal(b, d, length),
+            "delta": normal(b, d, length).abs() * 0.3,
+            "A": -normal(d, n).exp(),
+            "B": normal(b, groups, n, length),
+            "C": normal(b, groups, n, length),
+            "D": normal(d),
+            "z": normal(b, d, length),
+            "delta_bias": normal(d).abs() * 0.1,
+        }
+        required = ("u", "delta", "A", "B", "C")
+        return {name: inputs[name].to(dtype).requires_grad_() for name in inputs if name in required + tuple(optional)}
+
+    return make
+
+
+@pytest.fixture
+def outputs_and_gradients() -> Callable[..., dict[str, Tensor]]:
+    """Runs a scan and seeded gradients through its output and last state; every tensor by name."""
+
+    def run(scan: Callable, inputs: dict[str, Tensor], **options) -> dict[str, Tensor]:
+        y, state = scan(**inputs, return_last_state=True, **options)
+        generator = torch.Generator().manual_seed(0)
+        seeds = [torch.randn(x.shape, generator=generator, dtype=torch.float64).to(x.dtype) for x in (y, state)]
+        gradients = torch.autograd.grad((y, state), tuple(inputs.values()), seeds)
+        return {"y": y, "state": state} | {f"gradient of {k}": g for k, g in zip(inputs, gradients, strict=True)}
+
+    return run
+
+
+@pytest.fixture
+def _poisoned_memory() -> Iterator[None]:
+    """Fill what `torch.empty` returns with NaN, so that a number never written cannot pass for one."""
+    torch.use_deterministic_algorithms(True)
+    assert torch.empty(1).isnan().all()
+    yield
+    torch.use_deterministic_algorithms(False)
