@@ -48,7 +48,16 @@ def decode_image(content: bytes) -> np.ndarray:
     Raises:
         ValueError: Not such a file, damaged, more than 89 million pixels, several frames, or 32-bit pixels.
     """
-    image = _flatten(_open_upright(content))
+    return to_rgb(_open_upright(content))
+
+
+def to_rgb(image: Image.Image) -> np.ndarray:
+    """Pixels of an opened image of any mode as RGB, uint8 (height, width, 3), turned as it lies.
+
+    Raises:
+        ValueError: It has 32-bit pixels.
+    """
+    image = _flatten(image)
     if image.mode == "F" or image.mode.startswith("I"):
         grey = np.rint(_sixteen_bit(image) / 257).astype(np.uint8)
         return np.repeat(grey[..., None], 3, axis=2)
