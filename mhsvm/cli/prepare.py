@@ -26,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     subsets = ", ".join(f"{count} {subset or 'without subset'}" for subset, count in summary.subsets.items())
     print(f"{summary.path}: {summary.num_samples} images with masks ({subsets}) in {summary.seconds:.1f} s")
     if summary.num_empty:
-        print(f"{summary.num_empty} masks are empty")
+        print(f"{summary.num_empty} of the masks show no lesion")
     print(f"checksum {summary.checksum}")
     return 0
 

@@ -15,17 +15,18 @@ from PIL import Image, ImageOps
 IGNORE = 255
 
 # Named, because Pillow would also try formats that start other programs.
-_FORMATS = ("BMP", "PNG", "JPEG", "MPO", "TIFF")
+_FORMATS = ("BMP", "PNG", "JPEG", "TIFF")
 # Pillow's own limit, held here so that a caller who lifts it there does not lift it for archives.
 _LARGEST_IMAGE = 89_478_485
-# What Pillow raises on damaged or oversized files; the warning, where warnings are errors.
+# What Pillow raises on damaged files (seen by changing bytes at random) and on oversized ones; the warning, where
+# warnings are errors.
 _PILLOW_ERRORS = (
     OSError,
     SyntaxError,
     ValueError,
     EOFError,
     IndexError,
-    KeyError,
+    TypeError,
     OverflowError,
     struct.error,
     zlib.error,

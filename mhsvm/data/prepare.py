@@ -44,7 +44,7 @@ SHAPES = Rule("mask and image of different sizes", "export masks at the size of 
 
 @dataclass(frozen=True)
 class Summary:
-    """What was prepared: samples by subset, masks without a single pixel of lesion, checksum, seconds it took."""
+    """What was prepared, and in how many seconds; `num_empty` masks show no lesion (no class but 0)."""
 
     path: Path
     num_samples: int
@@ -105,7 +105,7 @@ def prepare_set(
         empty: list[str] = []
         checksum = write_set(
             out,
-            _while_good(bar, problems, headline, empty),
+            _while_good(bar, num_classes, problems, headline, empty),
             name=name or source,
             size=size,
             num_classes=num_classes,
@@ -126,13 +126,16 @@ def _provenance(num_classes: int, files: Sequence[SourceFile]) -> dict[str, str]
 
 
 def _while_good(
-    converted: Iterable[Sample | None], problems: Problems, headline: str, empty: list[str]
+    converted: Iterable[Sample | None], num_classes: int, problems: Problems, headline: str, empty: list[str]
 ) -> Iterator[Sample]:
-    """Pass samples on until something is wrong; then look at the rest, and tell all of it at once."""
+    """Pass samples on until something is wrong; then look at the rest, and tell all of it at once.
+
+    The ids of masks without lesion go to `empty`: they are allowed, but worth a line of the summary.
+    """
     for sample in converted:
         if not problems:
-            # Allowed, but worth a line of the summary.
-            if not sample.mask.any():
+            lesion = sample.mask if num_classes == 1 else sample.mask % IGNORE
+            if not lesion.any():
                 empty.append(sample.id)
             yield sample
     problems.raise_if_any(headline)

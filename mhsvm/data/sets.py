@@ -31,8 +31,8 @@ def find_set(name_or_path: str | Path, root: str | Path = "data") -> Path:
     entries = sorted(root.iterdir()) if root.is_dir() else []
     known = [path.name for path in entries if path.is_dir() or path.suffix == ".h5"]
     raise FileNotFoundError(
-        f"there is no data set {str(name_or_path)!r}: neither {root}/{name_or_path}.h5, nor {root}/{name_or_path}/, nor "
-        f"such a path. In {root}/: {', '.join(known) or 'no sets'}. Make one with `python scripts/prepare.py`"
+        f"there is no data set {str(name_or_path)!r}: neither {root}/{name_or_path}.h5, nor {root}/{name_or_path}/, "
+        f"nor such a path. In {root}/: {', '.join(known) or 'no sets'}. Make one with `python scripts/prepare.py`"
     )
 
 
