@@ -3,15 +3,13 @@
 import argparse
 import logging
 import signal
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-from tqdm import tqdm
 from yacs.config import CfgNode
 
 from mhsvm.build import build_job, build_set, build_split
+from mhsvm.cli.console import ConsoleHandler, logging_to
 from mhsvm.config import config_from_dict, get_value, load_config, set_value
 from mhsvm.data.split_file import Split
 from mhsvm.data.store import PreparedSet
@@ -80,7 +78,8 @@ def _refuse_contradictions(config: CfgNode, settings: Sequence[str], folder: str
         set_value(given, key, get_value(asked, key))
         if get_value(given, key) != get_value(config, key):
             raise ValueError(
-                f"{folder} was started with {key} {get_value(config, key)}; resuming cannot make it {get_value(given, key)}"
+                f"{folder} was started with {key} {get_value(config, key)}; "
+                f"resuming cannot make it {get_value(given, key)}"
             )
 
 
@@ -97,7 +96,13 @@ def _check_data(prepared: PreparedSet, split: Split, recorded: dict) -> None:
 
 
 def _run(job: Job, progress: Progress, run: RunFolder) -> int:
-    handlers = _log_to(run.log)
+    log_file = logging.FileHandler(run.log, encoding="utf-8")
+    log_file.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+    with logging_to(ConsoleHandler(), log_file):
+        return _train(job, progress, run)
+
+
+def _train(job: Job, progress: Progress, run: RunFolder) -> int:
     try:
         _log_start(job, progress, run)
         with StopSignal() as stop:
@@ -115,10 +120,6 @@ def _run(job: Job, progress: Progress, run: RunFolder) -> int:
     except TrainingError as error:
         log.error("error: %s", error)
         return 1
-    finally:
-        for handler in handlers:
-            log.removeHandler(handler)
-            handler.close()
     return 0
 
 
@@ -135,21 +136,3 @@ def _log_start(job: Job, progress: Progress, run: RunFolder) -> None:
     )
     if set(data["val_ids"]) & set(data["test_ids"]):
         log.warning("this split's validation images are also its test images: the best checkpoint is chosen on them")
-
-
-class _ConsoleHandler(logging.Handler):
-    """Prints above the progress bar."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        stream = sys.stderr if record.levelno >= logging.ERROR else sys.stdout
-        tqdm.write(self.format(record), file=stream)
-
-
-def _log_to(path: Path) -> list[logging.Handler]:
-    file = logging.FileHandler(path, encoding="utf-8")
-    file.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
-    handlers = [file, _ConsoleHandler()]
-    for handler in handlers:
-        log.addHandler(handler)
-    log.setLevel(logging.INFO)
-    return handlers

@@ -1,6 +1,7 @@
-"""Files that are either complete or not there."""
+"""Files and folders that are either complete or not there."""
 
 import os
+import shutil
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,9 +21,7 @@ def replace_when_complete(path: str | Path) -> Iterator[Path]:
         The path to write to, which does not exist yet.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    _remove_stale(path)
-    partial = path.with_name(f".{path.name}.{socket.gethostname()}-{os.getpid()}.partial")
+    partial = _prepare_partial(path)
     try:
         yield partial
         _sync(partial)
@@ -30,6 +29,40 @@ def replace_when_complete(path: str | Path) -> Iterator[Path]:
         _sync(path.parent)
     finally:
         partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def replace_folder_when_complete(path: str | Path) -> Iterator[Path]:
+    """The same for a folder, which takes the place of an older one as a whole.
+
+    A process that is killed between the two renames leaves the older folder as `.NAME.HOST-PID.partial.older`.
+
+    Args:
+        path: The folder to make; the one that it lies in is made if missing.
+    Yields:
+        An empty folder to fill.
+    """
+    path = Path(path)
+    partial = _prepare_partial(path)
+    older = partial.with_name(partial.name + ".older")
+    partial.mkdir()
+    try:
+        yield partial
+        if path.exists():
+            os.replace(path, older)
+        os.replace(partial, path)
+    finally:
+        if older.exists() and not path.exists():
+            os.replace(older, path)
+        shutil.rmtree(older, ignore_errors=True)
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _prepare_partial(path: Path) -> Path:
+    """The temporary name for a path, with its parent folder there and what killed processes left removed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _remove_stale(path)
+    return path.with_name(f".{path.name}.{socket.gethostname()}-{os.getpid()}.partial")
 
 
 def _sync(path: Path) -> None:
@@ -48,7 +81,10 @@ def _remove_stale(path: Path) -> None:
     for partial in path.parent.iterdir():
         pid = partial.name.removeprefix(prefix).removesuffix(suffix)
         if partial.name == prefix + pid + suffix and pid.isdecimal() and not _is_running(int(pid)):
-            partial.unlink(missing_ok=True)
+            if partial.is_dir():
+                shutil.rmtree(partial, ignore_errors=True)
+            else:
+                partial.unlink(missing_ok=True)
 
 
 def _is_running(pid: int) -> bool:

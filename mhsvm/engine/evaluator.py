@@ -42,11 +42,26 @@ def probabilities(logits: Tensor) -> Tensor:
     return logits.sigmoid() if logits.shape[1] == 1 else logits.softmax(dim=1)
 
 
+def check_finite(probability: Tensor) -> None:
+    """Refuse what a model with broken weights returns: NaN would pass for "no lesion".
+
+    Raises:
+        ValueError: A probability is not finite.
+    """
+    if not torch.isfinite(probability).all():
+        raise ValueError("the model's output is not finite: its weights have diverged. Take an earlier checkpoint")
+
+
 def decide(probability: Tensor, threshold: float) -> Tensor:
     """Probabilities (b, 1, h, w) -> uint8 (b, h, w), 1 from the threshold on; (b, k, h, w) -> the likeliest class."""
     if probability.shape[1] == 1:
         return (probability[:, 0] >= threshold).to(torch.uint8)
     return probability.argmax(dim=1).to(torch.uint8)
+
+
+def truth_of(masks: Tensor, num_classes: int) -> Tensor:
+    """Stored masks -> what a prediction is compared with: lesion from half coverage on, class indices as they are."""
+    return (masks >= 128).to(torch.uint8) if num_classes == 1 else masks
 
 
 @torch.inference_mode()
@@ -80,9 +95,7 @@ def evaluate(
         inputs, targets = augment(batch.images, batch.masks)
         logits = model(inputs)
         probability = probabilities(logits)
-        # a soft target counts as lesion from one half on; the masks of several classes are compared as they are
-        truth = (batch.masks >= 128).to(torch.uint8) if dataset.num_classes == 1 else batch.masks
-        pred = decide(probability, threshold)
+        truth, pred = truth_of(batch.masks, dataset.num_classes), decide(probability, threshold)
         matrices.append(confusion_matrices(pred, truth, num_classes=dataset.num_classes).cpu())
         loss_sum += loss(logits, targets).item() * len(batch.rows)
         if on_batch is not None:

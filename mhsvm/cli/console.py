@@ -1,0 +1,31 @@
+"""What a command says while it works: on the console above a progress bar, and in a log file."""
+
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from tqdm import tqdm
+
+
+class ConsoleHandler(logging.Handler):
+    """Prints above the progress bar; errors go to stderr."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        stream = sys.stderr if record.levelno >= logging.ERROR else sys.stdout
+        tqdm.write(self.format(record), file=stream)
+
+
+@contextmanager
+def logging_to(*handlers: logging.Handler) -> Iterator[None]:
+    """Send what the package logs, from INFO on, to these handlers until the block ends; then close them."""
+    log = logging.getLogger("mhsvm")
+    log.setLevel(logging.INFO)
+    for handler in handlers:
+        log.addHandler(handler)
+    try:
+        yield
+    finally:
+        for handler in handlers:
+            log.removeHandler(handler)
+            handler.close()

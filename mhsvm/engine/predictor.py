@@ -1,0 +1,117 @@
+"""From an image of any size to its mask at that size.
+
+Shape letters: h w the image's own size in pixels, k classes.
+"""
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mhsvm.data.decode import decode_image, to_rgb
+from mhsvm.data.resize import resize_image
+from mhsvm.engine.evaluator import check_finite, decide, probabilities
+
+ImageLike = str | os.PathLike | Image.Image | np.ndarray
+
+
+class Prediction(NamedTuple):
+    """What a predictor says of one image.
+
+    Attributes:
+        mask: uint8 (h, w): 1 is lesion, or the index of each pixel's class.
+        probability: float32 (h, w) of lesion, or (k, h, w) of each class.
+    """
+
+    mask: np.ndarray
+    probability: np.ndarray
+
+
+class Predictor:
+    """Segments images: resized as for preparing a set, normalised as for training, the probability brought back to
+    the image's own size (bilinear), and only then decided.
+
+    Args:
+        model: Takes normalised images (b, 3, H, W) and returns logits; put into evaluation mode.
+        normalize: From float images (b, 3, H, W), 0..255, to what the model takes.
+        size: (H, W) that the model gets, in pixels.
+        threshold: Probability from which a pixel is lesion; several classes take the likeliest.
+        device: Where the model is.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        normalize: Callable[[Tensor], Tensor],
+        size: tuple[int, int],
+        threshold: float,
+        device: torch.device,
+    ) -> None:
+        self.model = model.eval()
+        self.normalize = normalize
+        self.size = size
+        self.threshold = threshold
+        self.device = device
+
+    def __call__(self, image: ImageLike) -> Prediction:
+        """Segment one image.
+
+        Args:
+            image: A file, a PIL image (both turned upright by EXIF orientation), or uint8 (h, w, 3) RGB or (h, w).
+        Returns:
+            mask, probability, at the image's own size.
+        Raises:
+            FileNotFoundError: There is no such file.
+            ValueError: It is no readable image, or an array of another type or shape; or the weights have diverged.
+        """
+        return self.predict_batch([image])[0]
+
+    @torch.inference_mode()
+    def predict_batch(self, images: Sequence[ImageLike]) -> list[Prediction]:
+        """Segment images of any sizes in one pass through the model; arguments and errors as for one."""
+        arrays = [read_rgb(image) for image in images]
+        resized = np.stack([resize_image(array, self.size) for array in arrays])
+        inputs = self.normalize(torch.from_numpy(resized).to(self.device).permute(0, 3, 1, 2).float())
+        maps = probabilities(self.model(inputs)).cpu()
+        check_finite(maps)
+        return [self._at_own_size(maps[row : row + 1], array.shape[:2]) for row, array in enumerate(arrays)]
+
+    def _at_own_size(self, maps: Tensor, size: tuple[int, int]) -> Prediction:
+        # antialiasing matters for images smaller than the model's: going down, it averages instead of skipping
+        maps = F.interpolate(maps, size=size, mode="bilinear", antialias=True).clamp(0, 1)
+        probability = maps[0, 0] if maps.shape[1] == 1 else maps[0]
+        return Prediction(decide(maps, self.threshold)[0].numpy(), probability.numpy())
+
+
+def read_rgb(image: ImageLike) -> np.ndarray:
+    """Any kind of image as uint8 (h, w, 3).
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It is no readable image, or an array of another type or shape.
+    """
+    if isinstance(image, (str, os.PathLike)):
+        path = Path(image)
+        if not path.is_file():
+            raise FileNotFoundError(f"there is no image {path}")
+        try:
+            return decode_image(path.read_bytes())
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
+    if isinstance(image, Image.Image):
+        return to_rgb(ImageOps.exif_transpose(image))
+    if not isinstance(image, np.ndarray):
+        raise ValueError(f"an image is a path, a PIL image or a uint8 array; received a {type(image).__name__}")
+    if image.dtype != np.uint8 or image.ndim not in (2, 3) or image.shape[2:] not in ((), (3,)) or image.size == 0:
+        raise ValueError(
+            f"an image array is uint8 (h, w, 3) in RGB order or (h, w), with values 0..255; received {image.dtype} "
+            f"{image.shape}. Channels come last, alpha has to go, and values of 0..1 have to be scaled"
+        )
+    return np.repeat(image[..., None], 3, axis=2) if image.ndim == 2 else image

@@ -1,0 +1,51 @@
+"""Testing: every image of a part once, its probabilities kept on the disk."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from mhsvm.data.augment import Augment
+from mhsvm.data.dataset import Dataset
+from mhsvm.data.store import PredictionWriter
+from mhsvm.engine.evaluator import Evaluation, check_finite, evaluate
+
+
+@dataclass(frozen=True)
+class EvaluationJob:
+    """The objects and settings of a test; see `mhsvm.engine.evaluator.evaluate`."""
+
+    model: nn.Module
+    dataset: Dataset
+    augment: Augment
+    loss: nn.Module
+    threshold: float
+    batch_size: int
+    device: torch.device
+
+
+def evaluate_and_keep(job: EvaluationJob, predictions: PredictionWriter) -> Evaluation:
+    """Evaluate, and write the probabilities of each batch as it comes.
+
+    Raises:
+        ValueError: The model's output is not finite.
+    """
+    with tqdm(total=len(job.dataset), unit="img", disable=None, dynamic_ncols=True) as bar:
+
+        def on_batch(rows: Tensor, probability: Tensor) -> None:
+            check_finite(probability)
+            maps = probability.squeeze(1) if probability.shape[1] == 1 else probability
+            predictions.append([job.dataset.ids[row] for row in rows.tolist()], maps.cpu().numpy())
+            bar.update(len(rows))
+
+        return evaluate(
+            job.model,
+            job.dataset,
+            augment=job.augment,
+            loss=job.loss,
+            threshold=job.threshold,
+            batch_size=job.batch_size,
+            device=job.device,
+            on_batch=on_batch,
+        )
