@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mhsvm import metrics, ops, routes
-    from mhsvm.engine.predictor import load_predictor
+    from mhsvm.build import load_predictor
     from mhsvm.layers import MultiHeadScan, PVMLayer
     from mhsvm.models import create_model, list_models, load_weights
     from mhsvm.ops import selective_scan
@@ -33,7 +33,7 @@ _HOMES = {
     "PVMLayer": "mhsvm.layers",
     "create_model": "mhsvm.models",
     "list_models": "mhsvm.models",
-    "load_predictor": "mhsvm.engine.predictor",
+    "load_predictor": "mhsvm.build",
     "load_weights": "mhsvm.models",
     "selective_scan": "mhsvm.ops",
 }

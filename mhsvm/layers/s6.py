@@ -5,7 +5,6 @@ Shapes: b batch, h w map, l = h*w, m heads, k routes a head, d channels a head, 
 
 import math
 from collections.abc import Sequence
-from functools import lru_cache
 
 import torch
 from torch import Tensor, nn
@@ -30,13 +29,27 @@ def initial_state_decay(*shape: int) -> Tensor:
     return torch.arange(1, shape[-1] + 1, dtype=torch.float32).log().expand(shape).clone()
 
 
-@lru_cache(maxsize=64)
+_Key = tuple[tuple[str, ...], int, int, torch.device]
+_STACKED_ROUTES: dict[_Key, tuple[Tensor, Tensor]] = {}
+_MAX_STACKED_ROUTES = 64
+
+
+@torch.compiler.assume_constant_result
 def stacked_routes(patterns: tuple[str, ...], h: int, w: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Orders and inverses of all heads' routes, each int64 (m, k, l), once for each size and device."""
+    """Orders and inverses of all heads' routes, each int64 (m, k, l), made once for each size and device."""
+    key = (patterns, h, w, device)
+    if key in _STACKED_ROUTES:
+        return _STACKED_ROUTES[key]
     # The first caller may run in inference mode, whose tensors cannot be saved for a later backward pass.
     with torch.inference_mode(False):
         orders, inverses = zip(*(scan_routes(pattern, h, w) for pattern in patterns), strict=True)
-        return torch.stack(orders).to(device), torch.stack(inverses).to(device)
+        stacked = torch.stack(orders).to(device), torch.stack(inverses).to(device)
+    # A tracer's fake tensors must not outlive it.
+    if type(stacked[0]) is Tensor:
+        if len(_STACKED_ROUTES) == _MAX_STACKED_ROUTES:
+            del _STACKED_ROUTES[next(iter(_STACKED_ROUTES))]
+        _STACKED_ROUTES[key] = stacked
+    return stacked
 
 
 class RouteS6(nn.Module):

@@ -1,0 +1,67 @@
+import pytest
+import torch
+
+from mhsvm.layers import MultiHeadScan
+
+
+@pytest.mark.parametrize("patterns", [("C",), ("C", "X", "S"), ("Z", "Z", "C", "Z")])
+@pytest.mark.parametrize("gate", ["relu", "sigmoid", "power", "exp", "none"])
+def test_any_patterns_and_gate_train(patterns, gate):
+    torch.manual_seed(0)
+    scan = MultiHeadScan(12, patterns=patterns, gate=gate, gate_threshold=0.1, gate_learnable=gate in ("relu", "exp"))
+    y = scan(torch.randn(2, 12, 3, 5))
+    assert y.shape == (2, 12, 3, 5)
+    y.square().sum().backward()
+    for name, parameter in scan.named_parameters():
+        assert parameter.grad.isfinite().all(), name
+        assert parameter.grad.abs().max() > 0, name
+
+
+def test_heads_that_do_not_divide_the_channels_need_the_projection():
+    scan = MultiHeadScan(10, patterns=("C", "X", "S"))
+    assert scan.in_proj.out_features == 9
+    assert scan(torch.randn(1, 10, 2, 2)).shape == (1, 10, 2, 2)
+    message = "received 3 patterns for 10 channels. Use project=True or 9 channels"
+    with pytest.raises(ValueError, match=message):
+        MultiHeadScan(10, patterns=("C", "X", "S"), project=False)
+
+
+def test_heads_are_independent_slices_without_the_projection():
+    torch.manual_seed(0)
+    scan = MultiHeadScan(6, patterns=("C", "X"), project=False)
+    with torch.no_grad():
+        scan.in_proj.weight.copy_(torch.eye(6))
+    x = torch.randn(1, 6, 4, 4)
+    changed = x.clone()
+    changed[:, 3:] += 1
+    difference = (scan(changed) - scan(x)).abs().amax(dim=(0, 2, 3))
+    assert difference[:3].max() == 0
+    assert difference[3:].min() > 0
+
+
+def test_memory_format_does_not_matter():
+    torch.manual_seed(0)
+    scan = MultiHeadScan(8)
+    x = torch.randn(2, 8, 4, 6)
+    torch.testing.assert_close(scan(x.contiguous(memory_format=torch.channels_last)), scan(x))
+
+
+def test_output_has_the_type_of_the_projections_under_autocast():
+    torch.manual_seed(0)
+    scan = MultiHeadScan(8, project=False)
+    x = torch.randn(1, 8, 4, 4)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        y = scan(x)
+    assert y.dtype == torch.bfloat16
+    assert (y - scan(x)).norm() / scan(x).norm() < 0.05
+
+
+def test_bad_arguments_are_refused():
+    with pytest.raises(ValueError, match="received 4 patterns for 3 channels. Name at most 3 patterns"):
+        MultiHeadScan(3)
+    with pytest.raises(ValueError, match="at least one; received \\(\\)"):
+        MultiHeadScan(3, patterns=())
+    with pytest.raises(ValueError, match=r"a map is \(b, 8, h, w\); received \(2, 4, 8\)"):
+        MultiHeadScan(8)(torch.randn(2, 4, 8))
+    with pytest.raises(ValueError, match=r"a map is \(b, 8, h, w\); received \(1, 4, 4, 8\)"):
+        MultiHeadScan(8)(torch.randn(1, 4, 4, 8))

@@ -1,0 +1,57 @@
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from mhsvm.layers import RouteS6
+from mhsvm.models import create_model
+from mhsvm.models.key_maps import published_sources
+
+SMALL_UNET = {"dims": (8, 16), "depths": (1, 2), "decoder_depths": (2, 1), "d_state": 4}
+
+SMALL = {
+    "mhs_vm": {**SMALL_UNET, "patterns": ("C", "X", "S"), "gate_threshold": 0.0},
+    "vm_unet": SMALL_UNET,
+    "ultralight_vm_unet": {"channels": (4, 4, 8, 8, 12, 16), "branches": 2, "d_state": 4},
+}
+
+
+@pytest.fixture
+def small_model() -> Callable[..., nn.Module]:
+    """Build a small network of any kind; weights and direct paths are spread so that every part of it matters."""
+
+    def build(name: str, **changes) -> nn.Module:
+        torch.manual_seed(0)
+        model = create_model(name, **{**SMALL[name], **changes}).eval()
+        with torch.no_grad():
+            for module in model.modules():
+                if isinstance(module, nn.Linear):
+                    module.weight.mul_(10)
+                elif isinstance(module, RouteS6):
+                    module.D.uniform_(0.5, 1.5)
+        return model
+
+    return build
+
+
+@pytest.fixture
+def published_state() -> Callable[..., dict[str, Tensor]]:
+    """Random weights in the keys and shapes of the published file of a network, doubles included."""
+
+    def publish(name: str, model: nn.Module) -> dict[str, Tensor]:
+        generator = torch.Generator().manual_seed(1)
+        patterns = getattr(model, "patterns", ())
+        prefix = "" if name == "ultralight_vm_unet" else "vmunet."
+        state = {}
+        for source in published_sources(name, model.state_dict(), patterns=patterns).values():
+            for key in source.keys:
+                value = 0.1 * torch.randn(source.shape, generator=generator)
+                state[prefix + key] = value
+                if ".mambaeng." in key:
+                    state[prefix + key.replace(".mambaeng.", ".scanning.seq2seq_engine.")] = value
+                if key.endswith(".x_ssproj.weight"):
+                    state[prefix + key.replace(".x_ssproj.weight", ".x_ssproj_W")] = value
+        return state
+
+    return publish
