@@ -14,15 +14,16 @@ from yacs.config import CfgNode
 from mhsvm import losses
 from mhsvm.config import config_from_dict, to_dict
 from mhsvm.data.augment import Augment
-from mhsvm.data.dataset import load_dataset
+from mhsvm.data.dataset import Dataset, load_dataset
 from mhsvm.data.duplicates import duplicate_groups
-from mhsvm.data.prepare import find_set, open_set
+from mhsvm.data.sets import find_set, open_set
 from mhsvm.data.split_file import Split
 from mhsvm.data.splits import make_split
 from mhsvm.data.store import PreparedSet
 from mhsvm.engine import optim
 from mhsvm.engine.checkpoint import FORMAT, code_version
 from mhsvm.engine.predictor import Predictor
+from mhsvm.engine.tester import EvaluationJob
 from mhsvm.engine.trainer import Job
 from mhsvm.models import create_model, load_weights
 from mhsvm.models.published import read_checkpoint, recognise
@@ -52,6 +53,22 @@ class Trained:
     published: bool
     data: dict | None
     notes: tuple[str, ...]
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(h, w) in pixels that it was trained at; of a published file, the default."""
+        h, w = self.data["size"] if self.data else (self.config.data.size, self.config.data.size)
+        return h, w
+
+    @property
+    def num_classes(self) -> int:
+        """1 for lesion or not, else the number of classes that it tells apart."""
+        return self.config.model.num_classes
+
+    @property
+    def batch_size(self) -> int:
+        """Images at a time, as its config evaluates."""
+        return self.config.evaluation.batch_size
 
 
 def build_device(name: str) -> torch.device:
@@ -180,6 +197,49 @@ def build_job(config: CfgNode, prepared: PreparedSet, split: Split) -> Job:
     )
 
 
+def build_test_set(trained: Trained, name_or_path: str) -> PreparedSet:
+    """Open a set to test a checkpoint on; a folder that is used directly is prepared at the checkpoint's size.
+
+    Raises:
+        FileNotFoundError: There is none.
+        ValueError: It cannot be used, or has another number of classes than the model.
+    """
+    prepared = open_set(find_set(name_or_path), size=trained.size, num_classes=trained.num_classes)
+    if prepared.num_classes != trained.num_classes:
+        raise ValueError(
+            f"the masks of {prepared.path} have num_classes {prepared.num_classes} and the network of {trained.path} "
+            f"has {trained.num_classes}: test it on a set with the classes that it was trained on"
+        )
+    return prepared
+
+
+def build_evaluation(
+    trained: Trained, dataset: Dataset, *, batch_size: int | None, device: torch.device
+) -> EvaluationJob:
+    """Everything that testing a checkpoint needs; `batch_size` None takes that of its config."""
+    config = trained.config
+    return EvaluationJob(
+        model=trained.model,
+        dataset=dataset,
+        augment=build_augment(config, training=False),
+        loss=build_loss(config).to(device),
+        threshold=config.evaluation.threshold,
+        batch_size=batch_size or trained.batch_size,
+        device=device,
+    )
+
+
+def describe_model(config: CfgNode) -> dict:
+    """Name and arguments of the network, without what only says how it is computed."""
+    node = config.model
+    return {
+        "name": node.name,
+        "num_classes": node.num_classes,
+        "in_channels": node.in_channels,
+        **to_dict(node.get(node.name, CfgNode())),
+    }
+
+
 def describe_data(prepared: PreparedSet, split: Split) -> dict:
     """What a checkpoint records of its data."""
     return {
@@ -252,17 +312,17 @@ def load_predictor(path: str | Path, *, device: str = "auto") -> Predictor:
         FileNotFoundError: There is no such file.
         ValueError: The file is no checkpoint, or the device is not there.
     """
-    return build_predictor(load_trained(path, device=build_device(device)), build_device(device))
+    chosen = build_device(device)
+    return build_predictor(load_trained(path, device=chosen), chosen)
 
 
 def build_predictor(trained: Trained, device: torch.device) -> Predictor:
     """The predictor of a loaded model: size, normalisation and threshold are those that it was trained with."""
     config = trained.config
-    size = trained.data["size"] if trained.data else (config.data.size, config.data.size)
     return Predictor(
         trained.model,
-        augment=build_augment(config, training=False),
-        size=tuple(size),
+        normalize=build_augment(config, training=False).normalize,
+        size=trained.size,
         threshold=config.evaluation.threshold,
         device=device,
     )
@@ -273,12 +333,13 @@ def _published_settings(content: Mapping, model_name: str | None) -> dict:
     if model_name is not None and model_name != name:
         raise ValueError(f"the file holds the weights of {name}, not of {model_name}")
     shared = {key: arguments.pop(key) for key in ("num_classes", "in_channels") if key in arguments}
-    return {"model": {"name": name, **shared, name: arguments}}
+    loss = "bce_dice" if shared.get("num_classes", 1) == 1 else "ce_dice"
+    return {"model": {"name": name, **shared, name: arguments}, "loss": {"name": loss}}
 
 
 def _set_gate_threshold(config: CfgNode, gate_threshold: float) -> None:
     node = config.model.mhs_vm
-    if config.model.name != "mhs_vm":
+    if config.model.name != "mhs_vm" or node.gate == "none":
         raise ValueError(f"{config.model.name} has no gate: leave --gate-threshold out")
     if node.gate_learnable:
         raise ValueError("the gate's thresholds of this checkpoint are learnt: leave --gate-threshold out")

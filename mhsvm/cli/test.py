@@ -1,0 +1,221 @@
+"""`test.py --d SET --p CHECKPOINT`: measure a checkpoint on a data set."""
+
+import argparse
+import hashlib
+import io
+import logging
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from mhsvm.build import (
+    Trained,
+    build_device,
+    build_evaluation,
+    build_split,
+    build_test_set,
+    describe_model,
+    load_trained,
+)
+from mhsvm.cli.console import ConsoleHandler, logging_to
+from mhsvm.cli.options import add_model_options
+from mhsvm.data.atomic import replace_folder_when_complete
+from mhsvm.data.dataset import load_dataset
+from mhsvm.data.store import PredictionSet, PredictionWriter, PreparedSet
+from mhsvm.engine.checkpoint import code_version
+from mhsvm.engine.evaluator import Evaluation, decide, truth_of
+from mhsvm.engine.protocol import Protocol, choose_protocol
+from mhsvm.engine.tester import EvaluationJob, evaluate_and_keep
+from mhsvm.metrics import per_image
+from mhsvm.models import MHSVM
+from mhsvm.report.figures import Case, choose_cases, write_figures
+from mhsvm.report.tables import class_metrics, metrics_lines, result_line, write_cases, write_summary
+
+log = logging.getLogger("mhsvm")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure a checkpoint, ours or a published one, on the test part of a data set."""
+    arguments = _parse(argv)
+    device = build_device(arguments.device)
+    trained = load_trained(
+        arguments.p,
+        model_name=arguments.model,
+        gate_threshold=arguments.gate_threshold,
+        backend=arguments.backend,
+        device=device,
+    )
+    if arguments.heads is not None:
+        _check_heads(trained.model, arguments.heads)
+    transcript = io.StringIO()
+    with (
+        build_test_set(trained, arguments.d) as prepared,
+        logging_to(ConsoleHandler(), logging.StreamHandler(transcript)),
+    ):
+        protocol = choose_protocol(
+            prepared,
+            recorded=trained.data,
+            asked=arguments.split,
+            make_split=lambda name: build_split(name, prepared),
+        )
+        folder = arguments.out or _default_folder(trained.path, f"{prepared.name}-{protocol.split.name}")
+        _check_replaceable(folder)
+        _log_choice(trained, prepared, protocol, device)
+        dataset = load_dataset(prepared, protocol.ids)
+        job = build_evaluation(trained, dataset, batch_size=arguments.batch_size, device=device)
+        with replace_folder_when_complete(folder) as partial:
+            evaluation = _evaluate(job, prepared, protocol, partial / "predictions.h5")
+            _write_tables(partial, evaluation, trained, prepared, protocol, job)
+            with PredictionSet.open(partial / "predictions.h5") as predictions:
+                write_figures(partial / "figures", _cases(job, evaluation, predictions))
+            log.info("cases, predictions and figures: %s", folder)
+            (partial / "log.txt").write_text(transcript.getvalue(), encoding="utf-8")
+    return 0
+
+
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="test.py", description=main.__doc__, allow_abbrev=False)
+    parser.add_argument("--h", dest="heads", type=int, metavar="N", help="check that the checkpoint has so many heads")
+    parser.add_argument("--d", required=True, metavar="SET", help="name in data/, prepared file or folder")
+    parser.add_argument("--p", required=True, metavar="FILE", help="checkpoint, ours or a published one")
+    parser.add_argument("--model", metavar="NAME", help="take this network instead of the one that the file tells")
+    parser.add_argument("--split", metavar="NAME", help="take the test part of this split")
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help="default: tests/ in the checkpoint's run folder")
+    add_model_options(parser)
+    return parser.parse_args(argv)
+
+
+def _check_heads(model: nn.Module, heads: int) -> None:
+    if not isinstance(model, MHSVM):
+        raise ValueError(f"the checkpoint is a {type(model).__name__}, which has no scan heads: leave --h out")
+    found = len(model.patterns)
+    if found != heads:
+        raise ValueError(
+            f"the checkpoint has {found} heads, not {heads}: they scan along {', '.join(model.patterns)}. "
+            f"Give --h {found}, or another checkpoint"
+        )
+
+
+def _default_folder(checkpoint: Path, name: str) -> Path:
+    # the best checkpoint is the run's; another one's tests stand beside its
+    run = checkpoint.absolute().parent
+    if run.name == "checkpoints":
+        folder, suffix = checkpoint.parent.parent, "" if checkpoint.stem == "best" else f"-{checkpoint.stem}"
+    else:
+        folder, suffix = Path("results") / checkpoint.stem, ""
+    return folder / "tests" / re.sub(r"[^\w.-]+", "-", name + suffix)
+
+
+def _check_replaceable(folder: Path) -> None:
+    """An older test is replaced; anything else that lies there is not ours to remove."""
+    is_test = (folder / "summary.json").is_file() and (folder / "cases.csv").is_file()
+    if folder.exists() and not is_test and (not folder.is_dir() or any(folder.iterdir())):
+        raise FileExistsError(f"{folder} exists and is not the folder of a test: choose another one with --out")
+
+
+def _log_choice(trained: Trained, prepared: PreparedSet, protocol: Protocol, device: torch.device) -> None:
+    model, split = describe_model(trained.config), protocol.split
+    log.info(
+        "%s: %s, %d parameters, on %s",
+        trained.path,
+        model["name"] + (f" with {len(model['patterns'])} heads" if "patterns" in model else ""),
+        sum(parameter.numel() for parameter in trained.model.parameters()),
+        device,
+    )
+    for note in trained.notes:
+        log.info("note: %s", note)
+    log.info("%s (%s), checksum %s", prepared.name, prepared.path, prepared.checksum[:12])
+    log.info("split %s (%s), sha256 %s", split.name, protocol.reason, split.hash)
+    if protocol.trained_on is None:
+        log.info("%d test images; how many of them the checkpoint was trained on: unknown", len(protocol.ids))
+    else:
+        log.info(
+            "%d test images, all measured; the checkpoint was trained on %d of them, and chosen on %d",
+            len(protocol.ids),
+            protocol.trained_on,
+            protocol.chosen_on,
+        )
+    if protocol.trained_on or protocol.chosen_on:
+        log.warning("warning: the checkpoint has seen images of this test part: its figures come out too good")
+    if prepared.size != trained.size:
+        shown = "{} x {}".format
+        log.warning(
+            "warning: the set holds images of %s, the network was trained at %s: its figures may come out worse",
+            shown(*prepared.size),
+            shown(*trained.size),
+        )
+
+
+def _evaluate(job: EvaluationJob, prepared: PreparedSet, protocol: Protocol, path: Path) -> Evaluation:
+    with PredictionWriter(
+        path,
+        set_name=prepared.path.name,
+        set_checksum=prepared.checksum,
+        size=prepared.size,
+        num_classes=prepared.num_classes,
+        attributes={"split": protocol.split.name, "split_hash": protocol.split.hash, "threshold": job.threshold},
+    ) as predictions:
+        return evaluate_and_keep(job, predictions)
+
+
+def _write_tables(
+    folder: Path,
+    evaluation: Evaluation,
+    trained: Trained,
+    prepared: PreparedSet,
+    protocol: Protocol,
+    job: EvaluationJob,
+) -> None:
+    counts, confusion = evaluation.counts, evaluation.confusion.sum(dim=0)
+    metrics = evaluation.figures()
+    write_cases(folder / "cases.csv", evaluation.ids, counts, num_classes=prepared.num_classes)
+    content = {
+        "metrics": metrics,
+        "confusion_matrix": confusion.tolist(),
+        "model": describe_model(trained.config),
+        "protocol": {
+            "set": {"name": prepared.name, "checksum": prepared.checksum, "size": list(prepared.size)},
+            "split": protocol.split.name,
+            "split_hash": protocol.split.hash,
+            "reason": protocol.reason,
+            "part": "test",
+            "num_images": len(evaluation.ids),
+            "trained_on": protocol.trained_on,
+            "chosen_on": protocol.chosen_on,
+            "threshold": job.threshold,
+        },
+        "checkpoint": {
+            "file": trained.path.name,
+            "sha256": hashlib.sha256(trained.path.read_bytes()).hexdigest(),
+            "published": trained.published,
+            "size": list(trained.size),
+        },
+        "version": code_version(),
+        "device": torch.cuda.get_device_name(job.device) if job.device.type == "cuda" else str(job.device),
+    }
+    if prepared.num_classes > 1:
+        content["classes"] = class_metrics(counts)
+    write_summary(folder / "summary.json", content)
+    for line in metrics_lines(metrics):
+        log.info("%s", line)
+    log.info("%s", result_line(evaluation.loss, counts, confusion))
+
+
+def _cases(job: EvaluationJob, evaluation: Evaluation, predictions: PredictionSet) -> Iterator[Case]:
+    dice = per_image(evaluation.counts)["dice"].mean(dim=1).tolist()
+    for group, rank, row in choose_cases(dice):
+        (probability,) = predictions.probability([row])
+        maps = torch.from_numpy(probability).view(1, -1, *predictions.size) / 255
+        yield Case(
+            id=evaluation.ids[row],
+            group=group,
+            rank=rank,
+            dice=dice[row],
+            image=job.dataset.images[row].numpy(),
+            truth=truth_of(job.dataset.masks[row], job.dataset.num_classes).numpy(),
+            pred=decide(maps, job.threshold)[0].numpy(),
+            probability=probability,
+        )
