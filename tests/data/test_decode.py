@@ -1,5 +1,7 @@
 """Files of every mode, to the same pixels."""
 
+import contextlib
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -136,10 +138,8 @@ def test_damaged_files_are_value_errors(encode, picture):
     for content in list(whole.values()) * 60:
         changed = np.frombuffer(content, np.uint8).copy()
         changed[random.integers(0, len(changed), 8)] = random.integers(0, 256, 8)
-        try:
+        with contextlib.suppress(ValueError):
             assert decode_image(changed.tobytes()).dtype == np.uint8
-        except ValueError as error:
-            assert str(error)
 
 
 def test_other_pixels_and_frames(encode):
