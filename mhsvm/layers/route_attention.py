@@ -11,7 +11,7 @@ from torch import Tensor, nn
 class Gate:
     """How the variation of the routes becomes a weight.
 
-    Args:
+    Attributes:
         weigh: (variation, threshold, power) -> weight, of the shape of the variation; None weighs all with 1.
         default_threshold: None if the gate has no threshold.
     """

@@ -14,6 +14,9 @@ from torch import Tensor
 # What a profiler leaves in a state dict.
 _LEFTOVERS = ("total_ops", "total_params")
 
+# What stands before all keys of a model inside DataParallel, and inside the published VMUNet classes.
+_WRAPPERS = ("module.", "vmunet.")
+
 
 def read_checkpoint(path: str | os.PathLike) -> dict[str, Any]:
     """Read a checkpoint's content onto the CPU.
@@ -65,11 +68,11 @@ def weights_in(content: Mapping[str, Any]) -> dict[str, Tensor]:
     strange = [str(key) for key, value in state.items() if not isinstance(value, Tensor)]
     if strange:
         raise ValueError(f"a state dict holds tensors only; these are none: {', '.join(strange)}")
-    return {
-        key.removeprefix("module.").removeprefix("vmunet."): value
-        for key, value in state.items()
-        if key.rpartition(".")[2] not in _LEFTOVERS
-    }
+    state = {key: value for key, value in state.items() if key.rpartition(".")[2] not in _LEFTOVERS}
+    for prefix in _WRAPPERS:
+        if all(key.startswith(prefix) for key in state):
+            state = {key.removeprefix(prefix): value for key, value in state.items()}
+    return state
 
 
 def _numpy_scalars() -> list[Any]:

@@ -69,7 +69,7 @@ TWINS: Renames = (
 class Source:
     """Where one tensor of ours comes from.
 
-    Args:
+    Attributes:
         keys: Published keys: one, or for a scan's parameters one a head.
         shape: Of each of those tensors.
         own_shape: Of our tensor.

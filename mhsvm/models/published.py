@@ -24,7 +24,7 @@ _CLASSES = {"mhs_vm": MHSVM, "vm_unet": VMUNet, "ultralight_vm_unet": UltraLight
 class LoadReport:
     """What `load_weights` did.
 
-    Args:
+    Attributes:
         filled: Our tensors that now hold weights of the file.
         unfilled: Our tensors that kept their values.
         unused: Tensors of the file, by its own names, that went nowhere.
@@ -63,7 +63,8 @@ def load_weights(model: nn.Module, source: str | os.PathLike | Mapping[str, Any]
     content = source if isinstance(source, Mapping) else read_checkpoint(source)
     state = weights_in(content)
     name, layout = identify(state) or (None, Layout.OURS)
-    if name is not None and isinstance(model, tuple(_CLASSES.values())) and type(model) is not _CLASSES[name]:
+    is_known = isinstance(model, tuple(_CLASSES.values()))
+    if name is not None and not isinstance(model, _CLASSES[name]) and (is_known or layout is not Layout.OURS):
         raise ValueError(
             f"the file holds weights of {name}, under the names of {layout.value}; the model is a "
             f"{type(model).__name__}. Build it with create_model({name!r}, ...)"

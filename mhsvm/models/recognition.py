@@ -23,7 +23,7 @@ _MARKS: tuple[tuple[str, Layout, str], ...] = (
     ("mhs_vm", Layout.PUBLISHED, r"\.self_attention\.mhs\."),
     ("vm_unet", Layout.PUBLISHED, r"^layers_up\.\d+\.blocks\.\d+\.self_attention\.x_proj_weight$"),
     ("vm_unet", Layout.ENCODER, r"^layers\.\d+\.blocks\.\d+\.self_attention\."),
-    ("ultralight_vm_unet", Layout.PUBLISHED, r"^encoder\d\.0\."),
+    ("ultralight_vm_unet", Layout.PUBLISHED, r"^encoder4\.0\.mamba\."),
     ("mhs_vm", Layout.OURS, r"\.mixer\.scan\.in_proj\."),
     ("vm_unet", Layout.OURS, r"\.mixer\.scan\.s6\."),
     ("ultralight_vm_unet", Layout.OURS, r"^encoder\.\d\.mixer\."),

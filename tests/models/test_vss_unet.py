@@ -3,7 +3,7 @@ import torch
 from torch import nn
 from torchvision.ops import StochasticDepth
 
-from mhsvm.layers import MultiHeadScan, RouteS6
+from mhsvm.layers import MultiHeadScan, RouteS6, ScanRouteAttention
 from mhsvm.models import create_model
 
 
@@ -84,6 +84,15 @@ def test_every_decoder_stage_but_the_first_adds_the_encoder_input_of_its_size():
     for j in (1, 2):
         skip = inputs["encoder", 3 - j][0]
         assert torch.equal(inputs["decoder", j][0], inputs["decoder", j - 1][1] + skip)
+
+
+@pytest.mark.parametrize("gate", ["relu", "sigmoid", "power", "exp", "none"])
+def test_every_gate_is_an_argument_of_the_model(gate, small_model):
+    image = torch.randn(1, 3, 8, 8)
+    model = small_model("mhs_vm", gate=gate, gate_threshold=0.3, gate_power=3.0)
+    attentions = [module for module in model.modules() if isinstance(module, ScanRouteAttention)]
+    assert {(attention.gate, attention.threshold, attention.power) for attention in attentions} == {(gate, 0.3, 3.0)}
+    assert not torch.allclose(model(image), small_model("mhs_vm", gate="relu", gate_threshold=10.0)(image))
 
 
 def test_heads_of_the_model_are_those_asked_for():
