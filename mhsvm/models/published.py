@@ -76,6 +76,7 @@ def load_weights(model: nn.Module, source: str | os.PathLike | Mapping[str, Any]
     else:
         _check_fit(model, {key: value.shape for key, value in model.state_dict().items()}, state)
         weights, unused = state, ()
+    # Checked above; VMamba's encoder alone leaves some tensors as they are.
     unfilled = tuple(model.load_state_dict(weights, strict=False).missing_keys)
     return LoadReport(filled=tuple(weights), unfilled=unfilled, unused=unused)
 

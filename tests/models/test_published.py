@@ -103,6 +103,19 @@ def test_our_own_state_dict_must_fit_too(small_model):
     assert "head.bias (file (2,), model (1,))" in str(error.value)
 
 
+def test_a_network_of_somebody_else_is_loaded_strictly(small_model, published_state):
+    model = torch.nn.Linear(3, 2)
+    report = load_weights(model, {"module.weight": torch.ones(2, 3), "module.bias": torch.zeros(2)})
+    assert report.filled == ("weight", "bias")
+    assert torch.equal(model.weight, torch.ones(2, 3))
+    with pytest.raises(ValueError, match="do not fit this Linear:\n  missing, 1: bias"):
+        load_weights(model, {"weight": torch.ones(2, 3)})
+    with pytest.raises(
+        ValueError, match="holds weights of vm_unet, under the names of its authors; the model is a Linear"
+    ):
+        load_weights(model, published_state("vm_unet", small_model("vm_unet")))
+
+
 @pytest.mark.parametrize("name", list_models())
 def test_a_file_of_another_network_says_which(name, filled, small_model):
     _, state = filled(name)
