@@ -63,7 +63,7 @@ class SourceFile:
                 # finds that the checksum is wrong.
                 return file.read(self.num_bytes + 1)
         except _READ_ERRORS as error:
-            raise ValueError(f"damaged, or not what its archive declares: {error}") from error
+            raise ValueError(f"cannot be read as it is declared: {error}") from error
 
 
 @contextmanager

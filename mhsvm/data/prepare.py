@@ -92,9 +92,11 @@ def prepare_set(
         raise ValueError(f"there are 1 to {IGNORE} classes, because {IGNORE} means ignore; got {num_classes}")
     if num_workers is not None and num_workers < 1:
         raise ValueError(f"at least 1 worker is needed; got {num_workers}")
+    if out.is_dir():
+        raise ValueError(f"the prepared set is one file; {out} is a folder: give such as {out / f'{source}.h5'}")
     if out.exists() and not overwrite:
         raise FileExistsError(f"{out} is there already; give --overwrite to replace it")
-    headline = f"{source} cannot be prepared, nothing was written to {out}; found wrong:"
+    headline = f"the source of {out} has problems, and nothing was written:"
     with open_sources([Path(path) for path in paths], problems) as files:
         pairs = find_pairs(files, described, problems)
         if not pairs:

@@ -30,7 +30,7 @@ def wrong_with(source, tmp_path, **arguments):
     """The message about a source; holds that nothing was written."""
     out = tmp_path / "out" / "set.h5"
     with pytest.raises(
-        ValueError, match=r"cannot be prepared, nothing was written to .*set\.h5; found wrong:"
+        ValueError, match=r"^the source of .*set\.h5 has problems, and nothing was written:\n"
     ) as caught:
         prepare_set("folder", [source], out, size=16, **arguments)
     assert not out.parent.exists() or list(out.parent.iterdir()) == []
@@ -135,10 +135,18 @@ def test_member_that_is_not_as_declared(own, tmp_path):
     content = path.read_bytes()
     first = own["train/images/0.png"]
     path.write_bytes(content.replace(first, first[:-20] + bytes(20)))
-    assert (
-        "unreadable file: 1\n    own.zip/train/images/0.png: damaged, or not what its archive declares"
-        in wrong_with(path, tmp_path)
+    assert "unreadable file: 1\n    own.zip/train/images/0.png: cannot be read as it is declared" in wrong_with(
+        path, tmp_path
     )
+
+
+def test_broken_link(own, lay_out, tmp_path):
+    source = lay_out(own)
+    (source / "val" / "images" / "2.png").unlink()
+    (source / "val" / "images" / "2.png").symlink_to(tmp_path / "absent.png")
+    message = wrong_with(source, tmp_path)
+    assert "unreadable file: 1\n    own/val/images/2.png: cannot be read as it is declared: " in message
+    assert "No such file or directory" in message
 
 
 def test_wrong_arguments(own, lay_out, tmp_path):
@@ -148,6 +156,8 @@ def test_wrong_arguments(own, lay_out, tmp_path):
         prepare_set("folder", [source], out)
     assert out.read_text() == "kept"
     assert prepare_set("folder", [source], out, size=16, overwrite=True).num_samples == 4
+    with pytest.raises(ValueError, match=r"one file; .* is a folder: give such as .*folder\.h5"):
+        prepare_set("folder", [source], tmp_path, overwrite=True)
     with pytest.raises(ValueError, match="1 to 255 classes, because 255 means ignore; got 256"):
         prepare_set("folder", [source], tmp_path / "x.h5", num_classes=256)
     with pytest.raises(ValueError, match="at least 1 worker is needed; got 0"):

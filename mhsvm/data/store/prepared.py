@@ -148,8 +148,8 @@ def write_set(
             if row == total or sample.id in seen:
                 raise ValueError(f"{total} samples with different ids were announced; {sample.id!r} is one too many")
             images[row], masks[row] = sample.image, sample.mask
-            for part in (f"{sample.id}\n".encode(), sample.image, sample.mask):
-                checksum.update(np.ascontiguousarray(part) if isinstance(part, np.ndarray) else part)
+            for part in (f"{sample.id}\n".encode(), sample.image.tobytes(), sample.mask.tobytes()):
+                checksum.update(part)
             seen.add(sample.id)
             columns.append((sample.id, sample.subset, sample.group, sample.original_size))
         if len(columns) != total:
