@@ -41,8 +41,8 @@ def selective_scan(
 ) -> Tensor | tuple[Tensor, Tensor]:
     """`mhsvm.ops.selective_scan`, chunk by chunk; B and C are (b, g, n, l).
 
-    Temporary memory is about five times (chunk_size, b, d, n), forward and backward; by default, that
-    is bounded by a fixed amount of memory, but for very large states.
+    Temporary memory is about five times (chunk_size, b, d, n), forward and backward. By default the chunk
+    is as long as keeps that near a fixed amount, whatever b and d, but at least a few steps.
     """
     if chunk_size is not None and chunk_size < 1:
         raise ValueError(f"chunk_size must be at least 1 step, got {chunk_size}")

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from mhsvm.ops.reference import state_dtype
-from mhsvm.ops.selective_scan import selective_scan
+from mhsvm.ops.selective_scan import check_types_and_devices, selective_scan
 
 
 def route_scan(
@@ -101,6 +101,7 @@ def _check(
     order: Tensor,
     inverse: Tensor,
 ) -> None:
+    check_types_and_devices(u=u, x_dbl=x_dbl, dt_weight=dt_weight, dt_bias=dt_bias, A=A, D=D)
     if u.dim() != 4:
         raise ValueError(f"u must be (b, l, m, d), got {tuple(u.shape)}")
     if A.dim() != 4:
@@ -122,8 +123,8 @@ def _check(
             raise ValueError(
                 f"{name} must be {rule} = {expected} for this u, A and dt_weight, got {tuple(tensor.shape)}"
             )
-        if tensor.device != u.device:
-            raise ValueError(f"{name} is on {tensor.device} and u on {u.device}: move them to one device")
     for name, index in (("order", order), ("inverse", inverse)):
         if index.dtype not in (torch.int32, torch.int64):
             raise ValueError(f"{name} must be int32 or int64, got {index.dtype}")
+        if index.device != u.device:
+            raise ValueError(f"{name} is on {index.device} and u on {u.device}: move them to one device")

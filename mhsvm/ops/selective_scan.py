@@ -53,7 +53,7 @@ def selective_scan(
             (it says why).
     Source: Gu & Dao 2023, arXiv 2312.00752, algorithm 2.
     """
-    _check_types(u=u, delta=delta, A=A, B=B, C=C, D=D, z=z, delta_bias=delta_bias)
+    check_types_and_devices(u=u, delta=delta, A=A, B=B, C=C, D=D, z=z, delta_bias=delta_bias)
     if u.dim() != 3 or u.shape[2] == 0:
         raise ValueError(f"u must be (b, d, l) with at least one step, got {tuple(u.shape)}")
     b, d, length = u.shape
@@ -65,8 +65,8 @@ def selective_scan(
     _check_shape("delta_bias", delta_bias, "(d)", (d,))
     B = B.unsqueeze(1) if B.dim() == 3 else B
     C = C.unsqueeze(1) if C.dim() == 3 else C
-    groups = B.shape[1]
-    if B.dim() == 4 and (groups == 0 or d % groups):
+    groups = B.shape[1] if B.dim() == 4 else 1
+    if groups == 0 or d % groups:
         raise ValueError(f"B's groups must divide u's d = {d} channels, got {groups} in {tuple(B.shape)}")
     _check_shape("B", B, "(b, g, n, l) or (b, n, l)", (b, groups, A.shape[1], length))
     _check_shape("C", C, "(b, g, n, l) or (b, n, l), like B", (b, groups, A.shape[1], length))
@@ -75,7 +75,8 @@ def selective_scan(
     return scan(u, delta, A, B, C, D, z, delta_bias, delta_softplus, return_last_state)
 
 
-def _check_types(**tensors: Tensor | None) -> None:
+def check_types_and_devices(**tensors: Tensor | None) -> None:
+    """Every tensor given must be of a float type that the scan knows, and where the one named u is."""
     u = tensors["u"]
     for name, tensor in tensors.items():
         if tensor is None:

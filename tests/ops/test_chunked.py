@@ -107,7 +107,8 @@ def test_extreme_decays_over_16384_steps(scan_inputs, outputs_and_gradients, rel
     assert relative_error(expected["state"], state) < 1e-9
     actual = outputs_and_gradients(chunked.selective_scan, inputs, chunk_size=chunk_size)
     for name, tensor in expected.items():
-        assert relative_error(actual[name], tensor) < 1e-4, name
+        # Products of decays that were rounded one by one are off by 1e-4 here.
+        assert relative_error(actual[name], tensor) < 3e-5, name
 
 
 def test_memory_is_bounded_by_the_chunk(scan_inputs):

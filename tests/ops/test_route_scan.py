@@ -93,6 +93,8 @@ def test_outputs_are_never_rounded_to_16_bits(tensors, routes, relative_error):
     ("name", "value", "message"),
     [
         ("u", torch.ones(2, 15, 12), r"u must be \(b, l, m, d\), got \(2, 15, 12\)"),
+        ("u", torch.ones(2, 15, 3, 4, dtype=torch.int64), "u must be float16, .* got torch.int64: convert it first"),
+        ("D", torch.ones(3, 4, 4, device="meta"), "D is on meta and u on cpu: move them to one device"),
         ("A", torch.ones(12, 4, 3), r"A must be \(m, k, d, n\), got \(12, 4, 3\)"),
         ("dt_weight", torch.ones(12, 8), r"dt_weight must be \(m, k, d, r\), got \(12, 8\)"),
         ("x_dbl", torch.ones(2, 15, 3, 4, 9), r"x_dbl must be .* = \(2, 15, 3, 4, 8\) .* got \(2, 15, 3, 4, 9\)"),

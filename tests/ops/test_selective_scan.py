@@ -72,21 +72,34 @@ def test_autocast_does_not_reach_inside(scan_inputs, outputs_and_gradients, back
         torch.testing.assert_close(actual[name], tensor, rtol=0, atol=0, msg=name)
 
 
-def test_exports():
-    class Scan(torch.nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.A = torch.nn.Parameter(-torch.ones(4, 3))
+class Scan(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.A = torch.nn.Parameter(-torch.ones(4, 3))
 
-        def forward(self, u, delta, B, C):
-            return selective_scan(u, delta, self.A, B, C, delta_softplus=True)
+    def forward(self, u, delta, B, C):
+        return selective_scan(u, delta, self.A, B, C, delta_softplus=True)
 
+
+@pytest.fixture
+def scan_tensors():
     generator = torch.Generator().manual_seed(0)
     shapes = ((2, 4, 70), (2, 4, 70), (2, 3, 70), (2, 3, 70))
-    tensors = tuple(torch.randn(shape, generator=generator) for shape in shapes)
+    return tuple(torch.randn(shape, generator=generator) for shape in shapes)
+
+
+def test_exports(scan_tensors):
     scan = Scan()
-    exported = torch.export.export(scan, tensors, strict=False).module()
-    torch.testing.assert_close(exported(*tensors), scan(*tensors))
+    exported = torch.export.export(scan, scan_tensors, strict=False).module()
+    torch.testing.assert_close(exported(*scan_tensors), scan(*scan_tensors))
+
+
+def test_compiles_into_one_graph(scan_tensors):
+    scan = Scan()
+    torch.compile(scan, backend="eager", fullgraph=True)(*scan_tensors).sum().backward()
+    compiled_gradient, scan.A.grad = scan.A.grad, None
+    scan(*scan_tensors).sum().backward()
+    torch.testing.assert_close(compiled_gradient, scan.A.grad)
 
 
 @pytest.mark.parametrize(
@@ -100,6 +113,7 @@ def test_exports():
         ("B", torch.ones(2, 4, 4, 5), r"B's groups must divide u's d = 6 channels, got 4 in \(2, 4, 4, 5\)"),
         ("B", torch.ones(2, 0, 4, 5), r"B's groups must divide u's d = 6 channels, got 0"),
         ("B", torch.ones(6, 4), r"B must be \(b, g, n, l\) or \(b, n, l\) = .* got \(6, 4\)"),
+        ("B", torch.ones(6), r"B must be \(b, g, n, l\) or \(b, n, l\) = .* got \(6,\)"),
         ("B", torch.ones(2, 3, 7, 5), r"B must be .* = \(2, 3, 4, 5\) for this u and A, got \(2, 3, 7, 5\)"),
         ("C", torch.ones(2, 2, 4, 5), r"C must be .* like B = \(2, 3, 4, 5\) .* got \(2, 2, 4, 5\)"),
         ("C", torch.ones(2, 4, 5), r"C must be .* like B = \(2, 3, 4, 5\) .* got \(2, 1, 4, 5\)"),
