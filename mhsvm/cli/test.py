@@ -70,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             evaluation = _evaluate(job, prepared, protocol, partial / "predictions.h5")
             _write_tables(partial, evaluation, trained, prepared, protocol, job)
             with PredictionSet.open(partial / "predictions.h5") as predictions:
-                write_figures(partial / "figures", _cases(job, evaluation, predictions))
+                write_figures(partial / "figures", list(_cases(job, evaluation, predictions)))
             log.info("cases, predictions and figures: %s", folder)
             (partial / "log.txt").write_text(transcript.getvalue(), encoding="utf-8")
     return 0
@@ -90,7 +90,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def _check_heads(model: nn.Module, heads: int) -> None:
     if not isinstance(model, MHSVM):
-        raise ValueError(f"the checkpoint is a {type(model).__name__}, which has no scan heads: leave --h out")
+        raise ValueError(f"the checkpoint's network, {type(model).__name__}, has no scan heads: leave --h out")
     found = len(model.patterns)
     if found != heads:
         raise ValueError(

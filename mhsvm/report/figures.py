@@ -4,7 +4,7 @@ Shape letters: h w the map in pixels, k classes.
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from mhsvm.report.overlay import PREDICTION, TRUTH, Colour, class_colour, draw_o
 
 _CASES_A_GROUP = 4
 _GROUPS = ("best", "median", "worst")
-_PANEL_SIDE = 320
+_PANEL_SIDE = 448
 _MARGIN, _LINE = 8, 20
 _INK, _PAPER = (20, 20, 20), (255, 255, 255)
 
@@ -72,14 +72,12 @@ def choose_cases(dice: Sequence[float]) -> list[tuple[str, int, int]]:
     ]
 
 
-def write_figures(folder: Path, cases: Iterable[Case]) -> None:
+def write_figures(folder: Path, cases: Sequence[Case]) -> None:
     """Draw each case into a file of its own, and all of them onto `overview.png`."""
     folder.mkdir()
-    tiles: dict[str, list[Image.Image]] = {group: [] for group in _GROUPS}
     for case in cases:
         draw_case(case).save(folder / case.file_name)
-        tiles[case.group].append(_tile(case))
-    _overview({group: row for group, row in tiles.items() if row}).save(folder / "overview.png")
+    _overview(cases).save(folder / "overview.png")
 
 
 def draw_case(case: Case) -> Image.Image:
@@ -97,7 +95,7 @@ def draw_case(case: Case) -> Image.Image:
         left = _MARGIN + place * (width + _MARGIN)
         _write(draw, (left, _MARGIN + _LINE), title)
         sheet.paste(panel, (left, _MARGIN + 2 * _LINE))
-    _draw_legend(draw, _MARGIN + (width + _MARGIN), 2 * _MARGIN + 2 * _LINE + height, _legend(case))
+    _draw_legend(draw, _MARGIN + (width + _MARGIN), 2 * _MARGIN + 2 * _LINE + height, _legend([case]))
     _draw_scale(sheet, sheet.width - _MARGIN - width, 2 * _MARGIN + 2 * _LINE + height)
     return sheet
 
@@ -108,10 +106,10 @@ def _mask_panels(case: Case) -> list[tuple[str, Image.Image]]:
     truth, pred = (labels.repeat(scale, axis=0).repeat(scale, axis=1) for labels in (case.truth, case.pred))
     if case.probability.ndim == 2:
         # a thin line above a broad one: where both run together, both are seen
-        drawn = draw_outlines(image, [(truth, TRUTH, 3), (pred, PREDICTION, 1)])
+        drawn = draw_outlines(image, [(truth, TRUTH, 5), (pred, PREDICTION, 2)])
         return [("truth and prediction", Image.fromarray(drawn))]
     named = (("truth", truth), ("prediction", pred))
-    return [(title, Image.fromarray(tint_classes(image, labels, 2))) for title, labels in named]
+    return [(title, Image.fromarray(tint_classes(image, labels, 3))) for title, labels in named]
 
 
 def _probability_panel(case: Case) -> tuple[str, Image.Image]:
@@ -120,38 +118,43 @@ def _probability_panel(case: Case) -> tuple[str, Image.Image]:
     return "probability of the predicted class", _enlarge(case.probability.max(axis=0))
 
 
-def _legend(case: Case) -> list[tuple[str, Colour]]:
-    if case.probability.ndim == 2:
+def _legend(cases: Sequence[Case]) -> list[tuple[str, Colour]]:
+    if cases[0].probability.ndim == 2:
         return [("truth", TRUTH), ("prediction", PREDICTION)]
-    present = sorted({*np.unique(case.truth).tolist(), *np.unique(case.pred).tolist()} - {0})
-    names = ["not counted" if label == IGNORE_INDEX else f"class {label}" for label in present]
-    return [(name, class_colour(label)) for name, label in zip(names, present, strict=True)]
+    present = {label for case in cases for labels in (case.truth, case.pred) for label in np.unique(labels).tolist()}
+    return [
+        ("not counted" if label == IGNORE_INDEX else f"class {label}", class_colour(label))
+        for label in sorted(present - {0})
+    ]
 
 
 def _tile(case: Case) -> Image.Image:
-    """The masks over the image alone, with a caption."""
-    panels = [panel for _, panel in _mask_panels(case)]
+    """The masks over the image alone, half as large, with a caption."""
+    panels = [panel.reduce(2) for _, panel in _mask_panels(case)]
     width, height = panels[0].size
     tile = Image.new("RGB", (len(panels) * width, height + _LINE), _PAPER)
-    _write(ImageDraw.Draw(tile), (0, 2), f"{case.dice:.4f}  {case.id}")
+    _write(ImageDraw.Draw(tile), (0, 2), f"Dice {case.dice:.4f}  {case.id}")
     for place, panel in enumerate(panels):
         tile.paste(panel, (place * width, _LINE))
     return tile
 
 
-def _overview(rows: dict[str, list[Image.Image]]) -> Image.Image:
-    width, height = next(iter(rows.values()))[0].size
-    num_columns = max(map(len, rows.values()))
+def _overview(cases: Sequence[Case]) -> Image.Image:
+    """A row of tiles for each group."""
+    rows = {group: [_tile(case) for case in cases if case.group == group] for group in _GROUPS}
+    width, height = rows[cases[0].group][0].size
+    row_height = height + _LINE + _MARGIN
+    num_columns, num_rows = max(map(len, rows.values())), sum(map(bool, rows.values()))
     sheet = Image.new(
-        "RGB",
-        (_MARGIN + num_columns * (width + _MARGIN), _MARGIN + len(rows) * (height + _LINE + _MARGIN)),
-        _PAPER,
+        "RGB", (_MARGIN + num_columns * (width + _MARGIN), 2 * _MARGIN + num_rows * row_height + _LINE), _PAPER
     )
     draw = ImageDraw.Draw(sheet)
-    for line, (group, tiles) in enumerate(rows.items()):
-        top = _MARGIN + line * (height + _LINE + _MARGIN)
+    _draw_legend(draw, _MARGIN, _MARGIN + num_rows * row_height, _legend(cases))
+    # groups fill up from the best on: those of a few images are the first
+    for line, group in enumerate(_GROUPS[:num_rows]):
+        top = _MARGIN + line * row_height
         _write(draw, (_MARGIN, top), f"{group}, by Dice", size=15)
-        for column, tile in enumerate(tiles):
+        for column, tile in enumerate(rows[group]):
             sheet.paste(tile, (_MARGIN + column * (width + _MARGIN), top + _LINE))
     return sheet
 

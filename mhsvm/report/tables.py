@@ -34,7 +34,7 @@ def metrics_lines(metrics: dict[str, float]) -> list[str]:
     """Pooled and per-image figures side by side, a line each."""
     names = [name.removesuffix("_per_image") for name in metrics if name.endswith("_per_image")]
     rows = [f"{name:12} {metrics[name]:8.4f} {metrics[f'{name}_per_image']:10.4f}" for name in names]
-    thresholded = f"{'jaccard >= 0.65, else 0':21} {metrics['jaccard_thresholded']:10.4f}"
+    thresholded = f"{'jaccard_thresholded':21} {metrics['jaccard_thresholded']:10.4f}"
     return [f"{'':12} {'pooled':>8} {'per image':>10}", *rows, thresholded]
 
 
