@@ -44,7 +44,7 @@ def code_version() -> dict[str, str]:
             commit = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
         except (OSError, subprocess.CalledProcessError):
             commit = ""
-    return {"mhsvm": mhsvm.__version__, "commit": commit, "torch": torch.__version__}
+    return {"mhsvm": mhsvm.__version__, "commit": commit, "torch": str(torch.__version__)}
 
 
 def _plain(value: object, where: str) -> object:

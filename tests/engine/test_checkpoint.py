@@ -32,3 +32,4 @@ def test_the_version_names_code_and_torch():
     version = code_version()
     assert version["torch"] == torch.__version__
     assert set(version) == {"mhsvm", "commit", "torch"}
+    assert {type(value) for value in version.values()} == {str}
