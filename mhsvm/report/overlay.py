@@ -26,7 +26,8 @@ GREY: Colour = (128, 128, 128)
 
 # On skin, which is reddish to brown, blue and yellow stand out, from it and from each other.
 TRUTH, PREDICTION = SKY_BLUE, YELLOW
-_OF_CLASSES = (SKY_BLUE, ORANGE, BLUISH_GREEN, YELLOW, REDDISH_PURPLE, BLUE, VERMILLION)
+# Neighbouring classes differ in brightness, too.
+_OF_CLASSES = (SKY_BLUE, VERMILLION, YELLOW, BLUISH_GREEN, ORANGE, BLUE, REDDISH_PURPLE)
 
 
 def class_colour(label: int) -> Colour:
