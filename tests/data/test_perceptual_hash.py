@@ -1,0 +1,46 @@
+import numpy as np
+import pytest
+
+from mhsvm.data import perceptual_hash
+from mhsvm.data.perceptual_hash import SYMMETRIES
+
+
+@pytest.fixture(scope="module")
+def pictures():
+    noise = np.random.default_rng(0).normal(size=(5, 8, 8))
+    return np.kron(noise, np.ones((8, 8))).astype(np.float32) * 30 + 120
+
+
+@pytest.mark.parametrize("symmetry", SYMMETRIES)
+def test_signatures_in_a_symmetry_are_those_of_turned_pictures(pictures, symmetry):
+    spectra = perceptual_hash.spectra(pictures)
+    typical = np.abs(spectra).mean(0) + 1
+    turned = perceptual_hash.spectra(perceptual_hash.apply_symmetry(pictures, symmetry))
+    expected = perceptual_hash.signatures(turned, typical)
+    np.testing.assert_allclose(perceptual_hash.signatures(spectra, typical, symmetry), expected, atol=1e-5)
+
+
+def test_symmetries_are_eight_different_views(pictures):
+    views = {perceptual_hash.apply_symmetry(pictures[0], symmetry).tobytes() for symmetry in SYMMETRIES}
+    assert len(views) == 8
+    assert np.array_equal(perceptual_hash.apply_symmetry(pictures, SYMMETRIES[0]), pictures)
+
+
+def test_a_signature_has_unit_length_and_forgets_brightness_and_contrast(pictures):
+    spectra = perceptual_hash.spectra(pictures)
+    plain = perceptual_hash.signatures(spectra, np.ones((8, 8)))
+    np.testing.assert_allclose(np.linalg.norm(plain, axis=1), 1, rtol=1e-5)
+    changed = perceptual_hash.signatures(perceptual_hash.spectra(pictures * 0.5 + 70), np.ones((8, 8)))
+    np.testing.assert_allclose(changed, plain, atol=1e-4)
+
+
+def test_centring_undoes_shift_and_scale():
+    axis = np.arange(64, dtype=np.float32)
+
+    def blob(row, column, radius):
+        distance = ((axis[:, None] - row) ** 2 + (axis - column) ** 2) / radius**2
+        return 200 - 120 * np.exp(-distance)
+
+    centred = perceptual_hash.centre_on_lesion(np.stack([blob(32, 32, 12), blob(27, 36, 9)]))
+    assert np.abs(centred[0] - centred[1]).mean() < 4
+    assert np.unravel_index(centred[1].argmin(), (64, 64)) == pytest.approx((32, 32), abs=1)
