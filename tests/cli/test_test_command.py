@@ -1,0 +1,340 @@
+"""`test.py`: the right images, the right numbers, all that is to be left, and every message."""
+
+import csv
+import json
+import re
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from mhsvm.build import load_trained
+from mhsvm.cli import test as command
+from mhsvm.cli.main import run
+from mhsvm.data.augment import Augment
+from mhsvm.data.store import PredictionSet, PreparedSet
+from mhsvm.metrics import confusion_counts, summarize
+
+CPU = torch.device("cpu")
+MHS_VM = ("model.name", "mhs_vm", "model.mhs_vm.dims", "8,16", "model.mhs_vm.depths", "1,1")
+MHS_VM = (*MHS_VM, "model.mhs_vm.decoder_depths", "1,1", "model.mhs_vm.d_state", "2")
+
+
+def run_test(checkpoint, *options, data="lesions"):
+    assert command.main(["--p", str(checkpoint), "--d", data, "--device", "cpu", *options]) == 0
+
+
+def summary_in(folder):
+    return json.loads((folder / "summary.json").read_text())
+
+
+@pytest.fixture
+def tested(workplace, make_set, make_checkpoint, capsys):
+    """A checkpoint, its set, the folder of its test, and what was printed."""
+    prepared_path = make_set()
+    checkpoint = make_checkpoint(prepared_path)
+    run_test(checkpoint, "--batch-size", "2")
+    return checkpoint, prepared_path, workplace / "results/run/tests/lesions-ratio-60-20-20-1", capsys.readouterr().out
+
+
+@pytest.fixture
+def by_hand(tested):
+    """Ids, probabilities and counts of the own test part, one image at a time."""
+    checkpoint, prepared_path, _, _ = tested
+    trained = load_trained(checkpoint, device=CPU)
+    ids = trained.data["test_ids"]
+    with PreparedSet.open(prepared_path) as prepared:
+        rows = [prepared.ids.index(image_id) for image_id in ids]
+        images, masks = torch.from_numpy(prepared.images(rows)), torch.from_numpy(prepared.masks(rows))
+    inputs, _ = Augment()(images.permute(0, 3, 1, 2), masks)
+    with torch.inference_mode():
+        maps = torch.cat([trained.model(image[None]) for image in inputs]).sigmoid()[:, 0]
+    return ids, maps, confusion_counts(maps >= 0.5, masks >= 128)
+
+
+def test_the_own_test_part_is_measured_image_by_image(tested, by_hand):
+    _, _, folder, _ = tested
+    ids, maps, counts = by_hand
+    assert len(ids) == 3
+    assert {path.name for path in folder.iterdir()} == {
+        "cases.csv",
+        "summary.json",
+        "predictions.h5",
+        "figures",
+        "log.txt",
+    }
+    with (folder / "cases.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["id"] for row in rows] == ids
+    assert [[int(row[name]) for name in ("tp", "fp", "fn", "tn")] for row in rows] == counts.tolist()
+    with PredictionSet.open(folder / "predictions.h5") as predictions:
+        assert list(predictions.ids) == ids
+        np.testing.assert_allclose(predictions.probability(slice(None)) / 255, maps.numpy(), atol=0.5 / 255 + 1e-5)
+    assert len(list((folder / "figures").iterdir())) == len(ids) + 1
+
+
+def test_the_summary_says_what_was_measured_how(tested, by_hand):
+    checkpoint, prepared_path, folder, _ = tested
+    ids, _, counts = by_hand
+    content = summary_in(folder)
+    assert {name: content["metrics"][name] for name in summarize(counts)} == summarize(counts)
+    tp, fp, fn, tn = counts.sum(dim=0).tolist()
+    assert content["confusion_matrix"] == [[tn, fp], [fn, tp]]
+    trained = load_trained(checkpoint, device=CPU)
+    with PreparedSet.open(prepared_path) as prepared:
+        assert content["protocol"] == {
+            "set": {"name": "lesions", "checksum": prepared.checksum, "size": [32, 32]},
+            "split": "ratio-60-20-20-1",
+            "split_hash": trained.data["split_hash"],
+            "reason": "the checkpoint's own; it was trained on this set",
+            "part": "test",
+            "num_images": len(ids),
+            "trained_on": 0,
+            "chosen_on": 0,
+            "threshold": 0.5,
+        }
+    assert content["model"]["name"] == "ultralight_vm_unet"
+    assert (content["checkpoint"]["file"], content["checkpoint"]["published"]) == ("best.pt", False)
+    assert re.fullmatch("[0-9a-f]{64}", content["checkpoint"]["sha256"])
+    assert (content["schema"], content["device"]) == (1, "cpu")
+
+
+def test_the_choice_is_printed_first_and_the_line_to_grep_last(tested, by_hand):
+    _, _, folder, printed = tested
+    assert (folder / "log.txt").read_text() == printed
+    lines = printed.splitlines()
+    assert re.fullmatch(r"results/run/checkpoints/best\.pt: ultralight_vm_unet, [\d,]+ parameters, on cpu", lines[0])
+    assert re.fullmatch(r"lesions \(data/lesions\.h5\), checksum [0-9a-f]{12}", lines[1])
+    own = "the checkpoint's own; it was trained on this set"
+    assert re.fullmatch(rf"split ratio-60-20-20-1 \({own}\), sha256 [0-9a-f]{{64}}", lines[2])
+    assert lines[3] == "3 test images, all measured; the checkpoint was trained on 0 of them, and chosen on 0"
+    (line,) = (line for line in lines if line.startswith("test of best model"))
+    figure = r"\d\.\d{6}"
+    assert re.fullmatch(
+        rf"test of best model, loss: \d+\.\d{{4}},miou: {figure}, f1_or_dsc: {figure}, accuracy: {figure}, "
+        rf"specificity: {figure}, sensitivity: {figure}, confusion_matrix: \[\[\d+, \d+\], \[\d+, \d+\]\]",
+        line,
+    )
+    assert f"miou: {summarize(by_hand[2])['miou']:.6f}," in line
+
+
+def test_two_runs_leave_the_same_bytes(tested):
+    checkpoint, _, folder, _ = tested
+    before = {name: (folder / name).read_bytes() for name in ("summary.json", "cases.csv")}
+    (folder / "of-the-older-run.txt").touch()
+    run_test(checkpoint, "--batch-size", "2")
+    assert {name: (folder / name).read_bytes() for name in before} == before
+    assert not (folder / "of-the-older-run.txt").exists()
+
+
+def test_a_failed_test_keeps_the_older_one(tested, monkeypatch):
+    checkpoint, _, folder, _ = tested
+
+    def fail(*_):
+        raise OSError("the disk is full")
+
+    monkeypatch.setattr(command, "write_figures", fail)
+    before = (folder / "summary.json").read_bytes()
+    with pytest.raises(OSError, match="the disk is full"):
+        run_test(checkpoint)
+    assert (folder / "summary.json").read_bytes() == before
+    assert [path.name for path in folder.parent.iterdir()] == [folder.name]
+
+
+def test_another_checkpoint_of_the_run_has_a_folder_of_its_own(workplace, make_set, make_checkpoint):
+    run_test(make_checkpoint(make_set(), path="results/run/checkpoints/last.pt"))
+    assert (workplace / "results/run/tests/lesions-ratio-60-20-20-1-last/summary.json").is_file()
+
+
+def test_a_checkpoint_from_elsewhere_has_its_folder_below_results(workplace, make_set, make_checkpoint):
+    split = workplace / "my split.txt"
+    split.write_text("".join(f"case{row:03d}\ttest\n" for row in range(15)))
+    run_test(make_checkpoint(make_set(), path="weights/mine.pt"), "--split", "file:my split.txt")
+    assert (workplace / "results/mine/tests/lesions-file-my-split.txt/summary.json").is_file()
+
+
+def test_a_chosen_folder_is_only_taken_from_a_test(workplace, make_set, make_checkpoint):
+    checkpoint = make_checkpoint(make_set())
+    (workplace / "thesis").mkdir()
+    run_test(checkpoint, "--out", "thesis")
+    run_test(checkpoint, "--out", "thesis")
+    (workplace / "thesis/summary.json").unlink()
+    with pytest.raises(FileExistsError, match="thesis exists and is not the folder of a test: choose another one"):
+        run_test(checkpoint, "--out", "thesis")
+    assert (workplace / "thesis/cases.csv").is_file()
+
+
+def test_another_set_is_tested_whole(workplace, make_set, make_checkpoint, capsys):
+    checkpoint = make_checkpoint(make_set())
+    make_set("others", num=10, first_id=10)
+    run_test(checkpoint, data="others")
+    content = summary_in(workplace / "results/run/tests/others-all")["protocol"]
+    assert (content["split"], content["num_images"]) == ("all", 10)
+    seen = content["trained_on"], content["chosen_on"]
+    recorded = load_trained(checkpoint, device=CPU).data
+    shared = {f"case{row:03d}" for row in range(10, 15)}
+    assert seen == (len(shared & {*recorded["train_ids"]}), len(shared & {*recorded["val_ids"]}))
+    assert sum(seen) > 0
+    printed = capsys.readouterr().out
+    assert f"the checkpoint was trained on {seen[0]} of them, and chosen on {seen[1]}" in printed
+    assert "warning: the checkpoint has seen images of this test part" in printed
+
+
+def test_the_own_set_at_another_size(workplace, make_set, make_checkpoint, capsys):
+    checkpoint = make_checkpoint(make_set())
+    make_set(side=64)
+    run_test(checkpoint)
+    printed = capsys.readouterr().out
+    assert "this set has the ids of its training set, but was prepared otherwise" in printed
+    assert "warning: the set holds images of 64 x 64, the network was trained at 32 x 32" in printed
+    content = summary_in(workplace / "results/run/tests/lesions-ratio-60-20-20-1")
+    assert (content["protocol"]["num_images"], content["checkpoint"]["size"]) == (3, [32, 32])
+
+
+@pytest.mark.parametrize(("name", "split", "num"), [("isic2018", "vmunet-7-3", 4), ("ph2", "all", 15)])
+def test_a_published_file(workplace, make_set, make_published, capsys, name, split, num):
+    make_set(name)
+    run_test(make_published("ultralight_vm_unet", d_state=2), data=name)
+    content = summary_in(workplace / f"results/published/tests/{name}-{split}")
+    assert (content["protocol"]["num_images"], content["protocol"]["trained_on"]) == (num, None)
+    assert content["checkpoint"]["published"] is True
+    printed = capsys.readouterr().out
+    assert f"{num} test images; how many of them the checkpoint was trained on: unknown" in printed
+    assert "gate" not in printed
+
+
+def test_a_published_file_measures_like_ours(workplace, make_set, make_checkpoint, make_published):
+    ours = make_checkpoint(make_set())
+    published = make_published("ultralight_vm_unet", d_state=2)
+    torch.save({"model_state_dict": torch.load(published, weights_only=True), "epoch": 3}, published)
+    for checkpoint, out in ((ours, "a"), (published, "b")):
+        run_test(checkpoint, "--split", "all", "--out", out)
+    assert summary_in(workplace / "a")["metrics"] == summary_in(workplace / "b")["metrics"]
+
+
+def test_published_heads_and_gate_threshold(workplace, make_set, make_published_mhs_vm, capsys):
+    make_set("ph2", num=4)
+    checkpoint = make_published_mhs_vm()
+    note = "note: the file does not hold its gate threshold: taking its authors' 0.4"
+    run_test(checkpoint, "--h", "3", data="ph2")
+    printed = capsys.readouterr().out
+    assert note in printed
+    assert "mhs_vm with 3 heads" in printed
+    folder = workplace / "results/published/tests/ph2-all"
+    assert summary_in(folder)["model"]["gate_threshold"] == 0.4
+    run_test(checkpoint, "--gate-threshold", "0.1", data="ph2")
+    assert note not in capsys.readouterr().out
+    assert summary_in(folder)["model"]["gate_threshold"] == 0.1
+    with pytest.raises(ValueError, match=r"the checkpoint has 3 heads, not 4: they scan along C, X, S\. Give --h 3"):
+        run_test(checkpoint, "--h", "4", data="ph2")
+
+
+def test_own_gate_threshold_comes_from_the_config(workplace, make_set, make_checkpoint, capsys):
+    checkpoint = make_checkpoint(make_set(num=10), *MHS_VM, "model.mhs_vm.gate_threshold", "0.25")
+    run_test(checkpoint, "--h", "4")
+    folder = workplace / "results/run/tests/lesions-ratio-60-20-20-1"
+    assert summary_in(folder)["model"]["gate_threshold"] == 0.25
+    assert "note:" not in capsys.readouterr().out
+
+
+def test_several_classes(workplace, make_set, make_checkpoint, capsys):
+    prepared_path = make_set(num_classes=3)
+    checkpoint = make_checkpoint(prepared_path, "model.num_classes", "3", "loss.name", "ce_dice")
+    run_test(checkpoint)
+    folder = workplace / "results/run/tests/lesions-ratio-60-20-20-1"
+    content = summary_in(folder)
+    matrix = np.array(content["confusion_matrix"])
+    assert matrix.shape == (3, 3)
+    # the last of 32 rows of each image is ignored
+    assert matrix.sum() == 3 * 31 * 32
+    assert list(content["classes"]) == ["1", "2"]
+    with (folder / "cases.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["class"] for row in rows] == ["1", "2"] * 3
+    assert sum(int(row["tp"]) for row in rows if row["class"] == "2") == matrix[2, 2]
+    with PredictionSet.open(folder / "predictions.h5") as predictions:
+        assert predictions.probability([0]).shape == (1, 3, 32, 32)
+    assert f"confusion_matrix: {matrix.tolist()}" in capsys.readouterr().out
+
+
+def test_a_folder_is_tested_as_it_is(workplace, make_set, make_checkpoint):
+    prepared_path = make_set()
+    with PreparedSet.open(prepared_path) as prepared:
+        for row in range(3):
+            for kind, array in (("images", prepared.images([row])[0]), ("masks", prepared.masks([row])[0])):
+                path = workplace / "data/own/test" / kind / f"{prepared.ids[row]}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(array).save(path)
+    run_test(make_checkpoint(prepared_path), data="own")
+    content = summary_in(workplace / "results/run/tests/own-all")
+    assert (content["protocol"]["num_images"], content["protocol"]["set"]["size"]) == (3, [32, 32])
+
+
+def test_broken_weights_leave_no_folder(workplace, make_set, make_checkpoint):
+    def break_weights(content):
+        content["model"]["head.bias"] += float("nan")
+
+    checkpoint = make_checkpoint(make_set(), change=break_weights)
+    with pytest.raises(ValueError, match="the model's output is not finite: its weights have diverged"):
+        run_test(checkpoint)
+    assert not any((workplace / "results/run/tests").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--h", "4"], "the checkpoint's network, UltraLightVMUNet, has no scan heads: leave --h out"),
+        (["--gate-threshold", "0.1"], "ultralight_vm_unet has no gate: leave --gate-threshold out"),
+        (["--split", "ratio-70-30-0-1"], "split 'ratio-70-30-0-1' of data/lesions.h5 has no test part"),
+        (["--split", "thirds"], "unknown split 'thirds'; known are official, wu-sorted"),
+        (["--model", "resnet"], "unknown model 'resnet'; known models: mhs_vm, ultralight_vm_unet, vm_unet"),
+        (["--model", "vm_unet"], "the file holds weights of ultralight_vm_unet"),
+        (["--device", "tpu9"], "device 'tpu9' cannot be used here"),
+        (["--backend", "fastest"], "fastest"),
+        (["--d", "isic2031"], "there is no data set 'isic2031'"),
+        (["--p", "absent.pt"], "there is no checkpoint absent.pt"),
+    ],
+)
+def test_what_a_user_can_do_wrong(make_set, make_checkpoint, capsys, options, message):
+    checkpoint = make_checkpoint(make_set())
+    assert run(command.main, ["--p", str(checkpoint), "--d", "lesions", "--device", "cpu", *options]) == 2
+    captured = capsys.readouterr()
+    assert captured.err.startswith("error: ")
+    assert message in captured.err
+    assert "Traceback" not in captured.err
+
+
+def test_another_published_network_than_the_one_asked_for(make_set, make_published):
+    make_set()
+    with pytest.raises(ValueError, match="the file holds the weights of ultralight_vm_unet, not of mhs_vm"):
+        run_test(make_published("ultralight_vm_unet", d_state=2), "--model", "mhs_vm")
+
+
+def test_other_classes_than_the_networks(make_set, make_checkpoint):
+    checkpoint = make_checkpoint(make_set())
+    make_set("organs", num_classes=3)
+    with pytest.raises(
+        ValueError, match=r"the masks of .*organs\.h5 have num_classes 3 and the network .* has 1: test it"
+    ):
+        run_test(checkpoint, data="organs")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--hea", "4"], "unrecognized arguments: --hea 4"),
+        (["--h", "four"], "argument --h: invalid int value: 'four'"),
+        (["--batch-size", "0"], "argument --batch-size: takes a whole number from 1 on, not '0'"),
+    ],
+)
+def test_options_are_spelt_out(capsys, options, message):
+    with pytest.raises(SystemExit, match="2"):
+        command.main(["--p", "a.pt", "--d", "lesions", *options])
+    assert message in capsys.readouterr().err
+
+
+def test_help_is_not_heads(capsys):
+    with pytest.raises(SystemExit, match="0"):
+        command.main(["--help"])
+    assert "check that the checkpoint has so many heads" in capsys.readouterr().out
