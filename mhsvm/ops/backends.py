@@ -34,6 +34,8 @@ class Backend:
     Attributes:
         name: What users write for `backend`.
         selective_scan: The implementation, with the signature of `reference.selective_scan`.
+        route_scan: Its scan along the routes of a map, with the signature of `mhsvm.ops.route_scan` without
+            `backend`; None composes it of re-ordering and `selective_scan`.
         unavailable_reason: Why it cannot run on this machine, or None if it can.
         unsupported_reason: Why it cannot take these inputs (u, A), or None if it can.
         automatic: Whether "auto" may choose it.
@@ -41,6 +43,7 @@ class Backend:
 
     name: str
     selective_scan: Callable[..., Tensor | tuple[Tensor, Tensor]]
+    route_scan: Callable[..., Tensor] | None = None
     unavailable_reason: Callable[[], str | None] = _always_available
     unsupported_reason: Callable[[Tensor, Tensor], str | None] = _any_input
     automatic: bool = True

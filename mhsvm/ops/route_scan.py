@@ -4,11 +4,14 @@ b batch, l cells of the map, m heads, k routes of a head, d channels of a head, 
 step-size projection.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
+from mhsvm.ops.backends import choose_backend
 from mhsvm.ops.reference import state_dtype
-from mhsvm.ops.selective_scan import check_types_and_devices, selective_scan
+from mhsvm.ops.selective_scan import check_types_and_devices
 
 
 def route_scan(
@@ -47,6 +50,25 @@ def route_scan(
     Source: Gu & Dao 2023, arXiv 2312.00752, algorithm 2; routes as in Ji 2024, arXiv 2406.05992.
     """
     _check(u, x_dbl, dt_weight, dt_bias, A, D, order, inverse)
+    chosen = choose_backend(backend, u, A)
+    if chosen.route_scan is not None:
+        return chosen.route_scan(u, x_dbl, dt_weight, dt_bias, A, D, order, inverse)
+    return composed_route_scan(u, x_dbl, dt_weight, dt_bias, A, D, order, inverse, scan=chosen.selective_scan)
+
+
+def composed_route_scan(
+    u: Tensor,
+    x_dbl: Tensor,
+    dt_weight: Tensor,
+    dt_bias: Tensor,
+    A: Tensor,
+    D: Tensor,
+    order: Tensor,
+    inverse: Tensor,
+    *,
+    scan: Callable[..., Tensor],
+) -> Tensor:
+    """`route_scan` as index, scan, index: the reference of the fused ones. `scan` is a backend's selective scan."""
     k, n = A.shape[1], A.shape[3]
     dtype = state_dtype(u)
     # Positions first, like a sequence: (l, m, k).
@@ -57,7 +79,7 @@ def route_scan(
         x_dbl = _Reorder.apply(x_dbl, order, inverse)
         step, B, C = x_dbl.split((x_dbl.shape[-1] - 2 * n, n, n), dim=-1)
         delta = torch.einsum("blmkr,mkdr->blmkd", step, dt_weight)
-        y = selective_scan(
+        y = scan(
             u.flatten(2).mT,
             delta.flatten(2).mT,
             A.flatten(0, 2),
@@ -66,7 +88,6 @@ def route_scan(
             D.flatten(),
             delta_bias=dt_bias.flatten(),
             delta_softplus=True,
-            backend=backend,
         )
         y = _Reorder.apply(y.mT.unflatten(2, D.shape), inverse, order)  # (b, l, m, k, d)
     return y.permute(0, 2, 3, 1, 4)
