@@ -26,7 +26,8 @@ from mhsvm.engine.predictor import Predictor
 from mhsvm.engine.tester import EvaluationJob
 from mhsvm.engine.trainer import Job
 from mhsvm.models import create_model, load_weights
-from mhsvm.models.published import read_checkpoint, recognise
+from mhsvm.models.checkpoint_file import read_checkpoint, weights_in
+from mhsvm.models.recognition import Layout, identify, recognise
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +43,7 @@ class Trained:
         path: The checkpoint.
         model: In evaluation mode, on its device.
         config: The recorded one; of a published file, the defaults with the model that its keys tell.
-        published: The file is of the original projects.
+        published: The file records nothing but weights, as those of the original projects do.
         data: What our checkpoints record of the set: name, checksum, split, its hash and ids; else None.
         notes: What was assumed, in sentences for the user.
     """
@@ -281,6 +282,11 @@ def load_trained(
         config.model.name = model_name
     if backend is not None:
         config.model.backend = backend
+    if not ours:
+        notes.append(
+            f"the file does not record its preprocessing: taking images of {config.data.size} x {config.data.size}, "
+            f"{config.data.normalization} normalisation and threshold {config.evaluation.threshold}"
+        )
     if config.model.name == "mhs_vm" and not ours and gate_threshold is None:
         gate_threshold = PUBLISHED_GATE_THRESHOLD
         notes.append(f"the file does not hold its gate threshold: taking its authors' {gate_threshold}")
@@ -329,6 +335,10 @@ def build_predictor(trained: Trained, device: torch.device) -> Predictor:
 
 
 def _published_settings(content: Mapping, model_name: str | None) -> dict:
+    layout = identify(weights_in(content))
+    if model_name is not None and (layout is None or layout[1] is Layout.OURS):
+        # a state dict without its config shows no arguments: the defaults, which strict loading holds it to
+        return {"model": {"name": model_name}}
     name, arguments = recognise(content)
     if model_name is not None and model_name != name:
         raise ValueError(f"the file holds the weights of {name}, not of {model_name}")

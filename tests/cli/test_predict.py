@@ -143,9 +143,12 @@ def test_a_published_file_says_what_was_assumed(workplace, make_published_mhs_vm
     path = draw(workplace / "a.png")
     checkpoint = make_published_mhs_vm()
     assert run_predict(checkpoint, path) == 0
-    assert "note: the file does not hold its gate threshold: taking its authors' 0.4" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "note: the file does not hold its gate threshold: taking its authors' 0.4" in printed
+    preprocessing = "taking images of 256 x 256, minmax normalisation and threshold 0.5"
+    assert f"note: the file does not record its preprocessing: {preprocessing}" in printed
     assert run_predict(checkpoint, path, "other", "--gate-threshold", "0.1") == 0
-    assert "note" not in capsys.readouterr().out
+    assert "gate" not in capsys.readouterr().out
     assert mhsvm.load_predictor(checkpoint, device="cpu").size == (256, 256)
 
 

@@ -15,6 +15,7 @@ from mhsvm.cli.main import run
 from mhsvm.data.augment import Augment
 from mhsvm.data.store import PredictionSet, PreparedSet
 from mhsvm.metrics import confusion_counts, summarize
+from mhsvm.models import create_model
 
 CPU = torch.device("cpu")
 MHS_VM = ("model.name", "mhs_vm", "model.mhs_vm.dims", "8,16", "model.mhs_vm.depths", "1,1")
@@ -303,6 +304,17 @@ def test_what_a_user_can_do_wrong(make_set, make_checkpoint, capsys, options, me
     assert captured.err.startswith("error: ")
     assert message in captured.err
     assert "Traceback" not in captured.err
+
+
+def test_a_bare_state_dict_needs_the_name_of_its_network(workplace, make_set, capsys):
+    make_set()
+    torch.save(create_model("ultralight_vm_unet").state_dict(), "bare.pt")
+    with pytest.raises(ValueError, match="these are the names of this package, .* Name the model"):
+        run_test("bare.pt")
+    run_test("bare.pt", "--model", "ultralight_vm_unet")
+    assert "bare.pt: ultralight_vm_unet, 49457 parameters" in capsys.readouterr().out
+    with pytest.raises(ValueError, match="the file holds weights of ultralight_vm_unet"):
+        run_test("bare.pt", "--model", "vm_unet")
 
 
 def test_another_published_network_than_the_one_asked_for(make_set, make_published):
