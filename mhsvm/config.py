@@ -12,6 +12,14 @@ from pathlib import Path
 import yaml
 from yacs.config import CfgNode
 
+_AT_LEAST = {
+    "data.size": 1,
+    "train.epochs": 1,
+    "train.batch_size": 1,
+    "train.accumulation": 1,
+    "train.clip_norm": 0,
+    "evaluation.batch_size": 1,
+}
 _TRUE, _FALSE = ("true", "on", "yes", "1"), ("false", "off", "no", "0")
 
 DEFAULTS = CfgNode(
@@ -199,7 +207,10 @@ def set_value(config: CfgNode, key: str, value: object) -> None:
     *groups, name = _find(config, key)
     for group in groups:
         config = config[group]
-    config[name] = _typed(value, config[name], ".".join([*groups, name]))
+    path = ".".join([*groups, name])
+    config[name] = _typed(value, config[name], path)
+    if path in _AT_LEAST and config[name] < _AT_LEAST[path]:
+        raise ValueError(f"{path} is at least {_AT_LEAST[path]}, not {config[name]}")
 
 
 def _read_yaml(path: Path) -> Mapping:

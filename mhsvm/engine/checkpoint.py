@@ -30,8 +30,10 @@ def save_checkpoint(path: str | Path, content: dict) -> None:
     Raises:
         TypeError: Something in it is neither a tensor nor a plain type.
     """
-    with replace_when_complete(path) as partial:
-        torch.save(_plain({"format": FORMAT, "schema": SCHEMA, **content}, "checkpoint"), partial)
+    plain = _plain({"format": FORMAT, "schema": SCHEMA, **content}, "checkpoint")
+    # given a path, torch would write the temporary name into the file
+    with replace_when_complete(path) as partial, partial.open("wb") as file:
+        torch.save(plain, file)
 
 
 def code_version() -> dict[str, str]:

@@ -58,12 +58,10 @@ def test_own_split_on_the_own_ids_prepared_otherwise():
     assert "prepared otherwise" in protocol.reason
 
 
-def test_a_set_that_only_has_the_name_is_refused():
-    with pytest.raises(
-        ValueError, match=r"it is another one: 3 of the 10 ids .* \(case0, case1, case2\)\. Name a split"
-    ):
-        choose(prepared(checksum="b" * 64, ids=IDS[3:]), record(OWN))
-    protocol = choose(prepared(checksum="b" * 64, ids=IDS[3:]), record(OWN), asked="all")
+def test_a_set_that_only_has_the_name_tests_whole():
+    protocol = choose(prepared(checksum="b" * 64, ids=IDS[3:]), record(OWN))
+    assert protocol.split.name == "all"
+    assert protocol.reason == "the checkpoint was trained on another set that is called lesions too"
     assert (protocol.trained_on, protocol.chosen_on) == (3, 2)
 
 

@@ -1,0 +1,221 @@
+"""Training from the command line: what a run leaves, resuming after every kind of end, and bad input."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from mhsvm.cli.main import run
+from mhsvm.cli.train import main
+from mhsvm.config import load_config
+from mhsvm.engine import trainer
+from mhsvm.models.published import read_checkpoint
+
+CONFIG = """
+run: {device: cpu}
+data: {set: lesions, split: official}
+train: {epochs: 3, batch_size: 4}
+model:
+  ultralight_vm_unet: {channels: "8,8,8,8,8,8", branches: 2, d_state: 2}
+"""
+
+
+@pytest.fixture
+def config(workplace, make_set) -> Path:
+    make_set(num=15)
+    path = workplace / "small.yaml"
+    path.write_text(CONFIG)
+    return path
+
+
+@pytest.fixture
+def signal_at_step(monkeypatch):
+    """A function that makes the process send itself a signal in its n-th optimiser step from now."""
+
+    def arm(num_steps: int, signum: int) -> None:
+        original, taken = trainer.optimizer_step, []
+
+        def counting(*args, **kwargs):
+            taken.append(1)
+            if len(taken) == num_steps:
+                os.kill(os.getpid(), signum)
+            return original(*args, **kwargs)
+
+        monkeypatch.setattr(trainer, "optimizer_step", counting)
+
+    return arm
+
+
+def assert_same_ends(first: Path, second: Path) -> None:
+    """Weights, optimiser, positions and metrics, bit for bit."""
+    assert (first / "metrics.jsonl").read_bytes() == (second / "metrics.jsonl").read_bytes()
+    for name in ("last.pt", "best.pt"):
+        contents = [read_checkpoint(folder / "checkpoints" / name) for folder in (first, second)]
+        for content in contents:
+            # the two runs differ in nothing but their names
+            content["config"]["run"].pop("name")
+        assert_same(*contents)
+
+
+def assert_same(first, second) -> None:
+    if isinstance(first, torch.Tensor):
+        assert torch.equal(first, second)
+    elif isinstance(first, dict):
+        assert first.keys() == second.keys()
+        for key in first:
+            assert_same(first[key], second[key])
+    elif isinstance(first, list):
+        assert len(first) == len(second)
+        for items in zip(first, second, strict=True):
+            assert_same(*items)
+    else:
+        assert first == second
+
+
+def test_a_run_leaves_what_it_promises(config, capsys):
+    assert main(["--config", str(config), "train.epochs", "1"]) == 0
+    folder = Path("results/small")
+    for name in ("config.yaml", "log.txt", "metrics.jsonl", "split.txt", "checkpoints/best.pt", "checkpoints/last.pt"):
+        assert (folder / name).is_file(), name
+    assert list((folder / "tensorboard").iterdir())
+    assert load_config(folder / "config.yaml").train.epochs == 1
+    checkpoint = torch.load(folder / "checkpoints/last.pt", weights_only=True)
+    assert checkpoint["data"]["split"] == "official"
+    assert len(checkpoint["data"]["train_ids"]) == 9
+    assert len(checkpoint["data"]["split_hash"]) == len(checkpoint["data"]["checksum"]) == 64
+    assert checkpoint["version"]["torch"] == torch.__version__
+    printed = capsys.readouterr().out
+    assert "lesions, split official" in printed
+    assert "9 train, 3 val, 3 test" in printed
+    assert "epoch 1/1: lr 0.001, train_loss" in printed
+    assert printed.splitlines()[1] in (folder / "log.txt").read_text()
+
+
+@pytest.mark.parametrize("num_steps", [3, 5], ids=["after one epoch", "in mid-epoch"])
+def test_ctrl_c_then_resume_equals_a_straight_run(num_steps, config, signal_at_step, capsys):
+    assert main(["--config", str(config), "run.name", "straight"]) == 0
+    signal_at_step(num_steps, signal.SIGINT)
+    assert main(["--config", str(config), "run.name", "broken"]) == 130
+    assert "go on with: python train.py --resume results/broken" in capsys.readouterr().out
+    assert main(["--resume", "results/broken"]) == 0
+    assert "resuming results/broken" in capsys.readouterr().out
+    assert_same_ends(Path("results/straight"), Path("results/broken"))
+
+
+def test_sigterm_ends_cleanly(config, signal_at_step):
+    signal_at_step(2, signal.SIGTERM)
+    assert main(["--config", str(config)]) == 143
+    assert read_checkpoint("results/small/checkpoints/last.pt")["training"]["progress"]["position"] == 8
+
+
+def test_kill_9_then_resume_equals_a_straight_run(config):
+    assert main(["--config", str(config), "run.name", "straight", "train.epochs", "60"]) == 0
+    command = [sys.executable, "-c", "from mhsvm.cli.train import main; main()"]
+    command += ["--config", str(config), "run.name", "broken", "train.epochs", "60"]
+    metrics = Path("results/broken/metrics.jsonl")
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline and not (metrics.is_file() and metrics.read_text().count("\n") >= 3):
+            time.sleep(0.01)
+        process.kill()
+    recorded = metrics.read_text().count("\n")
+    done = read_checkpoint("results/broken/checkpoints/last.pt")["training"]["progress"]["epoch"]
+    assert 3 <= recorded < 60
+    assert recorded - 1 <= done <= recorded
+    assert main(["--resume", "results/broken"]) == 0
+    assert [json.loads(line)["epoch"] for line in metrics.read_text().splitlines()] == list(range(1, 61))
+    assert_same_ends(Path("results/straight"), Path("results/broken"))
+
+
+def test_a_run_that_is_done_stays_as_it_is(config):
+    assert main(["--config", str(config), "train.epochs", "1"]) == 0
+    before = Path("results/small/metrics.jsonl").read_bytes()
+    assert main(["--resume", "results/small"]) == 0
+    assert Path("results/small/metrics.jsonl").read_bytes() == before
+
+
+def test_options_come_in_any_order_and_values_may_be_negative(config):
+    arguments = ["train.epochs", "1", "--config", str(config), "optimizer.AdamW.weight_decay", "-1e-3"]
+    with pytest.raises(ValueError, match=r"Invalid weight_decay value: -0\.001"):
+        main(arguments)
+    arguments[-2:] = ["optimizer.name", "SGD", "optimizer.SGD.lr", "1e-3"]
+    assert main(arguments) == 0
+    assert load_config("results/small/config.yaml").optimizer.SGD.lr == 1e-3
+
+
+def test_resuming_takes_the_same_settings_and_refuses_others(config):
+    assert main(["--config", str(config), "train.epochs", "1"]) == 0
+    assert main(["--resume", "results/small", "TRAIN.epochs", "1", "optimizer.AdamW.lr", "0.001"]) == 0
+    with pytest.raises(ValueError, match=r"started with train\.epochs 1; resuming cannot make it 5"):
+        main(["--resume", "results/small", "train.epochs", "5"])
+
+
+def test_an_existing_run_is_not_overwritten(config):
+    assert main(["--config", str(config), "train.epochs", "1"]) == 0
+    with pytest.raises(FileExistsError, match="results/small exists: go on with --resume results/small, or choose"):
+        main(["--config", str(config)])
+
+
+def test_a_set_or_split_that_changed_is_refused(config, make_set):
+    assert main(["--config", str(config), "train.epochs", "1"]) == 0
+    split = Path("results/small/split.txt")
+    text = split.read_text()
+    split.write_text("".join(line for line in text.splitlines(keepends=True)[1:]).replace("val", "train"))
+    with pytest.raises(ValueError, match=r"the run's split\.txt was changed"):
+        main(["--resume", "results/small"])
+    split.write_text(text)
+    Path("data/lesions.h5").unlink()
+    make_set(num=15, first_id=100)
+    with pytest.raises(ValueError, match="is not the set that this run was started with"):
+        main(["--resume", "results/small"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "give either --config or --resume"),
+        (["--config", "small.yaml", "--resume", "results/small"], "give either --config or --resume"),
+        (["--config", "small.yaml", "--epochs", "3"], "unknown option '--epochs'"),
+        (["--config", "small.yaml", "train.epoch", "3"], "the nearest is 'train.epochs'"),
+        (["--config", "nowhere.yaml"], "nowhere.yaml"),
+        (["--resume", "results/nowhere"], "is not a run that can be resumed"),
+        (["--config", "small.yaml", "data.set", "isic2018"], "isic2018"),
+        (["--config", "small.yaml", "data.split", "wu-sorted"], "wu-sorted"),
+        (["--config", "small.yaml", "data.split", "all"], "has no train part"),
+        (["--config", "small.yaml", "model.name", "unet"], "unknown model 'unet'; known models: mhs_vm"),
+        (["--config", "small.yaml", "model.num_classes", "3"], "set model.num_classes 1"),
+        (["--config", "small.yaml", "loss.name", "ce_dice"], "take 'bce_dice'"),
+        (["--config", "small.yaml", "loss.name", "focal"], "unknown loss 'focal'; known: bce_dice, ce_dice"),
+        (["--config", "small.yaml", "optimizer.name", "Lion"], "unknown optimizer 'Lion'; known: ASGD"),
+        (["--config", "small.yaml", "schedule.name", "Poly"], "unknown schedule 'Poly'; known: Cosine"),
+        (["--config", "small.yaml", "data.augmentation", "cutmix"], "unknown augmentation 'cutmix'; known: none"),
+        (["--config", "small.yaml", "data.normalization", "zscore"], "unknown normalization 'zscore'; known: imagenet"),
+        (["--config", "small.yaml", "run.device", "cuda:9"], "device 'cuda:9' cannot be used here"),
+        (["--config", "small.yaml", "model.weights", "nowhere.pt"], "nowhere.pt"),
+        (["--config", "small.yaml", "train.batch_size", "0"], "train.batch_size is at least 1, not 0"),
+        (["--config", "small.yaml", "train.epochs", "-1"], "train.epochs is at least 1, not -1"),
+    ],
+)
+def test_bad_input_is_one_message_and_leaves_nothing(arguments, message, config, capsys):
+    assert run(main, arguments) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert message in error
+    assert not Path("results").exists()
+
+
+def test_several_classes_from_masks_to_checkpoint(workplace, make_set):
+    make_set("classes", num=15, num_classes=3)
+    path = workplace / "classes.yaml"
+    path.write_text(CONFIG.replace("set: lesions", "set: classes"))
+    settings = ["model.num_classes", "3", "loss.name", "ce_dice", "train.epochs", "1"]
+    assert main(["--config", str(path), *settings]) == 0
+    line = json.loads(Path("results/classes/metrics.jsonl").read_text())
+    assert 0 <= line["val_miou"] <= 1
+    assert read_checkpoint("results/classes/checkpoints/last.pt")["model"]["head.weight"].shape[0] == 3
