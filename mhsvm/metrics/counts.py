@@ -98,8 +98,8 @@ def summarize(counts: Tensor) -> dict[str, float]:
 def _check_classes(name: str, values: Tensor, num_classes: int) -> None:
     if values.dtype == torch.bool:
         return
-    if values.is_floating_point():
-        raise ValueError(f"the {name} holds {values.dtype}, not classes: apply the threshold or argmax first")
+    if values.is_floating_point() and bool((values != values.round()).any()):
+        raise ValueError(f"the {name} holds fractions, not classes: apply the threshold or argmax first")
     last = max(num_classes - 1, 1)
     outside = values[(values < 0) | (values > last)]
     if len(outside):

@@ -80,7 +80,7 @@ def test_counts_against_a_loop():
             r"the prediction holds values outside 0\.\.2, such as 255",
         ),
         (torch.full((1, 1), -1), torch.zeros(1, 1, dtype=int), 1, r"outside 0\.\.1, such as -1"),
-        (torch.full((1, 1), 0.7), torch.zeros(1, 1, dtype=int), 1, r"torch.float32, not classes: apply the threshold"),
+        (torch.full((1, 1), 0.7), torch.zeros(1, 1, dtype=int), 1, r"fractions, not classes: apply the threshold"),
     ],
 )
 def test_what_is_no_mask_is_refused(pred, truth, num_classes, message):
