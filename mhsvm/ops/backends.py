@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mhsvm.ops import chunked, reference
+from mhsvm.ops import chunked, mamba_ssm, reference
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +39,7 @@ class Backend:
         unavailable_reason: Why it cannot run on this machine, or None if it can.
         unsupported_reason: Why it cannot take these inputs (u, A), or None if it can.
         automatic: Whether "auto" may choose it.
+        expected_on: Device type where it should run on every machine: there "auto" warns if it cannot.
     """
 
     name: str
@@ -47,13 +48,29 @@ class Backend:
     unavailable_reason: Callable[[], str | None] = _always_available
     unsupported_reason: Callable[[Tensor, Tensor], str | None] = _any_input
     automatic: bool = True
+    expected_on: str | None = None
+
+    def reason_against(self, u: Tensor, A: Tensor) -> str | None:
+        """Why it cannot scan these inputs on this machine, or None if it can."""
+        return self.unavailable_reason() or self.unsupported_reason(u, A)
 
 
 # The fastest first: "auto" takes the first row that can run.
 _BACKENDS = (
+    Backend(
+        "mamba_ssm",
+        mamba_ssm.selective_scan,
+        unavailable_reason=mamba_ssm.unavailable_reason,
+        unsupported_reason=mamba_ssm.unsupported_reason,
+    ),
     Backend("chunked", chunked.selective_scan),
     Backend("reference", reference.selective_scan, automatic=False),
 )
+
+
+def all_backends() -> tuple[Backend, ...]:
+    """The whole table, with what cannot run on this machine, the fastest first."""
+    return _BACKENDS
 
 
 def list_backends() -> tuple[str, ...]:
@@ -79,27 +96,32 @@ def choose_backend(name: str, u: Tensor, A: Tensor) -> Backend:
         return _choose_automatically(u, A)
     for backend in _BACKENDS:
         if backend.name == name:
-            reason = _reason_against(backend, u, A)
+            reason = backend.reason_against(u, A)
             if reason is not None:
-                usable = ", ".join(row.name for row in _BACKENDS if _reason_against(row, u, A) is None)
+                usable = ", ".join(row.name for row in _BACKENDS if row.reason_against(u, A) is None)
                 raise ValueError(f"{source}: {name!r} cannot run: {reason}; use one of: auto, {usable}")
             return backend
     known = ", ".join(backend.name for backend in _BACKENDS)
     raise ValueError(f"{source}: unknown name {name!r}; known are: auto, {known}")
 
 
-def _reason_against(backend: Backend, u: Tensor, A: Tensor) -> str | None:
-    return backend.unavailable_reason() or backend.unsupported_reason(u, A)
-
-
 def _choose_automatically(u: Tensor, A: Tensor) -> Backend:
-    backend = next(row for row in _BACKENDS if row.automatic and _reason_against(row, u, A) is None)
+    backend = next(row for row in _BACKENDS if row.automatic and row.reason_against(u, A) is None)
     # A logger's call would break a compiled graph in two.
     if not torch.compiler.is_compiling():
         _log_choice(backend.name, u.device.type)
+        _warn_of_missing(u.device.type)
     return backend
 
 
 @functools.cache
 def _log_choice(name: str, device_type: str) -> None:
     logger.info("selective scan on %s: backend 'auto' chose %r", device_type, name)
+
+
+@functools.cache
+def _warn_of_missing(device_type: str) -> None:
+    for row in _BACKENDS:
+        reason = row.unavailable_reason() if row.expected_on == device_type else None
+        if reason is not None:
+            logger.warning("selective scan on %s: the fast backend %r cannot run: %s", device_type, row.name, reason)

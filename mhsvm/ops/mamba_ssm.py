@@ -1,0 +1,104 @@
+"""The selective scan of the package mamba_ssm, where it is installed: CUDA kernels by the authors of Mamba.
+
+b batch, d channels, l steps, g groups of channels that share B and C, n state size.
+"""
+
+import functools
+import importlib
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+_MODULE = "mamba_ssm.ops.selective_scan_interface"
+# Of its kernels: a constant in their source.
+_MAX_STATE = 256
+_FLOAT_TYPES = (torch.float16, torch.bfloat16, torch.float32)
+
+
+# A constant to torch.compile, which cannot trace an import.
+@torch.compiler.assume_constant_result
+def unavailable_reason() -> str | None:
+    """Why this machine cannot run it, or None if it can."""
+    if not torch.cuda.is_available():
+        return "it needs an NVIDIA GPU, and PyTorch sees none"
+    return _import_failure()
+
+
+def unsupported_reason(u: Tensor, A: Tensor) -> str | None:
+    """Why it cannot take these inputs, or None if it can."""
+    if u.device.type != "cuda":
+        return f"it takes CUDA tensors, u is on {u.device}"
+    if u.dtype not in _FLOAT_TYPES:
+        return f"it takes float16, bfloat16 or float32, u is {u.dtype}"
+    if A.shape[-1] > _MAX_STATE:
+        return f"its states are at most {_MAX_STATE} numbers, A has n = {A.shape[-1]}"
+    return None
+
+
+def selective_scan(
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None = None,
+    z: Tensor | None = None,
+    delta_bias: Tensor | None = None,
+    delta_softplus: bool = False,
+    return_last_state: bool = False,
+) -> Tensor | tuple[Tensor, Tensor]:
+    """`mhsvm.ops.selective_scan`; B and C are (b, g, n, l). No gradient flows through the last state.
+
+    The package takes u, delta, B, C and z in one type, A, D and delta_bias in float32, and assumes aligned
+    rows that follow each other: mixed types are computed in float32, views are copied.
+    Source: `selective_scan_fn` of mamba_ssm, one signature from 1.0 to 2.3 (Gu & Dao 2023, arXiv 2312.00752).
+    """
+    out_dtype = u.dtype
+    mixed = any(x is not None and x.dtype != out_dtype for x in (delta, B, C, z))
+    dtype = torch.float32 if mixed else out_dtype
+    u, delta, B, C, z = (None if x is None else x.to(dtype).contiguous() for x in (u, delta, B, C, z))
+    A, D, delta_bias = (None if x is None else x.float().contiguous() for x in (A, D, delta_bias))
+    scan = importlib.import_module(_MODULE).selective_scan_fn
+    result = scan(
+        u,
+        delta,
+        A,
+        B,
+        C,
+        D,
+        z=z,
+        delta_bias=delta_bias,
+        delta_softplus=delta_softplus,
+        return_last_state=return_last_state,
+    )
+    if not return_last_state:
+        return result.to(out_dtype)
+    y, last_state = result
+    return y.to(out_dtype), _LastState.apply(last_state)
+
+
+class _LastState(torch.autograd.Function):
+    """The state as it is; mamba_ssm would drop its gradient without a word."""
+
+    @staticmethod
+    def forward(ctx, state):
+        return state.clone()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad):
+        raise ValueError(
+            "backend 'mamba_ssm' has no gradient of the last state; scan with another backend, or detach the state"
+        )
+
+
+@functools.cache
+def _import_failure() -> str | None:
+    try:
+        importlib.import_module(_MODULE)
+    except ImportError as error:
+        if isinstance(error, ModuleNotFoundError) and error.name == "mamba_ssm":
+            return "mamba_ssm is not installed: pip install 'mhsvm[mamba]', which compiles it with nvcc"
+        return f"mamba_ssm is installed and cannot be imported: {error}"
+    return None
