@@ -31,15 +31,10 @@ def spectra(greys: np.ndarray) -> np.ndarray:
     return found
 
 
-def signatures(found: np.ndarray, typical: np.ndarray, symmetry: tuple[bool, bool, bool] = SYMMETRIES[0]) -> np.ndarray:
-    """Unit vectors (n, f * f) of pictures seen in a symmetry.
-
-    Args:
-        found: Their `spectra`, (n, f, f).
-        typical: Mean size of each frequency over the set, (f, f).
-        symmetry: See `apply_symmetry`.
-    """
+def signatures(found: np.ndarray, symmetry: tuple[bool, bool, bool] = SYMMETRIES[0]) -> np.ndarray:
+    """Unit vectors (n, f * f) of a set of pictures, seen in a symmetry, from their `spectra` (n, f, f)."""
     transposed, rows, columns = symmetry
+    typical = np.abs(found).mean(0) + 1e-6
     odd = np.where(np.arange(_FREQUENCIES) % 2, -1.0, 1.0)
     turned = np.swapaxes(found, 1, 2) if transposed else found
     turned = turned * (odd[:, None] if rows else 1) * (odd if columns else 1) / typical

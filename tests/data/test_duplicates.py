@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageEnhance
 
-from mhsvm.data.duplicates import DuplicatePair, duplicate_groups, find_duplicates, merge_groups
+from mhsvm.data.duplicates import DEFAULT_THRESHOLD, DuplicatePair, duplicate_groups, find_duplicates, merge_groups
 from mhsvm.data.synthetic import draw_sample
 
 # Pairs of one lesion in ISIC 2017's training and validation images, told apart by looking at every candidate.
@@ -42,9 +42,14 @@ ISIC2017_PAIRS = [
     ("0000439", "0010853"),
     ("0013712", "0013935"),
     ("0008116", "0008528"),
+    ("0013874", "0014289"),
+    ("0009910", "0000420"),
+    ("0001131", "0011126"),
+    ("0009883", "0009884"),
 ]
 # Different lesions that look alike: the best scores below the threshold.
 ISIC2017_ALIKE = [
+    ("0000211", "0012845"),
     ("0010587", "0011205"),
     ("0008552", "0009078"),
     ("0002976", "0008552"),
@@ -92,7 +97,7 @@ def test_an_edited_copy_is_found_and_nothing_else(scenes, name):
     ids = [*map(str, range(40)), *(f"{index} {name}" for index in range(8))]
     pairs = find_duplicates([*scenes, *copies], ids)
     assert {(pair.id_a, pair.id_b) for pair in pairs} == {(str(i), f"{i} {name}") for i in range(8)}
-    assert all(0.52 <= pair.score <= 1 for pair in pairs)
+    assert all(DEFAULT_THRESHOLD <= pair.score <= 1 for pair in pairs)
 
 
 def test_distinct_scenes_are_no_pairs(scenes):
