@@ -1,6 +1,7 @@
 """Puts objects together by a config; the only reader of one."""
 
 import logging
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,7 @@ from mhsvm.engine.trainer import Job
 from mhsvm.models import create_model, load_weights
 from mhsvm.models.checkpoint_file import read_checkpoint, weights_in
 from mhsvm.models.recognition import Layout, identify, recognise
+from mhsvm.ops.backends import ENVIRONMENT_VARIABLE
 
 log = logging.getLogger(__name__)
 
@@ -88,12 +90,21 @@ def build_device(name: str) -> torch.device:
     return device
 
 
-def build_model(config: CfgNode) -> nn.Module:
-    """The network of `config.model`, with fresh weights or those of `config.model.weights`."""
+def build_model(config: CfgNode, *, backend: str | None = None) -> nn.Module:
+    """The network of `config.model`, with fresh weights or those of `config.model.weights`.
+
+    Its scans run on `backend` if it is given (a command's option), else on what the environment variable
+    MHSVM_BACKEND names, else on `config.model.backend`.
+    """
     node = config.model
-    arguments = node.get(node.name, {})
+    # "auto" is what lets the scan itself ask the environment, and name it when it is wrong
+    backend = backend or ("auto" if os.environ.get(ENVIRONMENT_VARIABLE) else node.backend)
     model = create_model(
-        node.name, num_classes=node.num_classes, in_channels=node.in_channels, backend=node.backend, **arguments
+        node.name,
+        num_classes=node.num_classes,
+        in_channels=node.in_channels,
+        backend=backend,
+        **node.get(node.name, {}),
     )
     if node.weights:
         log.info("weights from %s: %s", node.weights, load_weights(model, node.weights))
@@ -267,7 +278,7 @@ def load_trained(
         path: The checkpoint.
         model_name: Overrides the model that the file tells.
         gate_threshold: Overrides the threshold of MHS-VM's gate.
-        backend: Overrides the scan's backend.
+        backend: Overrides the scan's backend, see `build_model`.
         device: Where the model goes.
     Raises:
         FileNotFoundError: There is no such file.
@@ -280,8 +291,6 @@ def load_trained(
     config.defrost()
     if model_name is not None:
         config.model.name = model_name
-    if backend is not None:
-        config.model.backend = backend
     if not ours:
         notes.append(
             f"the file does not record its preprocessing: taking images of {config.data.size} x {config.data.size}, "
@@ -294,7 +303,7 @@ def load_trained(
         _set_gate_threshold(config, gate_threshold)
     config.model.weights = ""
     config.freeze()
-    model = build_model(config)
+    model = build_model(config, backend=backend)
     load_weights(model, content)
     return Trained(
         path=Path(path),

@@ -47,6 +47,7 @@ DEFAULTS = CfgNode(
             "name": "ultralight_vm_unet",
             "num_classes": 1,
             "in_channels": 3,
+            # Of the scans; the environment variable MHSVM_BACKEND outweighs it.
             "backend": "auto",
             # Checkpoint to start from: ours, a published one, or VMamba-S's encoder for vm_unet.
             "weights": "",

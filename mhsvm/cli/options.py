@@ -7,7 +7,7 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     """How a checkpoint's network is run."""
     parser.add_argument("--device", default="auto", help="auto (the GPU if there is one), cpu, cuda, cuda:1, …")
     parser.add_argument("--batch-size", type=positive, metavar="N", help="images at a time; default: the checkpoint's")
-    parser.add_argument("--backend", metavar="NAME", help="of the scans; default: the checkpoint's")
+    parser.add_argument("--backend", metavar="NAME", help="of the scans; default: MHSVM_BACKEND's, or the checkpoint's")
     parser.add_argument("--gate-threshold", type=float, metavar="T", help="of MHS-VM's gate; default: the checkpoint's")
 
 
