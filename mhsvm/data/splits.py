@@ -42,9 +42,7 @@ class _Members:
 
     def of_subsets(self, *names: str) -> "_Members":
         rows = [row for row, subset in enumerate(self.subsets) if subset in names]
-        ids, subsets, groups = (
-            tuple(column[row] for row in rows) for column in (self.ids, self.subsets, self.groups)
-        )
+        ids, subsets, groups = (tuple(column[row] for row in rows) for column in (self.ids, self.subsets, self.groups))
         return _Members(self.dataset, ids, subsets, groups)
 
     def units(self, seed: int) -> list[list[str]]:
@@ -78,9 +76,7 @@ def list_splits() -> tuple[str, ...]:
     return tuple(_RULES)
 
 
-def make_split(
-    name: str, *, ids: Sequence[str], subsets: Sequence[str], groups: Sequence[str], dataset: str
-) -> Split:
+def make_split(name: str, *, ids: Sequence[str], subsets: Sequence[str], groups: Sequence[str], dataset: str) -> Split:
     """Split a set by a named protocol.
 
     Args:
@@ -97,9 +93,7 @@ def make_split(
         FileNotFoundError: The file of "file:PATH" does not exist.
     """
     if not len(ids) == len(subsets) == len(groups):
-        raise ValueError(
-            f"ids, subsets and groups are equally long, got {len(ids)}, {len(subsets)} and {len(groups)}"
-        )
+        raise ValueError(f"ids, subsets and groups are equally long, got {len(ids)}, {len(subsets)} and {len(groups)}")
     repeated = [image_id for image_id, times in Counter(ids).items() if times > 1]
     if repeated:
         raise ValueError(f"ids are unique, these come more than once: {_shorten(repeated)}")

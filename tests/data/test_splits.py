@@ -141,9 +141,7 @@ def test_groups_never_straddle_parts_and_counts_stay_close(name):
     groups = [f"patient {row // largest}" if row < 1000 else "" for row in range(2000)]
     split = split_of(name, train=2000, groups=groups)
     alone = split_of(name, train=2000)
-    parts_of_groups = {
-        (group, split.parts[i]) for i, group in zip(numbered(2000), groups, strict=True) if group
-    }
+    parts_of_groups = {(group, split.parts[i]) for i, group in zip(numbered(2000), groups, strict=True) if group}
     assert len(parts_of_groups) == len(set(groups)) - 1
     assert set(split.parts) == set(numbered(2000))
     for grouped, plain in zip(sizes(split), sizes(alone), strict=True):
@@ -212,9 +210,7 @@ def test_a_saved_split_comes_back(tmp_path, name):
     split = split_of(name, **members)
     path = tmp_path / "split.txt"
     split.save(path)
-    assert path.read_text(encoding="utf-8").startswith(
-        f"# mhsvm split, name: {name}, sha256: {split.hash}\nISIC_"
-    )
+    assert path.read_text(encoding="utf-8").startswith(f"# mhsvm split, name: {name}, sha256: {split.hash}\nISIC_")
     assert Split.load(path) == split
     asked = split_of(f"file:{path}", **members)
     assert (asked.parts, asked.hash, asked.name) == (split.parts, split.hash, f"file:{path}")

@@ -26,9 +26,7 @@ def make_samples(num, size=(8, 12)):
 
 def write(path, samples, *, name="made", attributes=None, total=None):
     total = len(samples) if total is None else total
-    return write_set(
-        path, samples, name=name, size=(8, 12), num_classes=1, attributes=attributes or {}, total=total
-    )
+    return write_set(path, samples, name=name, size=(8, 12), num_classes=1, attributes=attributes or {}, total=total)
 
 
 @pytest.fixture
