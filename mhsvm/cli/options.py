@@ -1,6 +1,7 @@
 """Options that several commands share."""
 
 import argparse
+import re
 
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:
@@ -16,3 +17,11 @@ def positive(text: str) -> int:
     if not text.isdecimal() or int(text) == 0:
         raise argparse.ArgumentTypeError(f"takes a whole number from 1 on, not {text!r}")
     return int(text)
+
+
+def size(text: str) -> tuple[int, int]:
+    """Height and width from "256" or "192x256"."""
+    match = re.fullmatch(r"(\d+)(?:x(\d+))?", text.lower())
+    if not match:
+        raise argparse.ArgumentTypeError(f"a size is written 256 or 192x256 (height x width); got {text!r}")
+    return int(match[1]), int(match[2] or match[1])

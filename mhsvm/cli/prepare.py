@@ -4,6 +4,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from mhsvm.cli.options import size
 from mhsvm.data.prepare import prepare_set
 from mhsvm.data.sources import list_sources
 
@@ -43,16 +44,8 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         help="folders and unextracted zip files in any mix, or one folder that holds them",
     )
     parser.add_argument("--out", required=True, type=Path, metavar="FILE", help="such as data/isic2017.h5")
-    parser.add_argument("--size", default="256", type=_size, metavar="S|HxW", help="in pixels, default 256")
+    parser.add_argument("--size", default="256", type=size, metavar="S|HxW", help="in pixels, default 256")
     parser.add_argument("--num-classes", default=1, type=int, metavar="K", help="2 or more for class-index masks")
     parser.add_argument("--workers", type=int, metavar="N", help="threads, default one a core")
     parser.add_argument("--overwrite", action="store_true", help="replace FILE if it exists")
     return parser.parse_args(argv)
-
-
-def _size(text: str) -> tuple[int, int]:
-    h, _, w = text.partition("x")
-    try:
-        return int(h), int(w or h)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"a size is written 256 or 192x256 (height x width); got {text!r}") from None

@@ -26,8 +26,10 @@ def test_something_at_out_is_an_error_without_a_traceback(tmp_path, capsys):
 
 @pytest.mark.parametrize("size", ["big", "32*32", "32x", "-4"])
 def test_a_size_that_is_none(tmp_path, capsys, size):
-    assert synthesize("--layout", "folder", "--num", 1, "--out", tmp_path / "set", f"--size={size}") == 2
-    assert capsys.readouterr().err == (f"error: --size is one number or HxW, such as 256 or 192x256, got {size!r}\n")
+    with pytest.raises(SystemExit) as caught:
+        synthesize("--layout", "folder", "--num", 1, "--out", tmp_path / "set", f"--size={size}")
+    assert caught.value.code == 2
+    assert f"a size is written 256 or 192x256 (height x width); got {size!r}" in capsys.readouterr().err
 
 
 def test_an_unknown_layout_lists_the_known(tmp_path, capsys):
