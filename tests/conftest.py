@@ -1,6 +1,9 @@
 import os
 from pathlib import Path
 
+# Before torch is loaded: on tensors as small as the tests', sharing out costs more than it gains.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import pytest
 
 
