@@ -39,6 +39,7 @@ class Backend:
         unavailable_reason: Why it cannot run on this machine, or None if it can.
         unsupported_reason: Why it cannot take these inputs (u, A), or None if it can.
         automatic: Whether "auto" may choose it.
+        channels_last: Whether it reads (b, d, l) tensors faster if a step's channels lie side by side in memory.
         expected_on: Device type where it should run on every machine: there "auto" warns if it cannot.
     """
 
@@ -48,6 +49,7 @@ class Backend:
     unavailable_reason: Callable[[], str | None] = _always_available
     unsupported_reason: Callable[[Tensor, Tensor], str | None] = _any_input
     automatic: bool = True
+    channels_last: bool = False
     expected_on: str | None = None
 
     def reason_against(self, u: Tensor, A: Tensor) -> str | None:

@@ -51,9 +51,10 @@ def selective_scan(
 
         state = u.new_zeros(u.shape[0], u.shape[1], A.shape[1])  # (b, d, n)
         outputs = []
-        for t in range(u.shape[2]):
-            dt_t = dt[:, :, t, None]
-            state = torch.exp(dt_t * A) * state + dt_t * B[..., t] * u[:, :, t, None]
-            outputs.append((state * C[..., t]).sum(-1))
+        # Not by index: each indexed step's gradient would be as large as the whole, so backward quadratic in l.
+        for dt_t, u_t, B_t, C_t in zip(*(x.unbind(-1) for x in (dt, u, B, C)), strict=True):
+            dt_t = dt_t[..., None]
+            state = torch.exp(dt_t * A) * state + dt_t * B_t * u_t[..., None]
+            outputs.append((state * C_t).sum(-1))
         y = skip_and_gate(torch.stack(outputs, dim=-1), u, D, z).to(out_dtype)
     return (y, state) if return_last_state else y
