@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from mhsvm.ops import chunked, mamba_ssm, reference
+from mhsvm.ops.cpu import scan as cpu
 
 logger = logging.getLogger(__name__)
 
@@ -64,6 +65,15 @@ _BACKENDS = (
         mamba_ssm.selective_scan,
         unavailable_reason=mamba_ssm.unavailable_reason,
         unsupported_reason=mamba_ssm.unsupported_reason,
+    ),
+    Backend(
+        "cpu",
+        cpu.selective_scan,
+        cpu.route_scan,
+        unavailable_reason=cpu.unavailable_reason,
+        unsupported_reason=cpu.unsupported_reason,
+        channels_last=True,
+        expected_on="cpu",
     ),
     Backend("chunked", chunked.selective_scan),
     Backend("reference", reference.selective_scan, automatic=False),

@@ -4,6 +4,30 @@ import pytest
 import torch
 from torch import Tensor
 
+from mhsvm.ops.backends import all_backends
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Tests with `backend` run over the table: with `dtype`, in every full type that a backend scans on this CPU."""
+    if "backend" not in metafunc.fixturenames:
+        return
+    cases = [
+        (row.name, dtype)
+        for row in all_backends()
+        for dtype in (torch.float32, torch.float64)
+        if row.reason_against(torch.ones(1, 1, 1, dtype=dtype), torch.ones(1, 1, dtype=dtype)) is None
+    ]
+    if "dtype" in metafunc.fixturenames:
+        metafunc.parametrize(("backend", "dtype"), cases)
+    else:
+        metafunc.parametrize("backend", list(dict.fromkeys(name for name, _ in cases)))
+
+
+@pytest.fixture
+def tolerance() -> dict[torch.dtype, float]:
+    """Bounds of the relative error of a whole tensor against the reference in float64."""
+    return {torch.float64: 1e-9, torch.float32: 1e-4, torch.bfloat16: 2e-2, torch.float16: 2e-2}
+
 
 @pytest.fixture
 def relative_error() -> Callable[[Tensor, Tensor], float]:
