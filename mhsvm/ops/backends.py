@@ -14,6 +14,8 @@ from torch import Tensor
 
 from mhsvm.ops import chunked, mamba_ssm, reference
 from mhsvm.ops.cpu import scan as cpu
+from mhsvm.ops.triton import autograd as triton_scan
+from mhsvm.ops.triton import availability as triton_availability
 
 logger = logging.getLogger(__name__)
 
@@ -60,6 +62,15 @@ class Backend:
 
 # The fastest first: "auto" takes the first row that can run.
 _BACKENDS = (
+    Backend(
+        "triton",
+        triton_scan.selective_scan,
+        triton_scan.route_scan,
+        unavailable_reason=triton_availability.unavailable_reason,
+        unsupported_reason=triton_availability.unsupported_reason,
+        channels_last=True,
+        expected_on="cuda",
+    ),
     Backend(
         "mamba_ssm",
         mamba_ssm.selective_scan,

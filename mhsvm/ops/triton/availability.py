@@ -1,0 +1,51 @@
+"""Whether the Triton kernels can run on this machine, and on these inputs."""
+
+import functools
+import importlib.util
+import os
+import shutil
+import sys
+import sysconfig
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+_MAX_STATES = 64
+
+
+# A constant for torch.compile, which cannot trace how a compiler is looked for.
+@torch.compiler.assume_constant_result
+def unavailable_reason() -> str | None:
+    """Why the kernels cannot run on this machine, or None if they can."""
+    if importlib.util.find_spec("triton") is None:
+        return "the package triton is missing; on Linux it comes with torch for CUDA"
+    return None if _interpreted() else _missing_for_gpu()
+
+
+def unsupported_reason(u: Tensor, A: Tensor) -> str | None:
+    """Why the kernels cannot take these inputs, or None if they can."""
+    if u.device.type != "cuda" and not _interpreted():
+        return f"u is on {u.device}, and the kernels run on a GPU"
+    if u.dtype == torch.float64:
+        return "the kernels keep the state in float32, and u is float64"
+    if A.shape[-1] > _MAX_STATES:
+        return f"the kernels hold at most {_MAX_STATES} states, and A has {A.shape[-1]}"
+    return None
+
+
+def _interpreted() -> bool:
+    """Whether Triton runs its kernels on the CPU, for tests."""
+    return os.environ.get("TRITON_INTERPRET") == "1"
+
+
+@functools.cache
+def _missing_for_gpu() -> str | None:
+    if not torch.cuda.is_available():
+        return "torch finds no CUDA device"
+    if not (os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")):
+        return "Triton needs a C compiler: install the package gcc, or name one in the environment variable CC"
+    if not Path(sysconfig.get_paths()["include"], "Python.h").is_file():
+        version = f"{sys.version_info.major}.{sys.version_info.minor}"
+        return f"Triton needs the headers of Python {version}: install the package python{version}-dev"
+    return None

@@ -1,0 +1,208 @@
+"""Kernels of the scan itself: outputs, and, where l is cut into chunks, the state at each chunk's start.
+
+b batch, l steps, g groups, k groups that share one head's u, e channels of a group (of a block of E in a
+program), n states. Last axes are contiguous. s_ strides are of the batch (b), of a cell (l) and of a group (g).
+"""
+
+import triton
+import triton.language as tl
+
+from mhsvm.ops.triton.tiles import (
+    LOG2_E,
+    load_cells,
+    load_raw_step,
+    load_state,
+    row,
+    sigmoid,
+    softplus,
+    store_state,
+)
+
+
+@triton.jit
+def scan_kernel(
+    p_u, p_delta, p_step, p_weight, p_A, p_B, p_C, p_D, p_z, p_bias, p_order, p_start, p_y, p_saved, p_last,
+    L, chunk, num_chunks, G, channels, states,
+    s_ub, s_ul, s_ug, s_delta_b, s_delta_l, s_delta_g, s_step_b, s_step_l, s_step_g,
+    s_Bb, s_Bl, s_Bg, s_Cb, s_Cl, s_Cg, s_zb, s_zl, s_zg, s_yb, s_yl, s_yg,
+    ROUTES: tl.constexpr, RANK: tl.constexpr, SOFTPLUS: tl.constexpr,
+    SPAN: tl.constexpr, T: tl.constexpr, N: tl.constexpr, E: tl.constexpr,
+):  # fmt: skip
+    """Outputs of one chunk of E channels of a group, from the state at its start (b, chunks, g, n, e), or zero.
+
+    Keeps the last state (b, g, n, e), and, if asked, the state before each SPAN steps (b, spans, g, n, e).
+    """
+    num_blocks = tl.cdiv(channels, E)
+    i_e = tl.program_id(0) % num_blocks
+    i_g = tl.program_id(0) // num_blocks % G
+    i_c = tl.program_id(0) // (num_blocks * G) % num_chunks
+    i_b = (tl.program_id(0) // (num_blocks * G) // num_chunks).to(tl.int64)
+
+    o_t, o_n, o_e = tl.arange(0, T), tl.arange(0, N), i_e * E + tl.arange(0, E)
+    m_e, m_n = o_e < channels, o_n < states
+    m_ne = m_n[:, None] & m_e[None, :]
+    o_ge = i_g * channels + o_e
+    o_state = (i_g * states + o_n[:, None]) * channels + o_e[None, :]
+    b_A = load_state(p_A, o_ge[None, :] * states + o_n[:, None], m_ne) * LOG2_E
+    if p_bias is not None:
+        b_bias = tl.load(p_bias + o_ge, mask=m_e, other=0.0).to(tl.float32)
+    if p_D is not None:
+        b_D = tl.load(p_D + o_ge, mask=m_e, other=0.0).to(tl.float32)
+    size = G * channels * states
+    if p_start is None:
+        b_s = tl.zeros([N, E], tl.float32)
+    else:
+        b_s = load_state(p_start + (i_b * num_chunks + i_c) * size, o_state, m_ne)
+
+    p_u += i_b * s_ub + i_g // ROUTES * s_ug
+    p_B += i_b * s_Bb + i_g * s_Bg
+    p_C += i_b * s_Cb + i_g * s_Cg
+    p_y += i_b * s_yb + i_g * s_yg
+    if RANK == 0:
+        p_delta += i_b * s_delta_b + i_g * s_delta_g
+    else:
+        p_step += i_b * s_step_b + i_g * s_step_g
+        p_weight += i_g * channels * RANK
+    if p_order is not None:
+        p_order += i_g * L
+    if p_z is not None:
+        p_z += i_b * s_zb + i_g * s_zg
+
+    begin = i_c * chunk
+    end = tl.minimum(begin + chunk, L)
+    for i_t in range(begin, end, T):
+        # Nested: without p_saved the branch must not be compiled.
+        if p_saved is not None:  # noqa: SIM102
+            if i_t % SPAN == 0:
+                store_state(p_saved + (i_b * tl.cdiv(L, SPAN) + i_t // SPAN) * size, o_state, b_s, m_ne)
+        m_t = i_t + o_t < end
+        o_cell = load_cells(p_order, i_t + o_t, m_t)
+        m_te, m_tn = m_t[:, None] & m_e[None, :], m_t[:, None] & m_n[None, :]
+        b_u = tl.load(p_u + o_cell[:, None] * s_ul + o_e[None, :], mask=m_te, other=0.0).to(tl.float32)
+        b_B = tl.load(p_B + o_cell[:, None] * s_Bl + o_n[None, :], mask=m_tn, other=0.0).to(tl.float32)
+        b_C = tl.load(p_C + o_cell[:, None] * s_Cl + o_n[None, :], mask=m_tn, other=0.0).to(tl.float32)
+        b_dt = load_raw_step(p_delta, p_step, p_weight, o_cell, s_delta_l, s_step_l, o_e, m_t, m_e, RANK)
+        if p_bias is not None:
+            b_dt += b_bias[None, :]
+        if SOFTPLUS:
+            b_dt = softplus(b_dt)
+        # Steps behind the end leave the state alone.
+        b_dt = tl.where(m_t[:, None], b_dt, 0.0)
+
+        b_decay = tl.exp2(b_dt[:, None, :] * b_A[None, :, :])
+        b_added = (b_dt * b_u)[:, None, :] * b_B[:, :, None]
+        b_C = tl.broadcast_to(b_C[:, :, None], (T, N, E))
+        b_y = tl.zeros([T, E], tl.float32)
+        for i in tl.static_range(T):
+            b_s = row(b_decay, i, T) * b_s + row(b_added, i, T)
+            b_y = tl.where(o_t[:, None] == i, tl.sum(b_s * row(b_C, i, T), axis=0)[None, :], b_y)
+        if p_D is not None:
+            b_y += b_D[None, :] * b_u
+        if p_z is not None:
+            b_z = tl.load(p_z + o_cell[:, None] * s_zl + o_e[None, :], mask=m_te, other=0.0).to(tl.float32)
+            b_y *= b_z * sigmoid(b_z)
+        tl.store(p_y + o_cell[:, None] * s_yl + o_e[None, :], b_y.to(p_y.dtype.element_ty), mask=m_te)
+    if i_c == num_chunks - 1:
+        store_state(p_last + i_b * size, o_state, b_s, m_ne)
+
+
+@triton.jit
+def chunk_kernel(
+    p_x, p_delta, p_step, p_weight, p_A, p_B, p_z, p_bias, p_order, p_end, p_sum,
+    L, chunk, num_chunks, G, channels, states,
+    s_xb, s_xl, s_xg, s_delta_b, s_delta_l, s_delta_g, s_step_b, s_step_l, s_step_g, s_Bb, s_Bl, s_Bg, s_zb, s_zl, s_zg,
+    ROUTES: tl.constexpr, RANK: tl.constexpr, SOFTPLUS: tl.constexpr, REVERSE: tl.constexpr,
+    T: tl.constexpr, N: tl.constexpr, E: tl.constexpr,
+):  # fmt: skip
+    """What a chunk alone leaves behind: its end state from zero (b, chunks, g, n, e), and its sum of dt.
+
+    In reverse it walks from the chunk's end with x = grad_y (gated by z) and B = C: s = decay * (s + x B).
+    """
+    num_blocks = tl.cdiv(channels, E)
+    i_e = tl.program_id(0) % num_blocks
+    i_g = tl.program_id(0) // num_blocks % G
+    i_c = tl.program_id(0) // (num_blocks * G) % num_chunks
+    i_b = (tl.program_id(0) // (num_blocks * G) // num_chunks).to(tl.int64)
+
+    o_t, o_n, o_e = tl.arange(0, T), tl.arange(0, N), i_e * E + tl.arange(0, E)
+    m_e, m_n = o_e < channels, o_n < states
+    m_ne = m_n[:, None] & m_e[None, :]
+    o_ge = i_g * channels + o_e
+    o_state = (i_g * states + o_n[:, None]) * channels + o_e[None, :]
+    b_A = load_state(p_A, o_ge[None, :] * states + o_n[:, None], m_ne) * LOG2_E
+    if p_bias is not None:
+        b_bias = tl.load(p_bias + o_ge, mask=m_e, other=0.0).to(tl.float32)
+
+    p_x += i_b * s_xb + i_g // ROUTES * s_xg
+    p_B += i_b * s_Bb + i_g * s_Bg
+    if RANK == 0:
+        p_delta += i_b * s_delta_b + i_g * s_delta_g
+    else:
+        p_step += i_b * s_step_b + i_g * s_step_g
+        p_weight += i_g * channels * RANK
+    if p_order is not None:
+        p_order += i_g * L
+    if p_z is not None:
+        p_z += i_b * s_zb + i_g * s_zg
+
+    begin = i_c * chunk
+    end = tl.minimum(begin + chunk, L)
+    num_tiles = tl.cdiv(end - begin, T)
+    b_s = tl.zeros([N, E], tl.float32)
+    b_sum = tl.zeros([T, E], tl.float32)
+    for i_tile in range(num_tiles):
+        i_t = begin + (num_tiles - 1 - i_tile if REVERSE else i_tile) * T
+        m_t = i_t + o_t < end
+        o_cell = load_cells(p_order, i_t + o_t, m_t)
+        m_te, m_tn = m_t[:, None] & m_e[None, :], m_t[:, None] & m_n[None, :]
+        b_x = tl.load(p_x + o_cell[:, None] * s_xl + o_e[None, :], mask=m_te, other=0.0).to(tl.float32)
+        b_B = tl.load(p_B + o_cell[:, None] * s_Bl + o_n[None, :], mask=m_tn, other=0.0).to(tl.float32)
+        b_dt = load_raw_step(p_delta, p_step, p_weight, o_cell, s_delta_l, s_step_l, o_e, m_t, m_e, RANK)
+        if p_bias is not None:
+            b_dt += b_bias[None, :]
+        if SOFTPLUS:
+            b_dt = softplus(b_dt)
+        b_dt = tl.where(m_t[:, None], b_dt, 0.0)
+        b_sum += b_dt
+        if p_z is not None:
+            b_z = tl.load(p_z + o_cell[:, None] * s_zl + o_e[None, :], mask=m_te, other=0.0).to(tl.float32)
+            b_x *= b_z * sigmoid(b_z)
+
+        b_decay = tl.exp2(b_dt[:, None, :] * b_A[None, :, :])
+        if REVERSE:
+            b_added = b_x[:, None, :] * b_B[:, :, None]
+            for i in tl.static_range(T):
+                b_s = row(b_decay, T - 1 - i, T) * (b_s + row(b_added, T - 1 - i, T))
+        else:
+            b_added = (b_dt * b_x)[:, None, :] * b_B[:, :, None]
+            for i in tl.static_range(T):
+                b_s = row(b_decay, i, T) * b_s + row(b_added, i, T)
+    i_bc = i_b * num_chunks + i_c
+    store_state(p_end + i_bc * (G * channels * states), o_state, b_s, m_ne)
+    tl.store(p_sum + i_bc * (G * channels) + o_ge, tl.sum(b_sum, axis=0), mask=m_e)
+
+
+@triton.jit
+def carry_kernel(
+    p_end, p_sum, p_A, p_seed, num_chunks, size, channels, states, REVERSE: tl.constexpr, BLOCK: tl.constexpr
+):  # fmt: skip
+    """Turn each chunk's end state, in place, into the state that enters the chunk; (b, chunks, g, n, e).
+
+    The decay over a chunk is exp(A * sum of dt), never a product of rounded exponentials.
+    """
+    i_b = tl.program_id(1).to(tl.int64)
+    o_s = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    m_s = o_s < size
+    o_ge = o_s // (channels * states) * channels + o_s % channels
+    o_n = o_s // channels % states
+    b_A = tl.load(p_A + o_ge * states + o_n, mask=m_s, other=0.0).to(tl.float32) * LOG2_E
+    if p_seed is None:
+        b_s = tl.zeros([BLOCK], tl.float32)
+    else:
+        b_s = tl.load(p_seed + i_b * size + o_s, mask=m_s, other=0.0).to(tl.float32)
+    for i in range(num_chunks):
+        i_bc = i_b * num_chunks + (num_chunks - 1 - i if REVERSE else i)
+        b_end = tl.load(p_end + i_bc * size + o_s, mask=m_s, other=0.0)
+        b_sum = tl.load(p_sum + i_bc * (size // states) + o_ge, mask=m_s, other=0.0)
+        tl.store(p_end + i_bc * size + o_s, b_s, mask=m_s)
+        b_s = tl.exp2(b_A * b_sum) * b_s + b_end

@@ -1,0 +1,86 @@
+"""What the scan kernels share: tiles of a few steps, and the step size.
+
+A tile is t steps of n states of e channels, (t, n, e), held by one warp: Triton's default layout spreads the
+states over 4 lanes, the channels over 8, and keeps all steps of one state in registers of one lane. So a row
+of a tile can be taken without moving data, and the walk along the steps is plain register arithmetic.
+"""
+
+import triton
+import triton.language as tl
+
+LOG2_E = tl.constexpr(1.4426950408889634)
+LN_2 = tl.constexpr(0.6931471805599453)
+
+
+@triton.jit
+def load_state(p_x, o_x, m_x):
+    """A state (n, e) of float32, in the layout of a tile's rows; wider loads would have another, to be converted."""
+    return tl.load(p_x + tl.max_contiguous(o_x, [1, 1]), mask=m_x, other=0.0).to(tl.float32)
+
+
+@triton.jit
+def store_state(p_x, o_x, b_x, m_x):
+    tl.store(p_x + tl.max_contiguous(o_x, [1, 1]), b_x, mask=m_x)
+
+
+@triton.jit
+def row(b_x, i: tl.constexpr, T: tl.constexpr):
+    """Row i of a tile (t, n, e): (n, e).
+
+    A sum with all other rows zero, over bits, which the compiler folds to a choice of registers; a sum of
+    floats it must keep, for the sake of -0.0.
+    """
+    b_bits = b_x.to(tl.int32, bitcast=True)
+    m_i = tl.arange(0, T)[:, None, None] == i
+    return tl.sum(tl.where(m_i, b_bits, 0), axis=0).to(tl.float32, bitcast=True)
+
+
+@triton.jit
+def with_row(b_x, i: tl.constexpr, b_row, T: tl.constexpr):
+    """The tile (t, n, e) with row i replaced."""
+    return tl.where(tl.arange(0, T)[:, None, None] == i, b_row[None, :, :], b_x)
+
+
+@triton.jit
+def softplus(b_x):
+    """log(1 + e^x), to a few units in the last place of float32 also where it is tiny; x above 20."""
+    b_e = tl.exp2(b_x * LOG2_E)
+    b_series = b_e * (1.0 - b_e * (0.5 - b_e * (0.33333334 - b_e * 0.25)))
+    b_log = tl.log2(1.0 + b_e) * LN_2
+    return tl.where(b_x > 20.0, b_x, tl.where(b_e < 0.03, b_series, b_log))
+
+
+@triton.jit
+def softplus_slope(b_x):
+    """The logistic function, 1 above 20."""
+    b_e = tl.exp2(b_x * LOG2_E)
+    return tl.where(b_x > 20.0, 1.0, b_e / (1.0 + b_e))
+
+
+@triton.jit
+def sigmoid(b_x):
+    return 1.0 / (1.0 + tl.exp2(-b_x * LOG2_E))
+
+
+@triton.jit
+def load_cells(p_order, o_t, m_t):
+    """Where the steps' numbers lie: the cells of a route, or the steps themselves."""
+    return o_t if p_order is None else tl.load(p_order + o_t, mask=m_t, other=0).to(tl.int32)
+
+
+@triton.jit
+def load_raw_step(p_delta, p_step, p_weight, o_cell, s_delta_l, s_step_l, o_e, m_t, m_e, RANK: tl.constexpr):
+    """The step size before bias and softplus, (t, e): given, or the product of its low-rank form."""
+    m_te = m_t[:, None] & m_e[None, :]
+    if RANK == 0:
+        b_raw = tl.load(p_delta + o_cell[:, None] * s_delta_l + o_e[None, :], mask=m_te, other=0.0).to(tl.float32)
+    else:
+        b_raw = tl.where(m_te, 0.0, 0.0)
+        # Tiles of addresses, each many times the same: smaller loads would spread every lane over the tile.
+        o_step = o_cell[:, None] * s_step_l + 0 * o_e[None, :]
+        o_weight = o_e[None, :] * RANK + 0 * o_cell[:, None]
+        for r in tl.static_range(RANK):
+            b_step = tl.load(p_step + o_step + r, mask=m_te, other=0.0).to(tl.float32)
+            b_weight = tl.load(p_weight + o_weight + r, mask=m_te, other=0.0).to(tl.float32)
+            b_raw += b_step * b_weight
+    return b_raw
