@@ -5,6 +5,8 @@ Shapes: u, z (b, m, l, d); delta (b, m, l, d), or else projected (b, m, k, l, r)
 All are float32. Starts, the states before each tile, are kept for the backward pass alone.
 """
 
+from typing import List  # noqa: UP035
+
 import torch
 from torch import Tensor
 
@@ -84,7 +86,7 @@ def _backward(
     starts: Tensor,
     grad_y: Tensor,
     grad_last_state: Tensor,
-) -> list[Tensor]:
+) -> List[Tensor]:  # noqa: UP006  torch 2.6 reads no other spelling
     from mhsvm.ops.cpu import launch
 
     return launch.backward(
