@@ -12,6 +12,8 @@ COMMANDS = {
     "predict": "segment images of your own",
     "prepare": "turn archives or folders of a data set into one prepared file",
     "synthesize": "draw a small data set that looks like dermoscopy",
+    "bench": "check the scans' backends, then time them, alone and in the networks",
+    "doctor": "tell what runs on this machine, what does not and why",
     "routegen": "write the scan routes of an image size in the published format",
 }
 

@@ -1,0 +1,1 @@
+"""What the scans and the networks cost, measured only after they have been checked."""

@@ -1,0 +1,95 @@
+"""How far a network on some backend is from the same network on the reference in float64: the check before a timing."""
+
+import copy
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from mhsvm.bench.verify import relative_error
+from mhsvm.layers import RouteS6
+from mhsvm.models import create_model
+
+# Images of the check: the reference takes a step a cell, so they are small.
+CHECK_BATCH, CHECK_SIZE = 2, 64
+
+# Largest relative errors of the output and of a parameter's gradient, by the type that a network runs in.
+OUTPUT_LIMITS = {torch.float32: 1e-4, torch.bfloat16: 2e-2}
+GRADIENT_LIMITS = {torch.float32: 2e-3, torch.bfloat16: 2e-2}
+# A draw in which no cell has four nearly equal routes: the gate's gradient there would amplify rounding to 1e-2.
+_SEED = 1
+# A tensor of cancelling terms is far from float64 on any backend: this many times the reference's own error.
+_ALLOWANCE = 2.0
+
+
+@dataclass(frozen=True)
+class ModelTruth:
+    """What a network gives on the reference: in float64, and how far from that it is in the type to be timed."""
+
+    name: str
+    state: dict[str, Tensor]
+    images: Tensor
+    exact: dict[str, Tensor]
+    own_errors: dict[str, float]
+    dtype: torch.dtype
+
+    @classmethod
+    def of(cls, name: str, *, dtype: torch.dtype, device: torch.device) -> "ModelTruth":
+        """Draw weights and images, and run the network on the reference."""
+        # on the CPU, so that every device draws the same
+        torch.manual_seed(_SEED)
+        model = create_model(name, backend="reference").eval()
+        _spread_routes(model)
+        images = 255 * torch.rand(CHECK_BATCH, 3, CHECK_SIZE, CHECK_SIZE)
+        model, images = model.to(device), images.to(device)
+        exact = _run(copy.deepcopy(model).double(), images.double(), dtype=torch.float64)
+        own = _run(model, images, dtype=dtype)
+        return cls(name, model.state_dict(), images, exact, _errors(own, exact), dtype)
+
+    def errors_of(self, backend: str) -> dict[str, float]:
+        """Relative errors on a backend: of the output and of each parameter's gradient.
+
+        Raises:
+            ValueError: One is over its limit: the network would not compute what it should.
+        """
+        model = create_model(self.name, backend=backend).to(self.images.device).eval()
+        model.load_state_dict(self.state)
+        errors = _errors(_run(model, self.images, dtype=self.dtype), self.exact)
+        for name, error in errors.items():
+            limit = (OUTPUT_LIMITS if name == "output" else GRADIENT_LIMITS)[self.dtype]
+            limit = max(limit, _ALLOWANCE * self.own_errors[name])
+            # not the other way round: NaN is no pass
+            if not error <= limit:
+                raise ValueError(
+                    f"{self.name} on backend {backend!r} is wrong and not timed: its {name} is off by {error:.1e} of "
+                    f"its norm against the reference; the limit is {limit:.0e}"
+                )
+        return errors
+
+
+def autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager:
+    """Run a network in bfloat16 where that is safe; float32 and float64 are left alone."""
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=dtype == torch.bfloat16)
+
+
+def _spread_routes(model: nn.Module) -> None:
+    """Let the routes of a head differ: with fresh weights they are so alike that the gate between them, a quotient of
+    small differences, is rounding noise."""
+    for module in model.modules():
+        if isinstance(module, RouteS6):
+            nn.init.uniform_(module.D, 0.5, 1.5)
+
+
+def _run(model: nn.Module, images: Tensor, *, dtype: torch.dtype) -> dict[str, Tensor]:
+    parameters = dict(model.named_parameters())
+    with autocast(images.device, dtype):
+        output = model(images)
+    # whole numbers are the same in every type
+    weights = (torch.arange(output.numel(), device=output.device) % 7 - 3).view_as(output)
+    gradients = torch.autograd.grad((output * weights).sum(), tuple(parameters.values()))
+    return {"output": output, **{f"gradient of {key}": g for key, g in zip(parameters, gradients, strict=True)}}
+
+
+def _errors(tensors: dict[str, Tensor], exact: dict[str, Tensor]) -> dict[str, float]:
+    return {name: relative_error(x, exact[name]) for name, x in tensors.items()}
