@@ -20,7 +20,7 @@ class MultiHeadScan(nn.Module):
         gate_power: Exponent of the gate "power".
         project: Norm and mix the heads' channels at the end; needed where m does not divide c.
         d_state: State size of the scan.
-        backend: Of the scan, see `mhsvm.ops.selective_scan`.
+        backend: Of the scan and the attention, see `mhsvm.ops.selective_scan`.
     Raises:
         ValueError: More heads than channels, heads that do not divide the channels without `project`, an
             unknown pattern or gate, or a map of another shape.
@@ -59,7 +59,7 @@ class MultiHeadScan(nn.Module):
         self.s6 = RouteS6(head_channels, patterns=patterns, d_state=d_state, backend=backend)
         self.in_proj = nn.Linear(channels, width, bias=False)
         self.attention = ScanRouteAttention(
-            heads, gate=gate, threshold=gate_threshold, learnable=gate_learnable, power=gate_power
+            heads, gate=gate, threshold=gate_threshold, learnable=gate_learnable, power=gate_power, backend=backend
         )
         self.norm = nn.LayerNorm(width) if project else None
         self.out_proj = nn.Linear(width, channels, bias=False) if project else None

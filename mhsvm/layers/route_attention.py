@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from mhsvm.ops import route_statistics
+
 
 @dataclass(frozen=True)
 class Gate:
@@ -29,15 +31,6 @@ GATES: dict[str, Gate] = {
 }
 
 
-def route_variation(y: Tensor) -> Tensor:
-    """Coefficient of variation over the routes, above their minimum: (b, m, k, l, d) -> (b, m, l, d).
-
-    torch's own deviation has gradient 0 where all routes are equal; a square root written by hand has NaN.
-    """
-    above_minimum = y - y.amin(dim=2, keepdim=True)
-    return y.std(dim=2, correction=1) / (above_minimum.mean(dim=2) + 1e-5)
-
-
 class ScanRouteAttention(nn.Module):
     """Sum the routes of each head, weighted by a gate on how much they differ.
 
@@ -49,6 +42,7 @@ class ScanRouteAttention(nn.Module):
         threshold: t; by default 0.5 for "relu" and 0 for "sigmoid" and "exp". The other gates have none.
         learnable: Make t one learnable scalar a head.
         power: p of "power", at least 1 (below, its gradient is infinite where all routes are equal).
+        backend: Of the statistics over the routes, see `mhsvm.ops.route_statistics`.
     Raises:
         ValueError: The gate is unknown, has no threshold to learn, or the power is below 1.
     Source: Ji 2024, arXiv 2406.05992.
@@ -62,6 +56,7 @@ class ScanRouteAttention(nn.Module):
         threshold: float | None = None,
         learnable: bool = False,
         power: float = 2.0,
+        backend: str = "auto",
     ) -> None:
         super().__init__()
         if gate not in GATES:
@@ -77,14 +72,17 @@ class ScanRouteAttention(nn.Module):
             raise ValueError(f"the power of a gate is at least 1; received {power}")
         self.gate = gate
         self.power = power
+        self.backend = backend
         start = default if threshold is None else threshold
         self.threshold = nn.Parameter(torch.full((heads, 1, 1), float(start))) if learnable else start
 
     def forward(self, y: Tensor) -> Tensor:
         """Route outputs (b, m, k, l, d), float32 or float64 -> (b, m, l, d)."""
-        z = y.sum(dim=2)
         weigh = GATES[self.gate].weigh
-        return z if weigh is None else z * weigh(route_variation(y), self.threshold, self.power)
+        if weigh is None:
+            return y.sum(dim=2)
+        z, variation = route_statistics(y, backend=self.backend)
+        return z * weigh(variation, self.threshold, self.power)
 
     def extra_repr(self) -> str:
         return f"gate={self.gate!r}"

@@ -2,6 +2,7 @@
 
 from mhsvm.ops.backends import list_backends
 from mhsvm.ops.route_scan import route_scan
+from mhsvm.ops.route_statistics import route_statistics
 from mhsvm.ops.selective_scan import selective_scan
 
-__all__ = ["list_backends", "route_scan", "selective_scan"]
+__all__ = ["list_backends", "route_scan", "route_statistics", "selective_scan"]

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from mhsvm.ops import chunked, mamba_ssm, reference
 from mhsvm.ops.cpu import scan as cpu
+from mhsvm.ops.cpu import statistics as cpu_statistics
 from mhsvm.ops.triton import autograd as triton_scan
 from mhsvm.ops.triton import availability as triton_availability
 
@@ -39,6 +40,7 @@ class Backend:
         selective_scan: The implementation, with the signature of `reference.selective_scan`.
         route_scan: Its scan along the routes of a map, with the signature of `mhsvm.ops.route_scan` without
             `backend`; None composes it of re-ordering and `selective_scan`.
+        route_statistics: Its `mhsvm.ops.route_statistics` without `backend`; None composes it of torch's operations.
         unavailable_reason: Why it cannot run on this machine, or None if it can.
         unsupported_reason: Why it cannot take these inputs (u, A), or None if it can.
         automatic: Whether "auto" may choose it.
@@ -49,6 +51,7 @@ class Backend:
     name: str
     selective_scan: Callable[..., Tensor | tuple[Tensor, Tensor]]
     route_scan: Callable[..., Tensor] | None = None
+    route_statistics: Callable[[Tensor], tuple[Tensor, Tensor]] | None = None
     unavailable_reason: Callable[[], str | None] = _always_available
     unsupported_reason: Callable[[Tensor, Tensor], str | None] = _any_input
     automatic: bool = True
@@ -81,6 +84,7 @@ _BACKENDS = (
         "cpu",
         cpu.selective_scan,
         cpu.route_scan,
+        cpu_statistics.route_statistics,
         unavailable_reason=cpu.unavailable_reason,
         unsupported_reason=cpu.unsupported_reason,
         channels_last=True,

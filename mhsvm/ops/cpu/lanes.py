@@ -92,7 +92,7 @@ def total(typing_context, value):
 
 
 @intrinsic
-def _smaller(typing_context, x, bound):
+def smaller(typing_context, x, bound):
     """The smaller of both; of a NaN in `x`, the NaN."""
 
     def generate(context, builder, signature, arguments):
@@ -103,7 +103,7 @@ def _smaller(typing_context, x, bound):
 
 
 @intrinsic
-def _larger(typing_context, x, bound):
+def larger(typing_context, x, bound):
     """The larger of both; of a NaN in `x`, the NaN."""
 
     def generate(context, builder, signature, arguments):
@@ -111,6 +111,27 @@ def _larger(typing_context, x, bound):
         return builder.select(builder.fcmp_ordered("<", x, bound), bound, x)
 
     return _lanes(_lanes, _lanes), generate
+
+
+@intrinsic
+def where_equal(typing_context, x, y, value):
+    """`value` where x and y are equal, elsewhere 0."""
+
+    def generate(context, builder, signature, arguments):
+        x, y, value = arguments
+        return builder.select(builder.fcmp_ordered("==", x, y), value, ir.Constant(_FLOATS, [0.0] * LANES))
+
+    return _lanes(_lanes, _lanes, _lanes), generate
+
+
+@intrinsic
+def square_root(typing_context, x):
+    def generate(context, builder, signature, arguments):
+        kind = ir.FunctionType(_FLOATS, [_FLOATS])
+        sqrt = cgutils.get_or_insert_function(builder.module, kind, f"llvm.sqrt.v{LANES}f32")
+        return builder.call(sqrt, arguments)
+
+    return _lanes(_lanes), generate
 
 
 @intrinsic
@@ -145,6 +166,7 @@ _overload_operator(operator.truediv, "fdiv")
 
 
 ZERO, ONE, TWO = np.float32(0), np.float32(1), np.float32(2)
+EPSILON = np.float32(1e-5)
 LN2, LOG2E = np.float32(math.log(2)), np.float32(1 / math.log(2))
 
 # A float of this size has no bits below one: adding it rounds, and leaves the integer and the exponent's bias in the
@@ -164,7 +186,7 @@ _L1, _L2, _L3, _L4, _L5, _L6 = (np.float32(1 / (2 * i + 1)) for i in range(1, 7)
 @helper
 def _power_of_two(x):
     """2^i and 2^x - 2^i for the integer i next to x, which is first brought into the range of float32."""
-    x = _smaller(_larger(x, splat(_MIN_EXPONENT)), splat(_MAX_EXPONENT))
+    x = smaller(larger(x, splat(_MIN_EXPONENT)), splat(_MAX_EXPONENT))
     shifted = x + splat(_ROUND)
     r = x - (shifted - splat(_ROUND))
     scale = _low_bits_as_exponent(shifted)
@@ -193,7 +215,7 @@ def exp2m1(x):
 @helper
 def softplus(x):
     """log(1 + e^x), relative to itself as exact as float32 is."""
-    positive = _larger(x, splat(ZERO))
+    positive = larger(x, splat(ZERO))
     magnitude = positive + positive - x
     w = exp2(splat(-LOG2E) * magnitude)
     s = w / (splat(TWO) + w)

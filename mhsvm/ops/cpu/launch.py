@@ -1,15 +1,15 @@
 """From tensors to kernels: flat arrays and strides, units of work, compilation."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 from numba import types
 from torch import Tensor
 
-from mhsvm.ops.cpu import kernels
+from mhsvm.ops.cpu import kernels, statistics_kernels
 from mhsvm.ops.cpu.compiled import compiled
-from mhsvm.ops.cpu.layout import num_parts
+from mhsvm.ops.cpu.layout import num_parts, num_slices
 from mhsvm.ops.cpu.pool import run_units
 
 _FLOATS = types.Array(types.float32, 1, "C")
@@ -21,6 +21,10 @@ _UNITS = (types.int64,) * 2
 
 _FORWARD_TYPES = (*[_FLOATS] * 7, _STRIDES, _INDICES, *[_FLOATS] * 6, *_SIZES, *_FLAGS, *_UNITS)
 _BACKWARD_TYPES = (*[_FLOATS] * 7, _STRIDES, _INDICES, *[_FLOATS] * 16, *_SIZES, *_FLAGS, *_UNITS)
+
+_SHARES = (types.float32,) * 2
+_STATISTICS_TYPES = (*[_FLOATS] * 3, types.int64, types.int64, *_SHARES, *_UNITS)
+_STATISTICS_BACKWARD_TYPES = (_FLOATS, *_STATISTICS_TYPES)
 
 _NOTHING = np.empty(0, np.float32)
 
@@ -114,6 +118,24 @@ def backward(
         grad_u, grad_delta, grad_projected, grad_weight, grad_bias, grad_A, grad_B, grad_C, grad_D, grad_z,
     )  # fmt: skip
     return [gradient for x, gradient in zip(inputs, gradients, strict=True) if x is not None]
+
+
+def measure_routes(y: Tensor, total: Tensor, variation: Tensor) -> None:
+    """Fill total and variation (b, m, l, d) from y (b, m, k, l, d)."""
+    kernel = compiled(statistics_kernels.measure_routes, _STATISTICS_TYPES)
+    _run_on_planes(kernel, y, y.contiguous(), total, variation)
+
+
+def differentiate_routes(y: Tensor, grad_total: Tensor, grad_variation: Tensor, grad_y: Tensor) -> None:
+    """Fill grad_y from the gradients of total and variation."""
+    kernel = compiled(statistics_kernels.differentiate_routes, _STATISTICS_BACKWARD_TYPES)
+    _run_on_planes(kernel, y, *(x.contiguous() for x in (y, grad_total, grad_variation)), grad_y)
+
+
+def _run_on_planes(kernel: Callable[..., None], y: Tensor, *tensors: Tensor) -> None:
+    b, m, k, length, d = y.shape
+    arguments = (*(_flat(x) for x in tensors), k, length * d, np.float32(1 / k), np.float32(1 / (k - 1)))
+    run_units(kernel, arguments, units=b * m * num_slices(length * d), work=y.numel())
 
 
 def _sizes(u: Tensor, A: Tensor, projected: Tensor | None) -> tuple[int, ...]:

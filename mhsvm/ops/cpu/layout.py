@@ -7,6 +7,8 @@ BLOCKS = 2
 PART = BLOCKS * LANES
 # Steps between two states that the forward pass keeps for the backward pass.
 TILE = 64
+# Elements of a plane in a unit of work of the statistics over routes, whole vectors.
+SLICE = 256 * LANES
 
 
 def num_parts(channels: int) -> int:
@@ -15,3 +17,7 @@ def num_parts(channels: int) -> int:
 
 def num_tiles(length: int) -> int:
     return -(-length // TILE)
+
+
+def num_slices(size: int) -> int:
+    return -(-size // SLICE)

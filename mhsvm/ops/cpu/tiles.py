@@ -3,8 +3,8 @@
 The state advances as s + (e^(dt A) - 1) s + dt B u: where the decay is near 1 its distance from 1 keeps all its digits,
 and thousands of steps do not add up rounding errors of the decay.
 
-n state size, r rank of the step size (0: it is given). Offsets into flat arrays are named o_. What belongs to steps is a
-flat tile, (steps, LANES), (steps, n) or (steps, r); what belongs to channels a flat block, (LANES), (n, LANES) or
+n state size, r rank of the step size (0: it is given). Offsets into flat arrays are named o_. What belongs to steps is
+a flat tile, (steps, LANES), (steps, n) or (steps, r); what belongs to channels a flat block, (LANES), (n, LANES) or
 (r, LANES).
 """
 
