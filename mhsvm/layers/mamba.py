@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from mhsvm.layers.s6 import initial_state_decay, initial_step_bias
 from mhsvm.ops import selective_scan
+from mhsvm.ops.causal_conv1d import find_causal_conv1d
 
 
 class Mamba(nn.Module):
@@ -46,10 +47,8 @@ class Mamba(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Sequences (b, l, v) -> (b, l, v)."""
-        length = x.shape[1]
         u, z = self.in_proj(x).transpose(1, 2).chunk(2, dim=1)  # (b, e, l)
-        # Padded on both sides: the first l outputs are the causal ones.
-        u = F.silu(self.conv1d(u)[..., :length])
+        u = self._convolve(u)
         step, B, C = self.x_proj(u.transpose(1, 2)).split([self.dt_rank, self.d_state, self.d_state], dim=-1)
         y = selective_scan(
             u,
@@ -64,3 +63,11 @@ class Mamba(nn.Module):
             backend=self.backend,
         )
         return self.out_proj(y.transpose(1, 2))
+
+    def _convolve(self, u: Tensor) -> Tensor:
+        """SiLU of the causal convolution of (b, e, l)."""
+        fused = find_causal_conv1d(self.backend, u, width=self.conv1d.weight.shape[-1])
+        if fused is not None:
+            return fused(u.contiguous(), self.conv1d.weight.squeeze(1), self.conv1d.bias, activation="silu")
+        # Padded on both sides: the first l outputs are the causal ones.
+        return F.silu(self.conv1d(u)[..., : u.shape[-1]])

@@ -105,6 +105,11 @@ def list_backends() -> tuple[str, ...]:
     return tuple(backend.name for backend in _BACKENDS if backend.unavailable_reason() is None)
 
 
+def requested_name(name: str) -> str:
+    """The argument `backend` itself; for "auto" what the environment variable MHSVM_BACKEND names, if anything."""
+    return (os.environ.get(ENVIRONMENT_VARIABLE) or "auto") if name == "auto" else name
+
+
 def choose_backend(name: str, u: Tensor, A: Tensor) -> Backend:
     """The backend that shall scan these inputs.
 
@@ -115,10 +120,8 @@ def choose_backend(name: str, u: Tensor, A: Tensor) -> Backend:
     Raises:
         ValueError: The name is unknown, or that backend cannot run here or on these inputs.
     """
-    source = "backend"
-    if name == "auto":
-        source = f"environment variable {ENVIRONMENT_VARIABLE}"
-        name = os.environ.get(ENVIRONMENT_VARIABLE) or "auto"
+    source = f"environment variable {ENVIRONMENT_VARIABLE}" if name == "auto" else "backend"
+    name = requested_name(name)
     if name == "auto":
         return _choose_automatically(u, A)
     for backend in _BACKENDS:
