@@ -50,6 +50,9 @@ def selective_scan(
     with torch.autocast(u.device.type, enabled=False):
         u, delta, A, B, C = (x.to(dtype) for x in (u, delta, A, B, C))
         D, z, delta_bias = (None if x is None else x.to(dtype) for x in (D, z, delta_bias))
+        # In the scan's own layout: torch's compiler expects another one of softplus's gradient than it gets, if its two
+        # inputs differ in theirs.
+        delta = delta.permute(2, 0, 1).contiguous().permute(1, 2, 0)
         dt = step_size(delta, delta_bias, delta_softplus)
         g = B.shape[1]
         y, last_state = _ChunkedScan.apply(

@@ -71,8 +71,9 @@ def composed_route_scan(
     """`route_scan` as index, scan, index: the reference of the fused ones. `scan` is a backend's selective scan."""
     k, n = A.shape[1], A.shape[3]
     dtype = state_dtype(u)
-    # Positions first, like a sequence: (l, m, k).
-    order, inverse = order.permute(2, 0, 1), inverse.permute(2, 0, 1)
+    # Positions first, like a sequence: (l, m, k). In that order in memory too, as torch's compiler does not foresee the
+    # layout of what is indexed otherwise.
+    order, inverse = order.permute(2, 0, 1).contiguous(), inverse.permute(2, 0, 1).contiguous()
     with torch.autocast(u.device.type, enabled=False):
         u, x_dbl, dt_weight = u.to(dtype), x_dbl.to(dtype), dt_weight.to(dtype)
         u = _Reorder.apply(u.unsqueeze(3).expand(-1, -1, -1, k, -1), order, inverse)  # (b, l, m, k, d)

@@ -8,19 +8,24 @@ from mhsvm.ops.backends import all_backends
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Tests with `backend` run over the table: with `dtype`, in every full type that a backend scans on this CPU."""
-    if "backend" not in metafunc.fixturenames:
-        return
+    """Run tests over the table of backends, as far as they scan on this CPU.
+
+    Tests with `backend`: over all; with `dtype` too, in every full type that a backend takes. Tests with
+    `automatic_backend`: over those that "auto" may choose.
+    """
     cases = [
-        (row.name, dtype)
+        (row, dtype)
         for row in all_backends()
         for dtype in (torch.float32, torch.float64)
         if row.reason_against(torch.ones(1, 1, 1, dtype=dtype), torch.ones(1, 1, dtype=dtype)) is None
     ]
-    if "dtype" in metafunc.fixturenames:
-        metafunc.parametrize(("backend", "dtype"), cases)
-    else:
-        metafunc.parametrize("backend", list(dict.fromkeys(name for name, _ in cases)))
+    names = list(dict.fromkeys(row.name for row, _ in cases))
+    if "dtype" in metafunc.fixturenames and "backend" in metafunc.fixturenames:
+        metafunc.parametrize(("backend", "dtype"), [(row.name, dtype) for row, dtype in cases])
+    elif "backend" in metafunc.fixturenames:
+        metafunc.parametrize("backend", names)
+    if "automatic_backend" in metafunc.fixturenames:
+        metafunc.parametrize("automatic_backend", list(dict.fromkeys(row.name for row, _ in cases if row.automatic)))
 
 
 @pytest.fixture

@@ -79,6 +79,21 @@ def test_gradients(tensors, routes):
     assert torch.autograd.gradcheck(scan, tuple(tensors.values()), fast_mode=True)
 
 
+def test_compiles_into_one_graph(tensors, routes, relative_error, automatic_backend):
+    inputs = {name: x.detach().float().requires_grad_() for name, x in tensors.items()}
+
+    def scan(u, **others):
+        return route_scan(u * 2, **others, **routes, backend=automatic_backend).flatten(1).sin()
+
+    expected = scan(**inputs)
+    actual = torch.compile(scan, backend="aot_eager", fullgraph=True)(**inputs)
+    torch.testing.assert_close(actual, expected)
+    leaves = tuple(inputs.values())
+    gradients = torch.autograd.grad(actual.sum(), leaves)
+    for gradient, of_eager in zip(gradients, torch.autograd.grad(expected.sum(), leaves), strict=True):
+        assert relative_error(gradient, of_eager) < 1e-6
+
+
 def test_outputs_are_never_rounded_to_16_bits(tensors, routes, relative_error):
     half = {name: x.detach().bfloat16() for name, x in tensors.items()}
     expected = route_scan(**{name: x.double() for name, x in half.items()}, **routes)

@@ -64,11 +64,11 @@ def test_a_common_offset_changes_nothing(backend):
     torch.testing.assert_close(variation.double(), expected, rtol=5e-3, atol=0)
 
 
-def test_compiles_into_one_graph(backend):
+def test_compiles_into_one_graph(automatic_backend):
     y = torch.randn(1, 2, 4, 5, 3, generator=torch.Generator().manual_seed(0), requires_grad=True)
 
     def scan(y):
-        total, variation = route_statistics(y, backend=backend)
+        total, variation = route_statistics(y, backend=automatic_backend)
         return (total * variation).sum()
 
     (expected,) = torch.autograd.grad(scan(y), y)

@@ -88,12 +88,22 @@ def test_exports(scan_tensors):
     torch.testing.assert_close(exported(*scan_tensors), scan(*scan_tensors))
 
 
-def test_compiles_into_one_graph(scan_tensors):
-    scan = Scan()
-    torch.compile(scan, backend="eager", fullgraph=True)(*scan_tensors).sum().backward()
-    compiled_gradient, scan.A.grad = scan.A.grad, None
-    scan(*scan_tensors).sum().backward()
-    torch.testing.assert_close(compiled_gradient, scan.A.grad)
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_compiles_into_one_graph(scan_tensors, relative_error, automatic_backend, channels_last):
+    inputs = [x.clone().requires_grad_() for x in scan_tensors]
+
+    def scan(u, delta, B, C):
+        tensors = (x.mT.contiguous().mT if channels_last else x for x in (u, delta, B, C))
+        u, delta, B, C = tensors
+        return selective_scan(u, delta, -torch.ones(4, 3), B, C, delta_softplus=True, backend=automatic_backend)
+
+    expected = scan(*inputs)
+    actual = torch.compile(scan, backend="aot_eager", fullgraph=True)(*inputs)
+    torch.testing.assert_close(actual, expected)
+    seed = torch.randn(expected.shape, generator=torch.Generator().manual_seed(1))
+    gradients = torch.autograd.grad(actual, inputs, seed)
+    for gradient, of_eager in zip(gradients, torch.autograd.grad(expected, inputs, seed), strict=True):
+        assert relative_error(gradient, of_eager) < 1e-6
 
 
 @pytest.mark.parametrize(
