@@ -1,6 +1,7 @@
 """`mhsvm predict --p CHECKPOINT --source IMAGES --out FOLDER`: segment images of your own."""
 
 import argparse
+import re
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -15,6 +16,10 @@ from mhsvm.cli.options import add_model_options
 from mhsvm.data.pairs import EXTENSIONS
 from mhsvm.engine.predictor import Predictor, read_rgb
 from mhsvm.report.overlay import class_palette, draw_prediction
+
+
+# hidden files, and the segments of pictures that ISIC's archives hold beside them
+_NO_PICTURE = re.compile(r"^\.|_superpixels\.")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -61,7 +66,7 @@ def _find_images(source: Path) -> dict[Path, PurePath]:
     found = sorted(
         path.relative_to(source)
         for path in source.rglob("*")
-        if path.suffix.lower() in EXTENSIONS and path.is_file() and not path.name.startswith(".")
+        if path.suffix.lower() in EXTENSIONS and path.is_file() and not _NO_PICTURE.search(path.name)
     )
     if not found:
         raise FileNotFoundError(f"there is no image in {source}; looked for {', '.join(EXTENSIONS)}")

@@ -47,6 +47,7 @@ def test_a_folder_keeps_its_tree_and_every_image_its_size(workplace, checkpoint,
         draw(workplace / "photos" / name, size=size, seed=seed)
     (workplace / "photos/notes.txt").write_text("no image")
     (workplace / "photos/._b.png").write_text("left by an operating system")
+    draw(workplace / "photos/a_superpixels.png", size=(8, 8), seed=9)
     assert run_predict(checkpoint, "photos") == 0
     assert files_below(workplace / "out/masks") == ["a.png", "b.png", "sub/deeper/c.png"]
     assert files_below(workplace / "out/overlays") == ["a.jpg", "b.jpg", "sub/deeper/c.jpg"]
