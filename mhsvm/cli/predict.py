@@ -17,7 +17,6 @@ from mhsvm.data.pairs import EXTENSIONS
 from mhsvm.engine.predictor import Predictor, read_rgb
 from mhsvm.report.overlay import class_palette, draw_prediction
 
-
 # hidden files, and the segments of pictures that ISIC's archives hold beside them
 _NO_PICTURE = re.compile(r"^\.|_superpixels\.")
 
