@@ -35,6 +35,7 @@ log = logging.getLogger(__name__)
 
 # Published MHS-VM files do not hold their gate's threshold; their authors test with this one.
 PUBLISHED_GATE_THRESHOLD = 0.4
+_PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 @dataclass(frozen=True)
@@ -177,6 +178,8 @@ def build_job(config: CfgNode, prepared: PreparedSet, split: Split) -> Job:
     Raises:
         ValueError: The split has no training or no validation part, or parts of the config do not fit.
     """
+    if config.train.precision not in _PRECISIONS:
+        raise ValueError(f"train.precision is one of {', '.join(_PRECISIONS)}, not {config.train.precision!r}")
     for part in ("train", "val"):
         if not split.ids(part):
             raise ValueError(f"split {split.name!r} of {prepared.path} has no {part} part; choose another data.split")
@@ -204,6 +207,7 @@ def build_job(config: CfgNode, prepared: PreparedSet, split: Split) -> Job:
         batch_size=config.train.batch_size,
         accumulation=config.train.accumulation,
         clip_norm=config.train.clip_norm,
+        precision=_PRECISIONS[config.train.precision],
         eval_batch_size=config.evaluation.batch_size,
         threshold=config.evaluation.threshold,
     )

@@ -138,6 +138,9 @@ DEFAULTS = CfgNode(
             "accumulation": 1,
             # Largest norm of all gradients together; 0 does not clip.
             "clip_norm": 0.0,
+            # bfloat16 computes the network's forward and backward pass under autocast; weights, scan states, gate
+            # statistics, loss and validation stay in float32.
+            "precision": "float32",
         },
         "evaluation": {
             "batch_size": 8,

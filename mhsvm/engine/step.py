@@ -34,9 +34,12 @@ def optimizer_step(
     loss: nn.Module,
     batch_size: int,
     clip_norm: float,
+    precision: torch.dtype,
     device: torch.device,
 ) -> float:
     """Step once with the mean gradient over `rows` (n,), computed `batch_size` images at a time.
+
+    The network runs in `precision` (float32, or a 16-bit type under autocast), the loss in float32.
 
     Returns:
         The mean loss of these images before the step.
@@ -48,8 +51,10 @@ def optimizer_step(
     batches = iterate_batches(dataset, rows, batch_size=batch_size, device=device)
     for batch, batch_motions in zip(batches, motions.split(batch_size), strict=True):
         inputs, targets = augment(batch.images, batch.masks, batch_motions)
+        with torch.autocast(device.type, dtype=precision, enabled=precision != torch.float32):
+            logits = model(inputs)
         # a batch weighs as much as it has images: the last one may be smaller
-        share = loss(model(inputs), targets) * (len(batch.rows) / len(rows))
+        share = loss(logits, targets) * (len(batch.rows) / len(rows))
         value = share.item()
         if not torch.isfinite(share):
             raise NonFiniteLoss(value, batch.rows)

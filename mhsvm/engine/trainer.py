@@ -58,6 +58,7 @@ class Job:
     batch_size: int
     accumulation: int
     clip_norm: float
+    precision: torch.dtype
     eval_batch_size: int
     threshold: float
 
@@ -146,6 +147,7 @@ def train_epoch(job: Job, progress: Progress, on_step: Callable[[int, float], No
             loss=job.loss,
             batch_size=job.batch_size,
             clip_norm=job.clip_norm,
+            precision=job.precision,
             device=job.device,
         )
         progress.position += len(rows)

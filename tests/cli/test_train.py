@@ -198,6 +198,7 @@ def test_a_set_or_split_that_changed_is_refused(config, make_set):
         (["--config", "small.yaml", "data.normalization", "zscore"], "unknown normalization 'zscore'; known: imagenet"),
         (["--config", "small.yaml", "run.device", "cuda:9"], "device 'cuda:9' cannot be used here"),
         (["--config", "small.yaml", "model.weights", "nowhere.pt"], "nowhere.pt"),
+        (["--config", "small.yaml", "train.precision", "half"], "train.precision is one of float32, bfloat16"),
         (["--config", "small.yaml", "train.batch_size", "0"], "train.batch_size is at least 1, not 0"),
         (["--config", "small.yaml", "train.epochs", "-1"], "train.epochs is at least 1, not -1"),
     ],

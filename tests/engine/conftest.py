@@ -31,6 +31,7 @@ def make_job():
         batch_size: int = 4,
         accumulation: int = 1,
         clip_norm: float = 0.0,
+        precision: torch.dtype = torch.float32,
         dropout: float = 0.5,
         num_images: int = 10,
     ) -> Job:
@@ -53,6 +54,7 @@ def make_job():
             batch_size=batch_size,
             accumulation=accumulation,
             clip_norm=clip_norm,
+            precision=precision,
             eval_batch_size=2,
             threshold=0.5,
         )

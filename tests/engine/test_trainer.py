@@ -184,6 +184,20 @@ def test_clipping_bounds_the_gradient(make_job):
     assert norms[1] == pytest.approx(1e-3, rel=1e-3)
 
 
+def test_bfloat16_computes_in_16_bits_and_follows_float32(make_job):
+    types, losses = [], {}
+    for precision in (torch.float32, torch.bfloat16):
+        job = make_job(precision=precision, dropout=0.0, epochs=1)
+        job.model[0].register_forward_hook(lambda module, inputs, output: types.append(output.dtype))
+        values: list[float] = []
+        train_epoch(job, start(job), lambda num_images, value, values=values: values.append(value))
+        losses[precision] = values
+        assert {parameter.dtype for parameter in job.model.parameters()} == {torch.float32}
+    assert types == [torch.float32] * 3 + [torch.bfloat16] * 3
+    assert losses[torch.bfloat16] == pytest.approx(losses[torch.float32], rel=2e-2)
+    assert losses[torch.bfloat16] != losses[torch.float32]
+
+
 def test_a_non_finite_loss_names_step_images_and_checkpoint(make_job, make_run, monkeypatch):
     run, job = make_run("run"), make_job()
     original, calls = job.loss.forward, []
