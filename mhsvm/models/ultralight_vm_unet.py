@@ -7,6 +7,7 @@ import math
 from collections.abc import Sequence
 from functools import partial
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -86,6 +87,10 @@ class UltraLightVMUNet(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         """Image (b, in_channels, H, W) -> logits (b, num_classes, H, W); H and W are multiples of 32."""
         x = check_image(image, in_channels=self.in_channels, stride=self.stride)
+        if x.device.type == "cpu":
+            # The PVM layers read a cell's channels side by side, and so do torch's pooling and resampling: a quarter
+            # of the time.
+            x = x.contiguous(memory_format=torch.channels_last)
         skips = []
         for layer, norm in zip(self.encoder[:5], self.encoder_norms, strict=True):
             x = F.gelu(F.max_pool2d(norm(layer(x)), 2))

@@ -3,7 +3,7 @@
 import functools
 import hashlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from numba import njit, types
@@ -11,9 +11,17 @@ from numba import njit, types
 logger = logging.getLogger(__name__)
 
 
-@functools.cache
-def compiled(kernel: Callable[..., None], argument_types: tuple[types.Type, ...]) -> Callable[..., None]:
-    """Machine code of a kernel, which runs without Python's lock."""
+def compiled(kernel: Callable[..., None], argument_types: Sequence[types.Type]) -> Callable[..., None]:
+    """Machine code of a kernel, which runs without Python's lock. It is asked for with the same types each time."""
+    if kernel not in _COMPILED:
+        _COMPILED[kernel] = _compile(kernel, argument_types)
+    return _COMPILED[kernel]
+
+
+_COMPILED: dict[Callable[..., None], Callable[..., None]] = {}
+
+
+def _compile(kernel: Callable[..., None], argument_types: Sequence[types.Type]) -> Callable[..., None]:
     # numba takes code from its cache if the file of the kernel is unchanged, whatever became of the functions that it
     # calls from other files: the name says which sources it was made from.
     kernel.__qualname__ = f"{kernel.__name__}_{_sources()}"

@@ -8,9 +8,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import torch
 
-# Several shares a thread even out what the threads lose to others; a share is worth at least about 0.2 ms.
+# Several shares a thread even out what the threads lose to others.
 _SHARES_PER_THREAD = 4
-_MIN_WORK_OF_A_SHARE = 2**20
+# In state updates of the scan, 1 to 2 ns each: waking a thread costs about as much as 50,000 of them.
+_LEAST_WORK_TO_SHARE, _LEAST_WORK_OF_A_SHARE = 2**19, 2**17
 
 
 class _Pool:
@@ -45,7 +46,9 @@ def run_units(kernel: Callable[..., None], arguments: Sequence[object], *, units
         work: State updates of all units together: little work is not shared.
     """
     threads = torch.get_num_threads()
-    shares = min(units, threads * _SHARES_PER_THREAD, max(1, work // _MIN_WORK_OF_A_SHARE))
+    shares = min(units, threads * _SHARES_PER_THREAD, work // _LEAST_WORK_OF_A_SHARE)
+    if threads == 1 or work < _LEAST_WORK_TO_SHARE:
+        shares = 1
     bounds = [units * share // shares for share in range(shares + 1)]
     waiting = iter(list(itertools.pairwise(bounds)))
 
