@@ -184,8 +184,8 @@ _L1, _L2, _L3, _L4, _L5, _L6 = (np.float32(1 / (2 * i + 1)) for i in range(1, 7)
 
 
 @helper
-def _power_of_two(x):
-    """2^i and 2^x - 2^i for the integer i next to x, which is first brought into the range of float32."""
+def exp2_parts(x):
+    """2^i and 2^x - 2^i, the integer i being next to x: each exact relative to itself. x is kept within -126..127."""
     x = smaller(larger(x, splat(_MIN_EXPONENT)), splat(_MAX_EXPONENT))
     shifted = x + splat(_ROUND)
     r = x - (shifted - splat(_ROUND))
@@ -201,20 +201,20 @@ def _power_of_two(x):
 @helper
 def exp2(x):
     """2^x, to about one unit in the last place."""
-    scale, rest = _power_of_two(x)
+    scale, rest = exp2_parts(x)
     return scale + rest
 
 
 @helper
 def exp2m1(x):
     """2^x - 1, to about one unit in the last place of the larger of itself and 2^x: exact where x is near 0."""
-    scale, rest = _power_of_two(x)
+    scale, rest = exp2_parts(x)
     return rest + (scale - splat(ONE))
 
 
 @helper
 def softplus(x):
-    """log(1 + e^x), relative to itself as exact as float32 is."""
+    """log(1 + e^x), to a few units in the last place; below -16 the rounding of x / ln 2 shows."""
     positive = larger(x, splat(ZERO))
     magnitude = positive + positive - x
     w = exp2(splat(-LOG2E) * magnitude)

@@ -1,7 +1,7 @@
 """What the kernels of the scan do with one tile: up to `TILE` steps of a block of channels, a channel a lane.
 
-The state advances as s + (e^(dt A) - 1) s + dt B u: where the decay is near 1 its distance from 1 keeps all its digits,
-and thousands of steps do not add up rounding errors of the decay.
+A decay is kept as 2^i + rest, with a rest that is exact relative to itself. Where the decay is near 1 its distance from
+1 keeps all its digits, and thousands of steps do not add up rounding errors; a tiny one is as exact as float32 is.
 
 n state size, r rank of the step size (0: it is given). Offsets into flat arrays are named o_. What belongs to steps is
 a flat tile, (steps, LANES), (steps, n) or (steps, r); what belongs to channels a flat block, (LANES), (n, LANES) or
@@ -10,39 +10,68 @@ a flat tile, (steps, LANES), (steps, n) or (steps, r); what belongs to channels 
 
 import numpy as np
 
-from mhsvm.ops.cpu.lanes import LN2, LOG2E, ONE, ZERO, exp2m1, helper, load, sigmoid, softplus, splat, store, total
+from mhsvm.ops.cpu.lanes import (
+    LN2,
+    LOG2E,
+    ONE,
+    ZERO,
+    exp2_parts,
+    exp2m1,
+    helper,
+    load,
+    sigmoid,
+    softplus,
+    splat,
+    store,
+    total,
+)
 from mhsvm.ops.cpu.layout import LANES
 
 
 @helper
-def gather(source, o_source, strides, tensor, order, o_order, steps, count, row_size, rows):
-    """Of each cell on the route `count` numbers, then zeros: rows (steps, row_size)."""
-    cell_stride, stride = strides[tensor, 3], strides[tensor, 4]
-    if stride == 1 and count == row_size and count % LANES == 0:
-        for t in range(steps):
-            at = o_source + order[o_order + t] * cell_stride
-            for i in range(0, count, LANES):
-                store(rows, t * row_size + i, load(source, at + i))
-    else:
-        for i in range(row_size):
-            for t in range(steps):
-                at = o_source + order[o_order + t] * cell_stride + i * stride
-                rows[t * row_size + i] = source[at] if i < count else ZERO
+def _start(strides, tensor, i, head, route, first):
+    """Where in a flat tensor one route's rows begin, from the number `first` of a row on."""
+    place = i * strides[tensor, 0] + head * strides[tensor, 1] + route * strides[tensor, 2]
+    return place + first * strides[tensor, 4]
 
 
 @helper
-def scatter(rows, row_size, count, steps, order, o_order, strides, tensor, target, o_target):
+def gather(source, strides, tensor, i, head, route, first, count, order, o_order, steps, row_size, rows):
+    """Of each cell on the route the numbers `first` and on, `count` of them, then zeros: rows (steps, row_size)."""
+    o_source, cell_stride, stride = (
+        _start(strides, tensor, i, head, route, first),
+        strides[tensor, 3],
+        strides[tensor, 4],
+    )
+    if stride == 1 and count == row_size and count % LANES == 0:
+        for t in range(steps):
+            at = o_source + order[o_order + t] * cell_stride
+            for j in range(0, count, LANES):
+                store(rows, t * row_size + j, load(source, at + j))
+    else:
+        for j in range(row_size):
+            for t in range(steps):
+                at = o_source + order[o_order + t] * cell_stride + j * stride
+                rows[t * row_size + j] = source[at] if j < count else ZERO
+
+
+@helper
+def scatter(rows, row_size, steps, order, o_order, target, strides, tensor, i, head, route, first, count):
     """The reverse of `gather`."""
-    cell_stride, stride = strides[tensor, 3], strides[tensor, 4]
+    o_target, cell_stride, stride = (
+        _start(strides, tensor, i, head, route, first),
+        strides[tensor, 3],
+        strides[tensor, 4],
+    )
     if stride == 1 and count % LANES == 0:
         for t in range(steps):
             at = o_target + order[o_order + t] * cell_stride
-            for i in range(0, count, LANES):
-                store(target, at + i, load(rows, t * row_size + i))
+            for j in range(0, count, LANES):
+                store(target, at + j, load(rows, t * row_size + j))
     else:
-        for i in range(count):
+        for j in range(count):
             for t in range(steps):
-                target[o_target + order[o_order + t] * cell_stride + i * stride] = rows[t * row_size + i]
+                target[o_target + order[o_order + t] * cell_stride + j * stride] = rows[t * row_size + j]
 
 
 @helper
@@ -84,6 +113,22 @@ def write_block(block, o_block, width, size, target, o_target):
 
 
 @helper
+def read_parameters(bias, D, weight, row, width, r, offsets, direct, weights):
+    """bias, D (channels) and weight (channels, r) from channel `row` on, as blocks."""
+    read_block(bias, row, width, 1, ONE, offsets, 0)
+    read_block(D, row, width, 1, ONE, direct, 0)
+    read_block(weight, row * r, width, r, ONE, weights, 0)
+
+
+@helper
+def write_parameters(block, o_block, width, r, row, bias, D, weight):
+    """The reverse of `read_parameters`, from the rows of weight, bias and D of one block."""
+    write_block(block, o_block, width, r, weight, row * r)
+    write_block(block, o_block + r * LANES, width, 1, bias, row)
+    write_block(block, o_block + (r + 1) * LANES, width, 1, D, row)
+
+
+@helper
 def step_sizes(dt, bias, weight, projected, r, steps, use_softplus):
     """dt (steps, LANES): from itself, or from the r projected numbers of a step if there are any."""
     for t in range(steps):
@@ -96,8 +141,8 @@ def step_sizes(dt, bias, weight, projected, r, steps, use_softplus):
 
 
 @helper
-def advance(dt, u, A, B, C, state, o_block, y, steps, n, states, growth):
-    """Scan a tile: `state` moves to its end. Where `states` has room, each step's state and growth are noted."""
+def advance(dt, u, A, B, C, state, o_block, y, steps, n, states, decays):
+    """Scan a tile: `state` moves to its end. Where `states` has room, states and decays are noted."""
     note = len(states) > 0
     if note:
         copy(state, o_block, n * LANES, states, 0)
@@ -106,19 +151,20 @@ def advance(dt, u, A, B, C, state, o_block, y, steps, n, states, growth):
         added = dt_t * load(u, t * LANES)
         for i in range(n):
             s = load(state, o_block + i * LANES)
-            grown = exp2m1(dt_t * load(A, o_block + i * LANES))
-            s = s + grown * s + added * splat(B[t * n + i])
+            scale, rest = exp2_parts(dt_t * load(A, o_block + i * LANES))
+            s = rest * s + (scale * s + added * splat(B[t * n + i]))
             y_t = y_t + s * splat(C[t * n + i])
             store(state, o_block + i * LANES, s)
             if note:
-                store(growth, (t * n + i) * LANES, grown)
+                store(decays, (t * n + i) * 2 * LANES, scale)
+                store(decays, ((t * n + i) * 2 + 1) * LANES, rest)
                 store(states, ((t + 1) * n + i) * LANES, s)
         store(y, t * LANES, y_t)
 
 
 @helper
 def retreat(
-    dt, u, A, B, C, states, growth, grad_y, steps, n, grad_state, grad_A, o_block, grad_B, grad_C, grad_dt, grad_u
+    dt, u, A, B, C, states, decays, grad_y, steps, n, grad_state, grad_A, o_block, grad_B, grad_C, grad_dt, grad_u
 ):  # fmt: skip
     """The reverse of `advance`: `grad_state` moves to the tile's beginning, grad_A, grad_B and grad_C are added to."""
     for t in range(steps - 1, -1, -1):
@@ -131,7 +177,7 @@ def retreat(
             grad_C[t * n + i] += total(grad_y_t * load(states, at + n * LANES))
             grad_B[t * n + i] += total(grad_s * added)
             grad_added = grad_added + grad_s * splat(B[t * n + i])
-            grad_before = grad_s + load(growth, at) * grad_s
+            grad_before = load(decays, 2 * at + LANES) * grad_s + load(decays, 2 * at) * grad_s
             store(grad_state, o_block + i * LANES, grad_before)
             grad_power = grad_before * load(states, at)
             grad_exponent = grad_exponent + grad_power * load(A, o_block + i * LANES)
@@ -165,11 +211,11 @@ def gate_gradients(y, u, z, D, steps, grad_y, grad_z):
 @helper
 def step_gradients(
     dt, u, D, weight, projected, r, steps, use_softplus, grad_y, grad_dt, grad_u,
-    grad_D, grad_bias, grad_weight, block, grad_projected,
+    grad_parameters, o_parameters, grad_projected,
 ):  # fmt: skip
     """Through direct path and step size: grad_u gets its share, grad_dt becomes that of what stood before softplus.
 
-    Those of D, bias, weight and projected are added to, the first three at the `block` of their blocks.
+    Those of the parameters (weight, bias, D; a row each) and of `projected` are added to.
     """
     grad_direct, grad_offset = splat(ZERO), splat(ZERO)
     for t in range(steps):
@@ -186,7 +232,8 @@ def step_gradients(
         for j in range(r):
             grad_projected[t * r + j] += total(grad_step * load(weight, j * LANES))
             product = grad_step * splat(projected[t * r + j])
-            at = (block * r + j) * LANES
-            store(grad_weight, at, load(grad_weight, at) + product)
-    store(grad_D, block * LANES, load(grad_D, block * LANES) + grad_direct)
-    store(grad_bias, block * LANES, load(grad_bias, block * LANES) + grad_offset)
+            at = o_parameters + j * LANES
+            store(grad_parameters, at, load(grad_parameters, at) + product)
+    at = o_parameters + r * LANES
+    store(grad_parameters, at, load(grad_parameters, at) + grad_offset)
+    store(grad_parameters, at + LANES, load(grad_parameters, at + LANES) + grad_direct)
