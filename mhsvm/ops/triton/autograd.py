@@ -57,7 +57,7 @@ def _sequence_inputs(u, delta, A, B, C, D, z, delta_bias, delta_softplus) -> Inp
     u, delta, z = (by_group(None if x is None else x.mT, 2) for x in (u, delta, z))
     A, D, bias = (by_group(x, 0) for x in (A, D, delta_bias))
     B, C = (x.permute(0, 3, 1, 2) for x in (B, C))
-    return Inputs(u, delta, None, None, A, B, C, D, z, bias, None, delta_softplus)
+    return Inputs(u, delta, None, None, A.mT, B, C, D, z, bias, None, delta_softplus)
 
 
 @torch.library.custom_op(
@@ -102,7 +102,7 @@ def _selective_scan_backward(grad_y, grad_last, saved, u, delta, A, B, C, D, z, 
     by_input = (
         (u, grads.u.flatten(2).mT),
         (delta, grads.delta.flatten(2).mT),
-        (A, grads.A.flatten(0, 1)),
+        (A, grads.A.mT.flatten(0, 1)),
         (B, grad_B),
         (C, grad_C),
         (D, None if D is None else grads.D.flatten()),
@@ -146,7 +146,7 @@ def _route_inputs(u, x_dbl, dt_weight, dt_bias, A, D, order) -> Inputs:
     n, r = A.shape[-1], dt_weight.shape[-1]
     step, B, C = x_dbl.flatten(2, 3).split((r, n, n), dim=-1)
     dt_weight, dt_bias, A, D, order = (x.flatten(0, 1) for x in (dt_weight, dt_bias, A, D, order))
-    return Inputs(u, None, step, dt_weight, A, B, C, D, None, dt_bias, order, True)
+    return Inputs(u, None, step, dt_weight.mT, A.mT, B, C, D, None, dt_bias, order, True)
 
 
 @torch.library.custom_op(
@@ -187,9 +187,9 @@ def _route_scan_backward(grad_y, saved, u, x_dbl, dt_weight, dt_bias, A, D, orde
     by_input = (
         (u, grads.u),
         (x_dbl, grads.projections[0]),
-        (dt_weight, grads.weight),
+        (dt_weight, grads.weight.mT),
         (dt_bias, grads.bias),
-        (A, grads.A),
+        (A, grads.A.mT),
         (D, grads.D),
     )
     return [grad.reshape(x.shape).to(x.dtype) for x, grad in by_input]

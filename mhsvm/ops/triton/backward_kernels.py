@@ -1,4 +1,8 @@
-"""Kernel of the scan's gradients. Letters, strides and the layout of states are those of `forward_kernels`."""
+"""Kernel of the scan's gradients. Letters, strides and the layout of states are those of `forward_kernels`.
+
+A program walks a chunk of a part of a group's channels, some blocks of E, from its end: a tile of T steps of all
+blocks is loaded two tiles ahead; states and sums over time stay in registers, tuples of one tile a block.
+"""
 
 import triton
 import triton.language as tl
@@ -6,22 +10,97 @@ import triton.language as tl
 from mhsvm.ops.triton.tiles import (
     LN_2,
     LOG2_E,
+    load_blocks,
     load_cells,
-    load_raw_step,
-    load_state,
+    narrow_range,
     row,
     sigmoid,
     softplus,
     softplus_slope,
-    store_state,
+    store_blocks,
     with_row,
+    zero_blocks,
 )
 
 
 @triton.jit
-def add_to(p_x, b_x, m_x):
-    """Accumulate in memory that this program alone writes."""
-    tl.store(p_x, tl.load(p_x, mask=m_x, other=0.0) + b_x, mask=m_x)
+def load_tile(
+    p_u, p_dy, p_delta, p_step, p_weight, p_B, p_C, p_z, o_cell, m_t, o_e, o_n, m_n, channels,
+    s_ul, s_dyl, s_delta_l, s_step_l, s_Bl, s_Cl, s_zl, RANK: tl.constexpr, BLOCKS: tl.constexpr,
+):  # fmt: skip
+    """u, dy, the raw step size and z of a tile, each block's (t, e), and B and C, (t, n)."""
+    b_u = load_blocks(p_u, o_cell * s_ul, 1, o_e, m_t, channels, BLOCKS)
+    b_dy = load_blocks(p_dy, o_cell * s_dyl, 1, o_e, m_t, channels, BLOCKS)
+    b_z = b_u
+    if p_z is not None:
+        b_z = load_blocks(p_z, o_cell * s_zl, 1, o_e, m_t, channels, BLOCKS)
+    m_tn = m_t[:, None] & m_n[None, :]
+    b_B = tl.load(p_B + o_cell[:, None] * s_Bl + o_n[None, :], mask=m_tn, other=0.0).to(tl.float32)
+    b_C = tl.load(p_C + o_cell[:, None] * s_Cl + o_n[None, :], mask=m_tn, other=0.0).to(tl.float32)
+    if RANK == 0:
+        b_raw = load_blocks(p_delta, o_cell * s_delta_l, 1, o_e, m_t, channels, BLOCKS)
+    else:
+        b_raw = ()
+        b_step = load_blocks(p_step, o_cell * s_step_l, 0, o_e, m_t, channels, 1)[0]
+        b_weight = load_blocks(p_weight, 0 * o_cell, 1, o_e, m_t, channels, BLOCKS)
+        for k in tl.static_range(BLOCKS):
+            b_raw = b_raw + (b_step * b_weight[k],)
+        for r in tl.static_range(1, RANK):
+            b_step = load_blocks(p_step + r, o_cell * s_step_l, 0, o_e, m_t, channels, 1)[0]
+            b_weight = load_blocks(p_weight + r * channels, 0 * o_cell, 1, o_e, m_t, channels, BLOCKS)
+            b_sum = ()
+            for k in tl.static_range(BLOCKS):
+                b_sum = b_sum + (b_raw[k] + b_step * b_weight[k],)
+            b_raw = b_sum
+    return b_u, b_dy, b_raw, b_z, b_B, b_C
+
+
+@triton.jit
+def step_size(b_raw, b_bias, SOFTPLUS: tl.constexpr):
+    if b_bias is not None:
+        b_raw += b_bias
+    return softplus(b_raw) if SOFTPLUS else b_raw
+
+
+@triton.jit
+def walk_tile(b_s, b_dt, b_added, b_A, b_B, T: tl.constexpr):
+    """The state (n, e) of a block behind a tile; dt and dt * u are (t, e), B is (t, n)."""
+    b_decay = tl.exp2(b_dt[:, None, :] * b_A[None, :, :])
+    b_added3 = b_added[:, None, :] * b_B[:, :, None]
+    for i in tl.static_range(T):
+        b_s = row(b_decay, i, T) * b_s + row(b_added3, i, T)
+    return b_s
+
+
+@triton.jit
+def differentiate_tile(b_s, b_g, b_dt, b_u, b_dy, b_A, b_B, b_C, T: tl.constexpr):
+    """Gradients of one block's tile, from the state before it and the gradient g of decay * state behind it.
+
+    Returns those of g before the tile, of A (n, e), B and C (not yet summed over channels: (t, n, e)), of dt * u
+    and of the exponent's part in dt (t, e), and the outputs without D (t, e).
+    """
+    b_B3, b_C3, b_A3 = b_B[:, :, None], b_C[:, :, None], b_A[None, :, :]
+    b_dt3, b_dy3, b_du3 = b_dt[:, None, :], b_dy[:, None, :], (b_dt * b_u)[:, None, :]
+    b_decay = tl.exp2(b_dt3 * b_A3)
+    b_added = b_du3 * b_B3
+    b_kept = b_decay  # decay * state before the step; every row is replaced
+    for i in tl.static_range(T):
+        b_h = row(b_decay, i, T) * b_s
+        b_kept = with_row(b_kept, i, b_h, T)
+        b_s = b_h + row(b_added, i, T)
+    b_direct = b_dy3 * b_C3
+    b_ds = b_direct
+    for j in tl.static_range(T):
+        b_d = row(b_direct, T - 1 - j, T) + b_g
+        b_ds = with_row(b_ds, T - 1 - j, b_d, T)
+        b_g = row(b_decay, T - 1 - j, T) * b_d
+    b_states = b_kept + b_added
+    b_dexponent = b_ds * b_kept
+    b_dA = tl.sum(b_dexponent * b_dt3, axis=0)
+    b_dadded = tl.sum(b_ds * b_B3, axis=1)
+    b_ddt = tl.sum(b_dexponent * b_A3, axis=1) * LN_2
+    b_y = tl.sum(b_states * b_C3, axis=1)
+    return b_g, b_dA, b_du3 * b_ds, b_dy3 * b_states, b_dadded, b_ddt, b_y
 
 
 @triton.jit
@@ -32,36 +111,35 @@ def backward_kernel(
     s_dyb, s_dyl, s_dyg, s_ub, s_ul, s_ug, s_delta_b, s_delta_l, s_delta_g, s_step_b, s_step_l, s_step_g,
     s_Bb, s_Bl, s_Bg, s_Cb, s_Cl, s_Cg, s_zb, s_zl, s_zg, s_dub, s_dul, s_dug, s_gb, s_gl, s_gg,
     ROUTES: tl.constexpr, RANK: tl.constexpr, SOFTPLUS: tl.constexpr,
-    SPAN: tl.constexpr, T: tl.constexpr, N: tl.constexpr, E: tl.constexpr,
+    T: tl.constexpr, N: tl.constexpr, E: tl.constexpr, R: tl.constexpr, BLOCKS: tl.constexpr,
 ):  # fmt: skip
-    """Gradients of one chunk of a part of a group's channels, walked from its end, block by block of E channels.
+    """Gradients of one chunk of BLOCKS blocks of a group's channels.
 
-    p_carry holds the gradient that enters each chunk from behind, of decay * state; it, and the sums over time
-    p_dA (both (b, chunks, g, n, e)), p_dD, p_dbias and p_dweight (b, chunks, g, e, ...), zeros at first, stay in
-    memory between tiles of steps, where no other program touches them. Gradients of B, C and the step's low-rank
-    part are sums over the part's channels: (parts, b, l, g, ...).
+    p_carry holds the gradient that enters each chunk from behind, of decay * state, (b, chunks, g, n, e). Sums
+    over time are left by chunk: p_dA like p_carry, p_dD, p_dbias and p_dweight (b, chunks, g, e, ...). Gradients
+    of B, C and the step's low-rank part are sums over the part's channels: (parts, b, l, g, ...). A state was
+    saved every two tiles.
     """
     i_p = tl.program_id(0) % parts
     i_g = tl.program_id(0) // parts % G
     i_c = tl.program_id(0) // (parts * G) % num_chunks
     i_b = (tl.program_id(0) // (parts * G) // num_chunks).to(tl.int64)
-    blocks = tl.cdiv(tl.cdiv(channels, E), parts)
-
-    o_t, o_n = tl.arange(0, T), tl.arange(0, N)
-    m_n = o_n < states
-    size = G * channels * states
     i_bc = i_b * num_chunks + i_c
+    i_pb = i_p * batch + i_b
+    SPAN: tl.constexpr = 2 * T
+    size = G * channels * states
 
+    o_t, o_n, o_e = tl.arange(0, T), tl.arange(0, N), i_p * BLOCKS * E + narrow_range(E, L)
+    m_n = o_n < states
+    o_state = (i_g * states + o_n) * channels
     p_dy += i_b * s_dyb + i_g * s_dyg
     p_u += i_b * s_ub + i_g // ROUTES * s_ug
     p_B += i_b * s_Bb + i_g * s_Bg
     p_C += i_b * s_Cb + i_g * s_Cg
     p_du += i_b * s_dub + i_g * s_dug
-    i_pb = i_p * batch + i_b
     p_dB += i_pb * s_gb + i_g * s_gg
     p_dC += i_pb * s_gb + i_g * s_gg
-    p_carry += i_bc * size
-    p_dA += i_bc * size
+    p_saved += i_b * tl.cdiv(L, SPAN) * size
     if RANK == 0:
         p_delta += i_b * s_delta_b + i_g * s_delta_g
         p_ddelta += i_b * s_dub + i_g * s_dug
@@ -69,136 +147,137 @@ def backward_kernel(
         p_step += i_b * s_step_b + i_g * s_step_g
         p_weight += i_g * channels * RANK
         p_dstep += i_pb * s_gb + i_g * s_gg
-        p_dweight += (i_bc * G + i_g) * channels * RANK
+        o_r = tl.arange(0, R)
+        b_dweight = zero_blocks(R, E, BLOCKS)
     if p_order is not None:
         p_order += i_g * L
     if p_z is not None:
         p_z += i_b * s_zb + i_g * s_zg
         p_dz += i_b * s_dub + i_g * s_dug
+    b_A = load_blocks(p_A, o_state, 1, o_e, m_n, channels, BLOCKS)
+    b_dA = zero_blocks(N, E, BLOCKS)
+    if p_carry is None:
+        b_g = zero_blocks(N, E, BLOCKS)
+    else:
+        b_g = load_blocks(p_carry + i_bc * size, o_state, 1, o_e, m_n, channels, BLOCKS)
+    b_dbias, b_dD = zero_blocks(T, E, BLOCKS), zero_blocks(T, E, BLOCKS)
 
     begin = i_c * chunk
     end = tl.minimum(begin + chunk, L)
     num_tiles = tl.cdiv(end - begin, T)
+    i_t = begin + (num_tiles - 1) * T
+    m_t = i_t + o_t < end
+    o_cell = load_cells(p_order, i_t + o_t, m_t)
+    b_u, b_dy, b_raw, b_z, b_B, b_C = load_tile(
+        p_u, p_dy, p_delta, p_step, p_weight, p_B, p_C, p_z, o_cell, m_t, o_e, o_n, m_n, channels,
+        s_ul, s_dyl, s_delta_l, s_step_l, s_Bl, s_Cl, s_zl, RANK, BLOCKS,
+    )  # fmt: skip
+    m_before = i_t - T + o_t >= begin
+    o_before = load_cells(p_order, i_t - T + o_t, m_before)
+    b_u1, b_dy1, b_raw1, b_z1, b_B1, b_C1 = load_tile(
+        p_u, p_dy, p_delta, p_step, p_weight, p_B, p_C, p_z, o_before, m_before, o_e, o_n, m_n, channels,
+        s_ul, s_dyl, s_delta_l, s_step_l, s_Bl, s_Cl, s_zl, RANK, BLOCKS,
+    )  # fmt: skip
+    b_s = load_blocks(p_saved + i_t // SPAN * size, o_state, 1, o_e, m_n, channels, BLOCKS)
+    o_next = load_cells(p_order, i_t - 2 * T + o_t, i_t - 2 * T + o_t >= begin)
     for i_tile in range(num_tiles):
         i_t = begin + (num_tiles - 1 - i_tile) * T
         m_t = i_t + o_t < end
-        o_cell = load_cells(p_order, i_t + o_t, m_t)
-        m_tn = m_t[:, None] & m_n[None, :]
-        b_B = tl.load(p_B + o_cell[:, None] * s_Bl + o_n[None, :], mask=m_tn, other=0.0).to(tl.float32)
-        b_C = tl.load(p_C + o_cell[:, None] * s_Cl + o_n[None, :], mask=m_tn, other=0.0).to(tl.float32)
+        m_next = i_t - 2 * T + o_t >= begin
+        b_u2, b_dy2, b_raw2, b_z2, b_B2, b_C2 = load_tile(
+            p_u, p_dy, p_delta, p_step, p_weight, p_B, p_C, p_z, o_next, m_next, o_e, o_n, m_n, channels,
+            s_ul, s_dyl, s_delta_l, s_step_l, s_Bl, s_Cl, s_zl, RANK, BLOCKS,
+        )  # fmt: skip
+        m_saved = m_n & (i_t + 0 * o_n > begin)
+        b_s1 = load_blocks(p_saved + (i_t - T) // SPAN * size, o_state, 1, o_e, m_saved, channels, BLOCKS)
+        o_after = load_cells(p_order, i_t - 3 * T + o_t, i_t - 3 * T + o_t >= begin)
+
         b_dB = tl.zeros([T, N, E], tl.float32)
         b_dC = tl.zeros([T, N, E], tl.float32)
-        for i_block in range(i_p * blocks, (i_p + 1) * blocks):
-            o_e = i_block * E + tl.arange(0, E)
-            m_e = o_e < channels
-            o_ge = i_g * channels + o_e
-            o_state = (i_g * states + o_n[:, None]) * channels + o_e[None, :]
-            m_ne = m_n[:, None] & m_e[None, :]
-            m_te = m_t[:, None] & m_e[None, :]
-            o_te = o_cell[:, None] * s_dul + o_e[None, :]
-            b_A = load_state(p_A, o_ge[None, :] * states + o_n[:, None], m_ne) * LOG2_E
-            b_u = tl.load(p_u + o_cell[:, None] * s_ul + o_e[None, :], mask=m_te, other=0.0).to(tl.float32)
-            b_dy = tl.load(p_dy + o_cell[:, None] * s_dyl + o_e[None, :], mask=m_te, other=0.0).to(tl.float32)
-            b_g = load_state(p_carry, o_state, m_ne)
-            b_raw = load_raw_step(p_delta, p_step, p_weight, o_cell, s_delta_l, s_step_l, o_e, m_t, m_e, RANK)
+        b_g1, b_dA1, b_dbias1, b_dD1 = (), (), (), ()
+        if RANK > 0:
+            b_dstep = ()
+            for _ in tl.static_range(RANK):
+                b_dstep = b_dstep + (tl.zeros([T, E], tl.float32),)
+            b_dweight1 = ()
+        for k in tl.static_range(BLOCKS):
+            o_k = o_e + k * E
+            m_k = o_k < channels
+            b_bias = None
             if p_bias is not None:
-                b_raw += tl.load(p_bias + o_ge, mask=m_e, other=0.0).to(tl.float32)[None, :]
-            b_dt = tl.where(m_t[:, None], softplus(b_raw) if SOFTPLUS else b_raw, 0.0)
+                o_ge = i_g * channels + o_k[None, :] + 0 * o_t[:, None]
+                b_bias = tl.load(p_bias + o_ge, mask=m_k[None, :] & (o_t >= 0)[:, None], other=0.0).to(tl.float32)
+            # The state before the tile: the second of a span walks over the first.
+            b_sk = b_s[k]
+            if i_t % SPAN > 0:
+                b_dt = step_size(b_raw1[k], b_bias, SOFTPLUS)
+                b_sk = walk_tile(b_sk, b_dt, b_dt * b_u1[k], b_A[k] * LOG2_E, b_B1, T)
+            b_dt = tl.where(m_t[:, None], step_size(b_raw[k], b_bias, SOFTPLUS), 0.0)
+            b_dyk = b_dy[k]
             if p_z is not None:
-                b_z = tl.load(p_z + o_cell[:, None] * s_zl + o_e[None, :], mask=m_te, other=0.0).to(tl.float32)
-                b_gate = sigmoid(b_z)
-                b_dout = b_dy
-                b_dy *= b_z * b_gate
+                b_gate = sigmoid(b_z[k])
+                b_dyk *= b_z[k] * b_gate
+            b_gk, b_dAk, b_dBk, b_dCk, b_dadded, b_ddt, b_y = differentiate_tile(
+                b_sk, b_g[k], b_dt, b_u[k], b_dyk, b_A[k] * LOG2_E, b_B, b_C, T
+            )
+            b_g1 = b_g1 + (b_gk,)
+            b_dA1 = b_dA1 + (b_dA[k] + b_dAk,)
+            b_dB += b_dBk
+            b_dC += b_dCk
 
-            # The state before the tile, from the one saved before its span.
-            i_span = i_t // SPAN
-            b_s = load_state(p_saved + (i_b * tl.cdiv(L, SPAN) + i_span) * size, o_state, m_ne)
-            for i_w in range(i_span * SPAN, i_t, T):
-                b_s = walk_tile(
-                    b_s, b_A, p_u, p_delta, p_step, p_weight, p_B, p_bias, p_order, i_w, o_e, o_ge, m_e, m_n,
-                    s_ul, s_delta_l, s_step_l, s_Bl, RANK, SOFTPLUS, T, N, E,
-                )  # fmt: skip
-
-            b_dt3, b_B3, b_A3 = b_dt[:, None, :], b_B[:, :, None], b_A[None, :, :]
-            b_dy3, b_C3 = b_dy[:, None, :], b_C[:, :, None]
-            b_du3 = (b_dt * b_u)[:, None, :]
-            b_decay = tl.exp2(b_dt3 * b_A3)
-            b_added = b_du3 * b_B3
-            b_kept = b_decay  # decay * state before the step; every row is replaced
-            for i in tl.static_range(T):
-                b_h = row(b_decay, i, T) * b_s
-                b_kept = with_row(b_kept, i, b_h, T)
-                b_s = b_h + row(b_added, i, T)
-            b_direct = b_dy3 * b_C3
-            b_ds = b_direct
-            for j in tl.static_range(T):
-                b_d = row(b_direct, T - 1 - j, T) + b_g
-                b_ds = with_row(b_ds, T - 1 - j, b_d, T)
-                b_g = row(b_decay, T - 1 - j, T) * b_d
-            store_state(p_carry, o_state, b_g, m_ne)
-
-            b_states = b_kept + b_added
-            b_dC += b_dy3 * b_states
-            b_dB += b_du3 * b_ds
-            b_dadded = tl.sum(b_ds * b_B3, axis=1)  # (t, e)
-            b_dexponent = b_ds * b_kept
-            b_ddt = tl.sum(b_dexponent * b_A3, axis=1) * LN_2 + b_dadded * b_u
-            b_dA = load_state(p_dA, o_state, m_ne) + tl.sum(b_dexponent * b_dt3, axis=0)
-            store_state(p_dA, o_state, b_dA, m_ne)
+            m_te = m_t[:, None] & m_k[None, :]
+            o_te = o_cell[:, None] * s_dul + o_k[None, :]
+            b_ddt += b_dadded * b_u[k]
+            if SOFTPLUS:
+                b_ddt *= softplus_slope(b_raw[k] if b_bias is None else b_raw[k] + b_bias)
+            b_ddt = tl.where(m_te, b_ddt, 0.0)
+            b_dbias1 = b_dbias1 + (b_dbias[k] + b_ddt,)
+            b_dD1 = b_dD1 + (b_dD[k] + b_dyk * b_u[k],)
             b_du = b_dadded * b_dt
             if p_D is not None:
-                b_D = tl.load(p_D + o_ge, mask=m_e, other=0.0).to(tl.float32)
-                b_du += b_dy * b_D[None, :]
-                add_to(p_dD + i_bc * G * channels + o_ge, tl.sum(b_dy * b_u, axis=0), m_e)
+                b_D = tl.load(p_D + i_g * channels + o_k, mask=m_k, other=0.0).to(tl.float32)
+                b_du += b_dyk * b_D[None, :]
+                b_y += b_D[None, :] * b_u[k]
             tl.store(p_du + o_te, b_du.to(p_du.dtype.element_ty), mask=m_te)
             if p_z is not None:
-                b_y = tl.sum(b_states * b_C3, axis=1)
-                if p_D is not None:
-                    b_y += b_D[None, :] * b_u
-                b_dz = b_dout * b_y * b_gate * (1.0 + b_z * (1.0 - b_gate))
+                b_dz = b_dy[k] * b_y * b_gate * (1.0 + b_z[k] * (1.0 - b_gate))
                 tl.store(p_dz + o_te, b_dz.to(p_dz.dtype.element_ty), mask=m_te)
-            if SOFTPLUS:
-                b_ddt *= softplus_slope(b_raw)
-            b_ddt = tl.where(m_te, b_ddt, 0.0)
-            if p_bias is not None:
-                add_to(p_dbias + i_bc * G * channels + o_ge, tl.sum(b_ddt, axis=0), m_e)
             if RANK == 0:
                 tl.store(p_ddelta + o_te, b_ddt.to(p_ddelta.dtype.element_ty), mask=m_te)
-            for r in tl.static_range(RANK):
-                b_step = tl.load(p_step + o_cell * s_step_l + r, mask=m_t, other=0.0).to(tl.float32)
-                b_weight = tl.load(p_weight + o_e * RANK + r, mask=m_e, other=0.0).to(tl.float32)
-                add_to(p_dweight + o_e * RANK + r, tl.sum(b_ddt * b_step[:, None], axis=0), m_e)
-                b_dstep = tl.sum(b_ddt * b_weight[None, :], axis=1)
-                p_r = p_dstep + o_cell * s_gl + r
-                if i_block > i_p * blocks:
-                    b_dstep += tl.load(p_r, mask=m_t, other=0.0).to(tl.float32)
-                tl.store(p_r, b_dstep.to(p_dstep.dtype.element_ty), mask=m_t)
-            # What stays in memory may be read again by other lanes than wrote it.
-            tl.debug_barrier()
+            else:
+                b_dweightk = b_dweight[k]
+                b_sum = ()
+                for r in tl.static_range(RANK):
+                    o_step = o_cell[:, None] * s_step_l + 0 * o_k[None, :] + r
+                    b_step = tl.load(p_step + o_step, mask=m_te, other=0.0).to(tl.float32)
+                    o_weight = 0 * o_cell[:, None] + o_k[None, :] + r * channels
+                    b_weight = tl.load(p_weight + o_weight, mask=m_te, other=0.0).to(tl.float32)
+                    b_sum = b_sum + (b_dstep[r] + b_ddt * b_weight,)
+                    b_row = tl.sum(b_ddt * b_step, axis=0)
+                    b_dweightk += tl.where(o_r[:, None] == r, b_row[None, :], 0.0)
+                b_dstep = b_sum
+                b_dweight1 = b_dweight1 + (b_dweightk,)
+        m_tn = m_t[:, None] & m_n[None, :]
         o_tn = o_cell[:, None] * s_gl + o_n[None, :]
         tl.store(p_dB + o_tn, tl.sum(b_dB, axis=2).to(p_dB.dtype.element_ty), mask=m_tn)
         tl.store(p_dC + o_tn, tl.sum(b_dC, axis=2).to(p_dC.dtype.element_ty), mask=m_tn)
+        if RANK > 0:
+            for r in tl.static_range(RANK):
+                b_column = tl.sum(b_dstep[r], axis=1).to(p_dstep.dtype.element_ty)
+                tl.store(p_dstep + o_cell * s_gl + r, b_column, mask=m_t)
+            b_dweight = b_dweight1
+        b_g, b_dA, b_dbias, b_dD = b_g1, b_dA1, b_dbias1, b_dD1
+        b_u, b_dy, b_raw, b_z, b_B, b_C, b_s = b_u1, b_dy1, b_raw1, b_z1, b_B1, b_C1, b_s1
+        b_u1, b_dy1, b_raw1, b_z1, b_B1, b_C1 = b_u2, b_dy2, b_raw2, b_z2, b_B2, b_C2
+        o_cell, o_before, o_next = o_before, o_next, o_after
 
-
-@triton.jit
-def walk_tile(
-    b_s, b_A, p_u, p_delta, p_step, p_weight, p_B, p_bias, p_order, i_t, o_e, o_ge, m_e, m_n,
-    s_ul, s_delta_l, s_step_l, s_Bl, RANK: tl.constexpr, SOFTPLUS: tl.constexpr,
-    T: tl.constexpr, N: tl.constexpr, E: tl.constexpr,
-):  # fmt: skip
-    """The state T steps on; all of them exist."""
-    o_t = i_t + tl.arange(0, T)
-    m_t = o_t >= 0
-    o_cell = load_cells(p_order, o_t, m_t)
-    b_u = tl.load(p_u + o_cell[:, None] * s_ul + o_e[None, :], mask=m_e[None, :], other=0.0).to(tl.float32)
-    b_B = tl.load(p_B + o_cell[:, None] * s_Bl + tl.arange(0, N)[None, :], mask=m_n[None, :], other=0.0).to(tl.float32)
-    b_dt = load_raw_step(p_delta, p_step, p_weight, o_cell, s_delta_l, s_step_l, o_e, m_t, m_e, RANK)
-    if p_bias is not None:
-        b_dt += tl.load(p_bias + o_ge, mask=m_e, other=0.0).to(tl.float32)[None, :]
-    if SOFTPLUS:
-        b_dt = softplus(b_dt)
-    b_decay = tl.exp2(b_dt[:, None, :] * b_A[None, :, :])
-    b_added = (b_dt * b_u)[:, None, :] * b_B[:, :, None]
-    for i in tl.static_range(T):
-        b_s = row(b_decay, i, T) * b_s + row(b_added, i, T)
-    return b_s
+    store_blocks(p_dA + i_bc * size, o_state, 1, o_e, b_dA, m_n, channels, BLOCKS)
+    i_sum = (i_bc * G + i_g) * channels
+    for k in tl.static_range(BLOCKS):
+        o_k = o_e + k * E
+        if p_bias is not None:
+            tl.store(p_dbias + i_sum + o_k, tl.sum(b_dbias[k], axis=0), mask=o_k < channels)
+        if p_D is not None:
+            tl.store(p_dD + i_sum + o_k, tl.sum(b_dD[k], axis=0), mask=o_k < channels)
+    if RANK > 0:
+        store_blocks(p_dweight + i_sum * RANK, o_r * channels, 1, o_e, b_dweight, o_r < RANK, channels, BLOCKS)

@@ -11,11 +11,10 @@ from mhsvm.ops.triton.tiles import (
     LOG2_E,
     load_cells,
     load_raw_step,
-    load_state,
+    narrow_range,
     row,
     sigmoid,
     softplus,
-    store_state,
 )
 
 
@@ -42,8 +41,8 @@ def scan_kernel(
     m_e, m_n = o_e < channels, o_n < states
     m_ne = m_n[:, None] & m_e[None, :]
     o_ge = i_g * channels + o_e
-    o_state = (i_g * states + o_n[:, None]) * channels + o_e[None, :]
-    b_A = load_state(p_A, o_ge[None, :] * states + o_n[:, None], m_ne) * LOG2_E
+    o_state = (i_g * states + o_n[:, None]) * channels + (i_e * E + narrow_range(E, L))[None, :]
+    b_A = tl.load(p_A + o_state, mask=m_ne, other=0.0).to(tl.float32) * LOG2_E
     if p_bias is not None:
         b_bias = tl.load(p_bias + o_ge, mask=m_e, other=0.0).to(tl.float32)
     if p_D is not None:
@@ -52,7 +51,7 @@ def scan_kernel(
     if p_start is None:
         b_s = tl.zeros([N, E], tl.float32)
     else:
-        b_s = load_state(p_start + (i_b * num_chunks + i_c) * size, o_state, m_ne)
+        b_s = tl.load(p_start + (i_b * num_chunks + i_c) * size + o_state, mask=m_ne, other=0.0)
 
     p_u += i_b * s_ub + i_g // ROUTES * s_ug
     p_B += i_b * s_Bb + i_g * s_Bg
@@ -70,25 +69,37 @@ def scan_kernel(
 
     begin = i_c * chunk
     end = tl.minimum(begin + chunk, L)
+    # A tile's numbers are loaded while the one before is worked on, and its cells one tile earlier still.
+    o_cell = load_cells(p_order, begin + o_t, begin + o_t < end)
+    o_next = load_cells(p_order, begin + T + o_t, begin + T + o_t < end)
+    m_t = begin + o_t < end
+    m_te, m_tn = m_t[:, None] & m_e[None, :], m_t[:, None] & m_n[None, :]
+    b_u = tl.load(p_u + o_cell[:, None] * s_ul + o_e[None, :], mask=m_te, other=0.0).to(tl.float32)
+    b_B = tl.load(p_B + o_cell[:, None] * s_Bl + o_n[None, :], mask=m_tn, other=0.0).to(tl.float32)
+    b_C = tl.load(p_C + o_cell[:, None] * s_Cl + o_n[None, :], mask=m_tn, other=0.0).to(tl.float32)
+    b_dt = load_raw_step(p_delta, p_step, p_weight, o_cell, s_delta_l, s_step_l, o_e, m_t, m_e, channels, RANK)
     for i_t in range(begin, end, T):
-        # Nested: without p_saved the branch must not be compiled.
         if p_saved is not None:  # noqa: SIM102
             if i_t % SPAN == 0:
-                store_state(p_saved + (i_b * tl.cdiv(L, SPAN) + i_t // SPAN) * size, o_state, b_s, m_ne)
+                tl.store(p_saved + (i_b * tl.cdiv(L, SPAN) + i_t // SPAN) * size + o_state, b_s, mask=m_ne)
         m_t = i_t + o_t < end
-        o_cell = load_cells(p_order, i_t + o_t, m_t)
-        m_te, m_tn = m_t[:, None] & m_e[None, :], m_t[:, None] & m_n[None, :]
-        b_u = tl.load(p_u + o_cell[:, None] * s_ul + o_e[None, :], mask=m_te, other=0.0).to(tl.float32)
-        b_B = tl.load(p_B + o_cell[:, None] * s_Bl + o_n[None, :], mask=m_tn, other=0.0).to(tl.float32)
-        b_C = tl.load(p_C + o_cell[:, None] * s_Cl + o_n[None, :], mask=m_tn, other=0.0).to(tl.float32)
-        b_dt = load_raw_step(p_delta, p_step, p_weight, o_cell, s_delta_l, s_step_l, o_e, m_t, m_e, RANK)
+        m_te = m_t[:, None] & m_e[None, :]
+        m_next = i_t + T + o_t < end
+        m_te_next, m_tn_next = m_next[:, None] & m_e[None, :], m_next[:, None] & m_n[None, :]
+        b_u_next = tl.load(p_u + o_next[:, None] * s_ul + o_e[None, :], mask=m_te_next, other=0.0)
+        b_B_next = tl.load(p_B + o_next[:, None] * s_Bl + o_n[None, :], mask=m_tn_next, other=0.0)
+        b_C_next = tl.load(p_C + o_next[:, None] * s_Cl + o_n[None, :], mask=m_tn_next, other=0.0)
+        b_dt_next = load_raw_step(
+            p_delta, p_step, p_weight, o_next, s_delta_l, s_step_l, o_e, m_next, m_e, channels, RANK
+        )
+        o_after = load_cells(p_order, i_t + 2 * T + o_t, i_t + 2 * T + o_t < end)
+
         if p_bias is not None:
             b_dt += b_bias[None, :]
         if SOFTPLUS:
             b_dt = softplus(b_dt)
         # Steps behind the end leave the state alone.
         b_dt = tl.where(m_t[:, None], b_dt, 0.0)
-
         b_decay = tl.exp2(b_dt[:, None, :] * b_A[None, :, :])
         b_added = (b_dt * b_u)[:, None, :] * b_B[:, :, None]
         b_C = tl.broadcast_to(b_C[:, :, None], (T, N, E))
@@ -102,8 +113,26 @@ def scan_kernel(
             b_z = tl.load(p_z + o_cell[:, None] * s_zl + o_e[None, :], mask=m_te, other=0.0).to(tl.float32)
             b_y *= b_z * sigmoid(b_z)
         tl.store(p_y + o_cell[:, None] * s_yl + o_e[None, :], b_y.to(p_y.dtype.element_ty), mask=m_te)
+        b_u, b_B, b_C = b_u_next.to(tl.float32), b_B_next.to(tl.float32), b_C_next.to(tl.float32)
+        b_dt, o_cell, o_next = b_dt_next, o_next, o_after
     if i_c == num_chunks - 1:
-        store_state(p_last + i_b * size, o_state, b_s, m_ne)
+        tl.store(p_last + i_b * size + o_state, b_s, mask=m_ne)
+
+
+@triton.jit
+def load_chunk_tile(
+    p_x, p_delta, p_step, p_weight, p_B, p_z, o_cell, m_t, o_e, m_e, o_n, m_n, channels,
+    s_xl, s_delta_l, s_step_l, s_Bl, s_zl, RANK: tl.constexpr,
+):  # fmt: skip
+    """x, the raw step size and z of a tile, (t, e), and B, (t, n)."""
+    m_te, m_tn = m_t[:, None] & m_e[None, :], m_t[:, None] & m_n[None, :]
+    b_x = tl.load(p_x + o_cell[:, None] * s_xl + o_e[None, :], mask=m_te, other=0.0).to(tl.float32)
+    b_z = b_x
+    if p_z is not None:
+        b_z = tl.load(p_z + o_cell[:, None] * s_zl + o_e[None, :], mask=m_te, other=0.0).to(tl.float32)
+    b_B = tl.load(p_B + o_cell[:, None] * s_Bl + o_n[None, :], mask=m_tn, other=0.0).to(tl.float32)
+    b_dt = load_raw_step(p_delta, p_step, p_weight, o_cell, s_delta_l, s_step_l, o_e, m_t, m_e, channels, RANK)
+    return b_x, b_dt, b_z, b_B
 
 
 @triton.jit
@@ -128,8 +157,8 @@ def chunk_kernel(
     m_e, m_n = o_e < channels, o_n < states
     m_ne = m_n[:, None] & m_e[None, :]
     o_ge = i_g * channels + o_e
-    o_state = (i_g * states + o_n[:, None]) * channels + o_e[None, :]
-    b_A = load_state(p_A, o_ge[None, :] * states + o_n[:, None], m_ne) * LOG2_E
+    o_state = (i_g * states + o_n[:, None]) * channels + (i_e * E + narrow_range(E, L))[None, :]
+    b_A = tl.load(p_A + o_state, mask=m_ne, other=0.0).to(tl.float32) * LOG2_E
     if p_bias is not None:
         b_bias = tl.load(p_bias + o_ge, mask=m_e, other=0.0).to(tl.float32)
 
@@ -148,16 +177,28 @@ def chunk_kernel(
     begin = i_c * chunk
     end = tl.minimum(begin + chunk, L)
     num_tiles = tl.cdiv(end - begin, T)
+    step = -T if REVERSE else T
+    i_t = begin + (num_tiles - 1) * T if REVERSE else begin
+    m_t = i_t + o_t < end
+    o_cell = load_cells(p_order, i_t + o_t, m_t)
+    m_after = (i_t + step + o_t >= begin) & (i_t + step + o_t < end)
+    o_after = load_cells(p_order, i_t + step + o_t, m_after)
+    b_x, b_dt, b_z, b_B = load_chunk_tile(
+        p_x, p_delta, p_step, p_weight, p_B, p_z, o_cell, m_t, o_e, m_e, o_n, m_n, channels,
+        s_xl, s_delta_l, s_step_l, s_Bl, s_zl, RANK,
+    )  # fmt: skip
     b_s = tl.zeros([N, E], tl.float32)
     b_sum = tl.zeros([T, E], tl.float32)
-    for i_tile in range(num_tiles):
-        i_t = begin + (num_tiles - 1 - i_tile if REVERSE else i_tile) * T
-        m_t = i_t + o_t < end
-        o_cell = load_cells(p_order, i_t + o_t, m_t)
-        m_te, m_tn = m_t[:, None] & m_e[None, :], m_t[:, None] & m_n[None, :]
-        b_x = tl.load(p_x + o_cell[:, None] * s_xl + o_e[None, :], mask=m_te, other=0.0).to(tl.float32)
-        b_B = tl.load(p_B + o_cell[:, None] * s_Bl + o_n[None, :], mask=m_tn, other=0.0).to(tl.float32)
-        b_dt = load_raw_step(p_delta, p_step, p_weight, o_cell, s_delta_l, s_step_l, o_e, m_t, m_e, RANK)
+    for _ in range(num_tiles):
+        m_next = m_after
+        b_x_next, b_dt_next, b_z_next, b_B_next = load_chunk_tile(
+            p_x, p_delta, p_step, p_weight, p_B, p_z, o_after, m_next, o_e, m_e, o_n, m_n, channels,
+            s_xl, s_delta_l, s_step_l, s_Bl, s_zl, RANK,
+        )  # fmt: skip
+        i_t += step
+        m_after = (i_t + step + o_t >= begin) & (i_t + step + o_t < end)
+        o_after = load_cells(p_order, i_t + step + o_t, m_after)
+
         if p_bias is not None:
             b_dt += b_bias[None, :]
         if SOFTPLUS:
@@ -165,9 +206,7 @@ def chunk_kernel(
         b_dt = tl.where(m_t[:, None], b_dt, 0.0)
         b_sum += b_dt
         if p_z is not None:
-            b_z = tl.load(p_z + o_cell[:, None] * s_zl + o_e[None, :], mask=m_te, other=0.0).to(tl.float32)
             b_x *= b_z * sigmoid(b_z)
-
         b_decay = tl.exp2(b_dt[:, None, :] * b_A[None, :, :])
         if REVERSE:
             b_added = b_x[:, None, :] * b_B[:, :, None]
@@ -177,8 +216,10 @@ def chunk_kernel(
             b_added = (b_dt * b_x)[:, None, :] * b_B[:, :, None]
             for i in tl.static_range(T):
                 b_s = row(b_decay, i, T) * b_s + row(b_added, i, T)
+        m_t = m_next
+        b_x, b_dt, b_z, b_B = b_x_next, b_dt_next, b_z_next, b_B_next
     i_bc = i_b * num_chunks + i_c
-    store_state(p_end + i_bc * (G * channels * states), o_state, b_s, m_ne)
+    tl.store(p_end + i_bc * (G * channels * states) + o_state, b_s, mask=m_ne)
     tl.store(p_sum + i_bc * (G * channels) + o_ge, tl.sum(b_sum, axis=0), mask=m_e)
 
 
@@ -194,15 +235,20 @@ def carry_kernel(
     o_s = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     m_s = o_s < size
     o_ge = o_s // (channels * states) * channels + o_s % channels
-    o_n = o_s // channels % states
-    b_A = tl.load(p_A + o_ge * states + o_n, mask=m_s, other=0.0).to(tl.float32) * LOG2_E
+    b_A = tl.load(p_A + o_s, mask=m_s, other=0.0).to(tl.float32) * LOG2_E
     if p_seed is None:
         b_s = tl.zeros([BLOCK], tl.float32)
     else:
         b_s = tl.load(p_seed + i_b * size + o_s, mask=m_s, other=0.0).to(tl.float32)
+    i_bc = i_b * num_chunks + (num_chunks - 1 if REVERSE else 0)
+    b_end = tl.load(p_end + i_bc * size + o_s, mask=m_s, other=0.0)
+    b_sum = tl.load(p_sum + i_bc * (size // states) + o_ge, mask=m_s, other=0.0)
     for i in range(num_chunks):
-        i_bc = i_b * num_chunks + (num_chunks - 1 - i if REVERSE else i)
-        b_end = tl.load(p_end + i_bc * size + o_s, mask=m_s, other=0.0)
-        b_sum = tl.load(p_sum + i_bc * (size // states) + o_ge, mask=m_s, other=0.0)
+        # The next chunk's numbers are loaded before this one's are overwritten, so that the loads overlap.
+        i_next = i_bc + (-1 if REVERSE else 1)
+        m_next = m_s & (i + 1 + 0 * o_s < num_chunks)
+        b_end_next = tl.load(p_end + i_next * size + o_s, mask=m_next, other=0.0)
+        b_sum_next = tl.load(p_sum + i_next * (size // states) + o_ge, mask=m_next, other=0.0)
         tl.store(p_end + i_bc * size + o_s, b_s, mask=m_s)
         b_s = tl.exp2(b_A * b_sum) * b_s + b_end
+        b_end, b_sum, i_bc = b_end_next, b_sum_next, i_next

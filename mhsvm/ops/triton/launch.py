@@ -5,14 +5,14 @@ from torch import Tensor
 
 from mhsvm.ops.triton.backward_kernels import backward_kernel
 from mhsvm.ops.triton.forward_kernels import carry_kernel, chunk_kernel, scan_kernel
-from mhsvm.ops.triton.plan import BLOCK_CHANNELS, Gradients, Inputs, Plan, make_plan, num_saved
+from mhsvm.ops.triton.plan import BLOCK_CHANNELS, Gradients, Inputs, Plan, num_saved, plan_backward, plan_forward
 
 
 def forward(inputs: Inputs, y: Tensor, *, save: bool) -> tuple[Tensor, Tensor]:
     """Write y (b, l, g, e); return the last state (b, g, n, e) and the states before each span, or nothing."""
     inputs = _readable(inputs)
     b, length, g, e, n = _sizes(inputs)
-    plan = make_plan(inputs, blocks_per_program=1)
+    plan = plan_forward(inputs)
     last = inputs.u.new_empty((b, g, n, e), dtype=torch.float32)
     spans = num_saved(length, n) if save else 0
     saved = last.new_empty((b, spans, g, n, e))
@@ -39,29 +39,30 @@ def backward(inputs: Inputs, saved: Tensor, grad_y: Tensor, grad_last: Tensor | 
     grad_y = _unit_last_stride(grad_y)
     b, length, g, e, n = _sizes(inputs)
     rank, routes = _rank(inputs), g // inputs.u.shape[2]
-    plan = make_plan(inputs, blocks_per_program=4)
+    plan = plan_backward(inputs)
     chunks, states = (b, plan.num_chunks, g, e), (b, plan.num_chunks, g, n, e)
-    zeros = saved.new_zeros
     if plan.num_chunks > 1:
         carry = _chunk_states(inputs, plan, grad_y, inputs.C, routes=1, seed=grad_last, reverse=True)
     elif grad_last is not None:
         carry = grad_last.float().clone()
     else:
-        carry = zeros(states)
+        carry = None
 
     du = torch.empty((b, length, g, e), dtype=torch.float32 if routes > 1 else inputs.u.dtype, device=saved.device)
     ddelta = None if inputs.delta is None else torch.empty_like(du, dtype=inputs.delta.dtype)
     dz = None if inputs.z is None else torch.empty_like(du, dtype=inputs.z.dtype)
     if rank:
-        projections = [saved.new_empty((plan.parts, b, length, g, rank + 2 * n))]
+        dtype = inputs.step.dtype if plan.parts == 1 else torch.float32
+        projections = [torch.empty((plan.parts, b, length, g, rank + 2 * n), dtype=dtype, device=saved.device)]
         dstep, dB, dC = projections[0].split((rank, n, n), dim=-1)
     else:
         dtype = inputs.B.dtype if plan.parts == 1 else torch.float32
         projections = [torch.empty((plan.parts, b, length, g, n), dtype=dtype, device=saved.device) for _ in range(2)]
         dstep, dB, dC = None, *projections
-    dA = zeros(states)
-    dD, dbias = (None if x is None else zeros(chunks) for x in (inputs.D, inputs.bias))
-    dweight = None if inputs.weight is None else zeros((*chunks, rank))
+    dA = saved.new_empty(states)
+    dD, dbias = (None if x is None else saved.new_empty(chunks) for x in (inputs.D, inputs.bias))
+    dweight = None if inputs.weight is None else saved.new_empty((b, plan.num_chunks, g, rank, e))
+    blocks = -(-e // (BLOCK_CHANNELS * plan.parts))
     with torch.cuda.device_of(inputs.u):
         backward_kernel[(b * plan.num_chunks * g * plan.parts,)](
             grad_y, inputs.u, inputs.delta, inputs.step, inputs.weight, inputs.A, inputs.B, inputs.C, inputs.D,
@@ -69,11 +70,12 @@ def backward(inputs: Inputs, saved: Tensor, grad_y: Tensor, grad_last: Tensor | 
             du, ddelta, dstep, dB, dC, dz, dA, dD, dbias, dweight,
             length, plan.chunk, plan.num_chunks, plan.parts, b, g, e, n,
             *_strides(grad_y, inputs.u, inputs.delta, inputs.step, inputs.B, inputs.C, inputs.z, du, dB[0]),
-            ROUTES=routes, RANK=rank, SOFTPLUS=inputs.softplus, SPAN=plan.span, **plan.tile, num_warps=1,
+            ROUTES=routes, RANK=rank, SOFTPLUS=inputs.softplus, BLOCKS=blocks,
+            R=_power_of_2(rank), **plan.tile, num_warps=1,
         )  # fmt: skip
     if routes > 1:
         du = du.unflatten(2, (-1, routes)).sum(3)
-    dA, dD, dbias, dweight = (None if x is None else x.sum((0, 1)) for x in (dA.mT, dD, dbias, dweight))
+    dA, dD, dbias, dweight = (None if x is None else x.sum((0, 1)) for x in (dA, dD, dbias, dweight))
     projections = tuple(x[0] if plan.parts == 1 else x.sum(0) for x in projections)
     return Gradients(du, ddelta, projections, dweight, dA, dD, dz, dbias)
 
@@ -103,11 +105,16 @@ def _chunk_states(
 
 def _sizes(inputs: Inputs) -> tuple[int, int, int, int, int]:
     b, length = inputs.u.shape[:2]
-    return b, length, *inputs.A.shape
+    g, n, e = inputs.A.shape
+    return b, length, g, e, n
 
 
 def _rank(inputs: Inputs) -> int:
-    return 0 if inputs.weight is None else inputs.weight.shape[-1]
+    return 0 if inputs.weight is None else inputs.weight.shape[1]
+
+
+def _power_of_2(x: int) -> int:
+    return 1 << max(0, x - 1).bit_length()
 
 
 def _strides(*tensors: Tensor | None) -> list[int]:

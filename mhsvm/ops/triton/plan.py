@@ -10,14 +10,17 @@ from torch import Tensor
 
 # Channels of a block: with 4 lanes for the states, a warp.
 BLOCK_CHANNELS = 8
-# States of a tile: with 32 lanes, 16 numbers each.
-_TILE_STATES = 128
-_MAX_TILE_STEPS = 8
-# Tiles from one saved state to the next.
-_SPAN_TILES = 2
+# States of a tile, (t, n): forward 32 lanes hold 32 numbers of a block each, backward half of that.
+_FORWARD_TILE_STATES = 128
+_BACKWARD_TILE_STATES = 64
+_MAX_FORWARD_STEPS = 8
+_MAX_BACKWARD_STEPS = 4
 # As many programs of one warp as keep a large GPU busy; fewer are made more by cutting l into chunks.
-_PROGRAMS = 1400
-_MIN_CHUNK_STEPS = 32
+_FORWARD_PROGRAMS = 1400
+_BACKWARD_PROGRAMS = 4000
+_MIN_CHUNK_STEPS = 64
+# Blocks that one program walks backward: their states are in its registers.
+_MAX_BACKWARD_BLOCKS = 4
 
 
 class Inputs(NamedTuple):
@@ -27,8 +30,8 @@ class Inputs(NamedTuple):
         u: (b, l, h, e).
         delta: (b, l, g, e); None if `step` and `weight` give it.
         step: (b, l, g, r).
-        weight: (g, e, r).
-        A: (g, e, n).
+        weight: (g, r, e).
+        A: (g, n, e).
         B, C: (b, l, g, n).
         D, bias: (g, e) or None.
         z: (b, l, g, e) or None.
@@ -73,24 +76,36 @@ class Plan(NamedTuple):
     parts: int
 
 
+def plan_forward(inputs: Inputs) -> Plan:
+    parts = -(-inputs.A.shape[2] // BLOCK_CHANNELS)
+    return _plan(inputs, parts, _FORWARD_TILE_STATES, _MAX_FORWARD_STEPS, _FORWARD_PROGRAMS)
+
+
+def plan_backward(inputs: Inputs) -> Plan:
+    parts = -(-inputs.A.shape[2] // (BLOCK_CHANNELS * _MAX_BACKWARD_BLOCKS))
+    return _plan(inputs, parts, _BACKWARD_TILE_STATES, _MAX_BACKWARD_STEPS, _BACKWARD_PROGRAMS)
+
+
 def num_saved(length: int, n: int) -> int:
     """Spans of l steps, each of which keeps one state for backward."""
-    return -(-length // (_SPAN_TILES * _tile(n)["T"]))
+    return -(-length // _span(n))
 
 
-def _tile(n: int) -> dict[str, int]:
+def _span(n: int) -> int:
+    return 2 * _tile(n, _BACKWARD_TILE_STATES, _MAX_BACKWARD_STEPS)["T"]
+
+
+def _tile(n: int, tile_states: int, max_steps: int) -> dict[str, int]:
     # Fewer than 4 states would leave lanes for the steps.
     states = max(4, 1 << (n - 1).bit_length())
-    return {"T": min(_MAX_TILE_STEPS, _TILE_STATES // states), "N": states, "E": BLOCK_CHANNELS}
+    return {"T": min(max_steps, tile_states // states), "N": states, "E": BLOCK_CHANNELS}
 
 
-def make_plan(inputs: Inputs, blocks_per_program: int) -> Plan:
+def _plan(inputs: Inputs, parts: int, tile_states: int, max_steps: int, programs: int) -> Plan:
     b, length = inputs.u.shape[:2]
-    g, e, n = inputs.A.shape
-    tile = _tile(n)
-    span = _SPAN_TILES * tile["T"]
-    parts = -(-e // (BLOCK_CHANNELS * blocks_per_program))
-    chunks = -(-_PROGRAMS // (b * g * parts))
+    g, n, _ = inputs.A.shape
+    span = _span(n)
+    chunks = -(-programs // (b * g * parts))
     chunk = max(_MIN_CHUNK_STEPS, -(-length // chunks))
     chunk = -(-chunk // span) * span
-    return Plan(tile, span, chunk, -(-length // chunk), parts)
+    return Plan(_tile(n, tile_states, max_steps), span, chunk, -(-length // chunk), parts)

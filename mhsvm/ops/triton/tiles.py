@@ -13,14 +13,43 @@ LN_2 = tl.constexpr(0.6931471805599453)
 
 
 @triton.jit
-def load_state(p_x, o_x, m_x):
-    """A state (n, e) of float32, in the layout of a tile's rows; wider loads would have another, to be converted."""
-    return tl.load(p_x + tl.max_contiguous(o_x, [1, 1]), mask=m_x, other=0.0).to(tl.float32)
+def narrow_range(E: tl.constexpr, L):
+    """0..E-1, plus a 0 that the compiler does not know, which hides its alignment.
+
+    A lane then takes one number a load, in the layout of a tile's rows; wide loads would bring a layout of their
+    own, and a conversion at each use.
+    """
+    return tl.arange(0, E) + (tl.minimum(L, 1) - 1)
 
 
 @triton.jit
-def store_state(p_x, o_x, b_x, m_x):
-    tl.store(p_x + tl.max_contiguous(o_x, [1, 1]), b_x, mask=m_x)
+def load_blocks(p_x, o_rows, s_channel, o_e, m_rows, channels, BLOCKS: tl.constexpr):
+    """Rows (r, e) of each block of channels, a tuple of float32 tiles."""
+    b_x = ()
+    for k in tl.static_range(BLOCKS):
+        o_k = o_e + k * o_e.shape[0]
+        m_x = m_rows[:, None] & (o_k < channels)[None, :]
+        b_k = tl.load(p_x + o_rows[:, None] + (o_k * s_channel)[None, :], mask=m_x, other=0.0)
+        b_x = b_x + (b_k.to(tl.float32),)
+    return b_x
+
+
+@triton.jit
+def store_blocks(p_x, o_rows, s_channel, o_e, b_x, m_rows, channels, BLOCKS: tl.constexpr):
+    """Store what `load_blocks` loads."""
+    for k in tl.static_range(BLOCKS):
+        o_k = o_e + k * o_e.shape[0]
+        m_x = m_rows[:, None] & (o_k < channels)[None, :]
+        p_k = p_x + o_rows[:, None] + (o_k * s_channel)[None, :]
+        tl.store(p_k, b_x[k].to(p_x.dtype.element_ty), mask=m_x)
+
+
+@triton.jit
+def zero_blocks(ROWS: tl.constexpr, E: tl.constexpr, BLOCKS: tl.constexpr):
+    b_x = ()
+    for _ in tl.static_range(BLOCKS):
+        b_x = b_x + (tl.zeros([ROWS, E], tl.float32),)
+    return b_x
 
 
 @triton.jit
@@ -69,7 +98,7 @@ def load_cells(p_order, o_t, m_t):
 
 
 @triton.jit
-def load_raw_step(p_delta, p_step, p_weight, o_cell, s_delta_l, s_step_l, o_e, m_t, m_e, RANK: tl.constexpr):
+def load_raw_step(p_delta, p_step, p_weight, o_cell, s_delta_l, s_step_l, o_e, m_t, m_e, channels, RANK: tl.constexpr):
     """The step size before bias and softplus, (t, e): given, or the product of its low-rank form."""
     m_te = m_t[:, None] & m_e[None, :]
     if RANK == 0:
@@ -78,9 +107,9 @@ def load_raw_step(p_delta, p_step, p_weight, o_cell, s_delta_l, s_step_l, o_e, m
         b_raw = tl.where(m_te, 0.0, 0.0)
         # Tiles of addresses, each many times the same: smaller loads would spread every lane over the tile.
         o_step = o_cell[:, None] * s_step_l + 0 * o_e[None, :]
-        o_weight = o_e[None, :] * RANK + 0 * o_cell[:, None]
+        o_weight = o_e[None, :] + 0 * o_cell[:, None]
         for r in tl.static_range(RANK):
             b_step = tl.load(p_step + o_step + r, mask=m_te, other=0.0).to(tl.float32)
-            b_weight = tl.load(p_weight + o_weight + r, mask=m_te, other=0.0).to(tl.float32)
+            b_weight = tl.load(p_weight + r * channels + o_weight, mask=m_te, other=0.0).to(tl.float32)
             b_raw += b_step * b_weight
     return b_raw
