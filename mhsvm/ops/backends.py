@@ -17,6 +17,7 @@ from mhsvm.ops.cpu import scan as cpu
 from mhsvm.ops.cpu import statistics as cpu_statistics
 from mhsvm.ops.triton import autograd as triton_scan
 from mhsvm.ops.triton import availability as triton_availability
+from mhsvm.ops.triton import statistics as triton_statistics
 
 logger = logging.getLogger(__name__)
 
@@ -69,6 +70,7 @@ _BACKENDS = (
         "triton",
         triton_scan.selective_scan,
         triton_scan.route_scan,
+        triton_statistics.route_statistics,
         unavailable_reason=triton_availability.unavailable_reason,
         unsupported_reason=triton_availability.unsupported_reason,
         channels_last=True,
