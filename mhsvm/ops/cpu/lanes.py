@@ -80,6 +80,22 @@ def splat(typing_context, number):
 
 
 @intrinsic
+def fused(typing_context, x, y, z):
+    """x * y + z, rounded once where the processor has an instruction for it.
+
+    LLVM may not choose which products it fuses: two copies of a function could then round differently, and numba calls
+    one copy in the process that compiles a kernel, and another in those that find it on disk.
+    """
+
+    def generate(context, builder, signature, arguments):
+        kind = ir.FunctionType(_FLOATS, [_FLOATS] * 3)
+        fmuladd = cgutils.get_or_insert_function(builder.module, kind, f"llvm.fmuladd.v{LANES}f32")
+        return builder.call(fmuladd, arguments)
+
+    return _lanes(_lanes, _lanes, _lanes), generate
+
+
+@intrinsic
 def total(typing_context, value):
     """The sum over the lanes."""
 
@@ -147,8 +163,7 @@ def _overload_operator(symbol, instruction: str) -> None:
     @intrinsic
     def combine(typing_context, x, y):
         def generate(context, builder, signature, arguments):
-            # A product and the sum behind it may become one instruction, rounded once.
-            return getattr(builder, instruction)(*arguments, flags=("contract",))
+            return getattr(builder, instruction)(*arguments)
 
         return _lanes(_lanes, _lanes), generate
 
@@ -190,11 +205,11 @@ def exp2_parts(x):
     shifted = x + splat(_ROUND)
     r = x - (shifted - splat(_ROUND))
     scale = _low_bits_as_exponent(shifted)
-    series = splat(_E6) * r + splat(_E5)
-    series = series * r + splat(_E4)
-    series = series * r + splat(_E3)
-    series = series * r + splat(_E2)
-    series = series * r + splat(_E1)
+    series = fused(splat(_E6), r, splat(_E5))
+    series = fused(series, r, splat(_E4))
+    series = fused(series, r, splat(_E3))
+    series = fused(series, r, splat(_E2))
+    series = fused(series, r, splat(_E1))
     return scale, scale * (series * r)
 
 
@@ -220,13 +235,13 @@ def softplus(x):
     w = exp2(splat(-LOG2E) * magnitude)
     s = w / (splat(TWO) + w)
     square = s * s
-    series = splat(_L6) * square + splat(_L5)
-    series = series * square + splat(_L4)
-    series = series * square + splat(_L3)
-    series = series * square + splat(_L2)
-    series = series * square + splat(_L1)
-    series = series * square + splat(ONE)
-    return positive + (s + s) * series
+    series = fused(splat(_L6), square, splat(_L5))
+    series = fused(series, square, splat(_L4))
+    series = fused(series, square, splat(_L3))
+    series = fused(series, square, splat(_L2))
+    series = fused(series, square, splat(_L1))
+    series = fused(series, square, splat(ONE))
+    return fused(s + s, series, positive)
 
 
 @helper

@@ -4,7 +4,7 @@ y lies as (plane, route, element), the statistics as (plane, element). Where a p
 by way of a buffer.
 """
 
-from mhsvm.ops.cpu.lanes import EPSILON, ONE, ZERO, helper, load, smaller, splat, square_root, store, where_equal
+from mhsvm.ops.cpu.lanes import EPSILON, ONE, ZERO, fused, helper, load, smaller, splat, square_root, store, where_equal
 from mhsvm.ops.cpu.layout import LANES, SLICE
 from mhsvm.ops.cpu.tiles import numbers
 
@@ -30,7 +30,7 @@ def _deviation(y, at, stride, k, unbiased_share, lowest, mean):
     squares = splat(ZERO)
     for route in range(k):
         distance = load(y, at + route * stride) - lowest - mean
-        squares = squares + distance * distance
+        squares = fused(distance, distance, squares)
     return square_root(squares * splat(unbiased_share))
 
 
@@ -62,8 +62,8 @@ def _differentiate(y, at, stride, k, share, unbiased_share, grad_total, grad_var
         ties = ties + where_equal(load(y, at + route * stride), lowest, splat(ONE))
     for route in range(k):
         y_j = load(y, at + route * stride)
-        of_minimum = where_equal(y_j, lowest, grad_mean / ties) - grad_mean * splat(share)
-        store(grad_y, at + route * stride, load(grad_total, o_in) + slope * (y_j - lowest - mean) + of_minimum)
+        of_minimum = fused(grad_mean, splat(-share), where_equal(y_j, lowest, grad_mean / ties))
+        store(grad_y, at + route * stride, fused(slope, y_j - lowest - mean, load(grad_total, o_in) + of_minimum))
 
 
 @helper

@@ -17,6 +17,7 @@ from mhsvm.ops.cpu.lanes import (
     ZERO,
     exp2_parts,
     exp2m1,
+    fused,
     helper,
     load,
     sigmoid,
@@ -136,7 +137,7 @@ def step_sizes(dt, bias, weight, projected, r, steps, use_softplus):
         if r == 0:
             step = step + load(dt, t * LANES)
         for j in range(r):
-            step = step + splat(projected[t * r + j]) * load(weight, j * LANES)
+            step = fused(splat(projected[t * r + j]), load(weight, j * LANES), step)
         store(dt, t * LANES, softplus(step) if use_softplus else step)
 
 
@@ -152,8 +153,8 @@ def advance(dt, u, A, B, C, state, o_block, y, steps, n, states, decays):
         for i in range(n):
             s = load(state, o_block + i * LANES)
             scale, rest = exp2_parts(dt_t * load(A, o_block + i * LANES))
-            s = rest * s + (scale * s + added * splat(B[t * n + i]))
-            y_t = y_t + s * splat(C[t * n + i])
+            s = fused(rest, s, fused(scale, s, added * splat(B[t * n + i])))
+            y_t = fused(s, splat(C[t * n + i]), y_t)
             store(state, o_block + i * LANES, s)
             if note:
                 store(decays, (t * n + i) * 2 * LANES, scale)
@@ -173,17 +174,17 @@ def retreat(
         grad_added, grad_exponent = splat(ZERO), splat(ZERO)
         for i in range(n):
             at = (t * n + i) * LANES
-            grad_s = load(grad_state, o_block + i * LANES) + grad_y_t * splat(C[t * n + i])
+            grad_s = fused(grad_y_t, splat(C[t * n + i]), load(grad_state, o_block + i * LANES))
             grad_C[t * n + i] += total(grad_y_t * load(states, at + n * LANES))
             grad_B[t * n + i] += total(grad_s * added)
-            grad_added = grad_added + grad_s * splat(B[t * n + i])
-            grad_before = load(decays, 2 * at + LANES) * grad_s + load(decays, 2 * at) * grad_s
+            grad_added = fused(grad_s, splat(B[t * n + i]), grad_added)
+            grad_before = fused(load(decays, 2 * at + LANES), grad_s, load(decays, 2 * at) * grad_s)
             store(grad_state, o_block + i * LANES, grad_before)
             grad_power = grad_before * load(states, at)
-            grad_exponent = grad_exponent + grad_power * load(A, o_block + i * LANES)
-            store(grad_A, o_block + i * LANES, load(grad_A, o_block + i * LANES) + grad_power * dt_t)
+            grad_exponent = fused(grad_power, load(A, o_block + i * LANES), grad_exponent)
+            store(grad_A, o_block + i * LANES, fused(grad_power, dt_t, load(grad_A, o_block + i * LANES)))
         # A holds A * log2(e).
-        store(grad_dt, t * LANES, grad_exponent * splat(LN2) + grad_added * u_t)
+        store(grad_dt, t * LANES, fused(grad_exponent, splat(LN2), grad_added * u_t))
         store(grad_u, t * LANES, grad_added * dt_t)
 
 
@@ -191,7 +192,7 @@ def retreat(
 def skip_and_gate(y, u, z, D, steps, use_gate):
     """y (steps, LANES), in place: what stands behind the scan."""
     for at in range(0, steps * LANES, LANES):
-        y_t = load(y, at) + load(D, 0) * load(u, at)
+        y_t = fused(load(D, 0), load(u, at), load(y, at))
         if use_gate:
             y_t = y_t * load(z, at) * sigmoid(load(z, at))
         store(y, at, y_t)
@@ -203,8 +204,8 @@ def gate_gradients(y, u, z, D, steps, grad_y, grad_z):
     for at in range(0, steps * LANES, LANES):
         z_t, gated = load(z, at), load(grad_y, at)
         share = sigmoid(z_t)
-        slope = share + z_t * share * (splat(ONE) - share)
-        store(grad_z, at, gated * (load(y, at) + load(D, 0) * load(u, at)) * slope)
+        slope = fused(z_t * share, splat(ONE) - share, share)
+        store(grad_z, at, gated * fused(load(D, 0), load(u, at), load(y, at)) * slope)
         store(grad_y, at, gated * z_t * share)
 
 
@@ -221,8 +222,8 @@ def step_gradients(
     for t in range(steps):
         at = t * LANES
         grad_y_t = load(grad_y, at)
-        grad_direct = grad_direct + grad_y_t * load(u, at)
-        store(grad_u, at, load(grad_u, at) + grad_y_t * load(D, 0))
+        grad_direct = fused(grad_y_t, load(u, at), grad_direct)
+        store(grad_u, at, fused(grad_y_t, load(D, 0), load(grad_u, at)))
         grad_step = load(grad_dt, at)
         if use_softplus:
             # Its slope sigmoid(x) = 1 - e^-softplus(x).
@@ -231,9 +232,9 @@ def step_gradients(
         grad_offset = grad_offset + grad_step
         for j in range(r):
             grad_projected[t * r + j] += total(grad_step * load(weight, j * LANES))
-            product = grad_step * splat(projected[t * r + j])
             at = o_parameters + j * LANES
-            store(grad_parameters, at, load(grad_parameters, at) + product)
+            so_far = fused(grad_step, splat(projected[t * r + j]), load(grad_parameters, at))
+            store(grad_parameters, at, so_far)
     at = o_parameters + r * LANES
     store(grad_parameters, at, load(grad_parameters, at) + grad_offset)
     store(grad_parameters, at + LANES, load(grad_parameters, at + LANES) + grad_direct)

@@ -104,7 +104,7 @@ def test_an_error_in_any_thread_reaches_the_caller():
 SCRIPT = """
 import torch
 from mhsvm.ops.cpu.statistics import route_statistics
-print(route_statistics(torch.arange(8.0).reshape(1, 1, 2, 2, 2))[0].tolist())
+print(route_statistics(torch.arange(40.0).reshape(1, 1, 2, 20, 1).sin())[1].flatten().tolist())
 """
 
 
@@ -125,7 +125,7 @@ for locator in (caching.InTreeCacheLocator, caching.UserWideCacheLocator) if has
     environment = {key: value for key, value in os.environ.items() if key != "NUMBA_CACHE_DIR"}
     run = run_script(script + SCRIPT, environment)
     assert run.returncode == 0, run.stderr
-    assert run.stdout == "[[[[4.0, 6.0], [8.0, 10.0]]]]\n"
+    assert run.stdout.startswith("[1.414")
     assert "set NUMBA_CACHE_DIR to a folder that can" in run.stderr
 
 
@@ -135,5 +135,6 @@ def test_the_next_process_finds_the_kernels_on_disk(tmp_path):
     assert "data saved" in first
     assert "data loaded" in second
     assert "data saved" not in second
+    assert first.splitlines()[-1] == second.splitlines()[-1]
     # The name holds the sources that the kernel was made from.
     assert any(tmp_path.rglob("statistics_kernels.measure_routes_????????????-*.nbc"))
