@@ -9,6 +9,9 @@ from torch import Tensor
 
 from mhsvm.ops.triton.plan import Inputs, num_saved
 
+# Up to here the kernels multiply the step size out themselves; beyond, a matrix product costs less.
+_MAX_RANK = 4
+
 
 def selective_scan(
     u: Tensor,
@@ -38,9 +41,16 @@ def route_scan(
     order: Tensor,
     inverse: Tensor,
 ) -> Tensor:
-    """`mhsvm.ops.route_scan`: follows the routes by index, and makes the step size from its r numbers."""
-    save = _needs_gradient(u, x_dbl, dt_weight, dt_bias, A, D)
-    y, _ = _route_scan(u, x_dbl, dt_weight, dt_bias, A, D, order, save)
+    """`mhsvm.ops.route_scan`: follows the routes by index, and makes a step size of low rank from its r numbers."""
+    r, n = dt_weight.shape[-1], A.shape[-1]
+    delta = None
+    if r > _MAX_RANK:
+        step, x_dbl = x_dbl.split((r, 2 * n), dim=-1)
+        with torch.autocast(u.device.type, enabled=False):
+            delta = torch.einsum("blmkr,mkdr->blmkd", step.float(), dt_weight.float())
+        dt_weight = None
+    save = _needs_gradient(u, x_dbl, delta, dt_weight, dt_bias, A, D)
+    y, _ = _route_scan(u, x_dbl, delta, dt_weight, dt_bias, A, D, order, save)
     return y
 
 
@@ -142,31 +152,35 @@ def _differentiate_selective_scan(ctx, grad_y, grad_last, _):
 _selective_scan.register_autograd(_differentiate_selective_scan, setup_context=_save_selective_scan)
 
 
-def _route_inputs(u, x_dbl, dt_weight, dt_bias, A, D, order) -> Inputs:
-    n, r = A.shape[-1], dt_weight.shape[-1]
-    step, B, C = x_dbl.flatten(2, 3).split((r, n, n), dim=-1)
-    dt_weight, dt_bias, A, D, order = (x.flatten(0, 1) for x in (dt_weight, dt_bias, A, D, order))
-    return Inputs(u, None, step, dt_weight.mT, A.mT, B, C, D, None, dt_bias, order, True)
+def _route_inputs(u, x_dbl, delta, dt_weight, dt_bias, A, D, order) -> Inputs:
+    n = A.shape[-1]
+    x_dbl = x_dbl.flatten(2, 3)
+    step, B, C = x_dbl.split((x_dbl.shape[-1] - 2 * n, n, n), dim=-1)
+    dt_bias, A, D, order = (x.flatten(0, 1) for x in (dt_bias, A, D, order))
+    if delta is None:
+        return Inputs(u, None, step, dt_weight.flatten(0, 1).mT, A.mT, B, C, D, None, dt_bias, order, True)
+    return Inputs(u, delta.flatten(2, 3), None, None, A.mT, B, C, D, None, dt_bias, order, True)
 
 
+# Either `delta`, (b, l, m, k, d), or `dt_weight` is given; with `delta`, x_dbl is B and C alone.
 @torch.library.custom_op(
     "mhsvm::triton_route_scan",
     mutates_args=(),
-    schema="(Tensor u, Tensor x_dbl, Tensor dt_weight, Tensor dt_bias, Tensor A, Tensor D, Tensor order, bool save) "
-    "-> (Tensor, Tensor)",
+    schema="(Tensor u, Tensor x_dbl, Tensor? delta, Tensor? dt_weight, Tensor dt_bias, Tensor A, Tensor D, "
+    "Tensor order, bool save) -> (Tensor, Tensor)",
 )
-def _route_scan(u, x_dbl, dt_weight, dt_bias, A, D, order, save):
+def _route_scan(u, x_dbl, delta, dt_weight, dt_bias, A, D, order, save):
     from mhsvm.ops.triton import launch
 
     b, length, m, d = u.shape
     y = u.new_empty((b, m, A.shape[1], length, d), dtype=torch.float32)
-    inputs = _route_inputs(u, x_dbl, dt_weight, dt_bias, A, D, order)
+    inputs = _route_inputs(u, x_dbl, delta, dt_weight, dt_bias, A, D, order)
     _, saved = launch.forward(inputs, y.flatten(1, 2).transpose(1, 2), save=save)
     return y, saved
 
 
 @_route_scan.register_fake
-def _(u, x_dbl, dt_weight, dt_bias, A, D, order, save):
+def _(u, x_dbl, delta, dt_weight, dt_bias, A, D, order, save):
     b, length, m, d = u.shape
     k, n = A.shape[1], A.shape[3]
     saved = num_saved(length, n) if save else 0
@@ -176,28 +190,29 @@ def _(u, x_dbl, dt_weight, dt_bias, A, D, order, save):
 @torch.library.custom_op(
     "mhsvm::triton_route_scan_backward",
     mutates_args=(),
-    schema="(Tensor grad_y, Tensor saved, Tensor u, Tensor x_dbl, Tensor dt_weight, Tensor dt_bias, Tensor A, "
-    "Tensor D, Tensor order) -> Tensor[]",
+    schema="(Tensor grad_y, Tensor saved, Tensor u, Tensor x_dbl, Tensor? delta, Tensor? dt_weight, Tensor dt_bias, "
+    "Tensor A, Tensor D, Tensor order) -> Tensor[]",
 )
-def _route_scan_backward(grad_y, saved, u, x_dbl, dt_weight, dt_bias, A, D, order):
+def _route_scan_backward(grad_y, saved, u, x_dbl, delta, dt_weight, dt_bias, A, D, order):
     from mhsvm.ops.triton import launch
 
-    inputs = _route_inputs(u, x_dbl, dt_weight, dt_bias, A, D, order)
-    grads = launch.backward(inputs, saved, grad_y.flatten(1, 2).transpose(1, 2), None)
+    inputs = _route_inputs(u, x_dbl, delta, dt_weight, dt_bias, A, D, order)
+    grads = launch.backward(inputs, saved, grad_y.flatten(1, 2).transpose(1, 2), None, joint=True)
     by_input = (
         (u, grads.u),
         (x_dbl, grads.projections[0]),
-        (dt_weight, grads.weight.mT),
+        (delta, grads.delta),
+        (dt_weight, None if dt_weight is None else grads.weight.mT),
         (dt_bias, grads.bias),
         (A, grads.A.mT),
         (D, grads.D),
     )
-    return [grad.reshape(x.shape).to(x.dtype) for x, grad in by_input]
+    return [grad.reshape(x.shape).to(x.dtype) for x, grad in by_input if x is not None]
 
 
 @_route_scan_backward.register_fake
-def _(grad_y, saved, u, x_dbl, dt_weight, dt_bias, A, D, order):
-    return [x.new_empty(x.shape) for x in (u, x_dbl, dt_weight, dt_bias, A, D)]
+def _(grad_y, saved, u, x_dbl, delta, dt_weight, dt_bias, A, D, order):
+    return [x.new_empty(x.shape) for x in (u, x_dbl, delta, dt_weight, dt_bias, A, D) if x is not None]
 
 
 def _save_route_scan(ctx, inputs, output):
@@ -209,7 +224,9 @@ def _save_route_scan(ctx, inputs, output):
 
 def _differentiate_route_scan(ctx, grad_y, _):
     saved, *tensors = ctx.saved_tensors
-    return *_route_scan_backward(grad_y, saved, *tensors), None, None
+    grads = iter(_route_scan_backward(grad_y, saved, *tensors))
+    *differentiable, _ = tensors
+    return *(None if x is None else next(grads) for x in differentiable), None, None
 
 
 _route_scan.register_autograd(_differentiate_route_scan, setup_context=_save_route_scan)

@@ -7,6 +7,9 @@ from mhsvm.ops.triton.backward_kernels import backward_kernel
 from mhsvm.ops.triton.forward_kernels import carry_kernel, chunk_kernel, scan_kernel
 from mhsvm.ops.triton.plan import BLOCK_CHANNELS, Gradients, Inputs, Plan, num_saved, plan_backward, plan_forward
 
+# One warp holds a tile. Fused multiply-adds are asked for by name, as Triton is to change its default.
+_OPTIONS = {"num_warps": 1, "enable_fp_fusion": True}
+
 
 def forward(inputs: Inputs, y: Tensor, *, save: bool) -> tuple[Tensor, Tensor]:
     """Write y (b, l, g, e); return the last state (b, g, n, e) and the states before each span, or nothing."""
@@ -28,13 +31,18 @@ def forward(inputs: Inputs, y: Tensor, *, save: bool) -> tuple[Tensor, Tensor]:
             length, plan.chunk, plan.num_chunks, g, e, n,
             *_strides(inputs.u, inputs.delta, inputs.step, inputs.B, inputs.C, inputs.z, y),
             ROUTES=routes, RANK=_rank(inputs), SOFTPLUS=inputs.softplus,
-            SPAN=plan.span, **plan.tile, num_warps=1,
+            SPAN=plan.span, **plan.tile, **_OPTIONS,
         )  # fmt: skip
     return last, saved
 
 
-def backward(inputs: Inputs, saved: Tensor, grad_y: Tensor, grad_last: Tensor | None) -> Gradients:
-    """Gradients from those of y (b, l, g, e) and of the last state (b, g, n, e); sums in float32, in a fixed order."""
+def backward(
+    inputs: Inputs, saved: Tensor, grad_y: Tensor, grad_last: Tensor | None, *, joint: bool = False
+) -> Gradients:
+    """Gradients from those of y (b, l, g, e) and of the last state (b, g, n, e); sums in float32, in a fixed order.
+
+    `joint` leaves the gradients of step, B and C side by side in one tensor.
+    """
     inputs = _readable(inputs)
     grad_y = _unit_last_stride(grad_y)
     b, length, g, e, n = _sizes(inputs)
@@ -51,14 +59,10 @@ def backward(inputs: Inputs, saved: Tensor, grad_y: Tensor, grad_last: Tensor | 
     du = torch.empty((b, length, g, e), dtype=torch.float32 if routes > 1 else inputs.u.dtype, device=saved.device)
     ddelta = None if inputs.delta is None else torch.empty_like(du, dtype=inputs.delta.dtype)
     dz = None if inputs.z is None else torch.empty_like(du, dtype=inputs.z.dtype)
-    if rank:
-        dtype = inputs.step.dtype if plan.parts == 1 else torch.float32
-        projections = [torch.empty((plan.parts, b, length, g, rank + 2 * n), dtype=dtype, device=saved.device)]
-        dstep, dB, dC = projections[0].split((rank, n, n), dim=-1)
-    else:
-        dtype = inputs.B.dtype if plan.parts == 1 else torch.float32
-        projections = [torch.empty((plan.parts, b, length, g, n), dtype=dtype, device=saved.device) for _ in range(2)]
-        dstep, dB, dC = None, *projections
+    dtype = inputs.B.dtype if plan.parts == 1 else torch.float32
+    widths = (rank + 2 * n,) if joint else (n, n)
+    projections = [torch.empty((plan.parts, b, length, g, w), dtype=dtype, device=saved.device) for w in widths]
+    dstep, dB, dC = projections[0].split((rank, n, n), dim=-1) if joint else (None, *projections)
     dA = saved.new_empty(states)
     dD, dbias = (None if x is None else saved.new_empty(chunks) for x in (inputs.D, inputs.bias))
     dweight = None if inputs.weight is None else saved.new_empty((b, plan.num_chunks, g, rank, e))
@@ -71,7 +75,7 @@ def backward(inputs: Inputs, saved: Tensor, grad_y: Tensor, grad_last: Tensor | 
             length, plan.chunk, plan.num_chunks, plan.parts, b, g, e, n,
             *_strides(grad_y, inputs.u, inputs.delta, inputs.step, inputs.B, inputs.C, inputs.z, du, dB[0]),
             ROUTES=routes, RANK=rank, SOFTPLUS=inputs.softplus, BLOCKS=blocks,
-            R=_power_of_2(rank), **plan.tile, num_warps=1,
+            R=_power_of_2(rank), **plan.tile, **_OPTIONS,
         )  # fmt: skip
     if routes > 1:
         du = du.unflatten(2, (-1, routes)).sum(3)
@@ -94,11 +98,11 @@ def _chunk_states(
             x, inputs.delta, inputs.step, inputs.weight, inputs.A, B, z, inputs.bias, inputs.order, ends, sums,
             length, plan.chunk, plan.num_chunks, g, e, n,
             *_strides(x, inputs.delta, inputs.step, B, z),
-            ROUTES=routes, RANK=_rank(inputs), SOFTPLUS=inputs.softplus, REVERSE=reverse, **plan.tile, num_warps=1,
+            ROUTES=routes, RANK=_rank(inputs), SOFTPLUS=inputs.softplus, REVERSE=reverse, **plan.tile, **_OPTIONS,
         )  # fmt: skip
-        block = 256
+        block = 128
         carry_kernel[(-(-g * e * n // block), b)](
-            ends, sums, inputs.A, seed, plan.num_chunks, g * e * n, e, n, REVERSE=reverse, BLOCK=block, num_warps=2
+            ends, sums, inputs.A, seed, plan.num_chunks, g * e * n, e, n, REVERSE=reverse, BLOCK=block, **_OPTIONS
         )
     return ends
 
