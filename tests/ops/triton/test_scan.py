@@ -1,0 +1,141 @@
+"""The Triton scans against the reference in float64: on a GPU, or in Triton's interpreter (TRITON_INTERPRET=1)."""
+
+import os
+
+import pytest
+import torch
+
+from mhsvm.ops import reference
+from mhsvm.ops.route_scan import composed_route_scan
+from mhsvm.ops.triton import plan
+from mhsvm.ops.triton.autograd import _MAX_RANK, route_scan, selective_scan
+from mhsvm.routes import scan_routes
+
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+DEVICE = "cpu" if INTERPRETED else "cuda"
+ALL = ("D", "z", "delta_bias")
+
+pytestmark = pytest.mark.skipif(
+    not INTERPRETED and not torch.cuda.is_available(), reason="needs a GPU; test_interpreter.py runs it without"
+)
+
+
+@pytest.fixture
+def _short_chunks(monkeypatch):
+    """So many programs are wanted that every chunk is as short as it may be."""
+    for name in ("_FORWARD_PROGRAMS", "_BACKWARD_PROGRAMS"):
+        monkeypatch.setattr(plan, name, 10**6)
+    monkeypatch.setattr(plan, "_MIN_CHUNK_STEPS", 1)
+
+
+@pytest.fixture
+def check(scan_inputs, outputs_and_gradients, relative_error, tolerance):
+    def compare(*, dtype=torch.float32, change=lambda x: x, softplus=True, **sizes):
+        inputs = {k: change(x.detach()).to(DEVICE) for k, x in scan_inputs(dtype=dtype, **sizes).items()}
+        exact = {k: x.double().requires_grad_() for k, x in inputs.items()}
+        inputs = {k: x.requires_grad_() for k, x in inputs.items()}
+        expected = outputs_and_gradients(reference.selective_scan, exact, delta_softplus=softplus)
+        actual = outputs_and_gradients(selective_scan, inputs, delta_softplus=softplus)
+        for name, tensor in expected.items():
+            assert relative_error(actual[name], tensor) < tolerance[dtype], name
+        for name, x in inputs.items():
+            assert actual[f"gradient of {name}"].dtype == x.dtype
+
+    return compare
+
+
+@pytest.mark.usefixtures("_poisoned_memory", "_short_chunks")
+@pytest.mark.parametrize("length", [1, 63, 100, 130])
+def test_chunks_and_carries(check, length):
+    check(b=1, d=9, n=3, groups=1, length=length)
+
+
+@pytest.mark.usefixtures("_poisoned_memory")
+@pytest.mark.parametrize("length", [1, 30])
+def test_one_chunk(check, length):
+    check(b=2, d=8, n=3, groups=2, length=length)
+
+
+@pytest.mark.usefixtures("_short_chunks")
+@pytest.mark.parametrize("optional", [(), ("D",), ("z",), ("delta_bias",)])
+def test_options(check, optional):
+    check(b=1, d=3, groups=1, length=18, optional=optional, softplus=False)
+
+
+@pytest.mark.parametrize("n", [1, 16, 17, 64])
+def test_numbers_of_states(check, n):
+    check(b=1, d=2, n=n, groups=1, length=9)
+
+
+def test_groups_of_channels_in_several_programs(check):
+    check(b=1, d=60, n=2, groups=2, length=10)
+
+
+@pytest.mark.usefixtures("_short_chunks")
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_16_bits(check, dtype):
+    check(b=1, d=8, groups=2, length=20, dtype=dtype)
+
+
+def test_non_contiguous_inputs(check):
+    def scatter(x):
+        return x.mT.contiguous().mT if x.dim() > 1 else x.repeat_interleave(2)[::2]
+
+    check(b=2, d=4, groups=2, length=12, change=scatter)
+
+
+@pytest.mark.usefixtures("_short_chunks")
+def test_gradients_repeat_bit_for_bit(scan_inputs, outputs_and_gradients):
+    inputs = {
+        k: x.detach().to(DEVICE).requires_grad_()
+        for k, x in scan_inputs(b=1, d=9, groups=1, length=20, dtype=torch.float32).items()
+    }
+    first, second = (outputs_and_gradients(selective_scan, inputs, delta_softplus=True) for _ in range(2))
+    for name, tensor in first.items():
+        assert torch.equal(tensor, second[name]), name
+
+
+@pytest.mark.parametrize("exponent", [-50.0, -1e-6])
+def test_extreme_decays(scan_inputs, relative_error, exponent):
+    inputs = {k: x.detach().abs() for k, x in scan_inputs(b=1, d=2, n=2, length=40, groups=1, optional=()).items()}
+    inputs["delta"].fill_(0.1)
+    inputs["A"].fill_(exponent / 0.1)
+    expected = reference.selective_scan(**inputs)
+    actual = selective_scan(**{k: x.float().to(DEVICE) for k, x in inputs.items()})
+    assert relative_error(actual.cpu(), expected) < 1e-5
+
+
+@pytest.mark.usefixtures("_poisoned_memory", "_short_chunks")
+@pytest.mark.parametrize(
+    ("dtype", "rank"), [(torch.float32, 2), (torch.float32, _MAX_RANK + 1), (torch.bfloat16, 1), (torch.bfloat16, 2)]
+)
+def test_routes(relative_error, tolerance, dtype, rank):
+    h, w, patterns = 2, 6, ("C", "S")
+    b, m, k, d, n = 1, len(patterns), 4, 3, 2
+    orders, inverses = zip(*(scan_routes(pattern, h, w) for pattern in patterns), strict=True)
+    routes = {"order": torch.stack(orders).to(DEVICE), "inverse": torch.stack(inverses).to(DEVICE)}
+    generator = torch.Generator().manual_seed(0)
+
+    def normal(*shape):
+        return torch.randn(shape, generator=generator).to(DEVICE)
+
+    inputs = {
+        "u": normal(b, h * w, m, d).to(dtype),
+        "x_dbl": normal(b, h * w, m, k, rank + 2 * n).to(dtype),
+        "dt_weight": normal(m, k, d, rank),
+        "dt_bias": normal(m, k, d),
+        "A": -normal(m, k, d, n).exp(),
+        "D": normal(m, k, d),
+    }
+    exact = {name: x.double().requires_grad_() for name, x in inputs.items()}
+    leaves = {name: x.requires_grad_() for name, x in inputs.items()}
+    expected = composed_route_scan(**exact, **routes, scan=reference.selective_scan)
+    actual = route_scan(**leaves, **routes)
+    assert actual.dtype == torch.float32
+    # From 16-bit inputs too: what a gate compares is never rounded.
+    assert relative_error(actual, expected) < 1e-6
+    seed = normal(*actual.shape)
+    gradients = torch.autograd.grad(actual, tuple(leaves.values()), seed)
+    references = torch.autograd.grad(expected, tuple(exact.values()), seed.double())
+    for name, gradient, of_reference in zip(inputs, gradients, references, strict=True):
+        assert relative_error(gradient, of_reference) < tolerance[dtype], name
