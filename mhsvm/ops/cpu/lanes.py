@@ -1,8 +1,7 @@
 """A vector of floats as a number of numba's, so that compiled kernels use the processor's vector unit for certain.
 
 LLVM vectorises a loop or not by heuristics that change from version to version; it keeps explicit vectors, and splits
-them where the processor's are shorter. numba keys its cache on disk by the file of a kernel: after a change of this
-file delete the `__pycache__` folder beside it.
+them where the processor's are shorter.
 """
 
 import math
@@ -181,7 +180,6 @@ _overload_operator(operator.truediv, "fdiv")
 
 
 ZERO, ONE, TWO = np.float32(0), np.float32(1), np.float32(2)
-EPSILON = np.float32(1e-5)
 LN2, LOG2E = np.float32(math.log(2)), np.float32(1 / math.log(2))
 
 # A float of this size has no bits below one: adding it rounds, and leaves the integer and the exponent's bias in the

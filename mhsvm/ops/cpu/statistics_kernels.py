@@ -4,9 +4,14 @@ y lies as (plane, route, element), the statistics as (plane, element). Where a p
 by way of a buffer.
 """
 
-from mhsvm.ops.cpu.lanes import EPSILON, ONE, ZERO, fused, helper, load, smaller, splat, square_root, store, where_equal
+import numpy as np
+
+from mhsvm.ops.cpu.lanes import ONE, ZERO, fused, helper, load, smaller, splat, square_root, store, where_equal
 from mhsvm.ops.cpu.layout import LANES, SLICE
 from mhsvm.ops.cpu.tiles import numbers
+from mhsvm.ops.route_statistics import EPSILON
+
+_EPSILON = np.float32(EPSILON)
 
 
 @helper
@@ -44,7 +49,7 @@ def _measure(y, at, stride, k, share, unbiased_share, total, variation, o_out):
         added = added + load(y, at + route * stride)
     store(total, o_out, added)
     deviation = _deviation(y, at, stride, k, unbiased_share, lowest, mean)
-    store(variation, o_out, deviation / (mean + splat(EPSILON)))
+    store(variation, o_out, deviation / (mean + splat(_EPSILON)))
 
 
 @helper
@@ -52,8 +57,8 @@ def _differentiate(y, at, stride, k, share, unbiased_share, grad_total, grad_var
     lowest = _lowest(y, at, stride, k)
     mean = _mean_above(y, at, stride, k, share, lowest)
     deviation = _deviation(y, at, stride, k, unbiased_share, lowest, mean)
-    grad_deviation = load(grad_variation, o_in) / (mean + splat(EPSILON))
-    grad_mean = grad_deviation * deviation / (mean + splat(EPSILON))
+    grad_deviation = load(grad_variation, o_in) / (mean + splat(_EPSILON))
+    grad_mean = grad_deviation * deviation / (mean + splat(_EPSILON))
     # As torch has it, a deviation of 0 has slope 0, and routes that share the minimum share its gradient.
     flat = where_equal(deviation, splat(ZERO), splat(ONE))
     slope = grad_deviation * splat(unbiased_share) * (splat(ONE) - flat) / (deviation + flat)

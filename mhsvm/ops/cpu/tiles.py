@@ -39,11 +39,8 @@ def _start(strides, tensor, i, head, route, first):
 @helper
 def gather(source, strides, tensor, i, head, route, first, count, order, o_order, steps, row_size, rows):
     """Of each cell on the route the numbers `first` and on, `count` of them, then zeros: rows (steps, row_size)."""
-    o_source, cell_stride, stride = (
-        _start(strides, tensor, i, head, route, first),
-        strides[tensor, 3],
-        strides[tensor, 4],
-    )
+    o_source = _start(strides, tensor, i, head, route, first)
+    cell_stride, stride = strides[tensor, 3], strides[tensor, 4]
     if stride == 1 and count == row_size and count % LANES == 0:
         for t in range(steps):
             at = o_source + order[o_order + t] * cell_stride
@@ -59,11 +56,8 @@ def gather(source, strides, tensor, i, head, route, first, count, order, o_order
 @helper
 def scatter(rows, row_size, steps, order, o_order, target, strides, tensor, i, head, route, first, count):
     """The reverse of `gather`."""
-    o_target, cell_stride, stride = (
-        _start(strides, tensor, i, head, route, first),
-        strides[tensor, 3],
-        strides[tensor, 4],
-    )
+    o_target = _start(strides, tensor, i, head, route, first)
+    cell_stride, stride = strides[tensor, 3], strides[tensor, 4]
     if stride == 1 and count % LANES == 0:
         for t in range(steps):
             at = o_target + order[o_order + t] * cell_stride
