@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 
 _MAX_STATES = 64
+# The first with tuples in kernels.
+_OLDEST_TRITON = (3, 3)
 
 
 # A constant for torch.compile, which cannot trace how a compiler is looked for.
@@ -43,6 +45,13 @@ def _interpreted() -> bool:
 def _missing_for_gpu() -> str | None:
     if not torch.cuda.is_available():
         return "torch finds no CUDA device"
+    if torch.version.hip:
+        return "the kernels are made for GPUs of NVIDIA, and torch is built for AMD's"
+    import triton
+
+    if tuple(int(part) for part in triton.__version__.split(".")[:2]) < _OLDEST_TRITON:
+        oldest = ".".join(map(str, _OLDEST_TRITON))
+        return f"Triton is {triton.__version__}: install torch 2.7 or newer, which brings Triton {oldest}"
     if not (os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")):
         return "Triton needs a C compiler: install the package gcc, or name one in the environment variable CC"
     if not Path(sysconfig.get_paths()["include"], "Python.h").is_file():

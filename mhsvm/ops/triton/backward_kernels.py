@@ -57,9 +57,7 @@ def load_tile(
 
 @triton.jit
 def step_size(b_raw, b_bias, SOFTPLUS: tl.constexpr):
-    if b_bias is not None:
-        b_raw += b_bias
-    return softplus(b_raw) if SOFTPLUS else b_raw
+    return softplus(b_raw + b_bias) if SOFTPLUS else b_raw + b_bias
 
 
 @triton.jit
@@ -103,7 +101,8 @@ def differentiate_tile(b_s, b_g, b_dt, b_u, b_dy, b_A, b_B, b_C, T: tl.constexpr
     return b_g, b_dA, b_du3 * b_ds, b_dy3 * b_states, b_dadded, b_ddt, b_y
 
 
-@triton.jit
+# Numbers that differ from layer to layer are not compiled in: each would cost seconds.
+@triton.jit(do_not_specialize=["L", "chunk", "num_chunks", "parts", "batch", "G", "channels"])
 def backward_kernel(
     p_dy, p_u, p_delta, p_step, p_weight, p_A, p_B, p_C, p_D, p_z, p_bias, p_order, p_saved, p_carry,
     p_du, p_ddelta, p_dstep, p_dB, p_dC, p_dz, p_dA, p_dD, p_dbias, p_dweight,
@@ -160,7 +159,11 @@ def backward_kernel(
         b_g = zero_blocks(N, E, BLOCKS)
     else:
         b_g = load_blocks(p_carry + i_bc * size, o_state, 1, o_e, m_n, channels, BLOCKS)
-    b_dbias, b_dD = zero_blocks(T, E, BLOCKS), zero_blocks(T, E, BLOCKS)
+    b_bias, b_dbias, b_dD = zero_blocks(T, E, BLOCKS), zero_blocks(T, E, BLOCKS), zero_blocks(T, E, BLOCKS)
+    if p_bias is not None:
+        b_bias = load_blocks(p_bias + i_g * channels, 0 * o_t, 1, o_e, o_t >= 0, channels, BLOCKS)
+    if p_D is not None:
+        b_D = load_blocks(p_D + i_g * channels, 0 * o_t, 1, o_e, o_t >= 0, channels, BLOCKS)
 
     begin = i_c * chunk
     end = tl.minimum(begin + chunk, L)
@@ -203,16 +206,12 @@ def backward_kernel(
         for k in tl.static_range(BLOCKS):
             o_k = o_e + k * E
             m_k = o_k < channels
-            b_bias = None
-            if p_bias is not None:
-                o_ge = i_g * channels + o_k[None, :] + 0 * o_t[:, None]
-                b_bias = tl.load(p_bias + o_ge, mask=m_k[None, :] & (o_t >= 0)[:, None], other=0.0).to(tl.float32)
             # The state before the tile: the second of a span walks over the first.
             b_sk = b_s[k]
             if i_t % SPAN > 0:
-                b_dt = step_size(b_raw1[k], b_bias, SOFTPLUS)
+                b_dt = step_size(b_raw1[k], b_bias[k], SOFTPLUS)
                 b_sk = walk_tile(b_sk, b_dt, b_dt * b_u1[k], b_A[k] * LOG2_E, b_B1, T)
-            b_dt = tl.where(m_t[:, None], step_size(b_raw[k], b_bias, SOFTPLUS), 0.0)
+            b_dt = tl.where(m_t[:, None], step_size(b_raw[k], b_bias[k], SOFTPLUS), 0.0)
             b_dyk = b_dy[k]
             if p_z is not None:
                 b_gate = sigmoid(b_z[k])
@@ -229,15 +228,14 @@ def backward_kernel(
             o_te = o_cell[:, None] * s_dul + o_k[None, :]
             b_ddt += b_dadded * b_u[k]
             if SOFTPLUS:
-                b_ddt *= softplus_slope(b_raw[k] if b_bias is None else b_raw[k] + b_bias)
+                b_ddt *= softplus_slope(b_raw[k] + b_bias[k])
             b_ddt = tl.where(m_te, b_ddt, 0.0)
             b_dbias1 = b_dbias1 + (b_dbias[k] + b_ddt,)
             b_dD1 = b_dD1 + (b_dD[k] + b_dyk * b_u[k],)
             b_du = b_dadded * b_dt
             if p_D is not None:
-                b_D = tl.load(p_D + i_g * channels + o_k, mask=m_k, other=0.0).to(tl.float32)
-                b_du += b_dyk * b_D[None, :]
-                b_y += b_D[None, :] * b_u[k]
+                b_du += b_dyk * b_D[k]
+                b_y += b_D[k] * b_u[k]
             tl.store(p_du + o_te, b_du.to(p_du.dtype.element_ty), mask=m_te)
             if p_z is not None:
                 b_dz = b_dy[k] * b_y * b_gate * (1.0 + b_z[k] * (1.0 - b_gate))

@@ -18,7 +18,8 @@ from mhsvm.ops.triton.tiles import (
 )
 
 
-@triton.jit
+# Numbers that differ from layer to layer are not compiled in: each would cost seconds.
+@triton.jit(do_not_specialize=["L", "chunk", "num_chunks", "G"])
 def scan_kernel(
     p_u, p_delta, p_step, p_weight, p_A, p_B, p_C, p_D, p_z, p_bias, p_order, p_start, p_y, p_saved, p_last,
     L, chunk, num_chunks, G, channels, states,
@@ -135,7 +136,7 @@ def load_chunk_tile(
     return b_x, b_dt, b_z, b_B
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["L", "chunk", "num_chunks", "G"])
 def chunk_kernel(
     p_x, p_delta, p_step, p_weight, p_A, p_B, p_z, p_bias, p_order, p_end, p_sum,
     L, chunk, num_chunks, G, channels, states,
@@ -223,7 +224,7 @@ def chunk_kernel(
     tl.store(p_sum + i_bc * (G * channels) + o_ge, tl.sum(b_sum, axis=0), mask=m_e)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["num_chunks", "size", "channels"])
 def carry_kernel(
     p_end, p_sum, p_A, p_seed, num_chunks, size, channels, states, REVERSE: tl.constexpr, BLOCK: tl.constexpr
 ):  # fmt: skip

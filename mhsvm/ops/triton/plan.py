@@ -19,8 +19,10 @@ _MAX_BACKWARD_STEPS = 4
 _FORWARD_PROGRAMS = 1400
 _BACKWARD_PROGRAMS = 4000
 _MIN_CHUNK_STEPS = 64
-# Blocks that one program walks backward: their states are in its registers.
-_MAX_BACKWARD_BLOCKS = 4
+# Blocks that one program walks backward, with their states in registers: all of a small group, so that the sums
+# over its channels are complete; of a larger one as many as leave the registers some room.
+_BLOCKS_OF_SMALL_GROUP = 3
+_BLOCKS_OF_PART = 2
 
 
 class Inputs(NamedTuple):
@@ -82,7 +84,8 @@ def plan_forward(inputs: Inputs) -> Plan:
 
 
 def plan_backward(inputs: Inputs) -> Plan:
-    parts = -(-inputs.A.shape[2] // (BLOCK_CHANNELS * _MAX_BACKWARD_BLOCKS))
+    blocks = -(-inputs.A.shape[2] // BLOCK_CHANNELS)
+    parts = 1 if blocks <= _BLOCKS_OF_SMALL_GROUP else -(-blocks // _BLOCKS_OF_PART)
     return _plan(inputs, parts, _BACKWARD_TILE_STATES, _MAX_BACKWARD_STEPS, _BACKWARD_PROGRAMS)
 
 

@@ -18,6 +18,7 @@ def _not_interpreted(monkeypatch):
 def _machine_with_gpu(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.delenv("CC", raising=False)
+    monkeypatch.setattr(torch.version, "hip", None)
 
 
 def test_without_triton(monkeypatch):
@@ -28,6 +29,20 @@ def test_without_triton(monkeypatch):
 def test_without_gpu(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert availability.unavailable_reason() == "torch finds no CUDA device"
+
+
+@pytest.mark.usefixtures("_machine_with_gpu")
+def test_with_a_triton_too_old(monkeypatch):
+    triton = pytest.importorskip("triton")
+    monkeypatch.setattr(triton, "__version__", "3.2.0")
+    reason = availability.unavailable_reason()
+    assert reason == "Triton is 3.2.0: install torch 2.7 or newer, which brings Triton 3.3"
+
+
+@pytest.mark.usefixtures("_machine_with_gpu")
+def test_on_a_gpu_of_amd(monkeypatch):
+    monkeypatch.setattr(torch.version, "hip", "6.4")
+    assert "torch is built for AMD's" in availability.unavailable_reason()
 
 
 @pytest.mark.usefixtures("_machine_with_gpu")
