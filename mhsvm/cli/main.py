@@ -25,6 +25,12 @@ def run(command: Main, argv: Sequence[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except RuntimeError as error:
+        # torch's class by its name: this file loads no torch
+        if type(error).__name__ != "OutOfMemoryError":
+            raise
+        print("error: memory does not suffice: try a smaller --batch-size, or --device cpu", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
