@@ -42,12 +42,14 @@ def signatures(found: np.ndarray, symmetry: tuple[bool, bool, bool] = SYMMETRIES
     return flat / np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1e-6)
 
 
-def centre_on_lesion(greys: np.ndarray) -> np.ndarray:
+def centre_on_lesion(greys: np.ndarray, *, degrees: float = 0.0) -> np.ndarray:
     """Shift and scale each picture (n, s, s) so that what is dark has its centre in the middle and one size.
 
-    Its signature finds the same lesion in another framing.
+    Its signature finds the same lesion in another framing; `degrees` turns it besides, about that centre.
     """
     side = greys.shape[1]
+    cos, sin = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
+    turn = np.array([[cos, -sin], [sin, cos]])
     axis = np.arange(side, dtype=np.float32)
     centred = np.empty_like(greys)
     # Dark corners and rulers weigh little.
@@ -60,6 +62,7 @@ def centre_on_lesion(greys: np.ndarray) -> np.ndarray:
         middle = np.array([rows @ axis, columns @ axis])
         spread = np.sqrt(np.sqrt((rows @ (axis - middle[0]) ** 2) * (columns @ (axis - middle[1]) ** 2)))
         zoom = np.clip(spread / (0.16 * side), 0.5, 1.6)
-        offset = middle - zoom * side / 2
-        centred[index] = ndimage.affine_transform(grey, [zoom, zoom], offset, order=1, mode="nearest")
+        back = zoom * turn
+        offset = middle - back @ np.full(2, side / 2)
+        centred[index] = ndimage.affine_transform(grey, back, offset, order=1, mode="nearest")
     return centred

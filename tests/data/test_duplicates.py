@@ -46,6 +46,7 @@ ISIC2017_PAIRS = [
     ("0009910", "0000420"),
     ("0001131", "0011126"),
     ("0009883", "0009884"),
+    ("0001128", "0010358"),
 ]
 # Different lesions that look alike: the best scores below the threshold.
 ISIC2017_ALIKE = [
