@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -319,32 +319,89 @@ def load_trained(
     )
 
 
-def load_predictor(path: str | Path, *, device: str = "auto") -> Predictor:
-    """A function from an image to its mask, from a checkpoint.
+def load_predictor(
+    path: str | Path | Sequence[str | Path],
+    *,
+    device: str = "auto",
+    threshold: float | None = None,
+    augmentation: str = "none",
+    largest_component: bool = False,
+    fill_holes: bool = False,
+) -> Predictor:
+    """A function from an image to its mask, from a checkpoint or from several whose probabilities are averaged.
 
     Args:
-        path: Our checkpoint or a published one.
+        path: Our checkpoint or a published one, or a list of them.
         device: "auto", "cpu", "cuda", …
+        threshold: Probability from which a pixel is lesion; None takes the checkpoint's.
+        augmentation: "none", or "flips" or "turns" to average over mirrored and turned views.
+        largest_component: Keep the largest region of each class.
+        fill_holes: Fill the background that a region encloses.
     Returns:
         A callable, see `mhsvm.engine.predictor.Predictor`.
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: The file is no checkpoint, or the device is not there.
+        ValueError: A file is no checkpoint, several do not go together, or the device is not there.
     """
     chosen = build_device(device)
-    return build_predictor(load_trained(path, device=chosen), chosen)
-
-
-def build_predictor(trained: Trained, device: torch.device) -> Predictor:
-    """The predictor of a loaded model: size, normalisation and threshold are those that it was trained with."""
-    config = trained.config
-    return Predictor(
-        trained.model,
-        normalize=build_augment(config, training=False).normalize,
-        size=trained.size,
-        threshold=config.evaluation.threshold,
-        device=device,
+    paths = [path] if isinstance(path, (str, os.PathLike)) else path
+    return build_predictor(
+        [load_trained(each, device=chosen) for each in paths],
+        chosen,
+        threshold=threshold,
+        augmentation=augmentation,
+        largest_component=largest_component,
+        fill_holes=fill_holes,
     )
+
+
+def build_predictor(
+    members: Sequence[Trained],
+    device: torch.device,
+    *,
+    threshold: float | None = None,
+    augmentation: str = "none",
+    largest_component: bool = False,
+    fill_holes: bool = False,
+) -> Predictor:
+    """The predictor of loaded models: size, normalisation and threshold are those that they were trained with.
+
+    Raises:
+        ValueError: There is none, they do not go together, or the threshold lies outside 0..1.
+    """
+    if not members:
+        raise ValueError("a predictor needs at least one checkpoint; received none")
+    for what, values in (
+        ("image sizes", [trained.size for trained in members]),
+        ("normalisations", [trained.config.data.normalization for trained in members]),
+        ("numbers of classes", [trained.num_classes for trained in members]),
+    ):
+        _check_equal(what, members, values)
+    if threshold is None:
+        thresholds = [trained.config.evaluation.threshold for trained in members]
+        _check_equal("thresholds", members, thresholds, way_out=" or give a threshold for all")
+        threshold = thresholds[0]
+    if not 0 <= threshold <= 1:
+        raise ValueError(f"the threshold is a probability, 0 to 1; received {threshold}")
+    return Predictor(
+        [trained.model for trained in members],
+        normalize=build_augment(members[0].config, training=False).normalize,
+        size=members[0].size,
+        threshold=threshold,
+        device=device,
+        augmentation=augmentation,
+        largest_component=largest_component,
+        fill_holes=fill_holes,
+    )
+
+
+def _check_equal(what: str, members: Sequence[Trained], values: Sequence[object], *, way_out: str = "") -> None:
+    for trained, value in zip(members, values, strict=True):
+        if value != values[0]:
+            raise ValueError(
+                f"checkpoints that are averaged have equal {what}; received {members[0].path} with {values[0]} and "
+                f"{trained.path} with {value}. Predict with each alone{way_out}"
+            )
 
 
 def _published_settings(content: Mapping, model_name: str | None) -> dict:

@@ -17,6 +17,8 @@ from torch.nn import functional as F
 from mhsvm.data.decode import decode_image, to_rgb
 from mhsvm.data.resize import resize_image
 from mhsvm.engine.evaluator import check_finite, decide, probabilities
+from mhsvm.engine.postprocess import clean_mask
+from mhsvm.engine.views import find_views
 
 ImageLike = str | os.PathLike | Image.Image | np.ndarray
 
@@ -35,30 +37,43 @@ class Prediction(NamedTuple):
 
 class Predictor:
     """Segments images: resized as for preparing a set, normalised as for training, the probability brought back to
-    the image's own size (bilinear), and only then decided.
+    the image's own size (bilinear), and only then decided, and cleaned where asked.
 
     Args:
-        model: Takes normalised images (b, 3, H, W) and returns logits; put into evaluation mode.
-        normalize: From float images (b, 3, H, W), 0..255, to what the model takes.
-        size: (H, W) that the model gets, in pixels.
+        models: Each takes normalised images (b, 3, H, W) and returns logits; put into evaluation mode. The
+            probabilities of several are averaged.
+        normalize: From float images (b, 3, H, W), 0..255, to what the models take.
+        size: (H, W) that the models get, in pixels.
         threshold: Probability from which a pixel is lesion; several classes take the likeliest.
-        device: Where the model is.
+        device: Where the models are.
+        augmentation: Views at test time whose probabilities are averaged, see `mhsvm.engine.views.find_views`.
+        largest_component, fill_holes: See `mhsvm.engine.postprocess.clean_mask`; the probability stays as it is.
+    Raises:
+        ValueError: There is no model, or the augmentation is unknown or does not fit the size.
     """
 
     def __init__(
         self,
-        model: nn.Module,
+        models: Sequence[nn.Module],
         *,
         normalize: Callable[[Tensor], Tensor],
         size: tuple[int, int],
         threshold: float,
         device: torch.device,
+        augmentation: str = "none",
+        largest_component: bool = False,
+        fill_holes: bool = False,
     ) -> None:
-        self.model = model.eval()
+        if not models:
+            raise ValueError("a predictor needs at least one model; received none")
+        self.models = tuple(model.eval() for model in models)
         self.normalize = normalize
         self.size = size
         self.threshold = threshold
         self.device = device
+        self.views = find_views(augmentation, size)
+        self.largest_component = largest_component
+        self.fill_holes = fill_holes
 
     def __call__(self, image: ImageLike) -> Prediction:
         """Segment one image.
@@ -75,19 +90,27 @@ class Predictor:
 
     @torch.inference_mode()
     def predict_batch(self, images: Sequence[ImageLike]) -> list[Prediction]:
-        """Segment images of any sizes in one pass through the model; arguments and errors as for one."""
+        """Segment images of any sizes in one pass through each model and view; arguments and errors as for one."""
         arrays = [read_rgb(image) for image in images]
         resized = np.stack([resize_image(array, self.size) for array in arrays])
         inputs = self.normalize(torch.from_numpy(resized).to(self.device).permute(0, 3, 1, 2).float())
-        maps = probabilities(self.model(inputs)).cpu()
+        maps = self._mean_probability(inputs).cpu()
         check_finite(maps)
         return [self._at_own_size(maps[row : row + 1], array.shape[:2]) for row, array in enumerate(arrays)]
+
+    def _mean_probability(self, inputs: Tensor) -> Tensor:
+        """Of all models in all views: inputs (b, 3, H, W) -> (b, 1 or k, H, W)."""
+        maps = [view.undo(probabilities(model(view.apply(inputs)))) for model in self.models for view in self.views]
+        return maps[0] if len(maps) == 1 else torch.stack(maps).mean(dim=0)
 
     def _at_own_size(self, maps: Tensor, size: tuple[int, int]) -> Prediction:
         # antialiasing matters for images smaller than the model's: going down, it averages instead of skipping
         maps = F.interpolate(maps, size=size, mode="bilinear", antialias=True).clamp(0, 1)
         probability = maps[0, 0] if maps.shape[1] == 1 else maps[0]
-        return Prediction(decide(maps, self.threshold)[0].numpy(), probability.numpy())
+        mask = decide(maps, self.threshold)[0].numpy()
+        if self.largest_component or self.fill_holes:
+            mask = clean_mask(mask, largest_component=self.largest_component, fill_holes=self.fill_holes)
+        return Prediction(mask, probability.numpy())
 
 
 def read_rgb(image: ImageLike) -> np.ndarray:

@@ -192,3 +192,38 @@ def test_the_predictor_runs_what_was_trained(workplace, checkpoint):
         expected = trained.model(stretched).sigmoid()[0, 0]
     probability = mhsvm.load_predictor(checkpoint, device="cpu")(path).probability
     np.testing.assert_allclose(probability, expected, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (
+            ("evaluation.threshold", "0.4"),
+            r"averaged have equal thresholds; received .*best\.pt with 0\.5 and other\.pt with 0\.4\."
+            " Predict with each alone or give a threshold for all",
+        ),
+        (("data.normalization", "imagenet"), "equal normalisations; received .* with minmax and .* with imagenet"),
+    ],
+)
+def test_checkpoints_that_do_not_go_together(workplace, make_set, make_checkpoint, settings, message):
+    prepared_path = make_set()
+    paths = [make_checkpoint(prepared_path), make_checkpoint(prepared_path, *settings, path="other.pt")]
+    with pytest.raises(ValueError, match=message):
+        mhsvm.load_predictor(paths, device="cpu")
+    if "threshold" in settings[0]:
+        assert mhsvm.load_predictor(paths, device="cpu", threshold=0.45).threshold == 0.45
+
+
+def test_sizes_that_do_not_go_together(workplace, make_set, make_checkpoint):
+    small, large = make_checkpoint(make_set()), make_checkpoint(make_set("large", side=64), path="large.pt")
+    with pytest.raises(
+        ValueError, match=r"equal image sizes; received .* with \(32, 32\) and large\.pt with \(64, 64\)"
+    ):
+        mhsvm.load_predictor([small, large], device="cpu")
+
+
+def test_a_threshold_is_a_probability(checkpoint):
+    with pytest.raises(ValueError, match="the threshold is a probability, 0 to 1; received 127"):
+        mhsvm.load_predictor(checkpoint, device="cpu", threshold=127)
+    with pytest.raises(ValueError, match="a predictor needs at least one checkpoint; received none"):
+        mhsvm.load_predictor([], device="cpu")

@@ -29,8 +29,8 @@ class Channels(nn.Module):
         return inputs / 20
 
 
-def predictor(model=None, *, size=(16, 24), threshold=0.5):
-    return Predictor(model or Red(), normalize=lambda x: x, size=size, threshold=threshold, device=CPU)
+def predictor(*models, size=(16, 24), threshold=0.5, **options):
+    return Predictor(models or [Red()], normalize=lambda x: x, size=size, threshold=threshold, device=CPU, **options)
 
 
 def make_image(height, width, seed=0):
@@ -168,3 +168,61 @@ def test_broken_weights_make_no_empty_mask():
 
     with pytest.raises(ValueError, match="the model's output is not finite"):
         predictor(Broken())(make_image(8, 8))
+
+
+class Left(nn.Module):
+    """Lesion is what lies left, whatever is seen."""
+
+    def forward(self, inputs):
+        return torch.linspace(5, -5, inputs.shape[-1]).expand(len(inputs), 1, *inputs.shape[-2:])
+
+
+class Constant(nn.Module):
+    def __init__(self, probability):
+        super().__init__()
+        self.logit = torch.tensor(probability).logit()
+
+    def forward(self, inputs):
+        return self.logit.expand(len(inputs), 1, *inputs.shape[-2:])
+
+
+def test_probabilities_of_several_models_are_averaged():
+    _, probability = predictor(Constant(0.2), Constant(0.9), Constant(0.7))(make_image(20, 30))
+    np.testing.assert_allclose(probability, 0.6, atol=1e-6)
+
+
+@pytest.mark.parametrize(("name", "axes"), [("flips", [(0,), (1,)]), ("turns", [(0,), (1,), "T"])])
+def test_what_depends_on_the_view_is_averaged_away(name, axes):
+    image = make_image(16, 16)
+    _, plain = predictor(Left(), size=(16, 16))(image)
+    _, averaged = predictor(Left(), size=(16, 16), augmentation=name)(image)
+    assert np.ptp(plain) > 0.9
+    for axis in axes:
+        other = averaged.T if axis == "T" else np.flip(averaged, axis)
+        np.testing.assert_allclose(averaged, other, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["flips", "turns"])
+def test_what_does_not_depend_on_the_view_stays(name):
+    image = make_image(16, 16)
+    expected = predictor(Red(), size=(16, 16))(image).probability
+    np.testing.assert_allclose(
+        predictor(Red(), size=(16, 16), augmentation=name)(image).probability, expected, atol=1e-6
+    )
+
+
+def test_cleaning_changes_the_mask_alone():
+    image = np.zeros((16, 24, 3), np.uint8)
+    image[2:10, 2:12, 0] = 255
+    image[5, 5, 0] = 0
+    image[13, 20, 0] = 255
+    plain = predictor()(image)
+    cleaned = predictor(largest_component=True, fill_holes=True)(image)
+    np.testing.assert_array_equal(cleaned.probability, plain.probability)
+    assert (plain.mask.sum(), cleaned.mask.sum()) == (80, 80)
+    assert (cleaned.mask[5, 5], cleaned.mask[13, 20]) == (1, 0)
+
+
+def test_a_predictor_without_a_model():
+    with pytest.raises(ValueError, match="a predictor needs at least one model; received none"):
+        Predictor([], normalize=lambda x: x, size=(16, 16), threshold=0.5, device=CPU)
