@@ -1,12 +1,29 @@
-"""Figures of merit: counts an image, and what they sum up to."""
+"""Figures of merit: counts an image, what they sum up to, how sure that is, and how two models differ."""
 
-from mhsvm.metrics.counts import (
-    PER_IMAGE,
-    class_counts,
-    confusion_counts,
-    confusion_matrices,
-    per_image,
-    summarize,
-)
+from mhsvm.metrics.boundary import BOUNDARY, boundary_distances
+from mhsvm.metrics.calibration import Calibration, CalibrationCounts, calibration, threshold_sweep
+from mhsvm.metrics.counts import PER_IMAGE, class_counts, confusion_counts, confusion_matrices, per_image
+from mhsvm.metrics.intervals import Interval, bootstrap_intervals
+from mhsvm.metrics.paired import Difference, adjust_p_values, paired_differences
+from mhsvm.metrics.summary import Scores, summarize
 
-__all__ = ["PER_IMAGE", "class_counts", "confusion_counts", "confusion_matrices", "per_image", "summarize"]
+__all__ = [
+    "BOUNDARY",
+    "PER_IMAGE",
+    "Calibration",
+    "CalibrationCounts",
+    "Difference",
+    "Interval",
+    "Scores",
+    "adjust_p_values",
+    "bootstrap_intervals",
+    "boundary_distances",
+    "calibration",
+    "class_counts",
+    "confusion_counts",
+    "confusion_matrices",
+    "paired_differences",
+    "per_image",
+    "summarize",
+    "threshold_sweep",
+]

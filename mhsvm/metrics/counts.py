@@ -1,4 +1,4 @@
-"""Confusion matrices and counts of each image, and the figures made of them.
+"""Confusion matrices and counts of each image, and its figures.
 
 A figure whose denominator is zero is 1, the rule of the package isic-challenge-scoring: nothing was there to
 miss.
@@ -9,8 +9,6 @@ import torch
 from torch import Tensor
 
 IGNORE_INDEX = 255
-# Below this Jaccard index the ISIC challenge counts an image as failed.
-ISIC_THRESHOLD = 0.65
 PER_IMAGE = ("jaccard", "dice", "accuracy", "sensitivity", "specificity")
 
 
@@ -26,16 +24,27 @@ def confusion_matrices(pred: Tensor, target: Tensor, *, num_classes: int = 1) ->
     Raises:
         ValueError: Shapes differ, values lie outside the classes or are not whole numbers.
     """
+    check_masks(pred, target, num_classes)
+    size = max(num_classes, 2)
+    matrix = torch.arange(len(target), dtype=torch.int32, device=target.device).view(-1, *[1] * (target.ndim - 1))
+    # in place, and in 32 bits: native masks have megapixels
+    cells = (matrix * size + target.to(torch.int32)).mul_(size).add_(pred.to(torch.int32))
+    if num_classes > 1:
+        cells = cells[target != IGNORE_INDEX]
+    return torch.bincount(cells.flatten(), minlength=len(target) * size**2).view(-1, size, size)
+
+
+def check_masks(pred: Tensor, target: Tensor, num_classes: int) -> None:
+    """Make sure that prediction and truth can be compared, see `confusion_matrices`.
+
+    Raises:
+        ValueError: Shapes differ, values lie outside the classes or are not whole numbers.
+    """
     if pred.shape != target.shape:
         raise ValueError(f"prediction and truth differ in shape: {tuple(pred.shape)} and {tuple(target.shape)}")
     _check_classes("prediction", pred, num_classes)
     # what is ignored is no class of the truth, and never allowed in the masks of one class
-    counted = (target != IGNORE_INDEX) | (num_classes == 1)
-    _check_classes("truth", target[counted], num_classes)
-    size = max(num_classes, 2)
-    matrix = torch.arange(len(target), device=target.device).view(-1, *[1] * (target.ndim - 1))
-    cells = (matrix * size + target.long()) * size + pred.long()
-    return torch.bincount(cells[counted], minlength=len(target) * size**2).view(-1, size, size)
+    _check_classes("truth", target if num_classes == 1 else target[target != IGNORE_INDEX], num_classes)
 
 
 def class_counts(matrices: Tensor) -> Tensor:
@@ -70,29 +79,6 @@ def per_image(counts: Tensor) -> dict[str, Tensor]:
         "sensitivity": _ratio(tp, tp + fn),
         "specificity": _ratio(tn, tn + fp),
     }
-
-
-def summarize(counts: Tensor) -> dict[str, float]:
-    """Sum up a test set.
-
-    Args:
-        counts: From `confusion_counts` of all images, (b, 4) or (b, c, 4), b at least 1.
-    Returns:
-        `miou`, `dsc`, `accuracy`, `sensitivity`, `specificity` of all pixels pooled (one confusion matrix);
-        the same names with `_per_image`, averaged over images; `jaccard_thresholded`, the mean over images of a
-        Jaccard index that counts 0 below 0.65. With several classes each is the mean over the scored classes.
-    Raises:
-        ValueError: There is no image.
-    """
-    if counts.shape[0] == 0:
-        raise ValueError("there are no images to sum up")
-    pooled, single = per_image(counts.sum(dim=0)), per_image(counts)
-    names = {"miou": "jaccard", "dsc": "dice"} | {name: name for name in PER_IMAGE[2:]}
-    jaccard = single["jaccard"]
-    figures = {name: pooled[figure] for name, figure in names.items()}
-    figures |= {f"{name}_per_image": single[figure] for name, figure in names.items()}
-    figures["jaccard_thresholded"] = jaccard.where(jaccard >= ISIC_THRESHOLD, 0.0)
-    return {name: values.mean().item() for name, values in figures.items()}
 
 
 def _check_classes(name: str, values: Tensor, num_classes: int) -> None:

@@ -1,11 +1,9 @@
-"""Counts and the figures made of them, against numbers counted by hand and the rules of the ISIC challenge."""
-
-import math
+"""Counts and the figures of an image, against numbers counted by hand and the rules of the ISIC challenge."""
 
 import pytest
 import torch
 
-from mhsvm.metrics import PER_IMAGE, class_counts, confusion_counts, confusion_matrices, per_image, summarize
+from mhsvm.metrics import PER_IMAGE, class_counts, confusion_counts, confusion_matrices, per_image
 
 TRUTH = torch.tensor([[[1, 1, 0], [1, 0, 0]], [[0, 0, 0], [0, 0, 0]]])
 PRED = torch.tensor([[[1, 0, 1], [1, 0, 0]], [[0, 0, 0], [0, 0, 1]]])
@@ -104,44 +102,3 @@ def test_figures_of_an_image(counts, jaccard, dice, accuracy, sensitivity, speci
     assert tuple(figures) == PER_IMAGE
     expected = (jaccard, dice, accuracy, sensitivity, specificity)
     assert [value.item() for value in figures.values()] == pytest.approx(expected, abs=1e-15)
-
-
-def test_summary_pools_and_averages():
-    counts = torch.tensor([[2, 1, 1, 2], [0, 1, 0, 5], [4, 0, 0, 2]])
-    summary = summarize(counts)
-    # pooled: tp 6, fp 2, fn 1, tn 9
-    assert summary == pytest.approx(
-        {
-            "miou": 6 / 9,
-            "dsc": 12 / 15,
-            "accuracy": 15 / 18,
-            "sensitivity": 6 / 7,
-            "specificity": 9 / 11,
-            "miou_per_image": (2 / 4 + 0 + 1) / 3,
-            "dsc_per_image": (4 / 6 + 0 + 1) / 3,
-            "accuracy_per_image": (4 / 6 + 5 / 6 + 1) / 3,
-            "sensitivity_per_image": (2 / 3 + 1 + 1) / 3,
-            "specificity_per_image": (2 / 3 + 5 / 6 + 1) / 3,
-            "jaccard_thresholded": (0 + 0 + 1) / 3,
-        },
-        abs=1e-15,
-    )
-
-
-def test_a_jaccard_of_just_the_threshold_counts():
-    # 13/20 is 0.65; 129/200 is the next below it with 200 pixels
-    assert summarize(torch.tensor([[13, 7, 0, 0]]))["jaccard_thresholded"] == 0.65
-    assert summarize(torch.tensor([[129, 71, 0, 0]]))["jaccard_thresholded"] == 0.0
-
-
-def test_summary_of_several_classes_is_their_mean():
-    counts = torch.tensor([[[1, 0, 1, 4], [2, 1, 1, 2]], [[0, 0, 0, 6], [3, 0, 1, 2]]])
-    summary = summarize(counts)
-    assert summary["miou"] == pytest.approx((1 / 2 + 5 / 8) / 2, abs=1e-15)
-    assert summary["miou_per_image"] == pytest.approx((1 / 2 + 2 / 4 + 1 + 3 / 4) / 4, abs=1e-15)
-    assert all(math.isfinite(value) for value in summary.values())
-
-
-def test_no_image_has_no_summary():
-    with pytest.raises(ValueError, match="there are no images to sum up"):
-        summarize(torch.zeros(0, 4, dtype=torch.int64))
