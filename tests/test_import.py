@@ -37,6 +37,7 @@ MAY_IMPORT = {
     "sweep": BUILD | {"build"},
     "bench": BUILD | {"build"},
     "cli": BUILD | {"build", "sweep", "bench"},
+    "__main__": {"cli"},
 }
 
 

@@ -10,6 +10,7 @@ COMMANDS = {
     "train": "train a network from a config, or resume a run",
     "test": "measure a checkpoint on a data set",
     "predict": "segment images of your own",
+    "sweep": "train and test a config with several seeds, folds and settings",
     "prepare": "turn archives or folders of a data set into one prepared file",
     "synthesize": "draw a small data set that looks like dermoscopy",
     "bench": "check the scans' backends, then time them, alone and in the networks",

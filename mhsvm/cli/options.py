@@ -2,6 +2,7 @@
 
 import argparse
 import re
+from collections.abc import Sequence
 
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:
@@ -10,6 +11,22 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch-size", type=positive, metavar="N", help="images at a time; default: the checkpoint's")
     parser.add_argument("--backend", metavar="NAME", help="of the scans; default: MHSVM_BACKEND's, or the checkpoint's")
     parser.add_argument("--gate-threshold", type=float, metavar="T", help="of MHS-VM's gate; default: the checkpoint's")
+
+
+def parse_with_settings(
+    parser: argparse.ArgumentParser, argv: Sequence[str] | None
+) -> tuple[argparse.Namespace, list[str]]:
+    """Options, and the pairs KEY VALUE of settings among them, in any order.
+
+    Raises:
+        ValueError: There is an option that the parser does not know.
+    """
+    # settings may hold values such as -1e-3, which argparse takes for options: they are what it leaves over
+    arguments, settings = parser.parse_known_args(argv)
+    options = [word for word in settings[::2] if word.startswith("-")]
+    if options:
+        raise ValueError(f"unknown option {options[0]!r}; {parser.format_usage().strip()}")
+    return arguments, settings
 
 
 def positive(text: str) -> int:

@@ -10,6 +10,7 @@ from yacs.config import CfgNode
 
 from mhsvm.build import build_job, build_set, build_split
 from mhsvm.cli.console import ConsoleHandler, logging_to
+from mhsvm.cli.options import parse_with_settings
 from mhsvm.config import config_from_dict, get_value, load_config, set_value
 from mhsvm.data.split_file import Split
 from mhsvm.data.store import PreparedSet
@@ -32,11 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--config", metavar="FILE", help="YAML file with what differs from the defaults")
     parser.add_argument("--resume", metavar="RUN", help="run folder to go on with; needs no config")
-    # settings may hold values such as -1e-3, which argparse takes for options: they are what it leaves over
-    arguments, settings = parser.parse_known_args(argv)
-    options = [word for word in settings[::2] if word.startswith("-")]
-    if options:
-        raise ValueError(f"unknown option {options[0]!r}; {parser.format_usage().strip()}")
+    arguments, settings = parse_with_settings(parser, argv)
     if (arguments.config is None) == (arguments.resume is None):
         raise ValueError(f"give either --config or --resume; {parser.format_usage().strip()}")
     start = _resumed(arguments.resume, settings) if arguments.resume else _fresh(arguments.config, settings)

@@ -1,6 +1,7 @@
 """The folder of a run: what lies where, and the record of its epochs."""
 
 import json
+import shutil
 from pathlib import Path
 
 from tensorboardX import SummaryWriter
@@ -35,6 +36,13 @@ class RunFolder:
             raise FileExistsError(
                 f"{self.path} exists: go on with --resume {self.path}, or choose another name with run.name NAME"
             )
+
+    def remove_unsaved_start(self) -> None:
+        """Remove what a training leaves that was ended before its first checkpoint; anything else stays."""
+        left = {self.config, self.split, self.log, self.metrics, self.last.parent, self.path / "tensorboard"}
+        unsaved = self.config.is_file() and not self.last.exists() and not self.best.exists()
+        if unsaved and {*self.path.iterdir()} <= left:
+            shutil.rmtree(self.path)
 
     def create(self, *, config: str, split: Split) -> None:
         """Make the folder with the config (YAML text) and the split of the run."""

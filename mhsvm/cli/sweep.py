@@ -1,0 +1,147 @@
+"""`mhsvm sweep --config FILE --seeds 0-4 [--folds 5] [--set KEY=V1,V2] [KEY VALUE …]`: many runs of one config."""
+
+import argparse
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from mhsvm.cli.console import ConsoleHandler, logging_to
+from mhsvm.cli.options import parse_with_settings, positive
+from mhsvm.cli.table import format_table
+from mhsvm.config import load_config
+from mhsvm.data.atomic import replace_when_complete
+from mhsvm.engine.stop import StopSignal
+from mhsvm.sweep.check import check_grid
+from mhsvm.sweep.grid import make_grid, parse_seeds
+from mhsvm.sweep.lock import hold_folder
+from mhsvm.sweep.places import Place, find_places
+from mhsvm.sweep.run_state import RunState
+from mhsvm.sweep.schedule import Task, run_tasks
+from mhsvm.sweep.table import CONFIDENCE, SHOWN, Result, Row, make_rows, write_csv, write_json
+
+log = logging.getLogger("mhsvm")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Train and test a config with several seeds, folds and settings, and put the results into one table."""
+    arguments, settings = _parse(argv)
+    base = load_config(arguments.config, settings)
+    folder = arguments.out or Path(base.run.folder) / f"{base.run.name or arguments.config.stem}-sweep"
+    runs = make_grid(
+        arguments.config,
+        folder=folder,
+        settings=settings,
+        choices=arguments.choices,
+        seeds=arguments.seeds,
+        folds=arguments.folds,
+    )
+    checked = check_grid(runs, further_sets=arguments.test)
+    states = [RunState(run, arguments.config, folder, checked.test_sets[run.name]) for run in runs]
+    for state in states:
+        state.check_config()
+    places = find_places(base.run.device, per_device=arguments.per_device, num_parameters=checked.num_parameters)
+    if arguments.dry_run:
+        _show_plan(states, places)
+        return 0
+    with hold_folder(folder) as lock:
+        log_file = logging.FileHandler(folder / "log.txt", encoding="utf-8")
+        log_file.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+        with logging_to(ConsoleHandler(), log_file):
+            return _run(states, places, folder, retries=arguments.retries, lock=lock)
+
+
+def _parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, list[str]]:
+    parser = argparse.ArgumentParser(
+        prog="mhsvm sweep",
+        usage="mhsvm sweep --config FILE [--seeds 0-4] [--folds K] [--set KEY=V1,V2 …] [options] [KEY VALUE …]",
+        description=main.__doc__,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--config", required=True, type=Path, metavar="FILE", help="as for train.py")
+    parser.add_argument("--seeds", type=_seeds, metavar="0-4", help="values of run.seed; default: the config's")
+    parser.add_argument("--folds", type=positive, metavar="K", help="every fold of data.split kfold-K-SEED")
+    parser.add_argument(
+        "--set",
+        dest="choices",
+        action="append",
+        default=[],
+        metavar="KEY=V1,V2",
+        help="a setting and its values, a list in brackets; several of them make a grid",
+    )
+    parser.add_argument("--test", action="append", default=[], metavar="SET", help="test on this set, too")
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help="default: NAME-sweep in run.folder")
+    parser.add_argument("--per-device", type=positive, metavar="N", help="runs side by side on a device")
+    parser.add_argument("--retries", type=int, default=2, metavar="N", help="of a run that fails; default: 2")
+    parser.add_argument("--dry-run", action="store_true", help="check everything and list the runs, start none")
+    return parse_with_settings(parser, argv)
+
+
+def _seeds(text: str) -> list[int]:
+    try:
+        return parse_seeds(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def _show_plan(states: Sequence[RunState], places: Sequence[Place]) -> None:
+    commands = {state.run.name: state.next_command() for state in states}
+    rows = [(name, "done" if command is None else command.purpose) for name, command in commands.items()]
+    print(format_table(("run", "next"), rows))
+    print(f"{len(rows)} runs, {len(places)} side by side: on {', '.join(place.device for place in places)}")
+
+
+def _run(states: Sequence[RunState], places: Sequence[Place], folder: Path, *, retries: int, lock: int) -> int:
+    tasks = [
+        Task(state.run.name, folder / "logs" / f"{state.run.name}.txt", state.begin_next)
+        for state in states
+        if state.next_command() is not None
+    ]
+    done = len(states) - len(tasks)
+    log.info("%d runs in %s, %d of them done; up to %d side by side", len(states), folder, done, len(places))
+    with StopSignal() as stop:
+        given_up = run_tasks(tasks, places, retries=retries, stop=stop, inherited=[lock])
+    _write_tables(states, folder, given_up)
+    if stop.signum is not None:
+        log.info("stopped; the same command goes on")
+        return 128 + stop.signum
+    if given_up:
+        log.error("error: %d of %d runs have no result: %s", len(given_up), len(states), ", ".join(given_up))
+        return 1
+    return 0
+
+
+def _write_tables(states: Sequence[RunState], folder: Path, given_up: dict[str, str]) -> None:
+    """The table of what is done, also of a sweep that was stopped."""
+    summaries = [(state.run, state.read_summary(test_set)) for state in states for test_set in state.test_sets]
+    results = [Result(run, summary) for run, summary in summaries if summary is not None]
+    if not results:
+        return
+    rows = make_rows(results)
+    table = _format(rows)
+    with replace_when_complete(folder / "table.txt") as partial:
+        partial.write_text(table + "\n", encoding="utf-8")
+    write_csv(folder / "table.csv", rows)
+    write_json(folder / "table.json", rows, results, given_up)
+    log.info("%s\nwritten: %s/table.txt, table.csv, table.json", table, folder)
+
+
+def _format(rows: Sequence[Row]) -> str:
+    """A line for each figure, set and combination of settings, the combinations below each other."""
+    header = ("set", "figure", "settings", "runs", "mean", "deviation", f"{CONFIDENCE:.0%} interval")
+    lines = []
+    for figure in SHOWN:
+        for row in rows:
+            spread = row.spreads[figure]
+            single = spread.interval is None
+            lines.append(
+                (
+                    row.set_name,
+                    figure,
+                    row.variant or "-",
+                    str(row.num_runs) + ("" if spread.num == row.num_runs else f" in {spread.num} {row.unit}s"),
+                    f"{spread.mean:.4f}",
+                    "-" if single else f"{spread.deviation:.4f}",
+                    "-" if single else "{:.4f} to {:.4f}".format(*spread.interval),
+                )
+            )
+    return format_table(header, lines, right=header[4:])

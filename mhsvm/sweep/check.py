@@ -1,0 +1,106 @@
+"""Everything about a sweep that can be wrong is found before its first run starts."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from yacs.config import CfgNode
+
+from mhsvm.build import build_job, build_set
+from mhsvm.data.sets import find_set, open_set
+from mhsvm.data.split_file import Split
+from mhsvm.data.splits import make_split
+from mhsvm.data.store import PreparedSet
+from mhsvm.sweep.grid import GridRun
+
+
+@dataclass(frozen=True)
+class SetToTest:
+    """A set that every run is tested on.
+
+    Attributes:
+        name: Of the set, and of the folder of its test.
+        argument: What `mhsvm test --d` gets for it.
+        checksum: Of its ids, images and masks.
+    """
+
+    name: str
+    argument: str
+    checksum: str
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What the check found out.
+
+    Attributes:
+        test_sets: Name of each run -> its sets: its own, of which its split's test part tests, then further ones.
+        num_parameters: Of the largest network.
+    """
+
+    test_sets: dict[str, tuple[SetToTest, ...]]
+    num_parameters: int
+
+
+def check_grid(runs: Sequence[GridRun], *, further_sets: Sequence[str]) -> Checked:
+    """Make each run's split, and build each combination of settings once, on the CPU and for two images.
+
+    Splits are made without the search for near-duplicates: it moves images between folds, and cannot fail.
+
+    Args:
+        further_sets: Names or paths of sets that every run is tested on besides its own.
+    Raises:
+        ValueError: Settings, split, set and network do not fit, or a split lacks a part; the run is named.
+        FileNotFoundError: There is no such set.
+    """
+    test_sets, largest, seen = {}, 0, {}
+    for run in runs:
+        try:
+            with build_set(run.config) as prepared:
+                own = _as_test_set(prepared, run.config.data.set)
+                split = _quick_split(run.config.data.split, prepared)
+                if run.variant not in seen:
+                    largest = max(largest, _build_once(run.config, prepared, split))
+                    seen[run.variant] = [_open_further(name, run.config) for name in further_sets]
+        except (ValueError, FileNotFoundError) as error:
+            raise type(error)(f"{run.name}: {error}") from error
+        test_sets[run.name] = _with_unlike_names([own, *seen[run.variant]])
+    return Checked(test_sets, largest)
+
+
+def _quick_split(name: str, prepared: PreparedSet) -> Split:
+    split = make_split(name, ids=prepared.ids, subsets=prepared.subsets, groups=prepared.groups, dataset=prepared.name)
+    for part in ("train", "val", "test"):
+        if not split.ids(part):
+            raise ValueError(f"split {name!r} of {prepared.path} has no {part} part, which a sweep needs")
+    return split
+
+
+def _build_once(config: CfgNode, prepared: PreparedSet, split: Split) -> int:
+    """Build what training builds, but for one image of each part; returns the network's parameters."""
+    small = Split(split.name, {split.ids(part)[0]: part for part in ("test", "val", "train")})
+    on_cpu = config.clone()
+    on_cpu.defrost()
+    on_cpu.run.device = "cpu"
+    job = build_job(on_cpu, prepared, small)
+    return sum(parameter.numel() for parameter in job.model.parameters())
+
+
+def _open_further(name: str, config: CfgNode) -> SetToTest:
+    with open_set(find_set(name), size=config.data.size, num_classes=config.model.num_classes) as prepared:
+        if prepared.num_classes != config.model.num_classes:
+            raise ValueError(
+                f"the masks of {prepared.path} have num_classes {prepared.num_classes}, model.num_classes is "
+                f"{config.model.num_classes}: leave this set out"
+            )
+        return _as_test_set(prepared, name)
+
+
+def _as_test_set(prepared: PreparedSet, argument: str) -> SetToTest:
+    return SetToTest(prepared.name, str(argument), prepared.checksum)
+
+
+def _with_unlike_names(test_sets: Sequence[SetToTest]) -> tuple[SetToTest, ...]:
+    names = [test_set.name for test_set in test_sets]
+    if len(set(names)) < len(names):
+        raise ValueError(f"two of the sets to test on are called alike: {', '.join(names)}; name each once with --test")
+    return tuple(test_sets)

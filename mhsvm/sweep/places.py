@@ -1,0 +1,56 @@
+"""Where the runs of a sweep go: the GPUs there are, several small runs to one, or the CPU."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+
+# Networks below this leave most of a GPU idle: a step of theirs is many short kernels one after another.
+SMALL_NETWORK = 1_000_000
+SMALL_RUNS_PER_GPU = 4
+
+
+@dataclass(frozen=True)
+class Place:
+    """Room for one run at a time.
+
+    Attributes:
+        device: For people: "cuda:0", "cpu", …
+        environment: What a process gets on top of this one's environment to run there.
+    """
+
+    device: str
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+
+def find_places(device: str, *, per_device: int | None, num_parameters: int) -> list[Place]:
+    """List the places of a sweep, device after device in turn.
+
+    Args:
+        device: `run.device` of its configs: "auto" and "cuda" are every GPU that this process sees, "auto" without
+            one is the CPU; any other names the one device that all runs share.
+        per_device: Runs side by side on a device. None: one; on a GPU up to `SMALL_RUNS_PER_GPU` if the largest
+            network has fewer than `SMALL_NETWORK` parameters, as far as there are two processors for each run.
+        num_parameters: Of the largest network.
+    """
+    gpus = torch.cuda.device_count() if device in ("auto", "cuda") else 0
+    if per_device is None:
+        on_gpu = gpus > 0 or device.startswith("cuda")
+        small = on_gpu and num_parameters < SMALL_NETWORK
+        per_device = max(1, min(SMALL_RUNS_PER_GPU, _processors() // 2 // max(1, gpus))) if small else 1
+    if gpus:
+        names = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(gpus)))).split(",")[:gpus]
+        single = [Place(f"cuda:{row}", {"CUDA_VISIBLE_DEVICES": name}) for row, name in enumerate(names)]
+    else:
+        single = [Place("cpu" if device == "auto" else device)]
+    if per_device == 1:
+        return single
+    # otherwise each run would start as many threads as there are processors
+    threads = str(max(1, _processors() // (per_device * len(single))))
+    shared = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", threads)}
+    return [Place(place.device, {**place.environment, **shared}) for place in single] * per_device
+
+
+def _processors() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,96 @@
+"""What a run of a sweep has done, seen from its folder alone, and what it has to do next."""
+
+import hashlib
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mhsvm.config import load_config
+from mhsvm.engine.run_folder import RunFolder
+from mhsvm.models.checkpoint_file import read_checkpoint
+from mhsvm.sweep.check import SetToTest
+from mhsvm.sweep.grid import GridRun
+from mhsvm.sweep.schedule import Command
+
+_MHSVM = (sys.executable, "-m", "mhsvm")
+
+
+@dataclass(frozen=True)
+class RunState:
+    """A run with its folder.
+
+    Attributes:
+        run: What is to be trained.
+        config_path: The sweep's config file.
+        folder: The sweep's.
+        test_sets: What it is tested on.
+    """
+
+    run: GridRun
+    config_path: Path
+    folder: Path
+    test_sets: tuple[SetToTest, ...]
+
+    @property
+    def files(self) -> RunFolder:
+        return RunFolder(self.folder / self.run.name)
+
+    def check_config(self) -> None:
+        """Make sure that what lies in the folder already was made by these settings.
+
+        Raises:
+            ValueError: It was not.
+        """
+        if not self.files.last.is_file():
+            return
+        if load_config(self.files.config) != self.run.config:
+            raise ValueError(
+                f"{self.files.path} was made with other settings than this sweep's (see its config.yaml): "
+                "choose another folder with --out, or remove that one"
+            )
+
+    def begin_next(self) -> Command | None:
+        """`next_command`, with its way cleared."""
+        self.files.remove_unsaved_start()
+        return self.next_command()
+
+    def next_command(self) -> Command | None:
+        """Train, or go on; then one test after the other; None when all is done."""
+        if not self.is_trained():
+            return Command("training", [*_MHSVM, "train", *self._training_arguments()])
+        for test_set in self.test_sets:
+            if self.read_summary(test_set) is None:
+                arguments = ["--d", test_set.argument, "--p", str(self.files.best), "--out", str(self._test(test_set))]
+                return Command(
+                    f"testing on {test_set.name}",
+                    [*_MHSVM, "test", *arguments, "--device", self.run.config.run.device],
+                )
+        return None
+
+    def is_trained(self) -> bool:
+        """Whether the last epoch is done and saved."""
+        epochs = self.run.config.train.epochs
+        # counting lines is quick, and only a run that seems complete is read
+        if not self.files.metrics.is_file() or len(self.files.metrics.read_text().splitlines()) < epochs:
+            return False
+        return read_checkpoint(self.files.last)["training"]["progress"]["epoch"] >= epochs
+
+    def read_summary(self, test_set: SetToTest) -> dict | None:
+        """The summary of the best checkpoint's test on a set; None if there is none of this checkpoint and set."""
+        path = self._test(test_set) / "summary.json"
+        if not path.is_file():
+            return None
+        summary = json.loads(path.read_text(encoding="utf-8"))
+        checkpoint = hashlib.sha256(self.files.best.read_bytes()).hexdigest()
+        current = summary["checkpoint"]["sha256"] == checkpoint
+        return summary if current and summary["protocol"]["set"]["checksum"] == test_set.checksum else None
+
+    def _training_arguments(self) -> Sequence[str]:
+        if self.files.last.is_file():
+            return ["--resume", str(self.files.path)]
+        return ["--config", str(self.config_path), *self.run.settings]
+
+    def _test(self, test_set: SetToTest) -> Path:
+        return self.files.path / "tests" / test_set.name

@@ -1,0 +1,148 @@
+"""Processes side by side: as many as there are places, restarted when they fail, stopped in order."""
+
+import logging
+import os
+import shlex
+import signal
+import subprocess
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from mhsvm.engine.stop import StopSignal
+from mhsvm.sweep.places import Place
+
+log = logging.getLogger(__name__)
+
+# A command's exit status for bad input, which is no better the second time.
+BAD_INPUT = 2
+# Between a polite request to stop, after which a training saves where it is, and the end.
+SECONDS_TO_STOP = 60
+_POLL_SECONDS = 0.1
+
+
+class Command(NamedTuple):
+    """A command line, and one word for people that says what it is for."""
+
+    purpose: str
+    words: list[str]
+
+
+@dataclass
+class Task:
+    """Commands to be run one after another.
+
+    Attributes:
+        name: For people.
+        log: The file that the commands' output is appended to.
+        next_command: Looks at what is there and returns what comes next, or None when all is done.
+        failures: How often a command of it has failed.
+    """
+
+    name: str
+    log: Path
+    next_command: Callable[[], Command | None]
+    failures: int = 0
+
+
+@dataclass(frozen=True)
+class _Running:
+    task: Task
+    place: Place
+    process: subprocess.Popen
+    log_start: int
+
+
+def run_tasks(
+    tasks: Sequence[Task], places: Sequence[Place], *, retries: int, stop: StopSignal, inherited: Sequence[int] = ()
+) -> dict[str, str]:
+    """Run every task to its end, one at each place, until all are done or `stop` gets a signal.
+
+    A command that fails is started again, at most `retries` times a task; then, or at once if its input was at
+    fault, the task is given up and the others go on.
+
+    Args:
+        inherited: Open files that each process holds as long as it lives.
+    Returns:
+        Name of each task that was given up -> why, the last line of its output.
+    """
+    waiting, free = deque(tasks), deque(places)
+    running: list[_Running] = []
+    given_up: dict[str, str] = {}
+    try:
+        while waiting or running:
+            while waiting and free:
+                task = waiting.popleft()
+                command = task.next_command()
+                if command is None:
+                    log.info("%s: done; %d under way, %d to come", task.name, len(running), len(waiting))
+                else:
+                    running.append(_start(task, command, free.popleft(), inherited))
+            time.sleep(_POLL_SECONDS)
+            if stop.signum is not None:
+                break
+            for ended in [item for item in running if item.process.poll() is not None]:
+                running.remove(ended)
+                free.appendleft(ended.place)
+                if ended.process.returncode == 0 or _may_try_again(ended, given_up, retries=retries):
+                    waiting.appendleft(ended.task)
+        if stop.signum is not None:
+            _stop(running)
+    finally:
+        for item in running:
+            item.process.kill()
+            item.process.wait()
+    return given_up
+
+
+def _start(task: Task, command: Command, place: Place, inherited: Sequence[int]) -> _Running:
+    task.log.parent.mkdir(parents=True, exist_ok=True)
+    with task.log.open("ab") as output:
+        output.write(f"$ {shlex.join(command.words)}\n".encode())
+        output.flush()
+        log_start = output.tell()
+        process = subprocess.Popen(
+            command.words,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, **place.environment},
+            pass_fds=inherited,
+        )
+    log.info("%s: %s on %s", task.name, command.purpose, place.device)
+    return _Running(task, place, process, log_start)
+
+
+def _may_try_again(ended: _Running, given_up: dict[str, str], *, retries: int) -> bool:
+    task, status = ended.task, ended.process.returncode
+    task.failures += 1
+    reason = f"killed by {signal.Signals(-status).name}" if status < 0 else _last_line(task.log, ended.log_start)
+    if status != BAD_INPUT and task.failures <= retries:
+        log.warning("%s: failed, trying again (%d of %d): %s", task.name, task.failures, retries, reason)
+        return True
+    log.error("%s: given up: %s; all it said is in %s", task.name, reason, task.log)
+    given_up[task.name] = reason
+    return False
+
+
+def _last_line(path: Path, start: int) -> str:
+    with path.open("rb") as file:
+        file.seek(start)
+        lines = file.read().decode(errors="replace").split("\n")
+    return next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing")
+
+
+def _stop(running: Sequence[_Running]) -> None:
+    """Let every process save where it is; after a while, end it."""
+    log.info("stopping %d processes, each saves where it is; a second Ctrl-C ends them at once", len(running))
+    for item in running:
+        item.process.terminate()
+    deadline = time.monotonic() + SECONDS_TO_STOP
+    for item in running:
+        try:
+            item.process.wait(timeout=max(0.0, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            log.warning("%s: did not stop in %d s and is ended", item.task.name, SECONDS_TO_STOP)

@@ -1,0 +1,165 @@
+"""The results of a sweep: mean, standard deviation and confidence interval of every figure.
+
+Runs of one combination of settings are repetitions. Where they are folds, the seeds of one fold are averaged first and
+the folds are the repetitions: runs that share their test images are not independent of each other.
+"""
+
+import csv
+import io
+import json
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from scipy.stats import t as student
+
+from mhsvm.data.atomic import replace_when_complete
+from mhsvm.sweep.grid import GridRun
+
+CONFIDENCE = 0.95
+# What the printed table shows; the files hold every figure.
+SHOWN = ("miou", "dsc", "miou_per_image", "dsc_per_image", "sensitivity", "specificity")
+
+
+@dataclass(frozen=True)
+class Result:
+    """One test of one run.
+
+    Attributes:
+        run: The run.
+        summary: The test's summary.json.
+    """
+
+    run: GridRun
+    summary: Mapping
+
+    @property
+    def set_name(self) -> str:
+        return self.summary["protocol"]["set"]["name"]
+
+    @property
+    def figures(self) -> dict[str, float]:
+        """Its metrics that are plain numbers."""
+        return {name: value for name, value in self.summary["metrics"].items() if isinstance(value, (int, float))}
+
+
+@dataclass(frozen=True)
+class Spread:
+    """What repetitions of one figure say.
+
+    Attributes:
+        num: Repetitions.
+        mean: Their mean.
+        deviation: Their sample standard deviation; None of a single one.
+        interval: Of the mean, by Student's t at `CONFIDENCE`; None of a single one.
+    """
+
+    num: int
+    mean: float
+    deviation: float | None
+    interval: tuple[float, float] | None
+
+
+@dataclass(frozen=True)
+class Row:
+    """All tests of one combination of settings on one set.
+
+    Attributes:
+        variant: The combination, "" where no setting varies.
+        set_name: The set.
+        num_runs: Tests in it.
+        unit: What a repetition is: "seed" or "fold".
+        spreads: Figure -> what its repetitions say.
+    """
+
+    variant: str
+    set_name: str
+    num_runs: int
+    unit: str
+    spreads: dict[str, Spread]
+
+
+def spread_of(values: Sequence[float]) -> Spread:
+    """Mean, sample standard deviation and t interval of at least one value."""
+    mean = statistics.fmean(values)
+    if len(values) == 1:
+        return Spread(1, mean, None, None)
+    deviation = statistics.stdev(values)
+    reach = float(student.ppf((1 + CONFIDENCE) / 2, len(values) - 1)) * deviation / math.sqrt(len(values))
+    return Spread(len(values), mean, deviation, (mean - reach, mean + reach))
+
+
+def make_rows(results: Sequence[Result]) -> list[Row]:
+    """Put the tests of each combination and set together, in the order they come."""
+    groups: dict[tuple[str, str], list[Result]] = {}
+    for result in results:
+        groups.setdefault((result.run.variant, result.set_name), []).append(result)
+    return [
+        Row(variant, set_name, len(group), "seed" if group[0].run.fold is None else "fold", _spreads(group))
+        for (variant, set_name), group in groups.items()
+    ]
+
+
+def write_csv(path: Path, rows: Sequence[Row]) -> None:
+    """Write a line for each combination, set and figure."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["settings", "set", "runs", "repetitions", "of", "figure", "mean", "deviation", "lower", "upper"])
+    for row in rows:
+        for name, spread in row.spreads.items():
+            lower, upper = spread.interval or (None, None)
+            numbers = [spread.mean, spread.deviation, lower, upper]
+            writer.writerow([row.variant, row.set_name, row.num_runs, spread.num, row.unit, name, *numbers])
+    _write(path, text.getvalue())
+
+
+def write_json(path: Path, rows: Sequence[Row], results: Sequence[Result], given_up: Mapping[str, str]) -> None:
+    """Write the same with the figures of each run, and the runs that have none."""
+    content = {
+        "confidence": CONFIDENCE,
+        "rows": [
+            {
+                "settings": row.variant,
+                "set": row.set_name,
+                "runs": row.num_runs,
+                "repetition": row.unit,
+                "figures": {name: vars(spread) for name, spread in row.spreads.items()},
+            }
+            for row in rows
+        ],
+        "runs": [
+            {
+                "name": result.run.name,
+                "settings": result.run.variant,
+                "seed": result.run.seed,
+                "fold": result.run.fold,
+                "set": result.set_name,
+                "split": result.summary["protocol"]["split"],
+                "split_hash": result.summary["protocol"]["split_hash"],
+                "figures": result.figures,
+            }
+            for result in results
+        ],
+        "given_up": dict(given_up),
+    }
+    _write(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+
+def _spreads(group: Sequence[Result]) -> dict[str, Spread]:
+    repetitions: dict[int, list[Result]] = {}
+    for result in group:
+        unit = result.run.seed if result.run.fold is None else result.run.fold
+        repetitions.setdefault(unit, []).append(result)
+    # a figure that some tests lack, made by another version, has no mean
+    names = [name for name in group[0].figures if all(name in result.figures for result in group)]
+    return {
+        name: spread_of([statistics.fmean(result.figures[name] for result in unit) for unit in repetitions.values()])
+        for name in names
+    }
+
+
+def _write(path: Path, text: str) -> None:
+    with replace_when_complete(path) as partial:
+        partial.write_text(text, encoding="utf-8")
