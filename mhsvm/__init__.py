@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mhsvm import metrics, ops, routes
     from mhsvm.build import load_predictor
+    from mhsvm.engine.graphs import GraphedModel
     from mhsvm.layers import MultiHeadScan, PVMLayer
     from mhsvm.models import create_model, list_models, load_weights
     from mhsvm.ops import selective_scan
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "GraphedModel",
     "MultiHeadScan",
     "PVMLayer",
     "create_model",
@@ -29,6 +31,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "GraphedModel": "mhsvm.engine.graphs",
     "MultiHeadScan": "mhsvm.layers",
     "PVMLayer": "mhsvm.layers",
     "create_model": "mhsvm.models",

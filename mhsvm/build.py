@@ -17,6 +17,7 @@ from mhsvm.config import config_from_dict, to_dict
 from mhsvm.data.augment import Augment
 from mhsvm.data.dataset import Dataset, load_dataset
 from mhsvm.data.duplicates import duplicate_groups
+from mhsvm.data.loader import choose_placement
 from mhsvm.data.sets import find_set, open_set
 from mhsvm.data.split_file import Split
 from mhsvm.data.splits import make_split
@@ -25,7 +26,10 @@ from mhsvm.engine import optim
 from mhsvm.engine.checkpoint import FORMAT, code_version
 from mhsvm.engine.predictor import Predictor
 from mhsvm.engine.tester import EvaluationJob
+from mhsvm.engine.ema import ModelAverage
+from mhsvm.engine.graphs import GraphedModel
 from mhsvm.engine.trainer import Job
+from mhsvm.engine.step import TrainStep
 from mhsvm.models import create_model, load_weights
 from mhsvm.models.checkpoint_file import read_checkpoint, weights_in
 from mhsvm.models.recognition import Layout, identify, recognise
@@ -187,14 +191,25 @@ def build_job(config: CfgNode, prepared: PreparedSet, split: Split) -> Job:
     torch.manual_seed(config.run.seed)
     model = build_model(config).to(device)
     optimizer = build_optimizer(config, model)
+    loss, augment = build_loss(config).to(device), build_augment(config, training=True)
+    step = build_step(config, model, optimizer, loss=loss, augment=augment)
+    train_set, val_set = (load_dataset(prepared, split.ids(part)) for part in ("train", "val"))
+    placement = choose_placement(train_set.num_bytes + val_set.num_bytes, device, config.data.placement)
     return Job(
         model=model,
         optimizer=optimizer,
         schedule=build_schedule(config, optimizer),
-        loss=build_loss(config).to(device),
-        train_set=load_dataset(prepared, split.ids("train")),
-        val_set=load_dataset(prepared, split.ids("val")),
-        augment=build_augment(config, training=True),
+        loss=loss,
+        step=step,
+        infer=build_inference(
+            model if step.average is None else step.average.model,
+            size=prepared.size,
+            batch_size=config.evaluation.batch_size,
+            captures=step.captures,
+        ),
+        train_set=train_set.to(placement.device),
+        val_set=val_set.to(placement.device),
+        augment=augment,
         val_augment=build_augment(config, training=False),
         generator=torch.Generator().manual_seed(config.run.seed),
         device=device,
@@ -206,11 +221,34 @@ def build_job(config: CfgNode, prepared: PreparedSet, split: Split) -> Job:
         epochs=config.train.epochs,
         batch_size=config.train.batch_size,
         accumulation=config.train.accumulation,
-        clip_norm=config.train.clip_norm,
-        precision=_PRECISIONS[config.train.precision],
         eval_batch_size=config.evaluation.batch_size,
         threshold=config.evaluation.threshold,
+        tf32=config.train.tf32,
+        deterministic=config.train.deterministic,
+        notes=(f"images: {placement.reason}", f"steps: {step.describe()}"),
     )
+
+
+def build_step(
+    config: CfgNode, model: nn.Module, optimizer: Optimizer, *, loss: nn.Module, augment: Augment
+) -> TrainStep:
+    """The training step of `config.train`, on batches as they leave a data set, with their motions."""
+    node = config.train
+    return TrainStep(
+        model,
+        optimizer,
+        loss,
+        prepare=augment,
+        mode=node.step,
+        clip_norm=node.clip_norm,
+        precision=_PRECISIONS[node.precision],
+        average=ModelAverage(model, decay=node.ema_decay) if node.ema_decay > 0 else None,
+    )
+
+
+def build_inference(model: nn.Module, *, size: tuple[int, int], batch_size: int, captures: bool) -> nn.Module:
+    """A model as it infers RGB images of `size` (h, w): if it `captures`, as a CUDA graph of batches."""
+    return GraphedModel(model, (batch_size, 3, *size)) if captures else model
 
 
 def build_test_set(trained: Trained, name_or_path: str) -> PreparedSet:
@@ -233,14 +271,15 @@ def build_evaluation(
     trained: Trained, dataset: Dataset, *, batch_size: int | None, device: torch.device
 ) -> EvaluationJob:
     """Everything that testing a checkpoint needs; `batch_size` None takes that of its config."""
-    config = trained.config
+    config, batch_size = trained.config, batch_size or trained.batch_size
+    h, w = dataset.images.shape[1:3]
     return EvaluationJob(
-        model=trained.model,
+        model=build_inference(trained.model, size=(h, w), batch_size=batch_size, captures=device.type == "cuda"),
         dataset=dataset,
         augment=build_augment(config, training=False),
         loss=build_loss(config).to(device),
         threshold=config.evaluation.threshold,
-        batch_size=batch_size or trained.batch_size,
+        batch_size=batch_size,
         device=device,
     )
 
@@ -364,6 +403,7 @@ def build_predictor(
     largest_component: bool = False,
     fill_holes: bool = False,
 ) -> Predictor:
+    batch_size: int = 1,
     """The predictor of loaded models: size, normalisation and threshold are those that they were trained with.
 
     Raises:
@@ -371,6 +411,8 @@ def build_predictor(
     """
     if not members:
         raise ValueError("a predictor needs at least one checkpoint; received none")
+    On a GPU the models run as CUDA graphs of `batch_size` images; any number is predicted, batch by batch.
+
     for what, values in (
         ("image sizes", [trained.size for trained in members]),
         ("normalisations", [trained.config.data.normalization for trained in members]),
@@ -384,10 +426,11 @@ def build_predictor(
     if not 0 <= threshold <= 1:
         raise ValueError(f"the threshold is a probability, 0 to 1; received {threshold}")
     return Predictor(
-        [trained.model for trained in members],
+        [build_inference(trained.model, size=size, batch_size=batch_size, captures=captures) for trained in members],
         normalize=build_augment(members[0].config, training=False).normalize,
-        size=members[0].size,
+        size=size,
         threshold=threshold,
+    size, captures = members[0].size, device.type == "cuda"
         device=device,
         augmentation=augmentation,
         largest_component=largest_component,

@@ -18,6 +18,7 @@ _AT_LEAST = {
     "train.batch_size": 1,
     "train.accumulation": 1,
     "train.clip_norm": 0,
+    "train.ema_decay": 0,
     "evaluation.batch_size": 1,
 }
 _TRUE, _FALSE = ("true", "on", "yes", "1"), ("false", "off", "no", "0")
@@ -42,6 +43,8 @@ DEFAULTS = CfgNode(
             "augmentation": "ultralight",
             # Train on the soft edge that resizing leaves on a mask, instead of 0 and 1.
             "soft_targets": False,
+            # Where the images lie: device, stream, or auto (on the device, if a quarter of its free memory will do).
+            "placement": "auto",
         },
         "model": {
             "name": "ultralight_vm_unet",
@@ -138,9 +141,18 @@ DEFAULTS = CfgNode(
             "accumulation": 1,
             # Largest norm of all gradients together; 0 does not clip.
             "clip_norm": 0.0,
+            # eager, graph (CUDA graphs), compile (torch.compile, on a GPU in the graphs) or auto: graph on a GPU.
+            "step": "auto",
             # bfloat16 computes the network's forward and backward pass under autocast; weights, scan states, gate
             # statistics, loss and validation stay in float32.
             "precision": "float32",
+            # Let a GPU round the factors of float32 products to 10 bits of mantissa.
+            "tf32": False,
+            # The same bits in every run on the same device, at some cost.
+            "deterministic": False,
+            # Share of a moving average of the weights that each step keeps, such as 0.999; the average is what is
+            # validated and kept. 0 averages nothing.
+            "ema_decay": 0.0,
         },
         "evaluation": {
             "batch_size": 8,

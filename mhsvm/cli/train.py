@@ -17,7 +17,6 @@ from mhsvm.data.store import PreparedSet
 from mhsvm.engine.run_folder import RunFolder
 from mhsvm.engine.stop import StopSignal
 from mhsvm.engine.trainer import Interrupted, Job, Progress, TrainingError, restore, train
-from mhsvm.models import load_weights
 from mhsvm.models.published import read_checkpoint
 
 log = logging.getLogger("mhsvm")
@@ -62,8 +61,7 @@ def _resumed(folder: str, settings: Sequence[str]) -> tuple[Job, Progress, RunFo
         split = Split.load(run.split)
         _check_data(prepared, split, checkpoint["data"])
         job = build_job(config, prepared, split)
-    load_weights(job.model, checkpoint)
-    return job, restore(job, checkpoint["training"]), run
+    return job, restore(job, checkpoint), run
 
 
 def _refuse_contradictions(config: CfgNode, settings: Sequence[str], folder: str) -> None:
@@ -131,5 +129,7 @@ def _log_start(job: Job, progress: Progress, run: RunFolder) -> None:
         data["split_hash"][:12],
         *(len(data[f"{part}_ids"]) for part in ("train", "val", "test")),
     )
+    for note in job.notes:
+        log.info("%s", note)
     if set(data["val_ids"]) & set(data["test_ids"]):
         log.warning("this split's validation images are also its test images: the best checkpoint is chosen on them")

@@ -1,7 +1,7 @@
 """From uint8 to what a network sees: float, normalisation, and one random plane motion a sample.
 
-All randomness of an epoch is drawn on the CPU as one 2 x 2 matrix a sample, so that every device sees the
-same images.
+All randomness of an epoch is drawn on the CPU as one 2 x 2 matrix a sample, so that every device sees the same images:
+they differ where a pixel's source lies halfway between two others. Nothing here waits for a GPU.
 Shape letters: b batch, n samples, h w map, k classes.
 """
 
@@ -94,12 +94,24 @@ class Augment:
 def _move(maps: Tensor, motions: Tensor) -> Tensor:
     """Move maps (b, c, h, w) about their centre; nearest neighbour, what comes from outside is 0."""
     h, w = maps.shape[-2:]
-    # affine_grid wants the way back, in coordinates that run from -1 to 1 along each side
-    back = motions.transpose(1, 2)
-    half = torch.tensor([w, h], dtype=maps.dtype, device=maps.device)
-    theta = F.pad(back * half / half[:, None], (0, 1))
-    grid = F.affine_grid(theta, list(maps.shape), align_corners=False)
+    # grid_sample wants the way back, in coordinates that run from -1 to 1 along each side; made element by element,
+    # since a matrix product may be rounded to fewer bits than a position needs
+    back = motions.transpose(1, 2)[:, None, None]
+    x = _cell_centres(w, maps).expand(h, w)
+    y = _cell_centres(h, maps)[:, None].expand(h, w)
+    grid = torch.stack(
+        [
+            x * back[..., 0, 0] + y * (back[..., 0, 1] * (h / w)),
+            x * (back[..., 1, 0] * (w / h)) + y * back[..., 1, 1],
+        ],
+        dim=-1,
+    )
     return F.grid_sample(maps, grid, mode="nearest", padding_mode="zeros", align_corners=False)
+
+
+def _cell_centres(num_cells: int, like: Tensor) -> Tensor:
+    """Coordinates (num_cells,) of the cells of a side that runs from -1 to 1."""
+    return (2 * torch.arange(num_cells, dtype=like.dtype, device=like.device) + (1 - num_cells)) / num_cells
 
 
 @register_normalization("minmax")
@@ -112,9 +124,9 @@ def minmax(images: Tensor) -> Tensor:
 @register_normalization("imagenet")
 def imagenet(images: Tensor) -> Tensor:
     """Mean 0 and deviation 1 by ImageNet's channel statistics."""
-    mean = images.new_tensor([0.485, 0.456, 0.406]).view(3, 1, 1)
-    deviation = images.new_tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
-    return (images / 255 - mean) / deviation
+    # plain numbers, not a tensor: copying one to a GPU would wait for it
+    channels = zip(images.unbind(dim=1), (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), strict=True)
+    return torch.stack([(channel / 255 - mean) / deviation for channel, mean, deviation in channels], dim=1)
 
 
 @register_augmentation("none")

@@ -1,9 +1,9 @@
-"""One part of a prepared set as uint8 tensors in memory, and nothing else."""
+"""One part of a prepared set as uint8 tensors in the memory of a CPU or GPU, and nothing else."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -29,6 +29,15 @@ class Dataset:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    @property
+    def num_bytes(self) -> int:
+        """Memory that images and masks take."""
+        return self.images.nbytes + self.masks.nbytes
+
+    def to(self, device: torch.device) -> Dataset:
+        """The same images on another device."""
+        return replace(self, images=self.images.to(device), masks=self.masks.to(device))
 
 
 def load_dataset(prepared: PreparedSet, ids: Sequence[str]) -> Dataset:

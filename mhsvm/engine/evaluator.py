@@ -11,6 +11,9 @@ from mhsvm.data.dataset import Dataset
 from mhsvm.data.loader import iterate_batches
 from mhsvm.metrics import class_counts, confusion_matrices, summarize
 
+# 64 images of 256 x 256; counting takes some 30 bytes a pixel.
+_PIXELS_AT_ONCE = 2**22
+
 
 @dataclass(frozen=True)
 class Evaluation:
@@ -89,15 +92,40 @@ def evaluate(
         on_batch: Called with rows (b,) and probabilities (b, 1 or k, h, w) of each batch.
     """
     model.eval()
-    matrices, loss_sum = [], 0.0
+    counter = _Counter(dataset.num_classes)
+    # in float64 and on the device: nothing waits for a batch
+    loss_sum = torch.zeros((), dtype=torch.float64, device=device)
     every_row = torch.arange(len(dataset))
     for batch in iterate_batches(dataset, every_row, batch_size=batch_size, device=device):
         inputs, targets = augment(batch.images, batch.masks)
         logits = model(inputs)
         probability = probabilities(logits)
-        truth, pred = truth_of(batch.masks, dataset.num_classes), decide(probability, threshold)
-        matrices.append(confusion_matrices(pred, truth, num_classes=dataset.num_classes).cpu())
-        loss_sum += loss(logits, targets).item() * len(batch.rows)
+        counter.add(decide(probability, threshold), truth_of(batch.masks, dataset.num_classes))
+        loss_sum += loss(logits, targets).double() * len(batch.rows)
         if on_batch is not None:
             on_batch(batch.rows, probability)
-    return Evaluation(ids=dataset.ids, confusion=torch.cat(matrices), loss=loss_sum / len(dataset))
+    return Evaluation(ids=dataset.ids, confusion=counter.matrices(), loss=loss_sum.item() / len(dataset))
+
+
+class _Counter:
+    """Counts many images at once: each count makes a GPU wait."""
+
+    def __init__(self, num_classes: int) -> None:
+        self._num_classes = num_classes
+        self._waiting: list[tuple[Tensor, Tensor]] = []
+        self._matrices: list[Tensor] = []
+
+    def add(self, pred: Tensor, truth: Tensor) -> None:
+        self._waiting.append((pred, truth))
+        if sum(waiting.numel() for waiting, _ in self._waiting) >= _PIXELS_AT_ONCE:
+            self._count()
+
+    def matrices(self) -> Tensor:
+        if self._waiting:
+            self._count()
+        return torch.cat(self._matrices)
+
+    def _count(self) -> None:
+        pred, truth = (torch.cat(maps) for maps in zip(*self._waiting, strict=True))
+        self._matrices.append(confusion_matrices(pred, truth, num_classes=self._num_classes).cpu())
+        self._waiting.clear()

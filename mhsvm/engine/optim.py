@@ -22,6 +22,10 @@ _OPTIMIZERS: dict[str, type[optim.Optimizer]] = {
         optim.SGD,
     )
 }
+# Those that torch can step on a GPU in one kernel, in every version that this package supports.
+_FUSED = (optim.Adam, optim.AdamW, optim.SGD)
+# Settings of a parameter group that say how its steps are computed, not what they are.
+_EXECUTION = ("capturable", "fused", "foreach")
 _SCHEDULES: dict[str, Callable[..., lr_scheduler.LRScheduler]] = {
     constructor.__name__: constructor
     for constructor in (
@@ -61,7 +65,7 @@ def create_optimizer(name: str, model: nn.Module, *, decay_all: bool = True, **a
 
     Args:
         name: One of `list_optimizers()`.
-        model: Its parameters are optimised.
+        model: Its parameters are optimised, on the device where they are now.
         decay_all: False exempts A_log and D of the scans from weight decay, as Mamba's authors mark them.
         arguments: The constructor's own.
     Raises:
@@ -69,9 +73,20 @@ def create_optimizer(name: str, model: nn.Module, *, decay_all: bool = True, **a
     """
     if name not in _OPTIMIZERS:
         raise ValueError(f"unknown optimizer {name!r}; known: {', '.join(list_optimizers())}")
+    constructor = _OPTIMIZERS[name]
+    arguments |= _gpu_arguments(constructor) if next(model.parameters()).is_cuda else {}
     if decay_all or "weight_decay" not in arguments:
-        return _OPTIMIZERS[name](model.parameters(), **arguments)
-    return _OPTIMIZERS[name](_decay_groups(model.named_parameters()), **arguments)
+        return constructor(model.parameters(), **arguments)
+    return constructor(_decay_groups(model.named_parameters()), **arguments)
+
+
+def load_optimizer_state(optimizer: optim.Optimizer, state: dict) -> None:
+    """Load what an optimiser of the same kind saved, perhaps on another device: how to compute stays as it is here."""
+    groups = [
+        saved | {key: group[key] for key in _EXECUTION if key in group}
+        for saved, group in zip(state["param_groups"], optimizer.param_groups, strict=True)
+    ]
+    optimizer.load_state_dict({**state, "param_groups": groups})
 
 
 def create_schedule(name: str, optimizer: optim.Optimizer, **arguments: object) -> lr_scheduler.LRScheduler:
@@ -115,6 +130,14 @@ def WarmupCosineLR(
         return factor
 
     return lr_scheduler.LambdaLR(optimizer, [factor_for(group["lr"]) for group in optimizer.param_groups])
+
+
+def _gpu_arguments(constructor: type[optim.Optimizer]) -> dict[str, bool]:
+    """What lets an optimiser step in few kernels, inside a CUDA graph if it can."""
+    arguments = {"fused": True} if constructor in _FUSED else {}
+    if "capturable" in inspect.signature(constructor).parameters:
+        arguments["capturable"] = True
+    return arguments
 
 
 def _decay_groups(named_parameters: Iterable[tuple[str, nn.Parameter]]) -> list[dict]:

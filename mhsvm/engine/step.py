@@ -1,66 +1,222 @@
-"""One step of the optimiser, over one or several batches."""
+"""One step of the optimiser, over one or several batches: eager, or as CUDA graphs.
+
+Nothing here waits for a GPU. The loss stays there, and so does a flag that is raised by the first step whose loss or
+gradient is not finite: from then on steps change neither the weights nor the optimiser's state, until somebody reads
+the flag. b batch.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from mhsvm.data.augment import Augment
-from mhsvm.data.dataset import Dataset
-from mhsvm.data.loader import iterate_batches
+from mhsvm.engine.ema import ModelAverage
+from mhsvm.engine.graphs import WARM_UP_CALLS, CapturedCall, warm_up
+
+STEP_MODES = ("auto", "eager", "graph", "compile")
+
+Prepare = Callable[..., tuple[Tensor, Tensor]]
 
 
-class NonFiniteLoss(RuntimeError):
-    """The loss of a batch is NaN or infinite; the weights have not been touched.
+class TrainStep:
+    """Takes the steps of a training: forward, loss, backward, clipping, optimiser, moving average.
+
+    As a CUDA graph, batches of each shape are captured when they have come a few times; the learning rate may change
+    between steps. Weights, gradients and the optimiser's state keep their place in memory from then on: load states in
+    place, and leave `zero_grad` to the step.
 
     Args:
-        value: The loss.
-        rows: Positions of the batch's images in the data set.
-    """
-
-    def __init__(self, value: float, rows: Tensor) -> None:
-        super().__init__(f"the loss is {value}")
-        self.value = value
-        self.rows = rows
-
-
-def optimizer_step(
-    model: nn.Module,
-    optimizer: Optimizer,
-    dataset: Dataset,
-    rows: Tensor,
-    motions: Tensor,
-    *,
-    augment: Augment,
-    loss: nn.Module,
-    batch_size: int,
-    clip_norm: float,
-    precision: torch.dtype,
-    device: torch.device,
-) -> float:
-    """Step once with the mean gradient over `rows` (n,), computed `batch_size` images at a time.
-
-    The network runs in `precision` (float32, or a 16-bit type under autocast), the loss in float32.
-
-    Returns:
-        The mean loss of these images before the step.
+        model: Returns logits; in training mode when a step is taken.
+        optimizer: Of its parameters; from `mhsvm.engine.optim.create_optimizer` for what a graph needs.
+        loss: (logits, targets) -> mean over the batch.
+        prepare: Makes inputs and targets of a batch, on the device; by default the batch is (inputs, targets).
+        mode: "eager"; "graph", which needs a GPU; "compile", the network through torch.compile, and on a GPU in the
+            graph; "auto" is "graph" on a GPU and "eager" elsewhere.
+        clip_norm: Largest norm of all gradients together; 0 does not clip.
+        precision: Of the network: float32, or a 16-bit type under autocast. The loss is float32.
+        average: Takes in the weights after each step.
     Raises:
-        NonFiniteLoss: Before the step, so that the weights stay as they were.
+        ValueError: The mode is unknown or needs another device.
     """
-    optimizer.zero_grad(set_to_none=True)
-    total = 0.0
-    batches = iterate_batches(dataset, rows, batch_size=batch_size, device=device)
-    for batch, batch_motions in zip(batches, motions.split(batch_size), strict=True):
-        inputs, targets = augment(batch.images, batch.masks, batch_motions)
-        with torch.autocast(device.type, dtype=precision, enabled=precision != torch.float32):
-            logits = model(inputs)
-        # a batch weighs as much as it has images: the last one may be smaller
-        share = loss(logits, targets) * (len(batch.rows) / len(rows))
-        value = share.item()
-        if not torch.isfinite(share):
-            raise NonFiniteLoss(value, batch.rows)
-        share.backward()
-        total += value
-    if clip_norm > 0:
-        nn.utils.clip_grad_norm_(model.parameters(), clip_norm)
-    optimizer.step()
-    return total
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: Optimizer,
+        loss: nn.Module,
+        *,
+        prepare: Prepare | None = None,
+        mode: str = "auto",
+        clip_norm: float = 0.0,
+        precision: torch.dtype = torch.float32,
+        average: ModelAverage | None = None,
+    ) -> None:
+        self._parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        self.device = self._parameters[0].device
+        on_gpu = self.device.type == "cuda"
+        if mode not in STEP_MODES:
+            raise ValueError(f"train.step is one of {', '.join(STEP_MODES)}, not {mode!r}")
+        if mode == "graph" and not on_gpu:
+            raise ValueError(f"train.step graph needs a GPU, and this training runs on {self.device}: take auto")
+        self.model = model
+        self.optimizer = optimizer
+        self.loss = loss
+        self.clip_norm = clip_norm
+        self.precision = precision
+        self.average = average
+        self._prepare = prepare
+        self._network = torch.compile(model, dynamic=False) if mode == "compile" else model
+        self._compiled = mode == "compile"
+        self.captures = on_gpu and mode != "eager"
+        self._capturable = all(group.get("capturable", False) for group in optimizer.param_groups)
+
+        self._report = torch.zeros(2, device=self.device)
+        self._total = torch.zeros((), device=self.device)
+        self._share = torch.ones((), device=self.device)
+        self._share_value = 1.0
+        self._halted = torch.zeros((), device=self.device)
+        # a learning rate that a graph reads
+        self._rates = [torch.zeros((), device=self.device) for _ in optimizer.param_groups]
+        self._rate_values: list[float | None] = [None] * len(self._rates)
+        self._fused = all(group.get("fused") or False for group in optimizer.param_groups)
+        if self._fused:
+            # fused kernels ask this flag whether to leave everything as it is; torch's GradScaler sets it likewise
+            optimizer.found_inf = self._halted
+
+        self._uses: Counter[tuple] = Counter()
+        self._calls: dict[tuple, CapturedCall] = {}
+        self._pool = torch.cuda.graph_pool_handle() if self.captures else None
+
+    def describe(self) -> str:
+        """How steps are computed, in words, for the log."""
+        network = "compiled network, " if self._compiled else ""
+        if not self.captures:
+            return f"{network}eager"
+        if self._capturable:
+            return f"{network}CUDA graphs of the whole step"
+        name = type(self.optimizer).__name__
+        return f"{network}CUDA graphs of forward and backward; {name} cannot be captured and steps eagerly"
+
+    def __call__(self, *batch: Tensor, share: float = 1.0, first: bool = True, last: bool = True) -> Tensor:
+        """Add the gradient of a batch, and step if it is the last of its window.
+
+        Args:
+            batch: What `prepare` takes, on the device; each tensor has b entries.
+            share: Weight of the batch in its window: its share of the images.
+            first: Forget the gradients from before.
+            last: Step.
+        Returns:
+            float32 (2,), on the device, overwritten by the next call: the loss times its share, and 1 where this step
+            or one before was not finite, so that none since has changed anything.
+        """
+        self._set_inputs(share)
+        if not self.captures:
+            return self._run(*batch, first=first, last=last)
+        key = (first, last, *(tuple(x.shape) for x in batch))
+        body = partial(self._run, first=first, last=last and self._capturable)
+        if key in self._calls:
+            report = self._calls[key](*batch)
+        elif self._uses[key] < WARM_UP_CALLS:
+            self._uses[key] += 1
+            report = warm_up(body, batch)
+        else:
+            self._calls[key] = CapturedCall(body, batch, pool=self._pool)
+            report = self._calls[key](*batch)
+        if last and not self._capturable:
+            self._step()
+            report[1].copy_(self._halted)
+        return report
+
+    def halted(self) -> bool:
+        """Whether a step was not finite; waits for the device."""
+        return bool(self._halted)
+
+    def _set_inputs(self, share: float) -> None:
+        """Write what graphs read besides the batch, where it has changed."""
+        if share != self._share_value:
+            self._share.fill_(share)
+            self._share_value = share
+        for i, group in enumerate(self.optimizer.param_groups):
+            if group["lr"] != self._rate_values[i]:
+                self._rates[i].fill_(group["lr"])
+                self._rate_values[i] = group["lr"]
+
+    def _run(self, *batch: Tensor, first: bool, last: bool) -> Tensor:
+        if first:
+            self._forget_gradients()
+        loss = self.compute_loss(*batch) * self._share
+        loss.backward()
+        with torch.no_grad():
+            self._total.copy_(loss) if first else self._total.add_(loss)
+            if last:
+                self._step()
+            self._report.copy_(torch.stack([loss.detach(), self._halted]))
+        return self._report
+
+    def compute_loss(self, *batch: Tensor) -> Tensor:
+        """The mean loss of a batch, with its graph of gradients."""
+        inputs, targets = batch if self._prepare is None else self._prepare(*batch)
+        with torch.autocast(self.device.type, dtype=self.precision, enabled=self.precision != torch.float32):
+            logits = self._network(inputs)
+        return self.loss(logits, targets)
+
+    def _forget_gradients(self) -> None:
+        if self._calls:
+            # graphs add to these very tensors
+            torch._foreach_zero_([p.grad for p in self._parameters if p.grad is not None])
+        else:
+            self.optimizer.zero_grad(set_to_none=True)
+
+    @torch.no_grad()
+    def _step(self) -> None:
+        norm = nn.utils.get_total_norm([p.grad for p in self._parameters if p.grad is not None])
+        failed = ~(torch.isfinite(norm) & torch.isfinite(self._total))
+        self._halted.copy_(torch.maximum(self._halted, failed.float()))
+        if self.clip_norm > 0:
+            nn.utils.clip_grads_with_norm_(self._parameters, self.clip_norm, norm)
+        self._step_unless_halted()
+        if self.average is not None:
+            self.average.update(self.model)
+
+    def _step_unless_halted(self) -> None:
+        if self._fused:
+            with self._rates_on_device():
+                self.optimizer.step()
+        elif self.device.type != "cuda" or not self.optimizer.state:
+            # on a GPU the first step only: it makes the state, eagerly
+            if not self._halted:
+                with self._rates_on_device():
+                    self.optimizer.step()
+        else:
+            self._step_or_undo()
+
+    def _step_or_undo(self) -> None:
+        """Step, and put everything back where the flag is up; Adagrad's counters, which lie on the CPU, go on."""
+        states = [x for state in self.optimizer.state.values() for x in state.values() if torch.is_tensor(x)]
+        tensors = [x for x in (*self._parameters, *states) if x.device == self.device]
+        before = [x.clone() for x in tensors]
+        with self._rates_on_device():
+            self.optimizer.step()
+        halted = self._halted > 0
+        for x, old in zip(tensors, before, strict=True):
+            x.copy_(torch.where(halted, old, x))
+
+    @contextmanager
+    def _rates_on_device(self) -> Iterator[None]:
+        """Let the optimiser read its learning rates where a graph can; the schedule keeps its numbers."""
+        if not self._capturable:
+            yield
+            return
+        groups = self.optimizer.param_groups
+        numbers = [group["lr"] for group in groups]
+        for group, rate in zip(groups, self._rates, strict=True):
+            group["lr"] = rate
+        try:
+            yield
+        finally:
+            for group, number in zip(groups, numbers, strict=True):
+                group["lr"] = number

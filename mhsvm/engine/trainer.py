@@ -6,7 +6,8 @@ checkpoint: an epoch that was left half-way is drawn again exactly and entered w
 
 import logging
 import math
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import torch
@@ -17,10 +18,14 @@ from tqdm import tqdm
 
 from mhsvm.data.augment import Augment
 from mhsvm.data.dataset import Dataset
+from mhsvm.data.loader import Batch, iterate_batches, upload
 from mhsvm.engine.checkpoint import save_checkpoint
 from mhsvm.engine.evaluator import Evaluation, evaluate
+from mhsvm.engine.numerics import numerics
+from mhsvm.engine.optim import load_optimizer_state
 from mhsvm.engine.run_folder import Recorder, RunFolder
-from mhsvm.engine.step import NonFiniteLoss, optimizer_step
+from mhsvm.engine.step import TrainStep
+from mhsvm.engine.step_log import StepLog, StepRecord
 from mhsvm.engine.stop import StopSignal
 
 log = logging.getLogger(__name__)
@@ -31,7 +36,19 @@ class TrainingError(RuntimeError):
 
 
 class Interrupted(RuntimeError):
-    """A signal asked for a stop, and a checkpoint to resume from has been written."""
+    """A signal asked for a stop; `train` has written a checkpoint to resume from."""
+
+
+class NotFinite(RuntimeError):
+    """The loss or the gradient of a step is NaN or infinite; neither it nor any step since has changed anything.
+
+    Args:
+        record: Of the step.
+    """
+
+    def __init__(self, record: StepRecord) -> None:
+        super().__init__(f"a step is not finite: its loss is {record.loss}")
+        self.record = record
 
 
 @dataclass(frozen=True)
@@ -39,14 +56,21 @@ class Job:
     """The objects and settings of a training.
 
     Attributes:
+        step: Trains `model` by `optimizer`, and averages its weights if they are to be averaged.
+        infer: The network that is validated, kept and later tested, as it is run for that: `model` or its moving
+            average, itself or in a graph.
         description: What every checkpoint records besides the state: config, data, version.
         generator: Source of order and augmentation; on the CPU.
+        tf32, deterministic: See `mhsvm.engine.numerics`.
+        notes: What was chosen, in sentences for the log.
     """
 
     model: nn.Module
     optimizer: Optimizer
     schedule: LRScheduler
     loss: nn.Module
+    step: TrainStep
+    infer: nn.Module
     train_set: Dataset
     val_set: Dataset
     augment: Augment
@@ -57,10 +81,16 @@ class Job:
     epochs: int
     batch_size: int
     accumulation: int
-    clip_norm: float
-    precision: torch.dtype
     eval_batch_size: int
     threshold: float
+    tf32: bool = False
+    deterministic: bool = False
+    notes: tuple[str, ...] = ()
+
+    @property
+    def kept_model(self) -> nn.Module:
+        """The network whose weights a checkpoint offers for use."""
+        return self.model if self.step.average is None else self.step.average.model
 
 
 @dataclass
@@ -88,37 +118,39 @@ def train(job: Job, progress: Progress, run: RunFolder, stop: StopSignal) -> Non
     """Train until `job.epochs` epochs are done, validating, recording and saving after each.
 
     Raises:
-        TrainingError: The loss is not finite, or memory does not suffice.
+        TrainingError: A loss or gradient is not finite, or memory does not suffice.
         Interrupted: `stop` got a signal; the last checkpoint holds the position.
     """
     recorder = Recorder(run, progress.history)
     bar = tqdm(total=job.epochs * len(job.train_set), unit="img", disable=None, dynamic_ncols=True)
     bar.update(progress.epoch * len(job.train_set) + progress.position)
 
+    def on_step(record: StepRecord) -> None:
+        bar.set_postfix(epoch=progress.epoch + 1, loss=f"{record.loss:.4f}", refresh=False)
+        bar.update(record.num_images)
+
     def check_stop() -> None:
         if stop.signum is not None:
-            save_checkpoint(run.last, checkpoint_content(job, progress))
             raise Interrupted
-
-    def on_step(num_images: int, value: float) -> None:
-        bar.set_postfix(epoch=progress.epoch + 1, loss=f"{value:.4f}", refresh=False)
-        bar.update(num_images)
-        check_stop()
 
     try:
         save_checkpoint(run.last, checkpoint_content(job, progress))
-        while progress.epoch < job.epochs:
-            train_epoch(job, progress, on_step)
-            evaluation = validate(job, check_stop)
-            improved = close_epoch(job, progress, evaluation)
-            recorder.add(progress.history[-1])
-            content = checkpoint_content(job, progress)
-            if improved:
-                save_checkpoint(run.best, content)
-            save_checkpoint(run.last, content)
-            log.info(_epoch_line(progress, job.epochs, improved))
-    except NonFiniteLoss as error:
-        raise TrainingError(_non_finite_message(job, progress, run, error)) from error
+        with numerics(tf32=job.tf32, deterministic=job.deterministic):
+            while progress.epoch < job.epochs:
+                speed = train_epoch(job, progress, on_step, check_stop)
+                evaluation = validate(job, check_stop)
+                improved = close_epoch(job, progress, evaluation)
+                recorder.add(progress.history[-1])
+                content = checkpoint_content(job, progress)
+                if improved:
+                    save_checkpoint(run.best, content)
+                save_checkpoint(run.last, content)
+                log.info("%s; %s", _epoch_line(progress, job.epochs, improved), _cost(job, speed))
+    except Interrupted:
+        save_checkpoint(run.last, checkpoint_content(job, progress))
+        raise
+    except NotFinite as error:
+        raise TrainingError(_not_finite_message(job, progress, run, error.record)) from error
     except RuntimeError as error:
         if not _is_out_of_memory(error):
             raise
@@ -128,37 +160,73 @@ def train(job: Job, progress: Progress, run: RunFolder, stop: StopSignal) -> Non
         recorder.close()
 
 
-def train_epoch(job: Job, progress: Progress, on_step: Callable[[int, float], None]) -> None:
-    """Do what is left of the epoch under way; `on_step` gets the images and the loss of each optimiser step."""
+def train_epoch(
+    job: Job,
+    progress: Progress,
+    on_step: Callable[[StepRecord], None] = lambda record: None,
+    check_stop: Callable[[], None] = lambda: None,
+) -> float:
+    """Do what is left of the epoch under way.
+
+    Args:
+        on_step: Gets what is known of each step of the optimiser, in order; of a GPU's steps with some delay.
+        check_stop: Called after each step; may raise Interrupted to stop there.
+    Returns:
+        Images trained on in a second.
+    Raises:
+        NotFinite: The loss or gradient of a step is not.
+        Interrupted: `check_stop` did; `progress` holds what was done.
+    """
+    start, position = time.perf_counter(), progress.position
     job.model.train()
     job.generator.set_state(progress.data_state)
-    order = torch.randperm(len(job.train_set), generator=job.generator)
-    motions = job.augment.draw(len(job.train_set), job.generator)
-    window = job.batch_size * job.accumulation
-    for start in range(progress.position, len(order), window):
-        rows = order[start : start + window]
-        value = optimizer_step(
-            job.model,
-            job.optimizer,
-            job.train_set,
-            rows,
-            motions[start : start + window],
-            augment=job.augment,
-            loss=job.loss,
-            batch_size=job.batch_size,
-            clip_norm=job.clip_norm,
-            precision=job.precision,
-            device=job.device,
-        )
-        progress.position += len(rows)
-        progress.loss_sum += value * len(rows)
-        on_step(len(rows), value)
+    order = torch.randperm(len(job.train_set), generator=job.generator)[position:]
+    motions = job.augment.draw(len(job.train_set), job.generator)[position:]
+    steps = StepLog(math.ceil(len(order) / job.batch_size), job.device)
+
+    def settle(*, wait: bool) -> None:
+        for record in steps.read(wait=wait):
+            if record.halted:
+                raise NotFinite(record)
+            progress.position += record.num_images
+            progress.loss_sum += record.loss * record.num_images
+            on_step(record)
+
+    try:
+        for batch, batch_motions, window in _windows(job, order, motions):
+            report = job.step(batch.images, batch.masks, batch_motions, **window)
+            steps.add(report, batch.rows, last=window["last"])
+            if window["last"]:
+                settle(wait=False)
+                check_stop()
+    except Interrupted:
+        settle(wait=True)
+        raise
+    settle(wait=True)
+    return (progress.position - position) / (time.perf_counter() - start)
 
 
-def validate(job: Job, on_batch: Callable[[], None]) -> Evaluation:
+def _windows(job: Job, order: Tensor, motions: Tensor) -> Iterator[tuple[Batch, Tensor, dict]]:
+    """Each batch with its motions, and its place among those that a step adds up."""
+    if not len(order):
+        # stopped between the last step and the validation
+        return
+    batches = iterate_batches(job.train_set, order, batch_size=job.batch_size, device=job.device)
+    parts = upload(motions, job.device).split(job.batch_size)
+    num_rows = job.batch_size * job.accumulation
+    for i, (batch, part) in enumerate(zip(batches, parts, strict=True)):
+        place = i % job.accumulation
+        in_window = min(num_rows, len(order) - (i - place) * job.batch_size)
+        # a batch weighs as much as it has images: the last one may be smaller
+        share = len(batch.rows) / in_window
+        last = place == job.accumulation - 1 or i == len(parts) - 1
+        yield batch, part, {"share": share, "first": place == 0, "last": last}
+
+
+def validate(job: Job, on_batch: Callable[[], None] = lambda: None) -> Evaluation:
     """Evaluate on the validation part; `on_batch` is called after each batch."""
     return evaluate(
-        job.model,
+        job.infer,
         job.val_set,
         augment=job.val_augment,
         loss=job.loss,
@@ -197,14 +265,15 @@ def close_epoch(job: Job, progress: Progress, evaluation: Evaluation) -> bool:
 
 
 def checkpoint_content(job: Job, progress: Progress) -> dict:
-    """Everything that testing and resuming need."""
+    """Everything that testing and resuming need; of averaged weights, the average is what is tested."""
     random_states = {"cpu": torch.get_rng_state()}
     if job.device.type == "cuda":
         random_states["cuda"] = torch.cuda.get_rng_state(job.device)
     return {
         **job.description,
-        "model": job.model.state_dict(),
+        "model": job.kept_model.state_dict(),
         "training": {
+            "model": None if job.kept_model is job.model else job.model.state_dict(),
             "optimizer": job.optimizer.state_dict(),
             "schedule": job.schedule.state_dict(),
             "random_states": random_states,
@@ -213,9 +282,13 @@ def checkpoint_content(job: Job, progress: Progress) -> dict:
     }
 
 
-def restore(job: Job, training: dict) -> Progress:
-    """Put a job back to where the `training` part of a checkpoint left it; the weights are loaded already."""
-    job.optimizer.load_state_dict(training["optimizer"])
+def restore(job: Job, checkpoint: dict) -> Progress:
+    """Put a job back to where a checkpoint left it."""
+    training = checkpoint["training"]
+    job.kept_model.load_state_dict(checkpoint["model"])
+    if training.get("model") is not None:
+        job.model.load_state_dict(training["model"])
+    load_optimizer_state(job.optimizer, training["optimizer"])
     # torch notes on the optimiser, not in its state, that it has stepped, and warns when a schedule sees no note
     job.optimizer._opt_called = True
     # milestones are a setting, not a state; the checkpoint holds them as a plain dictionary
@@ -233,11 +306,20 @@ def _epoch_line(progress: Progress, epochs: int, improved: bool) -> str:
     return f"epoch {progress.epoch}/{epochs}: {line}{' (best)' if improved else ''}"
 
 
-def _non_finite_message(job: Job, progress: Progress, run: RunFolder, error: NonFiniteLoss) -> str:
+def _cost(job: Job, images_per_second: float) -> str:
+    line = f"{images_per_second:.0f} images/s"
+    if job.device.type == "cuda":
+        line += f", at most {torch.cuda.max_memory_allocated(job.device) / 2**30:.2f} GiB"
+    return line
+
+
+def _not_finite_message(job: Job, progress: Progress, run: RunFolder, record: StepRecord) -> str:
     step = progress.position // (job.batch_size * job.accumulation) + 1
-    ids = ", ".join(job.train_set.ids[row] for row in error.rows.tolist())
+    bad = [rows for rows, loss in zip(record.rows, record.losses, strict=True) if not math.isfinite(loss)]
+    what = f"the loss is {record.loss}" if bad else f"the gradient is not finite (the loss is {record.loss:.4g})"
+    ids = ", ".join(job.train_set.ids[row] for rows in bad or record.rows for row in rows.tolist())
     return (
-        f"the loss is {error.value} at epoch {progress.epoch + 1}, step {step}, on the images {ids}; "
+        f"{what} at epoch {progress.epoch + 1}, step {step}, on the images {ids}; "
         f"the last good checkpoint is {run.last}. Try a lower learning rate or train.clip_norm 1"
     )
 

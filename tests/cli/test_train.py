@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import torch
 from mhsvm.cli.main import run
 from mhsvm.cli.train import main
 from mhsvm.config import load_config
-from mhsvm.engine import trainer
+from mhsvm.engine.step import TrainStep
 from mhsvm.models.published import read_checkpoint
 
 CONFIG = """
@@ -39,7 +40,7 @@ def signal_at_step(monkeypatch):
     """A function that makes the process send itself a signal in its n-th optimiser step from now."""
 
     def arm(num_steps: int, signum: int) -> None:
-        original, taken = trainer.optimizer_step, []
+        original, taken = TrainStep.__call__, []
 
         def counting(*args, **kwargs):
             taken.append(1)
@@ -47,7 +48,7 @@ def signal_at_step(monkeypatch):
                 os.kill(os.getpid(), signum)
             return original(*args, **kwargs)
 
-        monkeypatch.setattr(trainer, "optimizer_step", counting)
+        monkeypatch.setattr(TrainStep, "__call__", counting)
 
     return arm
 
@@ -93,7 +94,9 @@ def test_a_run_leaves_what_it_promises(config, capsys):
     printed = capsys.readouterr().out
     assert "lesions, split official" in printed
     assert "9 train, 3 val, 3 test" in printed
-    assert "epoch 1/1: lr 0.001, train_loss" in printed
+    assert "images: in memory" in printed
+    assert "steps: eager" in printed
+    assert re.search(r"epoch 1/1: lr 0\.001, train_loss .* \(best\); \d+ images/s\n", printed)
     assert printed.splitlines()[1] in (folder / "log.txt").read_text()
 
 
@@ -199,6 +202,11 @@ def test_a_set_or_split_that_changed_is_refused(config, make_set):
         (["--config", "small.yaml", "run.device", "cuda:9"], "device 'cuda:9' cannot be used here"),
         (["--config", "small.yaml", "model.weights", "nowhere.pt"], "nowhere.pt"),
         (["--config", "small.yaml", "train.precision", "half"], "train.precision is one of float32, bfloat16"),
+        (["--config", "small.yaml", "train.step", "fast"], "train.step is one of auto, eager, graph, compile, not"),
+        (["--config", "small.yaml", "train.step", "graph"], "train.step graph needs a GPU"),
+        (["--config", "small.yaml", "data.placement", "gpu"], "data.placement is one of auto, device, stream, not"),
+        (["--config", "small.yaml", "train.ema_decay", "1"], "lies between 0 and 1, such as 0.999; received 1.0"),
+        (["--config", "small.yaml", "train.ema_decay", "-1"], "train.ema_decay is at least 0, not -1.0"),
         (["--config", "small.yaml", "train.batch_size", "0"], "train.batch_size is at least 1, not 0"),
         (["--config", "small.yaml", "train.epochs", "-1"], "train.epochs is at least 1, not -1"),
     ],

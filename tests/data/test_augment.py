@@ -215,3 +215,20 @@ def test_motions_come_from_the_generator_alone(name):
 def test_what_cannot_be_built_is_said(arguments, message):
     with pytest.raises(ValueError, match=message):
         Augment(**arguments)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("normalization", list_normalizations())
+@pytest.mark.parametrize("augmentation", list_augmentations())
+@pytest.mark.parametrize("size", [(256, 256), (192, 256)])
+def test_a_gpu_makes_the_same_images(normalization, augmentation, size):
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(256, (32, 3, *size), dtype=torch.uint8, generator=generator)
+    masks = torch.randint(256, (32, *size), dtype=torch.uint8, generator=generator)
+    augment = Augment(normalization=normalization, augmentation=augmentation)
+    drawn = augment.draw(32, generator)
+    inputs, targets = augment(images, masks, drawn)
+    gpu_inputs, gpu_targets = (x.cpu() for x in augment(images.cuda(), masks.cuda(), drawn.cuda()))
+    same = torch.isclose(gpu_inputs, inputs, rtol=1e-5, atol=1e-4).all(dim=1)
+    assert same.float().mean() >= 0.999
+    assert (gpu_targets == targets).float().mean() >= 0.999

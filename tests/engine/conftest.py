@@ -4,7 +4,9 @@ from torch import nn
 
 from mhsvm.data.augment import Augment
 from mhsvm.data.dataset import Dataset
+from mhsvm.engine.ema import ModelAverage
 from mhsvm.engine.optim import create_optimizer, create_schedule
+from mhsvm.engine.step import TrainStep
 from mhsvm.engine.trainer import Job
 from mhsvm.losses import create_loss
 
@@ -33,19 +35,26 @@ def make_job():
         clip_norm: float = 0.0,
         precision: torch.dtype = torch.float32,
         dropout: float = 0.5,
+        ema_decay: float = 0.0,
         num_images: int = 10,
     ) -> Job:
         torch.manual_seed(0)
         model = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.GELU(), nn.Dropout2d(dropout), nn.Conv2d(4, 1, 1))
         built = create_optimizer(optimizer, model, **(optimizer_arguments or {"lr": 1e-2}))
+        loss, augment = create_loss("bce_dice"), Augment(augmentation="ultralight")
+        average = ModelAverage(model, decay=ema_decay) if ema_decay else None
         return Job(
             model=model,
             optimizer=built,
             schedule=create_schedule(schedule, built, **(schedule_arguments or {"T_max": 3})),
-            loss=create_loss("bce_dice"),
+            loss=loss,
+            step=TrainStep(
+                model, built, loss, prepare=augment, clip_norm=clip_norm, precision=precision, average=average
+            ),
+            infer=average.model if average else model,
             train_set=random_set(num_images, seed=1),
             val_set=random_set(5, seed=2),
-            augment=Augment(augmentation="ultralight"),
+            augment=augment,
             val_augment=Augment(),
             generator=torch.Generator().manual_seed(3),
             device=torch.device("cpu"),
@@ -53,8 +62,6 @@ def make_job():
             epochs=epochs,
             batch_size=batch_size,
             accumulation=accumulation,
-            clip_norm=clip_norm,
-            precision=precision,
             eval_batch_size=2,
             threshold=0.5,
         )

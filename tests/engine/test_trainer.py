@@ -7,11 +7,12 @@ import torch
 
 from mhsvm.config import DEFAULTS
 from mhsvm.data.split_file import Split
-from mhsvm.engine import step, trainer
+from mhsvm.engine import trainer
 from mhsvm.engine.optim import list_optimizers, list_schedules
 from mhsvm.engine.run_folder import RunFolder
+from mhsvm.engine.step import TrainStep
 from mhsvm.engine.stop import StopSignal
-from mhsvm.engine.trainer import Interrupted, Progress, TrainingError, restore, train, train_epoch
+from mhsvm.engine.trainer import Interrupted, Progress, TrainingError, restore, train, train_epoch, validate
 from mhsvm.models.published import read_checkpoint
 
 
@@ -30,9 +31,7 @@ def start(job) -> Progress:
 
 
 def resume(job, run) -> Progress:
-    checkpoint = read_checkpoint(run.last)
-    job.model.load_state_dict(checkpoint["model"])
-    return restore(job, checkpoint["training"])
+    return restore(job, read_checkpoint(run.last))
 
 
 def assert_same(first, second, where="checkpoint"):
@@ -53,8 +52,8 @@ def assert_same(first, second, where="checkpoint"):
 
 
 def signal_after(monkeypatch, num_steps: int, signum: int = signal.SIGINT) -> None:
-    """Let the process get a signal while it takes its `num_steps`-th optimiser step from now."""
-    original, taken = trainer.optimizer_step, []
+    """Let the process get a signal while it takes its `num_steps`-th training step from now."""
+    original, taken = TrainStep.__call__, []
 
     def counting(*args, **kwargs):
         taken.append(1)
@@ -62,7 +61,7 @@ def signal_after(monkeypatch, num_steps: int, signum: int = signal.SIGINT) -> No
             os.kill(os.getpid(), signum)
         return original(*args, **kwargs)
 
-    monkeypatch.setattr(trainer, "optimizer_step", counting)
+    monkeypatch.setattr(TrainStep, "__call__", counting)
 
 
 @pytest.mark.parametrize("num_steps", [1, 2, 3, 4, 8])
@@ -150,6 +149,21 @@ def test_every_schedule_resumes(name, make_job, make_run):
     check_resume(make_job, make_run, schedule=name, schedule_arguments=arguments)
 
 
+@pytest.mark.parametrize("settings", [{"accumulation": 2}, {"ema_decay": 0.9}, {"clip_norm": 0.01}], ids=str)
+def test_everything_else_that_steps_resumes(settings, make_job, make_run):
+    check_resume(make_job, make_run, **settings)
+
+
+def test_the_average_is_validated_and_kept(make_job, make_run):
+    run, job = make_run("run"), make_job(ema_decay=0.9)
+    train(job, start(job), run, StopSignal())
+    content = read_checkpoint(run.last)
+    assert_same(content["model"], dict(job.step.average.model.state_dict()))
+    assert_same(content["training"]["model"], dict(job.model.state_dict()))
+    assert not torch.equal(content["model"]["0.weight"], content["training"]["model"]["0.weight"])
+    assert validate(job).loss == json.loads(run.metrics.read_text().splitlines()[-1])["val_loss"]
+
+
 def check_resume(make_job, make_run, **settings):
     straight, broken = make_run("straight"), make_run("broken")
     job = make_job(**settings)
@@ -166,8 +180,10 @@ def test_accumulated_batches_step_like_one(make_job):
     weights = []
     for batch_size, accumulation in ((8, 1), (4, 2), (3, 3)):
         job = make_job(batch_size=batch_size, accumulation=accumulation, dropout=0.0, num_images=8, epochs=1)
-        losses = []
-        train_epoch(job, start(job), lambda num_images, value, losses=losses: losses.append(value))
+        records = []
+        train_epoch(job, start(job), records.append)
+        losses = [record.loss for record in records]
+        assert [record.num_images for record in records] == [8]
         weights.append((job.model[0].weight.detach().clone(), losses))
     for weight, losses in weights[1:]:
         torch.testing.assert_close(weight, weights[0][0], rtol=1e-4, atol=1e-6)
@@ -178,7 +194,7 @@ def test_clipping_bounds_the_gradient(make_job):
     norms = []
     for clip_norm in (0.0, 1e-3):
         job = make_job(clip_norm=clip_norm, epochs=1, dropout=0.0)
-        train_epoch(job, start(job), lambda num_images, value: None)
+        train_epoch(job, start(job))
         norms.append(torch.cat([p.grad.flatten() for p in job.model.parameters()]).norm().item())
     assert norms[0] > 1e-2
     assert norms[1] == pytest.approx(1e-3, rel=1e-3)
@@ -189,9 +205,9 @@ def test_bfloat16_computes_in_16_bits_and_follows_float32(make_job):
     for precision in (torch.float32, torch.bfloat16):
         job = make_job(precision=precision, dropout=0.0, epochs=1)
         job.model[0].register_forward_hook(lambda module, inputs, output: types.append(output.dtype))
-        values: list[float] = []
-        train_epoch(job, start(job), lambda num_images, value, values=values: values.append(value))
-        losses[precision] = values
+        records = []
+        train_epoch(job, start(job), records.append)
+        losses[precision] = [record.loss for record in records]
         assert {parameter.dtype for parameter in job.model.parameters()} == {torch.float32}
     assert types == [torch.float32] * 3 + [torch.bfloat16] * 3
     assert losses[torch.bfloat16] == pytest.approx(losses[torch.float32], rel=2e-2)
@@ -216,15 +232,40 @@ def test_a_non_finite_loss_names_step_images_and_checkpoint(make_job, make_run, 
     assert all(parameter.isfinite().all() for parameter in job.model.parameters())
 
 
+def test_a_gradient_that_is_not_finite_names_step_images_and_checkpoint(make_job, make_run, monkeypatch):
+    run, job = make_run("run"), make_job(dropout=0.0)
+    before = {name: weight.clone() for name, weight in job.model.state_dict().items()}
+    # zero, with an infinite slope
+    monkeypatch.setattr(job.loss, "forward", lambda logits, targets: (logits - logits.detach()).abs().sum().sqrt())
+    with pytest.raises(TrainingError, match=r"the gradient is not finite \(the loss is 0\) at epoch 1, step 1, on the"):
+        train(job, start(job), run, StopSignal())
+    assert_same(dict(job.model.state_dict()), before)
+
+
+def test_a_bad_batch_of_a_window_is_named_alone(make_job, make_run, monkeypatch):
+    run, job = make_run("run"), make_job(accumulation=2)
+    original, calls = job.loss.forward, []
+
+    def broken(logits, targets):
+        calls.append(1)
+        return original(logits, targets) * (float("inf") if len(calls) == 2 else 1.0)
+
+    monkeypatch.setattr(job.loss, "forward", broken)
+    order = torch.randperm(10, generator=torch.Generator().manual_seed(3))
+    ids = ", ".join(f"image{row:02d}" for row in order[4:8].tolist())
+    with pytest.raises(TrainingError, match=f"the loss is inf at epoch 1, step 1, on the images {ids}; the last good"):
+        train(job, start(job), run, StopSignal())
+
+
 def test_diverged_weights_are_not_saved(make_job, make_run, monkeypatch):
     run, job = make_run("run"), make_job()
 
     def poison(*args, **kwargs):
         with torch.no_grad():
             job.model[0].weight.fill_(float("nan"))
-        return 1.0
+        return torch.tensor([1.0, 0.0])
 
-    monkeypatch.setattr(trainer, "optimizer_step", poison)
+    monkeypatch.setattr(TrainStep, "__call__", poison)
     with pytest.raises(TrainingError, match="validation loss of epoch 1 is nan"):
         train(job, start(job), run, StopSignal())
     assert all(value.isfinite().all() for value in read_checkpoint(run.last)["model"].values())
@@ -239,7 +280,7 @@ def test_out_of_memory_says_what_to_try(failure, make_job, make_run, monkeypatch
         raise failure
 
     job = make_job()
-    monkeypatch.setattr(step, "iterate_batches", fail)
+    monkeypatch.setattr(trainer, "iterate_batches", fail)
     with pytest.raises(TrainingError) as error:
         train(job, start(job), make_run("run"), StopSignal())
     for part in ("train.batch_size 4", "images of 12 x 12", "train.batch_size 2 train.accumulation 2"):
@@ -251,7 +292,7 @@ def test_other_runtime_errors_stay_what_they_are(make_job, make_run, monkeypatch
         raise RuntimeError("shapes differ")
 
     job = make_job()
-    monkeypatch.setattr(step, "iterate_batches", fail)
+    monkeypatch.setattr(trainer, "iterate_batches", fail)
     with pytest.raises(RuntimeError, match="shapes differ"):
         train(job, start(job), make_run("run"), StopSignal())
 

@@ -1,0 +1,60 @@
+"""Captured inference, and what of it holds without a GPU."""
+
+import pytest
+import torch
+from torch import nn
+
+import mhsvm
+from mhsvm.engine.graphs import GraphedModel
+
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+DEVICES = ["cpu", pytest.param("cuda", marks=needs_gpu)]
+
+
+def make_model(device):
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.Dropout(0.5), nn.Conv2d(4, 1, 1)).to(device)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("num", [1, 3, 4, 9])
+def test_any_number_of_images_comes_out_like_the_network(num, device):
+    model = make_model(device).eval()
+    graphed = mhsvm.GraphedModel(model, (4, 3, 8, 6))
+    images = torch.randn(num, 3, 8, 6, device=device)
+    expected = model(images).detach()
+    for _ in range(2):
+        found = graphed(images)
+        torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6)
+        assert not found.requires_grad
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_weights_that_change_in_place_are_seen_and_results_are_the_caller_s(device):
+    model = make_model(device)
+    graphed = GraphedModel(model, (2, 3, 8, 6))
+    images = torch.randn(2, 3, 8, 6, device=device)
+    with torch.inference_mode():
+        first = graphed(images)
+    kept = first.clone()
+    model.load_state_dict({name: 2 * weight for name, weight in model.state_dict().items()})
+    torch.testing.assert_close(graphed(images), model(images).detach(), rtol=1e-6, atol=1e-6)
+    assert torch.equal(first, kept)
+
+
+def test_it_stays_in_evaluation_mode():
+    graphed = GraphedModel(make_model("cpu"), (2, 3, 8, 6)).train()
+    assert not any(module.training for module in graphed.modules())
+
+
+@pytest.mark.parametrize("shape", [(3, 8, 6), (0, 3, 8, 6)])
+def test_a_shape_that_is_no_batch_is_refused(shape):
+    with pytest.raises(ValueError, match=r"a graph's batch is \(b, c, h, w\), each at least 1; received"):
+        GraphedModel(make_model("cpu"), shape)
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 8, 8), (0, 3, 8, 6), (3, 8, 6)])
+def test_images_of_another_size_are_refused(shape):
+    graphed = GraphedModel(make_model("cpu"), (2, 3, 8, 6))
+    with pytest.raises(ValueError, match=r"takes images \(n, 3, 8, 6\), n at least 1; received .* Make another"):
+        graphed(torch.zeros(shape))
