@@ -24,12 +24,12 @@ from mhsvm.data.splits import make_split
 from mhsvm.data.store import PreparedSet
 from mhsvm.engine import optim
 from mhsvm.engine.checkpoint import FORMAT, code_version
-from mhsvm.engine.predictor import Predictor
-from mhsvm.engine.tester import EvaluationJob
 from mhsvm.engine.ema import ModelAverage
 from mhsvm.engine.graphs import GraphedModel
-from mhsvm.engine.trainer import Job
+from mhsvm.engine.predictor import Predictor
 from mhsvm.engine.step import TrainStep
+from mhsvm.engine.tester import EvaluationJob
+from mhsvm.engine.trainer import Job
 from mhsvm.models import create_model, load_weights
 from mhsvm.models.checkpoint_file import read_checkpoint, weights_in
 from mhsvm.models.recognition import Layout, identify, recognise
@@ -398,21 +398,21 @@ def build_predictor(
     members: Sequence[Trained],
     device: torch.device,
     *,
+    batch_size: int = 1,
     threshold: float | None = None,
     augmentation: str = "none",
     largest_component: bool = False,
     fill_holes: bool = False,
 ) -> Predictor:
-    batch_size: int = 1,
     """The predictor of loaded models: size, normalisation and threshold are those that they were trained with.
+
+    On a GPU the models run as CUDA graphs of `batch_size` images; any number is predicted, batch by batch.
 
     Raises:
         ValueError: There is none, they do not go together, or the threshold lies outside 0..1.
     """
     if not members:
         raise ValueError("a predictor needs at least one checkpoint; received none")
-    On a GPU the models run as CUDA graphs of `batch_size` images; any number is predicted, batch by batch.
-
     for what, values in (
         ("image sizes", [trained.size for trained in members]),
         ("normalisations", [trained.config.data.normalization for trained in members]),
@@ -425,12 +425,12 @@ def build_predictor(
         threshold = thresholds[0]
     if not 0 <= threshold <= 1:
         raise ValueError(f"the threshold is a probability, 0 to 1; received {threshold}")
+    size, captures = members[0].size, device.type == "cuda"
     return Predictor(
         [build_inference(trained.model, size=size, batch_size=batch_size, captures=captures) for trained in members],
         normalize=build_augment(members[0].config, training=False).normalize,
         size=size,
         threshold=threshold,
-    size, captures = members[0].size, device.type == "cuda"
         device=device,
         augmentation=augmentation,
         largest_component=largest_component,
