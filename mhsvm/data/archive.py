@@ -18,7 +18,7 @@ from pathlib import Path, PurePosixPath
 
 from mhsvm.data.problems import Problems, Rule
 
-NOT_THERE = Rule("no such folder or zip file", "check the path given as --source")
+NOT_THERE = Rule("no such folder or zip file", "check the path")
 NOT_A_ZIP = Rule("not a zip file, or a truncated one", "download it again, or extract it elsewhere and give the folder")
 LEAVES_ARCHIVE = Rule("path that leaves the archive", "do not trust this archive; get it where the set is published")
 ZIP_BOMB = Rule(

@@ -3,7 +3,7 @@
 import os
 import shutil
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -56,6 +56,27 @@ def replace_folder_when_complete(path: str | Path) -> Iterator[Path]:
             os.replace(older, path)
         shutil.rmtree(older, ignore_errors=True)
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def check_only_holds(folder: Path, patterns: Sequence[str], what: str) -> None:
+    """Make sure that a folder can be replaced without losing anything but older results of the same kind.
+
+    Args:
+        folder: It need not exist.
+        patterns: Names of the files that such results consist of, such as "*.png".
+        what: What the results are, for the message.
+    Raises:
+        FileExistsError: It holds something else, or is no folder.
+    """
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise FileExistsError(f"{folder} is a file: choose another folder with --out")
+    others = [path.name for path in folder.iterdir() if not any(map(path.match, patterns))]
+    if others:
+        raise FileExistsError(
+            f"{folder} holds more than {what}, such as {min(others)}: choose another folder with --out"
+        )
 
 
 def _prepare_partial(path: Path) -> Path:

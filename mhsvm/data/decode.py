@@ -96,6 +96,24 @@ def decode_mask(content: bytes, num_classes: int = 1) -> np.ndarray:
     return levels.astype(np.uint8)
 
 
+def decode_grey(content: bytes) -> np.ndarray:
+    """Decode a map of greys, such as probabilities, as shares of its format's full scale.
+
+    Args:
+        content: A BMP, PNG, JPEG or TIFF file: 255 is 1, at 16 bits 65535 is.
+    Returns:
+        float32 (height, width) in 0..1, upright.
+    Raises:
+        MaskLevelsError: It has colours.
+        ValueError: As `decode_image`.
+    """
+    image = _open_upright(content)
+    if image.mode == "1":
+        return np.array(image, np.float32)
+    levels = _grey_levels(_flatten(image))
+    return levels.astype(np.float32) / np.float32(np.iinfo(np.uint8).max if levels.dtype == np.uint8 else 65535)
+
+
 def _open_upright(content: bytes) -> Image.Image:
     try:
         image = Image.open(io.BytesIO(content), formats=_FORMATS)

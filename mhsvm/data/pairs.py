@@ -1,8 +1,8 @@
-"""Which image belongs to which mask: by id, never by position."""
+"""Which image belongs to which mask, and which mask to which: by id, never by position."""
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
@@ -15,10 +15,12 @@ NO_MASK = Rule("image without a mask", "add the folder or zip file with its mask
 NO_IMAGE = Rule("mask without an image", "add the folder or zip file with its image, or remove the mask")
 DUPLICATE = Rule("id that occurs twice", "give an archive or its extracted folder, not both; rename files of one name")
 TWO_SUBSETS = Rule("image and mask from different subsets", "put both into the same one of train, val and test")
+NO_MASKS = Rule("no mask", "give the folder or zip file that holds them")
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff")
 
 _MASK_ENDING = re.compile(r"_(segmentation|mask|lesion)$", re.IGNORECASE)
+_PREDICTION_ENDING = re.compile(r"_(segmentation|mask|lesion|pred(iction)?)$", re.IGNORECASE)
 _ROLE_FOLDER = re.compile(r"(?P<image>images?)|(?P<mask>masks?|.*ground_?truth.*)", re.IGNORECASE)
 # "train", or the word inside an official name such as ISIC-2017_Test_v2_Data.
 _SUBSET_FOLDER = re.compile(r"(isic.*_)?(train(?:ing)?|val(?:id(?:ation)?)?|test(?:ing)?)(?(1)_.*|)", re.IGNORECASE)
@@ -56,9 +58,7 @@ def find_pairs(files: Iterable[SourceFile], source: Source, problems: Problems) 
             masks[stem].append(file)
     masks = _by_id(masks, images, source)
     for found in (images, masks):
-        for id_, same in found.items():
-            if len(same) > 1:
-                problems.add(DUPLICATE, f"{id_}: {', '.join(file.name for file in same)}")
+        _note_duplicates(found, problems)
     for id_ in images.keys() - masks.keys():
         problems.add(NO_MASK, f"{id_}: {images[id_][0].name}")
     for id_ in masks.keys() - images.keys():
@@ -69,15 +69,75 @@ def find_pairs(files: Iterable[SourceFile], source: Source, problems: Problems) 
     return pairs
 
 
+def mask_files(files: Iterable[SourceFile], problems: Problems, *, what: str) -> dict[str, list[SourceFile]]:
+    """The masks among files, by their names without extension.
+
+    Files that their names tell for masks (by an ending such as `_segmentation`, or by a folder such as `masks` or
+    `…_GroundTruth`) are taken alone, so that what lies beside them does not matter; without any such, all images are.
+
+    Args:
+        files: Any files.
+        problems: Takes that there is no mask at all.
+        what: What is looked for, in the message, such as "truth".
+    """
+    files = list(files)
+    images = [file for file in files if PurePosixPath(file.name).suffix.lower() in EXTENSIONS]
+    found: dict[str, list[SourceFile]] = defaultdict(list)
+    for file in [file for file in images if _is_mask(file)] or images:
+        found[PurePosixPath(file.name).stem].append(file)
+    if not found:
+        problems.add(NO_MASKS, f"{what}: looked for {', '.join(EXTENSIONS)}; found {_overview(files)}")
+    return found
+
+
+def masks_by_id(
+    masks: Mapping[str, list[SourceFile]], names: Collection[str], problems: Problems
+) -> dict[str, SourceFile]:
+    """Id -> mask, where other names tell what the ids are.
+
+    An ending (`_segmentation`, `_mask`, `_lesion`, `_prediction`, `_pred`) is no part of an id, unless the others have
+    it too.
+
+    Args:
+        masks: From `mask_files`.
+        names: Ids, or the names of the masks that these are to be matched with.
+        problems: Takes ids that occur twice.
+    """
+    known = {*names, *map(_without_ending, names)}
+    found: dict[str, list[SourceFile]] = defaultdict(list)
+    for stem, files in masks.items():
+        found[stem if stem in known else _without_ending(stem)] += files
+    _note_duplicates(found, problems)
+    return {id_: same[0] for id_, same in found.items()}
+
+
+def _without_ending(stem: str) -> str:
+    return _PREDICTION_ENDING.sub("", stem)
+
+
 def _role(file: SourceFile, source: Source) -> str | None:
     path = PurePosixPath(file.name)
     if path.suffix.lower() not in EXTENSIONS or (source.ignored and source.ignored.search(file.name)):
         return None
-    matches = (_ROLE_FOLDER.fullmatch(folder) for folder in _folders_from_nearest(file))
-    of_folder = next((match.lastgroup for match in matches if match), None)
     if source.needs_folders:
-        return of_folder
-    return "mask" if of_folder == "mask" or _MASK_ENDING.search(path.stem) else "image"
+        return _folder_role(file)
+    return "mask" if _is_mask(file) else "image"
+
+
+def _is_mask(file: SourceFile) -> bool:
+    return _folder_role(file) == "mask" or _MASK_ENDING.search(PurePosixPath(file.name).stem) is not None
+
+
+def _folder_role(file: SourceFile) -> str | None:
+    """What the nearest folder that tells says: "image" or "mask"."""
+    matches = (_ROLE_FOLDER.fullmatch(folder) for folder in _folders_from_nearest(file))
+    return next((match.lastgroup for match in matches if match), None)
+
+
+def _note_duplicates(found: Mapping[str, list[SourceFile]], problems: Problems) -> None:
+    for id_, same in found.items():
+        if len(same) > 1:
+            problems.add(DUPLICATE, f"{id_}: {', '.join(file.name for file in same)}")
 
 
 def _by_id(

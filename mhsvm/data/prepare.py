@@ -4,7 +4,6 @@ Threads do it, not processes: decoding, decompressing and resizing run outside P
 nothing has to be started or copied, and nothing is left behind when the command is killed.
 """
 
-import os
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -32,6 +31,7 @@ from mhsvm.data.resize import (
 )
 from mhsvm.data.sources import find_source
 from mhsvm.data.store import Sample, write_set
+from mhsvm.data.threads import num_cores
 
 UNREADABLE = Rule("unreadable file", "download or export it again; BMP, PNG, JPEG and single-frame TIFF are read")
 GREYS = Rule(
@@ -102,7 +102,7 @@ def prepare_set(
         if not pairs:
             problems.raise_if_any(headline)
         convert = partial(_convert, size=size, num_classes=num_classes, problems=problems)
-        converted = _in_order(convert, pairs, num_workers or _num_cores())
+        converted = _in_order(convert, pairs, num_workers or num_cores())
         bar = tqdm(converted, total=len(pairs), desc=out.name, unit="image", mininterval=0.5, disable=not progress)
         empty: list[str] = []
         checksum = write_set(
@@ -179,8 +179,3 @@ def _in_order(convert: Callable[[Pair], Sample | None], pairs: list[Pair], num_w
                 yield pending.popleft().result()
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
-
-
-def _num_cores() -> int:
-    """Cores that this process may use, which a container or a scheduler can have limited."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

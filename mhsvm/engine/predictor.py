@@ -12,10 +12,9 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from mhsvm.data.decode import decode_image, to_rgb
-from mhsvm.data.resize import resize_image
+from mhsvm.data.resize import resize_image, resize_probability
 from mhsvm.engine.evaluator import check_finite, decide, probabilities
 from mhsvm.engine.postprocess import clean_mask
 from mhsvm.engine.views import find_views
@@ -104,8 +103,7 @@ class Predictor:
         return maps[0] if len(maps) == 1 else torch.stack(maps).mean(dim=0)
 
     def _at_own_size(self, maps: Tensor, size: tuple[int, int]) -> Prediction:
-        # antialiasing matters for images smaller than the model's: going down, it averages instead of skipping
-        maps = F.interpolate(maps, size=size, mode="bilinear", antialias=True).clamp(0, 1)
+        maps = resize_probability(maps, size)
         probability = maps[0, 0] if maps.shape[1] == 1 else maps[0]
         mask = decide(maps, self.threshold)[0].numpy()
         if self.largest_component or self.fill_holes:

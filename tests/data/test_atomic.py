@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from mhsvm.data.atomic import replace_folder_when_complete, replace_when_complete
+from mhsvm.data.atomic import check_only_holds, replace_folder_when_complete, replace_when_complete
 
 
 def test_file_appears_at_the_end(tmp_path):
@@ -89,3 +89,16 @@ def test_the_folder_of_a_killed_process_is_removed(tmp_path):
     (stale / "figures").mkdir(parents=True)
     with replace_folder_when_complete(tmp_path / "test"):
         assert not stale.exists()
+
+
+def test_only_older_results_are_replaced(tmp_path):
+    folder = tmp_path / "scores"
+    check_only_holds(folder, ("cases.csv",), "scores")
+    folder.mkdir()
+    for name in ("cases.csv", "a.png", "b.png"):
+        (folder / name).touch()
+    check_only_holds(folder, ("cases.csv", "*.png"), "scores")
+    with pytest.raises(FileExistsError, match=r"scores holds more than scores, such as a\.png: choose another folder"):
+        check_only_holds(folder, ("cases.csv",), "scores")
+    with pytest.raises(FileExistsError, match=r"cases\.csv is a file: choose another folder with --out"):
+        check_only_holds(folder / "cases.csv", ("cases.csv",), "scores")

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from mhsvm.data import decode
-from mhsvm.data.decode import MaskLevelsError, decode_image, decode_mask
+from mhsvm.data.decode import MaskLevelsError, decode_grey, decode_image, decode_mask
 
 RED, GREEN = (200, 30, 40), (20, 180, 60)
 COLOURS = np.array([[RED, GREEN], [GREEN, RED], [RED, RED]], np.uint8)
@@ -163,3 +163,22 @@ def test_pillows_own_bomb_limit(encode):
     declared[18:26] = np.array([20000, 20000], "<i4").tobytes()
     with pytest.raises(ValueError, match="decompression bomb"):
         decode_image(bytes(declared))
+
+
+@pytest.mark.parametrize(
+    ("pixels", "full"),
+    [
+        (np.array([[0, 51, 255]], np.uint8), 255),
+        (np.array([[0, 1, 65535]], np.uint16), 65535),
+        (np.array([[False, True]]), 1),
+    ],
+)
+def test_greys_are_shares_of_full_scale(encode, pixels, full):
+    greys = decode_grey(encode(pixels))
+    assert greys.dtype == np.float32
+    np.testing.assert_array_equal(greys, (pixels / full).astype(np.float32))
+
+
+def test_colours_are_no_greys(encode):
+    with pytest.raises(MaskLevelsError, match="colours"):
+        decode_grey(encode(COLOURS))

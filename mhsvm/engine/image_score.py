@@ -1,0 +1,70 @@
+"""One mask against one truth, of any size, and many of them put together.
+
+Shape letters: n images, h w an image's size in pixels, k classes, c scored classes.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mhsvm.metrics import Scores, boundary_distances, class_counts, confusion_matrices
+
+
+@dataclass(frozen=True)
+class ImageScore:
+    """What was measured of one image.
+
+    Attributes:
+        confusion: int64 (k, k), see `mhsvm.metrics.confusion_matrices`.
+        distances: float64 (c, 2), see `mhsvm.metrics.boundary_distances`; None if not measured.
+        size: (h, w) at which it was measured.
+    """
+
+    confusion: Tensor
+    distances: Tensor | None
+    size: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class SizedScores:
+    """Scores of images that may differ in size.
+
+    Attributes:
+        scores: Of the n images.
+        confusion: int64 (k, k), of all of them together.
+        sizes: (h, w) of each.
+    """
+
+    scores: Scores
+    confusion: Tensor
+    sizes: tuple[tuple[int, int], ...]
+
+
+def score_image(pred: np.ndarray, truth: np.ndarray, *, num_classes: int, boundary: bool) -> ImageScore:
+    """Count, and with `boundary` measure the distance of outlines too.
+
+    Args:
+        pred: uint8 (h, w): lesion or not, or class indices.
+        truth: The same; of several classes 255 is not counted.
+        num_classes: 1, or k.
+        boundary: Whether outlines are measured, which takes longer.
+    Raises:
+        ValueError: Shapes differ, or values are no classes.
+    """
+    maps = torch.from_numpy(pred)[None], torch.from_numpy(truth)[None]
+    return ImageScore(
+        confusion=confusion_matrices(*maps, num_classes=num_classes)[0],
+        distances=boundary_distances(*maps, num_classes=num_classes)[0] if boundary else None,
+        size=truth.shape,
+    )
+
+
+def join_scores(ids: Sequence[str], images: Sequence[ImageScore]) -> SizedScores:
+    """Put the scores of images together; there is at least one, and either all or none have distances."""
+    confusion = torch.stack([image.confusion for image in images])
+    distances = [image.distances for image in images if image.distances is not None]
+    scores = Scores(tuple(ids), class_counts(confusion), torch.stack(distances) if distances else None)
+    return SizedScores(scores, confusion.sum(dim=0), tuple(image.size for image in images))

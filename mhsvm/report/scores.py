@@ -1,0 +1,109 @@
+"""What was measured of masks: figures with intervals for a summary and for a reader, and a row a case."""
+
+import csv
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from mhsvm.metrics import BOUNDARY, PER_IMAGE, Scores, bootstrap_intervals, per_image
+from mhsvm.metrics.intervals import CONFIDENCE, RESAMPLES, SEED
+from mhsvm.metrics.summary import POOLED
+
+COUNTS = ("tp", "fp", "fn", "tn")
+
+
+def describe_scores(scores: Scores) -> dict:
+    """What a summary says of scores: `metrics`, their `intervals` and, where it was measured, the `boundary`.
+
+    With several classes, `metrics` are their means, and `classes` holds the same of each alone, under "1", "2", …
+    Figures that are not defined are None.
+    """
+    content = _describe(scores)
+    num_scored = scores.counts.shape[1]
+    if num_scored > 1:
+        content["classes"] = {str(label): _describe(scores.of_class(label)) for label in range(1, num_scored + 1)}
+    return content
+
+
+def _describe(scores: Scores) -> dict:
+    intervals = bootstrap_intervals(scores)
+    content = {
+        "metrics": {name: _or_none(value) for name, value in scores.figures().items()},
+        "intervals": {
+            "method": "percentile bootstrap over images",
+            "confidence": CONFIDENCE,
+            "resamples": RESAMPLES,
+            "seed": SEED,
+            "limits": {name: [_or_none(limit) for limit in limits] for name, limits in intervals.items()},
+        },
+    }
+    if scores.distances is not None:
+        content["boundary"] = {"unit": "pixels", "images_without_outline": scores.num_unbounded}
+    return content
+
+
+def metrics_lines(described: Mapping) -> list[str]:
+    """Pooled and per-image figures side by side, a line each, with their intervals; see `describe_scores`."""
+    metrics, limits = described["metrics"], described["intervals"]["limits"]
+    header = f"{described['intervals']['confidence']:.0%} interval"
+    lines = [f"{'':19} {'pooled':>8}  {header:15} {'per image':>10}  {header}"]
+    for name in POOLED:
+        single = f"{name}_per_image"
+        lines.append(f"{name:19} {_cells(name, metrics, limits, 8)} {_cells(single, metrics, limits, 10)}")
+    averaged = {"jaccard_thresholded": "jaccard_thresholded"} | {
+        f"{name}_per_image": f"{name}, pixels" for name in BOUNDARY
+    }
+    for name, label in averaged.items():
+        if name in metrics:
+            lines.append(f"{label:19} {'':25} {_cells(name, metrics, limits, 10)}")
+    lines = [line.rstrip() for line in lines]
+    skipped = described.get("boundary", {}).get("images_without_outline", 0)
+    if skipped:
+        lines.append(f"images without hd95 and assd, because prediction or truth is empty: {skipped}")
+    for label, alone in described.get("classes", {}).items():
+        shown = ", ".join(f"{name} {_number(alone['metrics'][name])}" for name in ("miou", "dsc", "dsc_per_image"))
+        lines.append(f"class {label}: {shown}")
+    return lines
+
+
+def _cells(name: str, metrics: Mapping, limits: Mapping, width: int) -> str:
+    low, high = limits[name]
+    interval = "" if low is None else f"{_number(low)}-{_number(high)}"
+    return f"{_number(metrics[name]):>{width}}  {interval:15}"
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}" if abs(value) < 10 else f"{value:.2f}"
+
+
+def _or_none(value: float) -> float | None:
+    # JSON has no word for NaN
+    return None if math.isnan(value) else value
+
+
+def write_cases(
+    path: Path, scores: Scores, *, num_classes: int, sizes: Sequence[tuple[int, int]] | None = None
+) -> None:
+    """Write a row for each image, for several classes one for each image and class.
+
+    Args:
+        path: The CSV file to make.
+        scores: With distances for the columns `hd95` and `assd`, which are empty where they are not defined.
+        num_classes: 1, or k for a column `class`.
+        sizes: Height and width of each image in pixels, for columns of these names.
+    """
+    figures = per_image(scores.counts)
+    measured = PER_IMAGE
+    if scores.distances is not None:
+        figures |= dict(zip(BOUNDARY, scores.distances.unbind(-1), strict=True))
+        measured = (*PER_IMAGE, *BOUNDARY)
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        labels, size_names = ["class"] if num_classes > 1 else [], ["height", "width"] if sizes else []
+        writer.writerow(["id", *labels, *size_names, *COUNTS, *measured])
+        for row, image_id in enumerate(scores.ids):
+            size = sizes[row] if sizes else []
+            for place in range(scores.counts.shape[1]):
+                label = [place + 1] if num_classes > 1 else []
+                values = [_or_none(figures[name][row, place].item()) for name in measured]
+                writer.writerow([image_id, *label, *size, *scores.counts[row, place].tolist(), *values])

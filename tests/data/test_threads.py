@@ -1,0 +1,35 @@
+"""Threads for images, and what they leave behind."""
+
+import threading
+
+import pytest
+import torch
+
+from mhsvm.data.threads import image_threads, num_cores
+
+
+def test_one_thread_a_core_and_none_inside_torch():
+    outside = torch.get_num_threads()
+    # waits until all are there
+    barrier = threading.Barrier(num_cores(), timeout=20)
+
+    def look(_):
+        barrier.wait()
+        return torch.get_num_threads(), threading.get_ident()
+
+    with image_threads() as pool:
+        found = list(pool.map(look, range(num_cores())))
+    assert {inside for inside, _ in found} == {1}
+    assert len({ident for _, ident in found}) == num_cores()
+    assert torch.get_num_threads() == outside
+
+
+def test_torch_has_its_threads_back_after_an_error():
+    outside = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        with pytest.raises(ZeroDivisionError), image_threads() as pool:
+            list(pool.map(lambda n: 1 // n, [0]))
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(outside)
