@@ -16,7 +16,8 @@ from mhsvm import losses
 from mhsvm.config import config_from_dict, to_dict
 from mhsvm.data.augment import Augment
 from mhsvm.data.dataset import Dataset, load_dataset
-from mhsvm.data.duplicates import duplicate_groups
+from mhsvm.data.duplicate_file import duplicate_groups
+from mhsvm.data.leakage import Leakage, find_leakage
 from mhsvm.data.loader import choose_placement
 from mhsvm.data.sets import find_set, open_set
 from mhsvm.data.split_file import Split
@@ -170,9 +171,7 @@ def build_set(config: CfgNode) -> PreparedSet:
 
 def build_split(name: str, prepared: PreparedSet) -> Split:
     """The split `name` of a set; for k-fold its near-duplicates count as groups."""
-    groups = prepared.groups
-    if name.startswith("kfold"):
-        groups = duplicate_groups(prepared.images(range(len(prepared.ids))), prepared.ids, groups)
+    groups = duplicate_groups(prepared) if name.startswith("kfold") else prepared.groups
     return make_split(name, ids=prepared.ids, subsets=prepared.subsets, groups=groups, dataset=prepared.name)
 
 
@@ -265,6 +264,11 @@ def build_test_set(trained: Trained, name_or_path: str) -> PreparedSet:
             f"has {trained.num_classes}: test it on a set with the classes that it was trained on"
         )
     return prepared
+
+
+def build_leakage(trained: Trained, prepared: PreparedSet, test_ids: Sequence[str]) -> Leakage:
+    """What a checkpoint has seen of test images, see `mhsvm.data.leakage`."""
+    return find_leakage(prepared, test_ids, recorded=trained.data, open_training_set=lambda: build_set(trained.config))
 
 
 def build_evaluation(

@@ -6,6 +6,7 @@ import io
 import logging
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -15,6 +16,7 @@ from mhsvm.build import (
     Trained,
     build_device,
     build_evaluation,
+    build_leakage,
     build_split,
     build_test_set,
     describe_model,
@@ -24,14 +26,16 @@ from mhsvm.cli.console import ConsoleHandler, logging_to
 from mhsvm.cli.options import add_model_options
 from mhsvm.data.atomic import replace_folder_when_complete
 from mhsvm.data.dataset import load_dataset
+from mhsvm.data.leakage import Leakage
 from mhsvm.data.store import PredictionSet, PredictionWriter, PreparedSet
 from mhsvm.engine.checkpoint import code_version
 from mhsvm.engine.evaluator import Evaluation, decide, truth_of
 from mhsvm.engine.protocol import Protocol, choose_protocol
-from mhsvm.engine.tester import EvaluationJob, evaluate_and_keep
+from mhsvm.engine.tester import EvaluationJob, evaluate_and_keep, evaluate_job
 from mhsvm.metrics import per_image
 from mhsvm.models import MHSVM
 from mhsvm.report.figures import Case, choose_cases, write_figures
+from mhsvm.report.leaks import leakage_content, leakage_figures, leakage_lines, write_leaks
 from mhsvm.report.tables import class_metrics, metrics_lines, result_line, write_cases, write_summary
 
 log = logging.getLogger("mhsvm")
@@ -61,14 +65,22 @@ def main(argv: Sequence[str] | None = None) -> int:
             asked=arguments.split,
             make_split=lambda name: build_split(name, prepared),
         )
-        folder = arguments.out or _default_folder(trained.path, f"{prepared.name}-{protocol.split.name}")
+        name = f"{prepared.name}-{protocol.split.name}{'-unseen' if arguments.drop_seen else ''}"
+        folder = arguments.out or _default_folder(trained.path, name)
         _check_replaceable(folder)
         _log_choice(trained, prepared, protocol, device)
-        dataset = load_dataset(prepared, protocol.ids)
+        leakage = build_leakage(trained, prepared, protocol.ids)
+        for line in leakage_lines(leakage):
+            log.info("%s", line)
+        measured = _drop_seen(protocol.ids, leakage) if arguments.drop_seen else protocol.ids
+        dataset = load_dataset(prepared, measured)
         job = build_evaluation(trained, dataset, batch_size=arguments.batch_size, device=device)
         with replace_folder_when_complete(folder) as partial:
             evaluation = _evaluate(job, prepared, protocol, partial / "predictions.h5")
-            _write_tables(partial, evaluation, trained, prepared, protocol, job)
+            _write_tables(partial, evaluation, trained, prepared, protocol, job, leakage)
+            if leakage.training_set is not None and leakage.leaks:
+                with PreparedSet.open(leakage.training_set) as training_set:
+                    write_leaks(partial, leakage.leaks, training_set, prepared, name="leaks")
             with PredictionSet.open(partial / "predictions.h5") as predictions:
                 write_figures(partial / "figures", list(_cases(job, evaluation, predictions)))
             log.info("cases, predictions and figures: %s", folder)
@@ -83,6 +95,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--p", required=True, metavar="FILE", help="checkpoint, ours or a published one")
     parser.add_argument("--model", metavar="NAME", help="take this network instead of the one that the file tells")
     parser.add_argument("--split", metavar="NAME", help="take the test part of this split")
+    parser.add_argument("--drop-seen", action="store_true", help="leave out test images that training has seen")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="default: tests/ in the checkpoint's run folder")
     add_model_options(parser)
     return parser.parse_args(argv)
@@ -133,7 +146,7 @@ def _log_choice(trained: Trained, prepared: PreparedSet, protocol: Protocol, dev
         log.info("%d test images; how many of them the checkpoint was trained on: unknown", len(protocol.ids))
     else:
         log.info(
-            "%d test images, all measured; the checkpoint was trained on %d of them, and chosen on %d",
+            "%d test images; the checkpoint was trained on %d of them, and chosen on %d",
             len(protocol.ids),
             protocol.trained_on,
             protocol.chosen_on,
@@ -147,6 +160,16 @@ def _log_choice(trained: Trained, prepared: PreparedSet, protocol: Protocol, dev
             shown(*prepared.size),
             shown(*trained.size),
         )
+
+
+def _drop_seen(test_ids: Sequence[str], leakage: Leakage) -> tuple[str, ...]:
+    if leakage.unknown is not None:
+        raise ValueError(f"what is to be dropped is not known: {leakage.unknown}. Leave --drop-seen out")
+    unseen = tuple(image_id for image_id in test_ids if image_id not in leakage.seen)
+    if not unseen:
+        raise ValueError(f"the checkpoint has seen all {len(test_ids)} test images: name another split with --split")
+    log.info("left out: %d, measured: %d", len(test_ids) - len(unseen), len(unseen))
+    return unseen
 
 
 def _evaluate(job: EvaluationJob, prepared: PreparedSet, protocol: Protocol, path: Path) -> Evaluation:
@@ -168,6 +191,7 @@ def _write_tables(
     prepared: PreparedSet,
     protocol: Protocol,
     job: EvaluationJob,
+    leakage: Leakage,
 ) -> None:
     counts, confusion = evaluation.counts, evaluation.confusion.sum(dim=0)
     metrics = evaluation.figures()
@@ -198,10 +222,26 @@ def _write_tables(
     }
     if prepared.num_classes > 1:
         content["classes"] = class_metrics(counts)
+    content["leakage"] = _measure_leakage(evaluation, prepared, protocol, job, leakage)
     write_summary(folder / "summary.json", content)
     for line in metrics_lines(metrics):
         log.info("%s", line)
+    if leakage.seen:
+        log.info("%s", leakage_figures(content["leakage"]))
     log.info("%s", result_line(evaluation.loss, counts, confusion))
+
+
+def _measure_leakage(
+    evaluation: Evaluation, prepared: PreparedSet, protocol: Protocol, job: EvaluationJob, leakage: Leakage
+) -> dict:
+    """Figures of all test images and of the unseen ones alone, whichever of them were asked for."""
+    left_out = [image_id for image_id in protocol.ids if image_id not in set(evaluation.ids)]
+    every = evaluation.counts
+    if left_out:
+        rest = evaluate_job(replace(job, dataset=load_dataset(prepared, left_out)))
+        every = torch.cat([every, rest.counts])
+    unseen = evaluation.counts[torch.tensor([image_id not in leakage.seen for image_id in evaluation.ids])]
+    return leakage_content(leakage, every=every, unseen=unseen, dropped=bool(left_out))
 
 
 def _cases(job: EvaluationJob, evaluation: Evaluation, predictions: PredictionSet) -> Iterator[Case]:

@@ -1,10 +1,10 @@
 """From what a user types to an open set: a name, a prepared file, or a folder that is used as it is."""
 
 import hashlib
-import os
 from pathlib import Path
 
 from mhsvm.data.archive import SourceFile, open_sources
+from mhsvm.data.cache import cache_path
 from mhsvm.data.pairs import EXTENSIONS
 from mhsvm.data.prepare import prepare_set
 from mhsvm.data.problems import Problems
@@ -55,7 +55,7 @@ def open_set(path: str | Path, size: Size = 256, num_classes: int = 1) -> Prepar
     if not path.is_dir():
         return PreparedSet.open(path)
     size = as_height_width(size)
-    cache, state = _cache_path(path, size, num_classes), _folder_state(path)
+    cache, state = _prepared_path(path, size, num_classes), _folder_state(path)
     if _is_current(cache, state):
         return PreparedSet.open(cache)
     prepare_set(
@@ -72,13 +72,10 @@ def open_set(path: str | Path, size: Size = 256, num_classes: int = 1) -> Prepar
     return PreparedSet.open(cache)
 
 
-def _cache_path(folder: Path, size: tuple[int, int], num_classes: int) -> Path:
+def _prepared_path(folder: Path, size: tuple[int, int], num_classes: int) -> Path:
     h, w = size
     name = f"mhsvm-{h}{'' if h == w else f'x{w}'}{'' if num_classes == 1 else f'-{num_classes}-classes'}.h5"
-    if os.access(folder, os.W_OK):
-        return folder / f".{name}"
-    key = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:16]
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mhsvm" / key / name
+    return cache_path(folder, name)
 
 
 def _is_current(cache: Path, state: str) -> bool:

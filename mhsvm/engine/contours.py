@@ -61,7 +61,7 @@ def find_polygons(mask: np.ndarray, probability: np.ndarray, *, threshold: float
         np.negative(np.abs(border), out=border)
     generator = contourpy.contour_generator(z=lead, fill_type=contourpy.FillType.OuterOffset)
     polygons = []
-    for points, offsets in zip(*generator.filled(0, np.inf), strict=True):
+    for points, offsets in zip(*generator.filled(0, lead.max() + 1), strict=True):
         # from indices of the padded window to places in the frame
         lines = np.split(points + (left - 0.5, top - 0.5), offsets[1:-1])
         polygons.append(Polygon(lines[0], tuple(lines[1:])))

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from mhsvm.data.leakage import holds_recorded_ids
 from mhsvm.data.split_file import PARTS, VAL_AND_TEST, Split
 from mhsvm.data.store import PreparedSet
 
@@ -60,7 +61,7 @@ def choose_protocol(
         split, reason = make_split("all"), "a published file, and not its authors' own data"
     elif prepared.checksum == recorded["checksum"]:
         split, reason = _recorded_split(recorded), "the checkpoint's own; it was trained on this set"
-    elif prepared.name == recorded["name"] and _has_all_ids(prepared, recorded):
+    elif holds_recorded_ids(prepared, recorded):
         split = _recorded_split(recorded)
         reason = "the checkpoint's own; this set has the ids of its training set, but was prepared otherwise"
     else:
@@ -89,7 +90,3 @@ def _recorded_split(recorded: Mapping) -> Split:
             f"{split.name} {recorded['split_hash'][:12]}…: it was changed. Name a split with --split"
         )
     return split
-
-
-def _has_all_ids(prepared: PreparedSet, recorded: Mapping) -> bool:
-    return {image_id for part in PARTS for image_id in recorded[f"{part}_ids"]} <= set(prepared.ids)

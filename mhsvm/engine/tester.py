@@ -1,5 +1,6 @@
 """Testing: every image of a part once, its probabilities kept on the disk."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -39,13 +40,18 @@ def evaluate_and_keep(job: EvaluationJob, predictions: PredictionWriter) -> Eval
             predictions.append([job.dataset.ids[row] for row in rows.tolist()], maps.cpu().numpy())
             bar.update(len(rows))
 
-        return evaluate(
-            job.model,
-            job.dataset,
-            augment=job.augment,
-            loss=job.loss,
-            threshold=job.threshold,
-            batch_size=job.batch_size,
-            device=job.device,
-            on_batch=on_batch,
-        )
+        return evaluate_job(job, on_batch)
+
+
+def evaluate_job(job: EvaluationJob, on_batch: Callable[[Tensor, Tensor], None] | None = None) -> Evaluation:
+    """Evaluate alone; see `mhsvm.engine.evaluator.evaluate`."""
+    return evaluate(
+        job.model,
+        job.dataset,
+        augment=job.augment,
+        loss=job.loss,
+        threshold=job.threshold,
+        batch_size=job.batch_size,
+        device=job.device,
+        on_batch=on_batch,
+    )

@@ -1,6 +1,6 @@
 import io
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +8,8 @@ import pytest
 from PIL import Image
 
 from mhsvm.data.prepare import Summary, prepare_set
+from mhsvm.data.store import PreparedSet, Sample, write_set
+from mhsvm.data.synthetic import draw_sample
 
 
 def _encode(pixels: np.ndarray | Image.Image, format: str = "PNG", **options) -> bytes:
@@ -80,3 +82,38 @@ def isic2017_set(shared, tmp_path_factory) -> Summary:
     """All 2150 training and validation pairs of ISIC 2017, prepared from their archives: path, counts, seconds."""
     archives = sorted((shared / "data").glob("ISIC-2017_[TV]*.zip"))
     return prepare_set("isic2017", archives, tmp_path_factory.mktemp("isic2017") / "isic2017.h5")
+
+
+@pytest.fixture(scope="session")
+def scenes() -> list[np.ndarray]:
+    """Eight different synthetic lesions, uint8 (96, 96, 3)."""
+    return [draw_sample(seed=11, index=index, size=(96, 96))[0] for index in range(8)]
+
+
+@pytest.fixture
+def write_images(tmp_path) -> Callable[..., PreparedSet]:
+    """Write and open a set of images by id: write_images({"a": image, …}, name="own", groups=("", …))."""
+
+    def write(images: dict[str, np.ndarray], name: str = "own", groups: Sequence[str] | None = None) -> PreparedSet:
+        path = tmp_path / f"{name}.h5"
+        size = next(iter(images.values())).shape[:2]
+        samples = [
+            Sample(id_, image, np.zeros(size, np.uint8), size, group=group)
+            for (id_, image), group in zip(images.items(), groups or [""] * len(images), strict=True)
+        ]
+        write_set(path, samples, name=name, size=size, num_classes=1, attributes={}, total=len(samples))
+        return PreparedSet.open(path)
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def brighter() -> Callable[[np.ndarray], np.ndarray]:
+    """Another picture of the same lesion: cropped and in other light."""
+
+    def edit(image: np.ndarray) -> np.ndarray:
+        height, width = image.shape[:2]
+        cropped = Image.fromarray(image).crop((4, 3, width - 3, height - 4)).resize((width, height))
+        return np.clip(np.asarray(cropped) * [1.1, 0.9, 0.8] + 5, 0, 255).astype(np.uint8)
+
+    return edit

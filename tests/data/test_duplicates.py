@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageEnhance
 
-from mhsvm.data.duplicates import DEFAULT_THRESHOLD, DuplicatePair, duplicate_groups, find_duplicates, merge_groups
+from mhsvm.data.duplicates import DEFAULT_THRESHOLD, DuplicatePair, find_duplicates, merge_groups
 from mhsvm.data.synthetic import draw_sample
 
 # Pairs of one lesion in ISIC 2017's training and validation images, told apart by looking at every candidate.
@@ -129,17 +129,6 @@ def test_too_few_to_pair(scenes, num):
 def test_images_of_one_colour_are_copies_or_nothing():
     grey, white = (np.full((64, 64, 3), value, np.uint8) for value in (120, 250))
     assert find_duplicates([grey, white, grey], list("abc")) == [DuplicatePair("a", "c", 1.0)]
-
-
-def test_groups_join_near_duplicates_and_given_groups(scenes):
-    images = [scenes[0], scenes[1], edited(scenes[0], EDITS["cropped"]), scenes[3]]
-    assert duplicate_groups(np.stack(images), list("abcd")) == ("like a", "", "like a", "")
-    assert duplicate_groups(images, list("abcd"), ["", "", "patient", "patient"]) == (
-        "patient",
-        "",
-        "patient",
-        "patient",
-    )
 
 
 def test_merging_follows_chains():
