@@ -13,7 +13,6 @@ COMMANDS = {
     "score": "score masks of any tool against a truth",
     "sweep": "train and test a config with several seeds, folds and settings",
     "leaks": "find images that a set holds twice, or that two sets share",
-    "leaks": "find images that a set holds twice, or that two sets share",
     "prepare": "turn archives or folders of a data set into one prepared file",
     "synthesize": "draw a small data set that looks like dermoscopy",
     "bench": "check the scans' backends, then time them, alone and in the networks",
