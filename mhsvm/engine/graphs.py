@@ -1,5 +1,6 @@
 """CUDA graphs: work on tensors of fixed shapes, recorded once and launched as a whole."""
 
+import functools
 from collections.abc import Callable, Sequence
 
 import torch
@@ -12,12 +13,18 @@ WARM_UP_CALLS = 3
 def warm_up(function: Callable[..., Tensor], inputs: Sequence[Tensor]) -> Tensor:
     """Call a function as a capture will: on another stream than the default one."""
     device = inputs[0].device
-    current, side = torch.cuda.current_stream(device), torch.cuda.Stream(device)
+    current, side = torch.cuda.current_stream(device), _side_stream(device)
     side.wait_stream(current)
     with torch.cuda.stream(side):
         output = function(*inputs)
     current.wait_stream(side)
     return output
+
+
+@functools.cache
+def _side_stream(device: torch.device) -> torch.cuda.Stream:
+    # always the same one: freed memory can be used again only on the stream that it was first used on
+    return torch.cuda.Stream(device)
 
 
 class CapturedCall:
