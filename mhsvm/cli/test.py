@@ -6,6 +6,7 @@ import io
 import logging
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,16 +28,20 @@ from mhsvm.cli.options import add_model_options
 from mhsvm.data.atomic import replace_folder_when_complete
 from mhsvm.data.dataset import load_dataset
 from mhsvm.data.leakage import Leakage
+from mhsvm.data.native import NativeMasks, open_native_masks
 from mhsvm.data.store import PredictionSet, PredictionWriter, PreparedSet
 from mhsvm.engine.checkpoint import code_version
 from mhsvm.engine.evaluator import Evaluation, decide, truth_of
+from mhsvm.engine.measurement import Measurement
 from mhsvm.engine.protocol import Protocol, choose_protocol
 from mhsvm.engine.tester import EvaluationJob, evaluate_and_keep, evaluate_job
-from mhsvm.metrics import per_image
+from mhsvm.metrics import Scores, per_image
 from mhsvm.models import MHSVM
+from mhsvm.report.calibration import describe_calibration
 from mhsvm.report.figures import Case, choose_cases, write_figures
 from mhsvm.report.leaks import leakage_content, leakage_figures, leakage_lines, write_leaks
-from mhsvm.report.tables import class_metrics, metrics_lines, result_line, write_cases, write_summary
+from mhsvm.report.scores import describe_scores, metrics_lines, write_cases
+from mhsvm.report.tables import result_line, write_summary
 
 log = logging.getLogger("mhsvm")
 
@@ -75,9 +80,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         measured = _drop_seen(protocol.ids, leakage) if arguments.drop_seen else protocol.ids
         dataset = load_dataset(prepared, measured)
         job = build_evaluation(trained, dataset, batch_size=arguments.batch_size, device=device)
-        with replace_folder_when_complete(folder) as partial:
-            evaluation = _evaluate(job, prepared, protocol, partial / "predictions.h5")
-            _write_tables(partial, evaluation, trained, prepared, protocol, job, leakage)
+        with (
+            _open_native(arguments.native_truth, prepared, measured) as native,
+            replace_folder_when_complete(folder) as partial,
+        ):
+            measurement = Measurement(dataset, threshold=job.threshold, boundary=arguments.boundary, native=native)
+            evaluation = _evaluate(job, measurement, prepared, protocol, partial / "predictions.h5")
+            _write_tables(partial, evaluation, measurement, trained, prepared, protocol, job, leakage)
             if leakage.training_set is not None and leakage.leaks:
                 with PreparedSet.open(leakage.training_set) as training_set:
                     write_leaks(partial, leakage.leaks, training_set, prepared, name="leaks")
@@ -96,6 +105,16 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--model", metavar="NAME", help="take this network instead of the one that the file tells")
     parser.add_argument("--split", metavar="NAME", help="take the test part of this split")
     parser.add_argument("--drop-seen", action="store_true", help="leave out test images that training has seen")
+    parser.add_argument(
+        "--native-truth",
+        nargs="+",
+        type=Path,
+        metavar="PATH",
+        help="folders or zip files of the masks at the images' own sizes: measure there, too",
+    )
+    parser.add_argument(
+        "--no-boundary", dest="boundary", action="store_false", help="leave hd95 and assd out, which take longest"
+    )
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="default: tests/ in the checkpoint's run folder")
     add_model_options(parser)
     return parser.parse_args(argv)
@@ -172,7 +191,20 @@ def _drop_seen(test_ids: Sequence[str], leakage: Leakage) -> tuple[str, ...]:
     return unseen
 
 
-def _evaluate(job: EvaluationJob, prepared: PreparedSet, protocol: Protocol, path: Path) -> Evaluation:
+def _open_native(
+    sources: Sequence[Path] | None, prepared: PreparedSet, ids: Sequence[str]
+) -> AbstractContextManager[NativeMasks | None]:
+    size = "{} x {}".format(*prepared.size)
+    if sources is None:
+        log.info("measured at %s only; --native-truth PATH measures at the images' own sizes too", size)
+        return nullcontext()
+    log.info("measured at %s, and at the sizes of the masks in %s", size, ", ".join(map(str, sources)))
+    return open_native_masks(sources, ids, set_name=prepared.name, num_classes=prepared.num_classes)
+
+
+def _evaluate(
+    job: EvaluationJob, measurement: Measurement, prepared: PreparedSet, protocol: Protocol, path: Path
+) -> Evaluation:
     with PredictionWriter(
         path,
         set_name=prepared.path.name,
@@ -181,36 +213,30 @@ def _evaluate(job: EvaluationJob, prepared: PreparedSet, protocol: Protocol, pat
         num_classes=prepared.num_classes,
         attributes={"split": protocol.split.name, "split_hash": protocol.split.hash, "threshold": job.threshold},
     ) as predictions:
-        return evaluate_and_keep(job, predictions)
+        return evaluate_and_keep(job, predictions, measurement)
 
 
 def _write_tables(
     folder: Path,
     evaluation: Evaluation,
+    measurement: Measurement,
     trained: Trained,
     prepared: PreparedSet,
     protocol: Protocol,
     job: EvaluationJob,
     leakage: Leakage,
 ) -> None:
-    counts, confusion = evaluation.counts, evaluation.confusion.sum(dim=0)
-    metrics = evaluation.figures()
-    write_cases(folder / "cases.csv", evaluation.ids, counts, num_classes=prepared.num_classes)
-    content = {
-        "metrics": metrics,
+    scores, num_classes = Scores(evaluation.ids, evaluation.counts, measurement.distances), prepared.num_classes
+    write_cases(folder / "cases.csv", scores, num_classes=num_classes)
+    content = describe_scores(scores)
+    content["metrics"] = {"loss": evaluation.loss, **content["metrics"]}
+    confusion = evaluation.confusion.sum(dim=0)
+    content |= {
         "confusion_matrix": confusion.tolist(),
+        "native": None,
+        **describe_calibration(measurement.calibration, num_classes=num_classes),
         "model": describe_model(trained.config),
-        "protocol": {
-            "set": {"name": prepared.name, "checksum": prepared.checksum, "size": list(prepared.size)},
-            "split": protocol.split.name,
-            "split_hash": protocol.split.hash,
-            "reason": protocol.reason,
-            "part": "test",
-            "num_images": len(evaluation.ids),
-            "trained_on": protocol.trained_on,
-            "chosen_on": protocol.chosen_on,
-            "threshold": job.threshold,
-        },
+        "protocol": _describe_protocol(prepared, protocol, measurement, job),
         "checkpoint": {
             "file": trained.path.name,
             "sha256": hashlib.sha256(trained.path.read_bytes()).hexdigest(),
@@ -219,16 +245,36 @@ def _write_tables(
         },
         "version": code_version(),
         "device": torch.cuda.get_device_name(job.device) if job.device.type == "cuda" else str(job.device),
+        "leakage": _measure_leakage(evaluation, prepared, protocol, job, leakage),
     }
-    if prepared.num_classes > 1:
-        content["classes"] = class_metrics(counts)
-    content["leakage"] = _measure_leakage(evaluation, prepared, protocol, job, leakage)
+    lines = metrics_lines(content)
+    if measurement.native is not None:
+        native = measurement.native
+        write_cases(folder / "cases_native.csv", native.scores, num_classes=num_classes, sizes=native.sizes)
+        content["native"] = {**describe_scores(native.scores), "confusion_matrix": native.confusion.tolist()}
+        lines += ["at native size:", *metrics_lines(content["native"])]
     write_summary(folder / "summary.json", content)
-    for line in metrics_lines(metrics):
-        log.info("%s", line)
+    lines.append(f"expected calibration error {content['calibration']['ece']:.4f}")
     if leakage.seen:
-        log.info("%s", leakage_figures(content["leakage"]))
-    log.info("%s", result_line(evaluation.loss, counts, confusion))
+        lines.append(leakage_figures(content["leakage"]))
+    for line in (*lines, result_line(evaluation.loss, evaluation.counts, confusion)):
+        log.info("%s", line)
+
+
+def _describe_protocol(prepared: PreparedSet, protocol: Protocol, measurement: Measurement, job: EvaluationJob) -> dict:
+    size = "{} x {}".format(*prepared.size)
+    return {
+        "set": {"name": prepared.name, "checksum": prepared.checksum, "size": list(prepared.size)},
+        "split": protocol.split.name,
+        "split_hash": protocol.split.hash,
+        "reason": protocol.reason,
+        "part": "test",
+        "num_images": len(job.dataset),
+        "trained_on": protocol.trained_on,
+        "chosen_on": protocol.chosen_on,
+        "threshold": job.threshold,
+        "measured_at": f"{size} only" if measurement.native is None else f"{size} and native",
+    }
 
 
 def _measure_leakage(

@@ -11,6 +11,7 @@ from mhsvm.data.augment import Augment
 from mhsvm.data.dataset import Dataset
 from mhsvm.data.store import PredictionWriter
 from mhsvm.engine.evaluator import Evaluation, check_finite, evaluate
+from mhsvm.engine.measurement import Measurement
 
 
 @dataclass(frozen=True)
@@ -26,8 +27,8 @@ class EvaluationJob:
     device: torch.device
 
 
-def evaluate_and_keep(job: EvaluationJob, predictions: PredictionWriter) -> Evaluation:
-    """Evaluate, and write the probabilities of each batch as it comes.
+def evaluate_and_keep(job: EvaluationJob, predictions: PredictionWriter, measurement: Measurement) -> Evaluation:
+    """Evaluate, and measure and write the probabilities of each batch as it comes.
 
     Raises:
         ValueError: The model's output is not finite.
@@ -38,6 +39,7 @@ def evaluate_and_keep(job: EvaluationJob, predictions: PredictionWriter) -> Eval
             check_finite(probability)
             maps = probability.squeeze(1) if probability.shape[1] == 1 else probability
             predictions.append([job.dataset.ids[row] for row in rows.tolist()], maps.cpu().numpy())
+            measurement.add(rows, probability)
             bar.update(len(rows))
 
         return evaluate_job(job, on_batch)

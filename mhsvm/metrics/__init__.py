@@ -2,7 +2,14 @@
 
 from mhsvm.metrics.boundary import BOUNDARY, boundary_distances
 from mhsvm.metrics.calibration import Calibration, CalibrationCounts, calibration, threshold_sweep
-from mhsvm.metrics.counts import PER_IMAGE, class_counts, confusion_counts, confusion_matrices, per_image
+from mhsvm.metrics.counts import (
+    PER_IMAGE,
+    class_counts,
+    confusion_counts,
+    confusion_matrices,
+    per_image,
+    truth_pixels,
+)
 from mhsvm.metrics.intervals import Interval, bootstrap_intervals
 from mhsvm.metrics.paired import Difference, adjust_p_values, paired_differences
 from mhsvm.metrics.summary import Scores, summarize
@@ -26,4 +33,5 @@ __all__ = [
     "per_image",
     "summarize",
     "threshold_sweep",
+    "truth_pixels",
 ]

@@ -69,6 +69,12 @@ def confusion_counts(pred: Tensor, target: Tensor, *, num_classes: int = 1) -> T
     return counts if num_classes > 1 else counts.squeeze(1)
 
 
+def truth_pixels(counts: Tensor) -> Tensor:
+    """Pixels that are of a class, and that are not, whatever was predicted: counts (…, 4) -> (…, 2)."""
+    tp, fp, fn, tn = counts.unbind(-1)
+    return torch.stack([tp + fn, fp + tn], dim=-1)
+
+
 def per_image(counts: Tensor) -> dict[str, Tensor]:
     """Figures of each image under the names `PER_IMAGE`: counts (…, 4) -> float64 (…)."""
     tp, fp, fn, tn = counts.double().unbind(-1)

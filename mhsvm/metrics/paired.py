@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from mhsvm.metrics.counts import truth_pixels
 from mhsvm.metrics.intervals import (
     CONFIDENCE,
     RESAMPLES,
@@ -114,14 +115,8 @@ def _check_paired(scores: Scores, others: Scores) -> None:
             f"two models are compared on the same images in the same order; got {len(scores)} and {len(others)}: "
             "take the rows of the ids that both have"
         )
-    if not torch.equal(_pixels(scores.counts), _pixels(others.counts)):
+    if not torch.equal(truth_pixels(scores.counts), truth_pixels(others.counts)):
         raise ValueError("two models are compared against the same truth; theirs differs in its classes or pixels")
-
-
-def _pixels(counts: Tensor) -> Tensor:
-    """Pixels of each image's classes in the truth, and all others: (n, c, 2)."""
-    tp, fp, fn, tn = counts.unbind(-1)
-    return torch.stack([tp + fn, fp + tn], dim=-1)
 
 
 def _common_distances(scores: Scores, others: Scores) -> tuple[Tensor | None, Tensor | None]:

@@ -9,12 +9,13 @@ import pytest
 import torch
 from PIL import Image
 
-from mhsvm.build import load_trained
+from mhsvm.build import load_predictor, load_trained
 from mhsvm.cli import test as command
 from mhsvm.cli.main import run
 from mhsvm.data.augment import Augment
+from mhsvm.data.prepare import prepare_set
 from mhsvm.data.store import PredictionSet, PreparedSet, Sample, write_set
-from mhsvm.metrics import confusion_counts, summarize
+from mhsvm.metrics import Scores, bootstrap_intervals, boundary_distances, confusion_counts, summarize
 from mhsvm.models import create_model
 
 CPU = torch.device("cpu")
@@ -94,11 +95,97 @@ def test_the_summary_says_what_was_measured_how(tested, by_hand):
             "trained_on": 0,
             "chosen_on": 0,
             "threshold": 0.5,
+            "measured_at": "32 x 32 only",
         }
     assert content["model"]["name"] == "ultralight_vm_unet"
     assert (content["checkpoint"]["file"], content["checkpoint"]["published"]) == ("best.pt", False)
     assert re.fullmatch("[0-9a-f]{64}", content["checkpoint"]["sha256"])
-    assert (content["schema"], content["device"]) == (1, "cpu")
+    assert (content["schema"], content["device"]) == (2, "cpu")
+
+
+def test_boundaries_intervals_calibration_and_other_thresholds(tested, by_hand):
+    _, _, folder, printed = tested
+    _, maps, counts = by_hand
+    with PreparedSet.open(tested[1]) as prepared:
+        rows = [prepared.ids.index(image_id) for image_id in by_hand[0]]
+        truth = torch.from_numpy(prepared.masks(rows)) >= 128
+    distances = boundary_distances(maps >= 0.5, truth)
+    content = summary_in(folder)
+    assert content["metrics"]["hd95_per_image"] == summarize(counts, distances)["hd95_per_image"]
+    intervals = bootstrap_intervals(Scores(tuple(by_hand[0]), counts[:, None], distances))
+    assert content["intervals"]["limits"] == {name: list(limits) for name, limits in intervals.items()}
+    assert content["boundary"] == {"unit": "pixels", "images_without_outline": 0}
+    assert content["native"] is None
+    assert sum(each["num_pixels"] for each in content["calibration"]["bins"]) == 3 * 32 * 32
+    gap = abs(maps.double().mean() - truth.double().mean()).item()
+    assert content["calibration"]["ece"] >= gap - 1e-6
+    (at_half,) = (figures for figures in content["thresholds"] if figures["threshold"] == 0.5)
+    assert at_half["dsc"] == content["metrics"]["dsc"]
+    with (folder / "cases.csv").open() as file:
+        assert [float(row["assd"]) for row in csv.DictReader(file)] == distances[:, 0, 1].tolist()
+    assert "measured at 32 x 32 only; --native-truth PATH measures at the images' own sizes too" in printed
+    assert f"expected calibration error {content['calibration']['ece']:.4f}" in printed
+
+
+def test_without_boundaries(workplace, make_set, make_checkpoint, capsys):
+    run_test(make_checkpoint(make_set()), "--no-boundary", "--out", "quick")
+    content = summary_in(workplace / "quick")
+    assert "boundary" not in content
+    assert "hd95_per_image" not in content["metrics"]
+    assert "hd95" not in (workplace / "quick/cases.csv").read_text()
+    assert "hd95" not in capsys.readouterr().out
+
+
+@pytest.fixture
+def native_set(workplace, make_set, make_checkpoint):
+    """A checkpoint, and a set of larger images than it sees: folders of both, and the prepared file data/moles.h5."""
+    checkpoint = make_checkpoint(make_set())
+    generator = np.random.default_rng(0)
+    for row in range(4):
+        h, w = 50 + 7 * row, 70 + 3 * row
+        rows, columns = np.mgrid[:h, :w]
+        lesion = (rows - h / 2) ** 2 + (columns - w / 2) ** 2 < (10 + row) ** 2
+        image = np.where(lesion[..., None], 60, 200) + generator.integers(-30, 30, size=(h, w, 3))
+        for kind, array in (("images", image.astype(np.uint8)), ("masks", lesion.astype(np.uint8) * 255)):
+            path = workplace / "moles" / kind / f"mole{row}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(array).save(path)
+    prepare_set("folder", [workplace / "moles"], workplace / "data/moles.h5", name="moles", size=32)
+    return checkpoint
+
+
+def test_native_figures_are_those_of_the_predictor(workplace, native_set, capsys):
+    run_test(native_set, "--native-truth", "moles", data="moles")
+    folder = workplace / "results/run/tests/moles-all"
+    predictor = load_predictor(native_set, device="cpu")
+    with (folder / "cases_native.csv").open() as file:
+        rows = {row["id"]: row for row in csv.DictReader(file)}
+    assert len(rows) == 4
+    for name, row in rows.items():
+        truth = np.array(Image.open(workplace / f"moles/masks/{name}.png")) > 0
+        mask = torch.from_numpy(predictor(workplace / f"moles/images/{name}.png").mask)[None]
+        counts = confusion_counts(mask, torch.from_numpy(truth)[None])[0]
+        assert [int(row[key]) for key in ("height", "width", "tp", "fp", "fn", "tn")] == [
+            *truth.shape,
+            *counts.tolist(),
+        ]
+        assert row["hd95"] == "" or float(row["hd95"]) >= 0
+    content = summary_in(folder)
+    assert content["protocol"]["measured_at"] == "32 x 32 and native"
+    pooled = torch.tensor([[int(row[key]) for key in ("tp", "fp", "fn", "tn")] for row in rows.values()])
+    assert content["native"]["metrics"]["miou"] == summarize(pooled)["miou"]
+    tp, fp, fn, tn = pooled.sum(dim=0).tolist()
+    assert content["native"]["confusion_matrix"] == [[tn, fp], [fn, tp]]
+    printed = capsys.readouterr().out
+    assert "measured at 32 x 32, and at the sizes of the masks in moles" in printed
+    assert printed.index("at native size:") < printed.index("test of best model")
+
+
+def test_native_masks_that_are_missing(workplace, native_set):
+    (workplace / "moles/masks/mole2.png").unlink()
+    with pytest.raises(ValueError, match="test image without a native mask: 1\n    mole2"):
+        run_test(native_set, "--native-truth", "moles/masks", data="moles")
+    assert not (workplace / "results/run/tests").exists()
 
 
 def test_the_choice_is_printed_first_and_the_line_to_grep_last(tested, by_hand):
