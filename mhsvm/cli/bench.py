@@ -1,4 +1,4 @@
-"""`mhsvm bench scan|model`: check the backends against the reference, then time them side by side."""
+"""`mhsvm bench scan|model|train`: check what runs against the reference, then time it."""
 
 import argparse
 import json
@@ -9,32 +9,27 @@ import torch
 
 from mhsvm.bench.model import bench_model
 from mhsvm.bench.scan import bench_scan
+from mhsvm.bench.train import bench_train
 from mhsvm.bench.verify import ScanShape
 from mhsvm.build import build_device
 from mhsvm.cli.console import ConsoleHandler, logging_to
 from mhsvm.cli.options import positive
 from mhsvm.cli.table import format_table
 from mhsvm.data.atomic import replace_when_complete
+from mhsvm.engine.step import STEP_MODES
 
 TYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Time the scan, or whole networks, on every backend that can run here; what is wrong is not timed."""
+    """Time the scan or whole networks on every backend that can run here, or training; what is wrong is not timed."""
     arguments = _parse(argv)
-    device = build_device(arguments.device)
-    common = {"device": device, "dtype": TYPES[arguments.dtype], "backends": arguments.backends}
-    if arguments.seconds is not None:
-        common["seconds"] = arguments.seconds
     with logging_to(ConsoleHandler()):
-        if arguments.what == "scan":
-            report = bench_scan(shapes=arguments.shapes, **common)
-        else:
-            report = bench_model(models=arguments.models, batch=arguments.batch, size=arguments.size, **common)
+        report = _run(arguments)
     print(_headline(report))
-    print(_scan_table(report) if arguments.what == "scan" else _model_table(report))
+    print(_TABLES[arguments.what](report))
     # a backend is left out for the same reason on every shape
-    for name, reason in {row["backend"]: row["reason"] for row in report["skipped"]}.items():
+    for name, reason in {row["backend"]: row["reason"] for row in report.get("skipped", ())}.items():
         print(f"left out: {name}: {reason}")
     if arguments.json is not None:
         with replace_when_complete(arguments.json) as partial:
@@ -43,9 +38,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
+def _run(arguments: argparse.Namespace) -> dict:
+    common = {"device": build_device(arguments.device), "dtype": TYPES[arguments.dtype]}
+    if arguments.seconds is not None:
+        common["seconds"] = arguments.seconds
+    if arguments.what == "scan":
+        return bench_scan(shapes=arguments.shapes, backends=arguments.backends, **common)
+    common |= {"models": arguments.models, "batch": arguments.batch}
+    if arguments.what == "model":
+        return bench_model(size=arguments.size, backends=arguments.backends, **common)
+    return bench_train(mode=arguments.step, size=arguments.size, num_images=arguments.images, **common)
+
+
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="mhsvm bench", description=main.__doc__, allow_abbrev=False)
-    what = parser.add_subparsers(dest="what", required=True, metavar="scan|model")
+    what = parser.add_subparsers(dest="what", required=True, metavar="scan|model|train")
     scan = what.add_parser("scan", help="the selective scan alone", allow_abbrev=False)
     scan.add_argument(
         "--shapes",
@@ -58,11 +65,18 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     model.add_argument("--models", nargs="+", metavar="NAME", help="default: all")
     model.add_argument("--batch", type=positive, metavar="N", help="images at a time; default: 32 on a GPU, else 1")
     model.add_argument("--size", type=positive, metavar="PIXELS", help="side; default: 256 on a GPU, else 128")
+    train = what.add_parser("train", help="training as it is done: a step, inference, epochs", allow_abbrev=False)
+    train.add_argument("--models", nargs="+", metavar="NAME", help="default: all")
+    train.add_argument("--batch", type=positive, metavar="N", help="images of a step; default: the recipe's")
+    train.add_argument("--size", type=positive, default=256, metavar="PIXELS", help="side; default: 256")
+    train.add_argument("--images", type=positive, default=1250, metavar="N", help="of an epoch; default: 1250")
+    train.add_argument("--step", choices=STEP_MODES, default="auto", help="as the setting train.step; default: auto")
     for command in (scan, model):
-        command.add_argument("--device", default="auto", help="auto (the GPU if there is one), cpu, cuda, cuda:1, …")
         command.add_argument("--backends", nargs="+", metavar="NAME", help="default: all that can run, not reference")
+    for command in (scan, model, train):
+        command.add_argument("--device", default="auto", help="auto (the GPU if there is one), cpu, cuda, cuda:1, …")
         command.add_argument("--dtype", choices=TYPES, default="float32", help="default: float32")
-        command.add_argument("--seconds", type=float, metavar="S", help="to time each backend for, about")
+        command.add_argument("--seconds", type=float, metavar="S", help="to time each candidate for, about")
         command.add_argument("--json", type=Path, metavar="FILE", help="write the whole report there")
     return parser.parse_args(argv)
 
@@ -85,6 +99,8 @@ def _headline(report: dict) -> str:
     ]
     if report["benchmark"] == "scan":
         lines.append(f"a copy moves {_rate(report['copy_bytes_per_s'])}")
+    elif report["benchmark"] == "train":
+        lines.append(f"{report['size']} x {report['size']} pixels; steps: {report['mode']}")
     else:
         lines.append(f"batches of {report['batch']}, {report['size']} x {report['size']} pixels")
     return "\n".join(lines) + "\n"
@@ -123,6 +139,28 @@ def _model_table(report: dict) -> str:
         for row in report["results"]
     ]
     return format_table(header, rows, right=("parameters", *header[4:]))
+
+
+def _train_table(report: dict) -> str:
+    header = ("network", "phase", "batch", "median", "quartiles", "images/s", "to reach", "reached", "in the end")
+    rows = []
+    for row in report["results"]:
+        show = _memory if "bytes" in row else _seconds
+        quartiles = _times(row)[1] if "quartiles_s" in row else ""
+        rate = f"{row['images_per_s']:.1f}" if "images_per_s" in row else ""
+        held = ("", "", "")
+        if "now" in row:
+            held = (show(row["now"]), "yes" if row["reached"] else "no", show(row["in_the_end"]))
+        found = show(row["bytes"] if "bytes" in row else row["median_s"])
+        rows.append((row["model"], row["phase"], str(row["batch"]), found, quartiles, rate, *held))
+    return format_table(header, rows, right=("batch", *header[3:]))
+
+
+_TABLES = {"scan": _scan_table, "model": _model_table, "train": _train_table}
+
+
+def _seconds(seconds: float) -> str:
+    return f"{seconds:.1f} s" if seconds >= 10 else f"{seconds * 1e3:.4g} ms"
 
 
 def _times(row: dict) -> tuple[str, str]:

@@ -39,6 +39,16 @@ def test_model(workplace, capsys):
     assert inference.split()[1:4] == ["49,457", "chunked", "inference"]
 
 
+def test_train(workplace, capsys):
+    options = ["--models", "ultralight_vm_unet", "--batch", "1", "--size", "32", "--images", "1", "--json", "a.json"]
+    assert main(["bench", "train", "--device", "cpu", "--seconds", "0.001", *options]) == 0
+    printed = capsys.readouterr().out
+    assert "32 x 32 pixels; steps: auto" in printed
+    rows = [line.split() for line in printed.splitlines() if line.startswith("ultralight_vm_unet  ")]
+    assert [row[1:3] for row in rows] == [["training", "step"], ["inference", "1"], ["250", "epochs"]]
+    assert json.loads((workplace / "a.json").read_text())["benchmark"] == "train"
+
+
 def test_what_was_left_out_is_said_once(capsys):
     bench(["scan", "--device", "cpu", "--shapes", "1,2,3,1", "1,2,4,1", "--seconds", "0.001"])
     left_out = [line for line in capsys.readouterr().out.splitlines() if line.startswith("left out: mamba_ssm: it ")]
@@ -63,12 +73,13 @@ def test_wrong_names_are_told_without_a_traceback(capsys, options, message):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ([], "the following arguments are required: scan|model"),
+        ([], "the following arguments are required: scan|model|train"),
         (["layers"], "invalid choice: 'layers'"),
         (["scan", "--shapes", "1,2,3"], "takes four numbers b,d,l,g such as 32,384,4096,16, not '1,2,3'"),
         (["scan", "--shapes", "1,3,3,2"], "at least 1 and g divides d, got 1,3,3,2"),
         (["scan", "--dtype", "int8"], "invalid choice: 'int8'"),
         (["model", "--batch", "0"], "takes a whole number from 1 on, not '0'"),
+        (["train", "--step", "fast"], "invalid choice: 'fast'"),
         (["model", "--shapes", "1,2,3,1"], "unrecognized arguments"),
     ],
 )

@@ -1,0 +1,250 @@
+"""Training as it is done, captured on a GPU: a step, inference, an epoch; checked, timed, and held against figures."""
+
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from mhsvm.bench.machine import describe_device, read_versions
+from mhsvm.bench.model_check import CHECK_BATCH, CHECK_SIZE, OUTPUT_LIMITS, ModelTruth, autocast
+from mhsvm.bench.timing import Candidate, synchronize, time_interleaved
+from mhsvm.data.augment import Augment
+from mhsvm.data.dataset import Dataset
+from mhsvm.data.loader import choose_placement
+from mhsvm.engine.graphs import WARM_UP_CALLS, GraphedModel
+from mhsvm.engine.optim import create_optimizer, create_schedule
+from mhsvm.engine.step import TrainStep
+from mhsvm.engine.trainer import Job, Progress, train_epoch, validate
+from mhsvm.losses import create_loss
+from mhsvm.models import create_model, list_models
+
+log = logging.getLogger(__name__)
+
+SCHEMA = 1
+_GIB = 2**30
+# Images of the recipe `ultralight` on ISIC 2017.
+_NUM_TRAIN, _NUM_VAL, _EPOCHS = 1250, 150, 250
+
+
+@dataclass(frozen=True)
+class Figure:
+    """What a row is to reach on an H100: now, and in the end; in seconds or bytes."""
+
+    now: float
+    in_the_end: float
+
+
+# (network, phase, batch) -> figure, at 256 x 256; ratios to the published code's 363, 64 and 240 ms a step.
+FIGURES = {
+    ("mhs_vm", "training step", 32): Figure(30e-3, 363e-3 / 25),
+    ("mhs_vm", "memory of training", 32): Figure(7 * _GIB, 4 * _GIB),
+    ("mhs_vm", "inference", 32): Figure(6.6e-3, 3.3e-3),
+    ("mhs_vm", "inference", 1): Figure(3e-3, 1.5e-3),
+    ("ultralight_vm_unet", "training step", 8): Figure(2.5e-3, 64e-3 / 60),
+    ("ultralight_vm_unet", "inference", 1): Figure(0.7e-3, 0.35e-3),
+    ("ultralight_vm_unet", "250 epochs", 8): Figure(150.0, 60.0),
+    ("vm_unet", "training step", 32): Figure(40e-3, 240e-3 / 12),
+}
+# Images of a training step, as the published recipes take them.
+_BATCHES = {"ultralight_vm_unet": 8}
+_BATCH = 32
+
+
+def bench_train(
+    *,
+    device: torch.device,
+    dtype: torch.dtype = torch.float32,
+    models: Sequence[str] | None = None,
+    mode: str = "auto",
+    batch: int | None = None,
+    size: int = 256,
+    num_images: int = _NUM_TRAIN,
+    seconds: float = 1.0,
+) -> dict:
+    """Check networks with fresh weights and their training steps, then time them.
+
+    Args:
+        device: Where to run.
+        dtype: float32, or bfloat16 for autocast.
+        models: Names from `mhsvm.list_models()`; by default all.
+        mode: Of the steps, see `mhsvm.engine.step.TrainStep`; inference is captured unless it is "eager".
+        batch: Images of a step; by default those of the recipe: 8 of UltraLight, 32 of the others.
+        size: Side in pixels.
+        num_images: Training images of UltraLight's epoch; it is validated on 12 % as many.
+        seconds: How long to time each row, about.
+    Returns:
+        A report of plain types, as `mhsvm bench train --json` writes it.
+    Raises:
+        ValueError: A name is unknown, a type is not offered, or a network or its captured step is wrong.
+    """
+    if dtype not in OUTPUT_LIMITS:
+        raise ValueError(f"networks are timed in float32 or bfloat16, not in {dtype}")
+    report = {
+        "schema": SCHEMA,
+        "benchmark": "train",
+        "versions": read_versions(),
+        "device": describe_device(device),
+        "dtype": str(dtype).removeprefix("torch."),
+        "mode": mode,
+        "size": size,
+        "check": f"against reference in float64, on {CHECK_BATCH} images of {CHECK_SIZE} x {CHECK_SIZE}; "
+        "steps against eager ones",
+        "results": [],
+    }
+    for model in models or list_models():
+        log.info("%s", model)
+        ModelTruth.of(model, dtype=dtype, device=device).errors_of("auto")
+        size_of_step = batch or _BATCHES.get(model, _BATCH)
+        bench = _Bench(model, device, dtype, mode, size, seconds)
+        rows = [*bench.training(size_of_step), *(bench.inference(b) for b in sorted({1, size_of_step}))]
+        if model == "ultralight_vm_unet":
+            rows.append(bench.epochs(size_of_step, num_images))
+        report["results"] += [{**row, **_held_against(row, device, size)} for row in rows]
+    return report
+
+
+@dataclass(frozen=True)
+class _Bench:
+    """One network, and how it is run."""
+
+    model: str
+    device: torch.device
+    dtype: torch.dtype
+    mode: str
+    size: int
+    seconds: float
+
+    def training(self, batch: int) -> list[dict]:
+        images, targets = self._batch(batch)
+        self._check_step(images, targets)
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats(self.device)
+            before = torch.cuda.memory_allocated(self.device)
+        step = self._step(self.mode)
+        for _ in range(WARM_UP_CALLS + 1):
+            step(images, targets)
+        row = self._timed("training step", batch, lambda i: step(images, targets))
+        if self.device.type != "cuda":
+            return [row]
+        peak = torch.cuda.max_memory_allocated(self.device) - before
+        return [row, {"model": self.model, "phase": "memory of training", "batch": batch, "bytes": peak}]
+
+    def inference(self, batch: int) -> dict:
+        images, _ = self._batch(batch)
+        torch.manual_seed(0)
+        network: nn.Module = create_model(self.model).to(self.device).eval()
+        if self.device.type == "cuda" and self.mode != "eager":
+            network = GraphedModel(network, images.shape)
+
+        def infer(i: int) -> Tensor:
+            with torch.inference_mode(), autocast(self.device, self.dtype):
+                return network(images)
+
+        return self._timed("inference", batch, infer)
+
+    def epochs(self, batch: int, num_images: int) -> dict:
+        """UltraLight's training from its start to its last validation, extrapolated from its third epoch."""
+        job = self._job(batch, num_images)
+        progress, taken = Progress(data_state=job.generator.get_state()), []
+        for _ in range(3):
+            start = time.perf_counter()
+            train_epoch(job, progress)
+            validate(job)
+            synchronize(self.device)
+            taken.append(time.perf_counter() - start)
+            progress = Progress(data_state=job.generator.get_state())
+        return {
+            "model": self.model,
+            "phase": f"{_EPOCHS} epochs",
+            "batch": batch,
+            "images": num_images,
+            "first_epoch_s": taken[0],
+            "epoch_s": taken[2],
+            "median_s": sum(taken) + (_EPOCHS - 3) * taken[2],
+        }
+
+    def _timed(self, phase: str, batch: int, candidate: Candidate) -> dict:
+        timing = time_interleaved({phase: candidate}, device=self.device, seconds=self.seconds)[phase]
+        return {
+            "model": self.model,
+            "phase": phase,
+            "batch": batch,
+            **timing.to_dict(),
+            "images_per_s": batch / timing.median,
+        }
+
+    def _batch(self, num: int) -> tuple[Tensor, Tensor]:
+        generator = torch.Generator().manual_seed(0)
+        images = 255 * torch.rand(num, 3, self.size, self.size, generator=generator)
+        targets = (torch.rand(num, 1, self.size, self.size, generator=generator) < 0.2).float()
+        return images.to(self.device), targets.to(self.device)
+
+    def _step(self, mode: str, prepare: Augment | None = None) -> TrainStep:
+        torch.manual_seed(0)
+        model = create_model(self.model).to(self.device).train()
+        loss = create_loss("bce_dice").to(self.device)
+        optimizer = create_optimizer("AdamW", model)
+        return TrainStep(model, optimizer, loss, prepare=prepare, mode=mode, precision=self.dtype)
+
+    def _check_step(self, images: Tensor, targets: Tensor) -> None:
+        """Refuse to time steps whose losses are not those of eager ones, past the capture too."""
+        losses = {}
+        for mode in ("eager", self.mode):
+            step = self._step(mode)
+            # drop path draws the same numbers in both
+            torch.manual_seed(0)
+            losses[mode] = [step(images, targets)[0].item() for _ in range(WARM_UP_CALLS + 2)]
+            del step
+        for eager, found in zip(losses["eager"], losses[self.mode], strict=True):
+            if not abs(found - eager) <= OUTPUT_LIMITS[self.dtype] * abs(eager):
+                raise ValueError(
+                    f"the training step of {self.model}, mode {self.mode}, is wrong and not timed: its loss is "
+                    f"{found:.6g} where an eager one's is {eager:.6g}"
+                )
+
+    def _job(self, batch: int, num_images: int) -> Job:
+        augment = Augment(augmentation="ultralight")
+        step = self._step(self.mode, augment)
+        num_val = max(1, num_images * _NUM_VAL // _NUM_TRAIN)
+        train_set, val_set = (_random_set(num, self.size) for num in (num_images, num_val))
+        placed = choose_placement(train_set.num_bytes + val_set.num_bytes, self.device).device
+        infer = GraphedModel(step.model, (batch, 3, self.size, self.size)) if step.captures else step.model
+        return Job(
+            model=step.model,
+            optimizer=step.optimizer,
+            schedule=create_schedule("CosineAnnealingLR", step.optimizer, T_max=50),
+            loss=step.loss,
+            step=step,
+            infer=infer,
+            train_set=train_set.to(placed),
+            val_set=val_set.to(placed),
+            augment=augment,
+            val_augment=Augment(),
+            generator=torch.Generator().manual_seed(0),
+            device=self.device,
+            description={},
+            epochs=_EPOCHS,
+            batch_size=batch,
+            accumulation=1,
+            eval_batch_size=batch,
+            threshold=0.5,
+        )
+
+
+def _random_set(num: int, size: int) -> Dataset:
+    generator = torch.Generator().manual_seed(num)
+    images = torch.randint(256, (num, size, size, 3), dtype=torch.uint8, generator=generator)
+    masks = (torch.rand(num, size, size, generator=generator) < 0.2).to(torch.uint8) * 255
+    return Dataset(ids=tuple(map(str, range(num))), images=images, masks=masks)
+
+
+def _held_against(row: dict, device: torch.device, size: int) -> dict:
+    figure = FIGURES.get((row["model"], row["phase"], row["batch"])) if size == 256 else None
+    if figure is None or device.type != "cuda":
+        return {}
+    found = row["bytes"] if "bytes" in row else row["median_s"]
+    return {"now": figure.now, "in_the_end": figure.in_the_end, "reached": found <= figure.now}

@@ -1,0 +1,100 @@
+"""The benchmark of training: checked before it is timed, and held against the figures where they apply."""
+
+import json
+
+import pytest
+import torch
+
+from mhsvm.bench import train
+from mhsvm.bench.train import FIGURES, bench_train
+from mhsvm.engine.step import TrainStep
+from mhsvm.models import list_models
+
+CPU = torch.device("cpu")
+NETWORK = "ultralight_vm_unet"
+
+
+def run(**options):
+    settings = {"models": [NETWORK], "batch": 2, "size": 32, "num_images": 5, "seconds": 0.001}
+    return bench_train(device=CPU, **settings | options)
+
+
+def test_report(set_table):
+    set_table()
+    report = json.loads(json.dumps(run()))
+    assert (report["schema"], report["benchmark"], report["mode"], report["size"]) == (1, "train", "auto", 32)
+    rows = report["results"]
+    found = [(row["model"], row["phase"], row["batch"]) for row in rows]
+    phases = [("training step", 2), ("inference", 1), ("inference", 2), ("250 epochs", 2)]
+    assert found == [(NETWORK, *phase) for phase in phases]
+    for row in rows[:3]:
+        lower, upper = row["quartiles_s"]
+        assert 0 < lower <= row["median_s"] <= upper
+        assert row["images_per_s"] == pytest.approx(row["batch"] / row["median_s"])
+    epochs = rows[3]
+    assert epochs["images"] == 5
+    assert epochs["median_s"] > epochs["first_epoch_s"] + 247 * epochs["epoch_s"]
+    # they are those of a GPU
+    assert not any("now" in row for row in rows)
+
+
+def test_a_wrong_backend_is_not_timed(set_table, wrong_gradient):
+    set_table(wrong_gradient)
+    with pytest.raises(ValueError, match="is wrong and not timed: its gradient of"):
+        run()
+
+
+def test_a_step_unlike_the_eager_one_is_not_timed(set_table, monkeypatch):
+    set_table()
+
+    class Faulty(TrainStep):
+        """Loses 5 percent unless it is eager."""
+
+        def __init__(self, *args, mode, **settings):
+            super().__init__(*args, mode="eager", **settings)
+            self.factor = 1.0 if mode == "eager" else 0.95
+
+        def compute_loss(self, *batch):
+            return self.factor * super().compute_loss(*batch)
+
+    monkeypatch.setattr(train, "TrainStep", Faulty)
+    with pytest.raises(
+        ValueError, match=f"the training step of {NETWORK}, mode auto, is wrong and not timed: its loss"
+    ):
+        run()
+
+
+@pytest.mark.parametrize(
+    ("row", "size", "held"),
+    [
+        ({"phase": "training step", "batch": 8, "median_s": 2e-3}, 256, {"reached": True}),
+        ({"phase": "training step", "batch": 8, "median_s": 3e-3}, 256, {"reached": False}),
+        ({"phase": "training step", "batch": 8, "median_s": 2e-3}, 128, {}),
+        ({"phase": "training step", "batch": 4, "median_s": 2e-3}, 256, {}),
+        ({"phase": "250 epochs", "batch": 8, "median_s": 151.0}, 256, {"reached": False}),
+    ],
+)
+def test_figures_hold_at_their_batch_and_size_on_a_gpu(row, size, held):
+    found = train._held_against({"model": NETWORK, **row}, torch.device("cuda"), size)
+    assert found.get("reached") == held.get("reached")
+    assert bool(found) == bool(held)
+
+
+def test_every_figure_is_of_a_network_and_stricter_in_the_end():
+    assert {name for name, _, _ in FIGURES} <= set(list_models())
+    assert all(figure.in_the_end < figure.now for figure in FIGURES.values())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"models": ["resnet"]}, "unknown model 'resnet'; known models: mhs_vm"),
+        ({"dtype": torch.float16}, "networks are timed in float32 or bfloat16, not in torch.float16"),
+        ({"size": 40}, "multiples of 32"),
+        ({"mode": "graph"}, "train.step graph needs a GPU"),
+    ],
+)
+def test_what_cannot_be_timed(set_table, options, message):
+    set_table()
+    with pytest.raises(ValueError, match=message):
+        run(**options)
