@@ -33,7 +33,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     for note in trained.notes:
         print(f"note: {note}")
-    predictor, batch_size = build_predictor([trained], device), arguments.batch_size or trained.batch_size
+    batch_size = arguments.batch_size or trained.batch_size
+    predictor = build_predictor([trained], device, batch_size=batch_size)
     unreadable = _predict(predictor, sources, arguments.out, batch_size=batch_size, num_classes=trained.num_classes)
     print(f"{len(sources) - len(unreadable)} masks in {arguments.out / 'masks'}, over their images in overlays/")
     if unreadable:
