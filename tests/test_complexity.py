@@ -1,0 +1,150 @@
+"""Counts that the papers print, the same counts made another way, and the formula of the scan."""
+
+import pytest
+import torch
+from torch import nn
+
+from mhsvm.complexity import measure_complexity
+from mhsvm.layers import Mamba, MultiHeadScan, PVMLayer, RouteS6
+from mhsvm.models import create_model, list_models
+
+TINY_UNET = {"dims": (8, 16), "depths": (1, 1), "decoder_depths": (1, 1), "d_state": 4}
+
+
+def tiny(name):
+    return create_model(name, backend="cpu", **({} if name == "ultralight_vm_unet" else TINY_UNET))
+
+
+@pytest.mark.parametrize(("branches", "parameters"), [(4, 49_457), (2, 69_589), (1, 136_269)])
+def test_ultralight_has_the_papers_numbers(branches, parameters):
+    counted = measure_complexity(create_model("ultralight_vm_unet", branches=branches, backend="cpu"))
+    assert counted.parameters == parameters
+    # theirs: 2-D convolutions 0.0577 and the output layers of the PVM layers 0.0019
+    assert f"{counted.macs.layers / 1e9:.3f}" == "0.060"
+    if branches == 4:
+        assert f"{counted.macs.without_scan / 1e9:.3f}" == "0.066"
+
+
+def test_layers_are_those_that_hooks_see():
+    model = create_model("ultralight_vm_unet", backend="cpu")
+    inside = {layer for mixer in model.modules() if isinstance(mixer, Mamba) for layer in mixer.modules()}
+    seen = {}
+
+    def count(module, inputs, output):
+        if module in inside:
+            return
+        kind = "2-D convolutions" if isinstance(module, nn.Conv2d) else "others"
+        seen[kind] = seen.get(kind, 0) + output.numel() * module.weight[0].numel()
+
+    for module in model.modules():
+        if isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Linear)):
+            module.register_forward_hook(count)
+    counted = measure_complexity(model).macs.layers
+    assert f"{seen['2-D convolutions'] / 1e9:.4f}" == "0.0577"
+    assert f"{seen['others'] / 1e9:.4f}" == "0.0019"
+    assert counted == sum(seen.values())
+
+
+@pytest.mark.parametrize("name", list_models())
+def test_parts_add_up(name):
+    model = tiny(name)
+    counted = measure_complexity(model, size=(64, 96))
+    assert counted.parameters == sum(parameter.numel() for parameter in model.parameters())
+    assert sum(part.parameters for part in counted.parts) == counted.parameters
+    for kind in ("layers", "mixers", "scan"):
+        total = getattr(counted.macs, kind)
+        assert total > 0
+        assert sum(getattr(part.macs, kind) for part in counted.parts) == total
+    assert counted.macs.total == counted.macs.without_scan + counted.macs.scan
+
+
+@pytest.mark.parametrize("name", list_models())
+def test_counts_are_those_of_an_image_and_grow_with_its_area(name):
+    model = tiny(name)
+    one, several = (measure_complexity(model, size=(64, 64), batch=batch) for batch in (1, 3))
+    assert (one.macs, one.activations, one.parts) == (several.macs, several.activations, several.parts)
+    assert several.tensor_bytes > 2 * one.tensor_bytes - weights_bytes(model)
+    larger = measure_complexity(model, size=(128, 128))
+    assert larger.macs.scan == 4 * one.macs.scan
+    assert larger.macs.total == pytest.approx(4 * one.macs.total, rel=0.01)
+
+
+def weights_bytes(model):
+    return sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
+
+
+class Sequences(nn.Module):
+    """A sequence mixer (b, l, c) where images come in."""
+
+    def __init__(self, mixer):
+        super().__init__()
+        self.mixer = mixer
+
+    def forward(self, x):
+        return self.mixer(x.flatten(2).mT)
+
+
+def test_a_mamba_block():
+    width, inner, states, cells = 8, 16, 4, 6 * 10
+    counted = measure_complexity(
+        Sequences(Mamba(width, d_state=states, backend="cpu")), in_channels=width, size=(6, 10)
+    )
+    assert counted.macs.layers == 0
+    # of D u and of the gate two operations each, beside nine of each state
+    assert counted.macs.scan == cells * inner * (9 * states + 2 + 2) // 2
+    projections = width * 2 * inner + inner * (1 + 2 * states) + 1 * inner + inner * width
+    # the convolution pads both ends by three
+    assert counted.macs.mixers == cells * projections + (cells + 3) * inner * 4
+    assert [part.name for part in counted.parts] == ["mixer"]
+
+
+def test_a_route_scan():
+    heads, channels, states, cells, routes = 2, 6, 4, 8 * 8, 4
+    layer = MultiHeadScan(heads * channels, patterns=("C", "S"), d_state=states, project=False, backend="cpu")
+    counted = measure_complexity(layer, in_channels=heads * channels, size=(8, 8))
+    assert layer.s6.dt_proj.shape[-1] == 1
+    # the step size is projected from one number inside the scan; there is no gate z
+    assert counted.macs.scan == heads * routes * cells * channels * (9 * states + 2 + 2 * 1) // 2
+    assert counted.macs.mixers == heads * routes * cells * channels * (1 + 2 * states)
+    assert counted.macs.layers == cells * (heads * channels) ** 2
+
+
+def test_activations_and_memory_of_two_layers():
+    net = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 2, 1))
+    counted = measure_complexity(net, size=(10, 12))
+    pixels = 10 * 12
+    assert counted.activations == pixels * (4 + 2)
+    assert counted.macs.layers == pixels * (3 * 4 * 9 + 4 * 2)
+    # at most alive: the image, which the caller holds, and what goes in and out of the activation function
+    assert counted.tensor_bytes == 4 * (pixels * (3 + 4 + 4) + counted.parameters)
+
+
+def test_the_file_is_as_large_as_it_is_written(tmp_path):
+    model = create_model("ultralight_vm_unet", backend="cpu")
+    torch.save(model.state_dict(), tmp_path / "weights.pt")
+    # the file's own name stands in it
+    assert measure_complexity(model).file_bytes == pytest.approx((tmp_path / "weights.pt").stat().st_size, abs=2000)
+
+
+def test_another_backend_is_refused():
+    model = create_model("ultralight_vm_unet", backend="chunked")
+    with pytest.raises(ValueError, match='scans on one backend; received chunked. Build it with backend="cpu"'):
+        measure_complexity(model)
+    with pytest.raises(ValueError, match="height and width must be multiples of 32; received 100 x 100"):
+        measure_complexity(create_model("ultralight_vm_unet", backend="cpu"), size=(100, 100))
+
+
+def test_a_network_of_others_is_counted():
+    net = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), PVMLayer(8, 4, mixer=lambda width: nn.Linear(width, width)))
+    counted = measure_complexity(net, size=(8, 8))
+    assert counted.macs.total == counted.macs.layers == 64 * (3 * 8 * 9 + 4 * 2 * 2 + 8 * 4)
+
+
+def test_the_weights_are_left_as_they_were():
+    model = create_model("mhs_vm", backend="cpu", **TINY_UNET)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    measure_complexity(model, size=(32, 32))
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    # routes that were made for the count serve a real scan
+    assert isinstance(model.encoder[0].blocks[0].mixer.scan.s6, RouteS6)
+    assert model(torch.rand(1, 3, 32, 32)).shape == (1, 1, 32, 32)
