@@ -15,6 +15,7 @@ COMMANDS = {
     "leaks": "find images that a set holds twice, or that two sets share",
     "prepare": "turn archives or folders of a data set into one prepared file",
     "synthesize": "draw a small data set that looks like dermoscopy",
+    "profile": "count what a network costs, and time it",
     "bench": "check the scans' backends, then time them, alone and in the networks",
     "doctor": "tell what runs on this machine, what does not and why",
     "routegen": "write the scan routes of an image size in the published format",
