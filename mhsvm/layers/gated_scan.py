@@ -26,7 +26,8 @@ class GatedScan(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map, channels last, (b, h, w, c) -> (b, h, w, c)."""
-        a, q = self.in_proj(x).chunk(2, dim=-1)
+        # Two products leave two contiguous maps: halves of one would be copied for the convolution.
+        a, q = (F.linear(x, weight) for weight in self.in_proj.weight.chunk(2))
         a = F.silu(self.conv(a.permute(0, 3, 1, 2)))
         y = self.norm(self.scan(a).permute(0, 2, 3, 1))
         return self.out_proj(y * F.silu(q))

@@ -49,10 +49,13 @@ class Mamba(nn.Module):
         """Sequences (b, l, v) -> (b, l, v)."""
         u, z = self.in_proj(x).transpose(1, 2).chunk(2, dim=1)  # (b, e, l)
         u = self._convolve(u)
-        step, B, C = self.x_proj(u.transpose(1, 2)).split([self.dt_rank, self.d_state, self.d_state], dim=-1)
+        # One product for all: the weight of the step size is that of both its projections.
+        step, others = self.x_proj.weight.split((self.dt_rank, 2 * self.d_state))
+        weight = torch.cat((self.dt_proj.weight @ step, others))
+        delta, B, C = F.linear(u.transpose(1, 2), weight).split((len(self.D), self.d_state, self.d_state), dim=-1)
         y = selective_scan(
             u,
-            F.linear(step, self.dt_proj.weight).transpose(1, 2),
+            delta.transpose(1, 2),
             -torch.exp(self.A_log),
             B.transpose(1, 2),
             C.transpose(1, 2),

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from mhsvm.ops import route_scan
+from mhsvm.ops.backends import choose_backend
 from mhsvm.routes import list_patterns, scan_routes
 
 NUM_ROUTES = 4
@@ -102,12 +103,17 @@ class RouteS6(nn.Module):
         b, h, w, _ = x.shape
         m, k, d = self.D.shape
         u = x.reshape(b, h * w, m, d)
-        x_dbl = torch.einsum("blmd,mkcd->blmkc", u, self.x_proj)
+        x_proj, dt_proj = self.x_proj, self.dt_proj
+        if choose_backend(self.backend, u, self.A_log).whole_steps:
+            # One product gives the step sizes too: their weight is that of both projections.
+            step, others = x_proj.split((dt_proj.shape[-1], 2 * self.A_log.shape[-1]), dim=2)
+            x_proj, dt_proj = torch.cat((dt_proj @ step, others), dim=2), None
+        x_dbl = torch.einsum("blmd,mkcd->blmkc", u, x_proj)
         order, inverse = stacked_routes(self.patterns, h, w, x.device)
         return route_scan(
             u,
             x_dbl,
-            self.dt_proj,
+            dt_proj,
             self.dt_bias,
             -torch.exp(self.A_log),
             self.D,

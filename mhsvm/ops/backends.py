@@ -46,6 +46,7 @@ class Backend:
         unsupported_reason: Why it cannot take these inputs (u, A), or None if it can.
         automatic: Whether "auto" may choose it.
         channels_last: Whether it reads (b, d, l) tensors faster if a step's channels lie side by side in memory.
+        whole_steps: Whether its route_scan is faster where it is given the step size itself, without `dt_weight`.
         expected_on: Device type where it should run on every machine: there "auto" warns if it cannot.
     """
 
@@ -57,6 +58,7 @@ class Backend:
     unsupported_reason: Callable[[Tensor, Tensor], str | None] = _any_input
     automatic: bool = True
     channels_last: bool = False
+    whole_steps: bool = False
     expected_on: str | None = None
 
     def reason_against(self, u: Tensor, A: Tensor) -> str | None:
@@ -74,6 +76,7 @@ _BACKENDS = (
         unavailable_reason=triton_availability.unavailable_reason,
         unsupported_reason=triton_availability.unsupported_reason,
         channels_last=True,
+        whole_steps=True,
         expected_on="cuda",
     ),
     Backend(

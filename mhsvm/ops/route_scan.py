@@ -17,7 +17,7 @@ from mhsvm.ops.selective_scan import check_types_and_devices
 def route_scan(
     u: Tensor,
     x_dbl: Tensor,
-    dt_weight: Tensor,
+    dt_weight: Tensor | None,
     dt_bias: Tensor,
     A: Tensor,
     D: Tensor,
@@ -35,7 +35,7 @@ def route_scan(
     Args:
         u: Values in map order, (b, l, m, d), float16, bfloat16, float32 or float64.
         x_dbl: Step-size part (r), B (n) and C (n) of each cell, head and route, (b, l, m, k, r + 2n).
-        dt_weight: Projection of the step-size part, (m, k, d, r).
+        dt_weight: Projection of the step-size part, (m, k, d, r); None if that part is the step size itself, r = d.
         dt_bias: Its bias, (m, k, d).
         A: Decay rates, (m, k, d, n), negative.
         D: Weight of the direct path, (m, k, d).
@@ -59,7 +59,7 @@ def route_scan(
 def composed_route_scan(
     u: Tensor,
     x_dbl: Tensor,
-    dt_weight: Tensor,
+    dt_weight: Tensor | None,
     dt_bias: Tensor,
     A: Tensor,
     D: Tensor,
@@ -75,11 +75,11 @@ def composed_route_scan(
     # layout of what is indexed otherwise.
     order, inverse = order.permute(2, 0, 1).contiguous(), inverse.permute(2, 0, 1).contiguous()
     with torch.autocast(u.device.type, enabled=False):
-        u, x_dbl, dt_weight = u.to(dtype), x_dbl.to(dtype), dt_weight.to(dtype)
+        u, x_dbl = u.to(dtype), x_dbl.to(dtype)
         u = _Reorder.apply(u.unsqueeze(3).expand(-1, -1, -1, k, -1), order, inverse)  # (b, l, m, k, d)
         x_dbl = _Reorder.apply(x_dbl, order, inverse)
         step, B, C = x_dbl.split((x_dbl.shape[-1] - 2 * n, n, n), dim=-1)
-        delta = torch.einsum("blmkr,mkdr->blmkd", step, dt_weight)
+        delta = step if dt_weight is None else torch.einsum("blmkr,mkdr->blmkd", step, dt_weight.to(dtype))
         y = scan(
             u.flatten(2).mT,
             delta.flatten(2).mT,
@@ -116,22 +116,24 @@ class _Reorder(torch.autograd.Function):
 def _check(
     u: Tensor,
     x_dbl: Tensor,
-    dt_weight: Tensor,
+    dt_weight: Tensor | None,
     dt_bias: Tensor,
     A: Tensor,
     D: Tensor,
     order: Tensor,
     inverse: Tensor,
 ) -> None:
-    check_types_and_devices(u=u, x_dbl=x_dbl, dt_weight=dt_weight, dt_bias=dt_bias, A=A, D=D)
+    tensors = {"u": u, "x_dbl": x_dbl, "dt_weight": dt_weight, "dt_bias": dt_bias, "A": A, "D": D}
+    check_types_and_devices(**{name: x for name, x in tensors.items() if x is not None})
     if u.dim() != 4:
         raise ValueError(f"u must be (b, l, m, d), got {tuple(u.shape)}")
     if A.dim() != 4:
         raise ValueError(f"A must be (m, k, d, n), got {tuple(A.shape)}")
-    if dt_weight.dim() != 4:
+    if dt_weight is not None and dt_weight.dim() != 4:
         raise ValueError(f"dt_weight must be (m, k, d, r), got {tuple(dt_weight.shape)}")
     b, cells, m, d = u.shape
-    k, n, r = A.shape[1], A.shape[3], dt_weight.shape[3]
+    k, n = A.shape[1], A.shape[3]
+    r = d if dt_weight is None else dt_weight.shape[3]
     for name, tensor, rule, expected in (
         ("x_dbl", x_dbl, "(b, l, m, k, r + 2n)", (b, cells, m, k, r + 2 * n)),
         ("dt_weight", dt_weight, "(m, k, d, r)", (m, k, d, r)),
@@ -141,7 +143,7 @@ def _check(
         ("order", order, "(m, k, l)", (m, k, cells)),
         ("inverse", inverse, "(m, k, l)", (m, k, cells)),
     ):
-        if tuple(tensor.shape) != expected:
+        if tensor is not None and tuple(tensor.shape) != expected:
             raise ValueError(
                 f"{name} must be {rule} = {expected} for this u, A and dt_weight, got {tuple(tensor.shape)}"
             )

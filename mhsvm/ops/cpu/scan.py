@@ -54,7 +54,7 @@ def selective_scan(
 def route_scan(
     u: Tensor,
     x_dbl: Tensor,
-    dt_weight: Tensor,
+    dt_weight: Tensor | None,
     dt_bias: Tensor,
     A: Tensor,
     D: Tensor,
@@ -62,6 +62,9 @@ def route_scan(
     inverse: Tensor,
 ) -> Tensor:
     """`mhsvm.ops.route_scan`, following the routes by index."""
+    if dt_weight is None:
+        # The kernels take the step size along routes in its low-rank form alone, which is less to read.
+        dt_weight = torch.eye(u.shape[3]).expand(*A.shape[:2], -1, -1)
     n, r = A.shape[3], dt_weight.shape[3]
     projected, B, C = x_dbl.float().permute(0, 2, 3, 1, 4).split((r, n, n), dim=-1)
     weight, bias = dt_weight.float(), dt_bias.float()

@@ -1,16 +1,13 @@
 """The Triton scans as torch operators: what is saved for backward, and shapes without data for torch.compile.
 
 Triton is imported where an operator first runs. b batch, d channels, l steps, g groups, n states; in a route scan
-m heads, k routes, d channels of a head, r rank.
+m heads, k routes, d channels of a head, r rank of the step size.
 """
 
 import torch
 from torch import Tensor
 
 from mhsvm.ops.triton.plan import Inputs, num_saved
-
-# Up to here the kernels multiply the step size out themselves; beyond, a matrix product costs less.
-_MAX_RANK = 4
 
 
 def selective_scan(
@@ -34,23 +31,22 @@ def selective_scan(
 def route_scan(
     u: Tensor,
     x_dbl: Tensor,
-    dt_weight: Tensor,
+    dt_weight: Tensor | None,
     dt_bias: Tensor,
     A: Tensor,
     D: Tensor,
     order: Tensor,
     inverse: Tensor,
 ) -> Tensor:
-    """`mhsvm.ops.route_scan`: follows the routes by index, and makes a step size of low rank from its r numbers."""
-    r, n = dt_weight.shape[-1], A.shape[-1]
-    delta = None
-    if r > _MAX_RANK:
-        step, x_dbl = x_dbl.split((r, 2 * n), dim=-1)
+    """`mhsvm.ops.route_scan`: follows the routes by index. Fastest without `dt_weight`."""
+    if dt_weight is not None:
+        n = A.shape[-1]
+        step, projections = x_dbl.split((dt_weight.shape[-1], 2 * n), dim=-1)
         with torch.autocast(u.device.type, enabled=False):
             delta = torch.einsum("blmkr,mkdr->blmkd", step.float(), dt_weight.float())
-        dt_weight = None
-    save = _needs_gradient(u, x_dbl, delta, dt_weight, dt_bias, A, D)
-    y, _ = _route_scan(u, x_dbl, delta, dt_weight, dt_bias, A, D, order, save)
+            x_dbl = torch.cat((delta, projections), dim=-1)
+    save = _needs_gradient(u, x_dbl, dt_bias, A, D)
+    y, _ = _route_scan(u, x_dbl, dt_bias, A, D, order, save)
     return y
 
 
@@ -66,8 +62,8 @@ def _sequence_inputs(u, delta, A, B, C, D, z, delta_bias, delta_softplus) -> Inp
 
     u, delta, z = (by_group(None if x is None else x.mT, 2) for x in (u, delta, z))
     A, D, bias = (by_group(x, 0) for x in (A, D, delta_bias))
-    B, C = (x.permute(0, 3, 1, 2) for x in (B, C))
-    return Inputs(u, delta, None, None, A.mT, B, C, D, z, bias, None, delta_softplus)
+    B, C = (x.permute(0, 3, 1, 2).unsqueeze(3) for x in (B, C))
+    return Inputs(u, delta.unsqueeze(3), A.mT, B, C, D, z, bias, None, delta_softplus)
 
 
 @torch.library.custom_op(
@@ -107,14 +103,14 @@ def _selective_scan_backward(grad_y, grad_last, saved, u, delta, A, B, C, D, z, 
     inputs = _sequence_inputs(u, delta, A, B, C, D, z, delta_bias, delta_softplus)
     g = B.shape[1]
     grad_last = None if grad_last is None else grad_last.unflatten(1, (g, -1)).mT.contiguous()
-    grads = launch.backward(inputs, saved, grad_y.mT.unflatten(2, (g, -1)), grad_last)
-    grad_B, grad_C = (x.permute(0, 2, 3, 1) for x in grads.projections)
+    grad_delta, grad_B, grad_C = projections = tuple(x.new_empty(x.shape) for x in (inputs.delta, inputs.B, inputs.C))
+    grads = launch.backward(inputs, saved, grad_y.mT.unflatten(2, (g, -1)), grad_last, projections=projections)
     by_input = (
         (u, grads.u.flatten(2).mT),
-        (delta, grads.delta.flatten(2).mT),
-        (A, grads.A.mT.flatten(0, 1)),
-        (B, grad_B),
-        (C, grad_C),
+        (delta, grad_delta.flatten(2).mT),
+        (A, grads.A.mT.flatten(0, 1).contiguous()),
+        (B, grad_B.squeeze(3).permute(0, 2, 3, 1)),
+        (C, grad_C.squeeze(3).permute(0, 2, 3, 1)),
         (D, None if D is None else grads.D.flatten()),
         (z, None if z is None else grads.z.flatten(2).mT),
         (delta_bias, None if delta_bias is None else grads.bias.flatten()),
@@ -124,10 +120,10 @@ def _selective_scan_backward(grad_y, grad_last, saved, u, delta, A, B, C, D, z, 
 
 @_selective_scan_backward.register_fake
 def _(grad_y, grad_last, saved, u, delta, A, B, C, D, z, delta_bias, delta_softplus):
-    sequences = [_like_transposed(x) for x in (u, delta)]
     B, C = (x.new_empty((x.shape[0], x.shape[3], *x.shape[1:3])).permute(0, 2, 3, 1) for x in (B, C))
-    optional = (D, None if z is None else _like_transposed(z), delta_bias)
-    return [*sequences, torch.empty_like(A), B, C, *(torch.empty_like(x) for x in optional if x is not None)]
+    A, D, delta_bias = (None if x is None else x.new_empty(x.shape) for x in (A, D, delta_bias))
+    u, delta, z = (None if x is None else _like_transposed(x) for x in (u, delta, z))
+    return [x for x in (u, delta, A, B, C, D, z, delta_bias) if x is not None]
 
 
 def _like_transposed(x: Tensor) -> Tensor:
@@ -152,35 +148,34 @@ def _differentiate_selective_scan(ctx, grad_y, grad_last, _):
 _selective_scan.register_autograd(_differentiate_selective_scan, setup_context=_save_selective_scan)
 
 
-def _route_inputs(u, x_dbl, delta, dt_weight, dt_bias, A, D, order) -> Inputs:
-    n = A.shape[-1]
-    x_dbl = x_dbl.flatten(2, 3)
-    step, B, C = x_dbl.split((x_dbl.shape[-1] - 2 * n, n, n), dim=-1)
+def _route_inputs(u, x_dbl, dt_bias, A, D, order) -> Inputs:
+    delta, B, C = _split(x_dbl, A)
     dt_bias, A, D, order = (x.flatten(0, 1) for x in (dt_bias, A, D, order))
-    if delta is None:
-        return Inputs(u, None, step, dt_weight.flatten(0, 1).mT, A.mT, B, C, D, None, dt_bias, order, True)
-    return Inputs(u, delta.flatten(2, 3), None, None, A.mT, B, C, D, None, dt_bias, order, True)
+    return Inputs(u, delta, A.mT, B, C, D, None, dt_bias, order, True)
 
 
-# Either `delta`, (b, l, m, k, d), or `dt_weight` is given; with `delta`, x_dbl is B and C alone.
+def _split(x_dbl: Tensor, A: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    return x_dbl.split((A.shape[2], A.shape[3], A.shape[3]), dim=-1)
+
+
+# x_dbl is (b, l, m, k, d + 2n): step size, B and C.
 @torch.library.custom_op(
     "mhsvm::triton_route_scan",
     mutates_args=(),
-    schema="(Tensor u, Tensor x_dbl, Tensor? delta, Tensor? dt_weight, Tensor dt_bias, Tensor A, Tensor D, "
-    "Tensor order, bool save) -> (Tensor, Tensor)",
+    schema="(Tensor u, Tensor x_dbl, Tensor dt_bias, Tensor A, Tensor D, Tensor order, bool save) -> (Tensor, Tensor)",
 )
-def _route_scan(u, x_dbl, delta, dt_weight, dt_bias, A, D, order, save):
+def _route_scan(u, x_dbl, dt_bias, A, D, order, save):
     from mhsvm.ops.triton import launch
 
     b, length, m, d = u.shape
     y = u.new_empty((b, m, A.shape[1], length, d), dtype=torch.float32)
-    inputs = _route_inputs(u, x_dbl, delta, dt_weight, dt_bias, A, D, order)
+    inputs = _route_inputs(u, x_dbl, dt_bias, A, D, order)
     _, saved = launch.forward(inputs, y.flatten(1, 2).transpose(1, 2), save=save)
     return y, saved
 
 
 @_route_scan.register_fake
-def _(u, x_dbl, delta, dt_weight, dt_bias, A, D, order, save):
+def _(u, x_dbl, dt_bias, A, D, order, save):
     b, length, m, d = u.shape
     k, n = A.shape[1], A.shape[3]
     saved = num_saved(length, n) if save else 0
@@ -190,29 +185,30 @@ def _(u, x_dbl, delta, dt_weight, dt_bias, A, D, order, save):
 @torch.library.custom_op(
     "mhsvm::triton_route_scan_backward",
     mutates_args=(),
-    schema="(Tensor grad_y, Tensor saved, Tensor u, Tensor x_dbl, Tensor? delta, Tensor? dt_weight, Tensor dt_bias, "
-    "Tensor A, Tensor D, Tensor order) -> Tensor[]",
+    schema="(Tensor grad_y, Tensor saved, Tensor u, Tensor x_dbl, Tensor dt_bias, Tensor A, Tensor D, Tensor order) "
+    "-> Tensor[]",
 )
-def _route_scan_backward(grad_y, saved, u, x_dbl, delta, dt_weight, dt_bias, A, D, order):
+def _route_scan_backward(grad_y, saved, u, x_dbl, dt_bias, A, D, order):
     from mhsvm.ops.triton import launch
 
-    inputs = _route_inputs(u, x_dbl, delta, dt_weight, dt_bias, A, D, order)
-    grads = launch.backward(inputs, saved, grad_y.flatten(1, 2).transpose(1, 2), None, joint=True)
-    by_input = (
-        (u, grads.u),
-        (x_dbl, grads.projections[0]),
-        (delta, grads.delta),
-        (dt_weight, None if dt_weight is None else grads.weight.mT),
-        (dt_bias, grads.bias),
-        (A, grads.A.mT),
-        (D, grads.D),
-    )
-    return [grad.reshape(x.shape).to(x.dtype) for x, grad in by_input if x is not None]
+    inputs = _route_inputs(u, x_dbl, dt_bias, A, D, order)
+    grad_x = _heads_first(x_dbl)
+    grad_y = grad_y.flatten(1, 2).transpose(1, 2)
+    grads = launch.backward(inputs, saved, grad_y, None, projections=_split(grad_x, A))
+    by_input = ((u, grads.u), (dt_bias, grads.bias), (A, grads.A.mT.contiguous()), (D, grads.D))
+    grad_u, *others = (grad.reshape(x.shape).to(x.dtype) for x, grad in by_input)
+    return [grad_u, grad_x, *others]
 
 
 @_route_scan_backward.register_fake
-def _(grad_y, saved, u, x_dbl, delta, dt_weight, dt_bias, A, D, order):
-    return [x.new_empty(x.shape) for x in (u, x_dbl, delta, dt_weight, dt_bias, A, D) if x is not None]
+def _(grad_y, saved, u, x_dbl, dt_bias, A, D, order):
+    return [u.new_empty(u.shape), _heads_first(x_dbl), *(x.new_empty(x.shape) for x in (dt_bias, A, D))]
+
+
+def _heads_first(x_dbl: Tensor) -> Tensor:
+    """An empty tensor like it in the memory order that the products behind it want: a head's cells together."""
+    b, length, m, k, width = x_dbl.shape
+    return x_dbl.new_empty((m, b, length, k, width)).permute(1, 2, 0, 3, 4)
 
 
 def _save_route_scan(ctx, inputs, output):
@@ -224,9 +220,7 @@ def _save_route_scan(ctx, inputs, output):
 
 def _differentiate_route_scan(ctx, grad_y, _):
     saved, *tensors = ctx.saved_tensors
-    grads = iter(_route_scan_backward(grad_y, saved, *tensors))
-    *differentiable, _ = tensors
-    return *(None if x is None else next(grads) for x in differentiable), None, None
+    return *_route_scan_backward(grad_y, saved, *tensors), None, None
 
 
 _route_scan.register_autograd(_differentiate_route_scan, setup_context=_save_route_scan)

@@ -13,6 +13,7 @@ from mhsvm.ops.triton.tiles import (
     load_blocks,
     load_cells,
     narrow_range,
+    program_ids,
     row,
     sigmoid,
     softplus,
@@ -25,33 +26,19 @@ from mhsvm.ops.triton.tiles import (
 
 @triton.jit
 def load_tile(
-    p_u, p_dy, p_delta, p_step, p_weight, p_B, p_C, p_z, o_cell, m_t, o_e, o_n, m_n, channels,
-    s_ul, s_dyl, s_delta_l, s_step_l, s_Bl, s_Cl, s_zl, RANK: tl.constexpr, BLOCKS: tl.constexpr,
+    p_u, p_dy, p_delta, p_B, p_C, p_z, o_cell, m_t, o_e, o_n, m_n, channels, s_ul, s_dyl, s_delta_l, s_Bl, s_Cl, s_zl,
+    BLOCKS: tl.constexpr,
 ):  # fmt: skip
     """u, dy, the raw step size and z of a tile, each block's (t, e), and B and C, (t, n)."""
-    b_u = load_blocks(p_u, o_cell * s_ul, 1, o_e, m_t, channels, BLOCKS)
-    b_dy = load_blocks(p_dy, o_cell * s_dyl, 1, o_e, m_t, channels, BLOCKS)
+    b_u = load_blocks(p_u, o_cell * s_ul, o_e, m_t, channels, BLOCKS)
+    b_dy = load_blocks(p_dy, o_cell * s_dyl, o_e, m_t, channels, BLOCKS)
+    b_raw = load_blocks(p_delta, o_cell * s_delta_l, o_e, m_t, channels, BLOCKS)
     b_z = b_u
     if p_z is not None:
-        b_z = load_blocks(p_z, o_cell * s_zl, 1, o_e, m_t, channels, BLOCKS)
+        b_z = load_blocks(p_z, o_cell * s_zl, o_e, m_t, channels, BLOCKS)
     m_tn = m_t[:, None] & m_n[None, :]
     b_B = tl.load(p_B + o_cell[:, None] * s_Bl + o_n[None, :], mask=m_tn, other=0.0).to(tl.float32)
     b_C = tl.load(p_C + o_cell[:, None] * s_Cl + o_n[None, :], mask=m_tn, other=0.0).to(tl.float32)
-    if RANK == 0:
-        b_raw = load_blocks(p_delta, o_cell * s_delta_l, 1, o_e, m_t, channels, BLOCKS)
-    else:
-        b_raw = ()
-        b_step = load_blocks(p_step, o_cell * s_step_l, 0, o_e, m_t, channels, 1)[0]
-        b_weight = load_blocks(p_weight, 0 * o_cell, 1, o_e, m_t, channels, BLOCKS)
-        for k in tl.static_range(BLOCKS):
-            b_raw = b_raw + (b_step * b_weight[k],)
-        for r in tl.static_range(1, RANK):
-            b_step = load_blocks(p_step + r, o_cell * s_step_l, 0, o_e, m_t, channels, 1)[0]
-            b_weight = load_blocks(p_weight + r * channels, 0 * o_cell, 1, o_e, m_t, channels, BLOCKS)
-            b_sum = ()
-            for k in tl.static_range(BLOCKS):
-                b_sum = b_sum + (b_raw[k] + b_step * b_weight[k],)
-            b_raw = b_sum
     return b_u, b_dy, b_raw, b_z, b_B, b_C
 
 
@@ -102,29 +89,26 @@ def differentiate_tile(b_s, b_g, b_dt, b_u, b_dy, b_A, b_B, b_C, T: tl.constexpr
 
 
 # Numbers that differ from layer to layer are not compiled in: each would cost seconds.
-@triton.jit(do_not_specialize=["L", "chunk", "num_chunks", "parts", "batch", "G", "channels"])
+@triton.jit(do_not_specialize=["L", "chunk", "num_chunks", "parts", "G", "channels"])
 def backward_kernel(
-    p_dy, p_u, p_delta, p_step, p_weight, p_A, p_B, p_C, p_D, p_z, p_bias, p_order, p_saved, p_carry,
-    p_du, p_ddelta, p_dstep, p_dB, p_dC, p_dz, p_dA, p_dD, p_dbias, p_dweight,
-    L, chunk, num_chunks, parts, batch, G, channels, states,
-    s_dyb, s_dyl, s_dyg, s_ub, s_ul, s_ug, s_delta_b, s_delta_l, s_delta_g, s_step_b, s_step_l, s_step_g,
-    s_Bb, s_Bl, s_Bg, s_Cb, s_Cl, s_Cg, s_zb, s_zl, s_zg, s_dub, s_dul, s_dug, s_gb, s_gl, s_gg,
-    ROUTES: tl.constexpr, RANK: tl.constexpr, SOFTPLUS: tl.constexpr,
-    T: tl.constexpr, N: tl.constexpr, E: tl.constexpr, R: tl.constexpr, BLOCKS: tl.constexpr,
+    p_dy, p_u, p_delta, p_A, p_B, p_C, p_D, p_z, p_bias, p_order, p_saved, p_carry,
+    p_du, p_ddelta, p_dB, p_dC, p_dz, p_dA, p_dD, p_dbias,
+    L, chunk, num_chunks, parts, G, channels, states,
+    s_dyb, s_dyl, s_dyg, s_ub, s_ul, s_uh, s_dub, s_dul, s_dug, s_zb, s_zl, s_zh,
+    s_delta_b, s_delta_l, s_delta_h, s_delta_k, s_ddelta_b, s_ddelta_l, s_ddelta_h, s_ddelta_k,
+    s_Bb, s_Bl, s_Bh, s_Bk, s_Cb, s_Cl, s_Ch, s_Ck, s_dBp, s_dBb, s_dBl, s_dBh, s_dBk,
+    ROUTES: tl.constexpr, SOFTPLUS: tl.constexpr,
+    T: tl.constexpr, N: tl.constexpr, E: tl.constexpr, BLOCKS: tl.constexpr,
 ):  # fmt: skip
     """Gradients of one chunk of BLOCKS blocks of a group's channels.
 
     p_carry holds the gradient that enters each chunk from behind, of decay * state, (b, chunks, g, n, e). Sums
-    over time are left by chunk: p_dA like p_carry, p_dD, p_dbias and p_dweight (b, chunks, g, e, ...). Gradients
-    of B, C and the step's low-rank part are sums over the part's channels: (parts, b, l, g, ...). A state was
-    saved every two tiles.
+    over time are left by chunk: p_dA like p_carry, p_dD and p_dbias (b, chunks, g, e). Gradients of B and C are
+    sums over the part's channels: (parts, b, l, h, k, n). A state was saved every two tiles.
     """
-    i_p = tl.program_id(0) % parts
-    i_g = tl.program_id(0) // parts % G
-    i_c = tl.program_id(0) // (parts * G) % num_chunks
-    i_b = (tl.program_id(0) // (parts * G) // num_chunks).to(tl.int64)
+    i_p, i_g, i_c, i_b = program_ids(parts, G, num_chunks)
+    i_h, i_k = i_g // ROUTES, i_g % ROUTES
     i_bc = i_b * num_chunks + i_c
-    i_pb = i_p * batch + i_b
     SPAN: tl.constexpr = 2 * T
     size = G * channels * states
 
@@ -132,38 +116,32 @@ def backward_kernel(
     m_n = o_n < states
     o_state = (i_g * states + o_n) * channels
     p_dy += i_b * s_dyb + i_g * s_dyg
-    p_u += i_b * s_ub + i_g // ROUTES * s_ug
-    p_B += i_b * s_Bb + i_g * s_Bg
-    p_C += i_b * s_Cb + i_g * s_Cg
+    p_u += i_b * s_ub + i_h * s_uh
+    p_delta += i_b * s_delta_b + i_h * s_delta_h + i_k * s_delta_k
+    p_B += i_b * s_Bb + i_h * s_Bh + i_k * s_Bk
+    p_C += i_b * s_Cb + i_h * s_Ch + i_k * s_Ck
     p_du += i_b * s_dub + i_g * s_dug
-    p_dB += i_pb * s_gb + i_g * s_gg
-    p_dC += i_pb * s_gb + i_g * s_gg
+    p_ddelta += i_b * s_ddelta_b + i_h * s_ddelta_h + i_k * s_ddelta_k
+    o_part = i_p.to(tl.int64) * s_dBp + i_b * s_dBb + i_h * s_dBh + i_k * s_dBk
+    p_dB += o_part
+    p_dC += o_part
     p_saved += i_b * tl.cdiv(L, SPAN) * size
-    if RANK == 0:
-        p_delta += i_b * s_delta_b + i_g * s_delta_g
-        p_ddelta += i_b * s_dub + i_g * s_dug
-    else:
-        p_step += i_b * s_step_b + i_g * s_step_g
-        p_weight += i_g * channels * RANK
-        p_dstep += i_pb * s_gb + i_g * s_gg
-        o_r = tl.arange(0, R)
-        b_dweight = zero_blocks(R, E, BLOCKS)
     if p_order is not None:
         p_order += i_g * L
     if p_z is not None:
-        p_z += i_b * s_zb + i_g * s_zg
+        p_z += i_b * s_zb + i_h * s_zh
         p_dz += i_b * s_dub + i_g * s_dug
-    b_A = load_blocks(p_A, o_state, 1, o_e, m_n, channels, BLOCKS)
+    b_A = load_blocks(p_A, o_state, o_e, m_n, channels, BLOCKS)
     b_dA = zero_blocks(N, E, BLOCKS)
     if p_carry is None:
         b_g = zero_blocks(N, E, BLOCKS)
     else:
-        b_g = load_blocks(p_carry + i_bc * size, o_state, 1, o_e, m_n, channels, BLOCKS)
+        b_g = load_blocks(p_carry + i_bc * size, o_state, o_e, m_n, channels, BLOCKS)
     b_bias, b_dbias, b_dD = zero_blocks(T, E, BLOCKS), zero_blocks(T, E, BLOCKS), zero_blocks(T, E, BLOCKS)
     if p_bias is not None:
-        b_bias = load_blocks(p_bias + i_g * channels, 0 * o_t, 1, o_e, o_t >= 0, channels, BLOCKS)
+        b_bias = load_blocks(p_bias + i_g * channels, 0 * o_t, o_e, o_t >= 0, channels, BLOCKS)
     if p_D is not None:
-        b_D = load_blocks(p_D + i_g * channels, 0 * o_t, 1, o_e, o_t >= 0, channels, BLOCKS)
+        b_D = load_blocks(p_D + i_g * channels, 0 * o_t, o_e, o_t >= 0, channels, BLOCKS)
 
     begin = i_c * chunk
     end = tl.minimum(begin + chunk, L)
@@ -172,37 +150,32 @@ def backward_kernel(
     m_t = i_t + o_t < end
     o_cell = load_cells(p_order, i_t + o_t, m_t)
     b_u, b_dy, b_raw, b_z, b_B, b_C = load_tile(
-        p_u, p_dy, p_delta, p_step, p_weight, p_B, p_C, p_z, o_cell, m_t, o_e, o_n, m_n, channels,
-        s_ul, s_dyl, s_delta_l, s_step_l, s_Bl, s_Cl, s_zl, RANK, BLOCKS,
+        p_u, p_dy, p_delta, p_B, p_C, p_z, o_cell, m_t, o_e, o_n, m_n, channels,
+        s_ul, s_dyl, s_delta_l, s_Bl, s_Cl, s_zl, BLOCKS,
     )  # fmt: skip
     m_before = i_t - T + o_t >= begin
     o_before = load_cells(p_order, i_t - T + o_t, m_before)
     b_u1, b_dy1, b_raw1, b_z1, b_B1, b_C1 = load_tile(
-        p_u, p_dy, p_delta, p_step, p_weight, p_B, p_C, p_z, o_before, m_before, o_e, o_n, m_n, channels,
-        s_ul, s_dyl, s_delta_l, s_step_l, s_Bl, s_Cl, s_zl, RANK, BLOCKS,
+        p_u, p_dy, p_delta, p_B, p_C, p_z, o_before, m_before, o_e, o_n, m_n, channels,
+        s_ul, s_dyl, s_delta_l, s_Bl, s_Cl, s_zl, BLOCKS,
     )  # fmt: skip
-    b_s = load_blocks(p_saved + i_t // SPAN * size, o_state, 1, o_e, m_n, channels, BLOCKS)
+    b_s = load_blocks(p_saved + i_t // SPAN * size, o_state, o_e, m_n, channels, BLOCKS)
     o_next = load_cells(p_order, i_t - 2 * T + o_t, i_t - 2 * T + o_t >= begin)
     for i_tile in range(num_tiles):
         i_t = begin + (num_tiles - 1 - i_tile) * T
         m_t = i_t + o_t < end
         m_next = i_t - 2 * T + o_t >= begin
         b_u2, b_dy2, b_raw2, b_z2, b_B2, b_C2 = load_tile(
-            p_u, p_dy, p_delta, p_step, p_weight, p_B, p_C, p_z, o_next, m_next, o_e, o_n, m_n, channels,
-            s_ul, s_dyl, s_delta_l, s_step_l, s_Bl, s_Cl, s_zl, RANK, BLOCKS,
+            p_u, p_dy, p_delta, p_B, p_C, p_z, o_next, m_next, o_e, o_n, m_n, channels,
+            s_ul, s_dyl, s_delta_l, s_Bl, s_Cl, s_zl, BLOCKS,
         )  # fmt: skip
         m_saved = m_n & (i_t + 0 * o_n > begin)
-        b_s1 = load_blocks(p_saved + (i_t - T) // SPAN * size, o_state, 1, o_e, m_saved, channels, BLOCKS)
+        b_s1 = load_blocks(p_saved + (i_t - T) // SPAN * size, o_state, o_e, m_saved, channels, BLOCKS)
         o_after = load_cells(p_order, i_t - 3 * T + o_t, i_t - 3 * T + o_t >= begin)
 
         b_dB = tl.zeros([T, N, E], tl.float32)
         b_dC = tl.zeros([T, N, E], tl.float32)
         b_g1, b_dA1, b_dbias1, b_dD1 = (), (), (), ()
-        if RANK > 0:
-            b_dstep = ()
-            for _ in tl.static_range(RANK):
-                b_dstep = b_dstep + (tl.zeros([T, E], tl.float32),)
-            b_dweight1 = ()
         for k in tl.static_range(BLOCKS):
             o_k = o_e + k * E
             m_k = o_k < channels
@@ -240,36 +213,18 @@ def backward_kernel(
             if p_z is not None:
                 b_dz = b_dy[k] * b_y * b_gate * (1.0 + b_z[k] * (1.0 - b_gate))
                 tl.store(p_dz + o_te, b_dz.to(p_dz.dtype.element_ty), mask=m_te)
-            if RANK == 0:
-                tl.store(p_ddelta + o_te, b_ddt.to(p_ddelta.dtype.element_ty), mask=m_te)
-            else:
-                b_dweightk = b_dweight[k]
-                b_sum = ()
-                for r in tl.static_range(RANK):
-                    o_step = o_cell[:, None] * s_step_l + 0 * o_k[None, :] + r
-                    b_step = tl.load(p_step + o_step, mask=m_te, other=0.0).to(tl.float32)
-                    o_weight = 0 * o_cell[:, None] + o_k[None, :] + r * channels
-                    b_weight = tl.load(p_weight + o_weight, mask=m_te, other=0.0).to(tl.float32)
-                    b_sum = b_sum + (b_dstep[r] + b_ddt * b_weight,)
-                    b_row = tl.sum(b_ddt * b_step, axis=0)
-                    b_dweightk += tl.where(o_r[:, None] == r, b_row[None, :], 0.0)
-                b_dstep = b_sum
-                b_dweight1 = b_dweight1 + (b_dweightk,)
+            o_delta = o_cell[:, None] * s_ddelta_l + o_k[None, :]
+            tl.store(p_ddelta + o_delta, b_ddt.to(p_ddelta.dtype.element_ty), mask=m_te)
         m_tn = m_t[:, None] & m_n[None, :]
-        o_tn = o_cell[:, None] * s_gl + o_n[None, :]
+        o_tn = o_cell[:, None] * s_dBl + o_n[None, :]
         tl.store(p_dB + o_tn, tl.sum(b_dB, axis=2).to(p_dB.dtype.element_ty), mask=m_tn)
         tl.store(p_dC + o_tn, tl.sum(b_dC, axis=2).to(p_dC.dtype.element_ty), mask=m_tn)
-        if RANK > 0:
-            for r in tl.static_range(RANK):
-                b_column = tl.sum(b_dstep[r], axis=1).to(p_dstep.dtype.element_ty)
-                tl.store(p_dstep + o_cell * s_gl + r, b_column, mask=m_t)
-            b_dweight = b_dweight1
         b_g, b_dA, b_dbias, b_dD = b_g1, b_dA1, b_dbias1, b_dD1
         b_u, b_dy, b_raw, b_z, b_B, b_C, b_s = b_u1, b_dy1, b_raw1, b_z1, b_B1, b_C1, b_s1
         b_u1, b_dy1, b_raw1, b_z1, b_B1, b_C1 = b_u2, b_dy2, b_raw2, b_z2, b_B2, b_C2
         o_cell, o_before, o_next = o_before, o_next, o_after
 
-    store_blocks(p_dA + i_bc * size, o_state, 1, o_e, b_dA, m_n, channels, BLOCKS)
+    store_blocks(p_dA + i_bc * size, o_state, o_e, b_dA, m_n, channels, BLOCKS)
     i_sum = (i_bc * G + i_g) * channels
     for k in tl.static_range(BLOCKS):
         o_k = o_e + k * E
@@ -277,5 +232,3 @@ def backward_kernel(
             tl.store(p_dbias + i_sum + o_k, tl.sum(b_dbias[k], axis=0), mask=o_k < channels)
         if p_D is not None:
             tl.store(p_dD + i_sum + o_k, tl.sum(b_dD[k], axis=0), mask=o_k < channels)
-    if RANK > 0:
-        store_blocks(p_dweight + i_sum * RANK, o_r * channels, 1, o_e, b_dweight, o_r < RANK, channels, BLOCKS)

@@ -1,7 +1,8 @@
 """Kernels of the scan itself: outputs, and, where l is cut into chunks, the state at each chunk's start.
 
-b batch, l steps, g groups, k groups that share one head's u, e channels of a group (of a block of E in a
-program), n states. Last axes are contiguous. s_ strides are of the batch (b), of a cell (l) and of a group (g).
+b batch, l steps, h heads, k routes of a head, which share its u, g = h * k groups, e channels of a group (of a block
+of E in a program), n states. Last axes are contiguous. s_ strides are of the batch (b), of a cell (l), of a head (h)
+and of one of its routes (k), or of a group (g).
 """
 
 import triton
@@ -10,8 +11,8 @@ import triton.language as tl
 from mhsvm.ops.triton.tiles import (
     LOG2_E,
     load_cells,
-    load_raw_step,
     narrow_range,
+    program_ids,
     row,
     sigmoid,
     softplus,
@@ -19,54 +20,60 @@ from mhsvm.ops.triton.tiles import (
 
 
 # Numbers that differ from layer to layer are not compiled in: each would cost seconds.
-@triton.jit(do_not_specialize=["L", "chunk", "num_chunks", "G"])
+@triton.jit(
+    do_not_specialize=[
+        "L",
+        "chunk",
+        "num_chunks",
+        "G",
+        "channels",
+        "s_Bk",
+        "s_Bl",
+        "s_Bh",
+        "s_Ck",
+        "s_Cl",
+        "s_Ch",
+    ]
+)
 def scan_kernel(
-    p_u, p_delta, p_step, p_weight, p_A, p_B, p_C, p_D, p_z, p_bias, p_order, p_start, p_y, p_saved, p_last,
+    p_u, p_delta, p_A, p_B, p_C, p_D, p_z, p_bias, p_order, p_start, p_y, p_saved, p_last,
     L, chunk, num_chunks, G, channels, states,
-    s_ub, s_ul, s_ug, s_delta_b, s_delta_l, s_delta_g, s_step_b, s_step_l, s_step_g,
-    s_Bb, s_Bl, s_Bg, s_Cb, s_Cl, s_Cg, s_zb, s_zl, s_zg, s_yb, s_yl, s_yg,
-    ROUTES: tl.constexpr, RANK: tl.constexpr, SOFTPLUS: tl.constexpr,
+    s_ub, s_ul, s_uh, s_yb, s_yl, s_yg, s_zb, s_zl, s_zh,
+    s_delta_b, s_delta_l, s_delta_h, s_delta_k,
+    s_Bb, s_Bl, s_Bh, s_Bk, s_Cb, s_Cl, s_Ch, s_Ck,
+    ROUTES: tl.constexpr, SOFTPLUS: tl.constexpr,
     SPAN: tl.constexpr, T: tl.constexpr, N: tl.constexpr, E: tl.constexpr,
 ):  # fmt: skip
     """Outputs of one chunk of E channels of a group, from the state at its start (b, chunks, g, n, e), or zero.
 
     Keeps the last state (b, g, n, e), and, if asked, the state before each SPAN steps (b, spans, g, n, e).
     """
-    num_blocks = tl.cdiv(channels, E)
-    i_e = tl.program_id(0) % num_blocks
-    i_g = tl.program_id(0) // num_blocks % G
-    i_c = tl.program_id(0) // (num_blocks * G) % num_chunks
-    i_b = (tl.program_id(0) // (num_blocks * G) // num_chunks).to(tl.int64)
-
+    i_e, i_g, i_c, i_b = program_ids(tl.cdiv(channels, E), G, num_chunks)
+    i_h, i_k = i_g // ROUTES, i_g % ROUTES
     o_t, o_n, o_e = tl.arange(0, T), tl.arange(0, N), i_e * E + tl.arange(0, E)
     m_e, m_n = o_e < channels, o_n < states
     m_ne = m_n[:, None] & m_e[None, :]
-    o_ge = i_g * channels + o_e
     o_state = (i_g * states + o_n[:, None]) * channels + (i_e * E + narrow_range(E, L))[None, :]
     b_A = tl.load(p_A + o_state, mask=m_ne, other=0.0).to(tl.float32) * LOG2_E
     if p_bias is not None:
-        b_bias = tl.load(p_bias + o_ge, mask=m_e, other=0.0).to(tl.float32)
+        b_bias = tl.load(p_bias + i_g * channels + o_e, mask=m_e, other=0.0).to(tl.float32)
     if p_D is not None:
-        b_D = tl.load(p_D + o_ge, mask=m_e, other=0.0).to(tl.float32)
+        b_D = tl.load(p_D + i_g * channels + o_e, mask=m_e, other=0.0).to(tl.float32)
     size = G * channels * states
     if p_start is None:
         b_s = tl.zeros([N, E], tl.float32)
     else:
         b_s = tl.load(p_start + (i_b * num_chunks + i_c) * size + o_state, mask=m_ne, other=0.0)
 
-    p_u += i_b * s_ub + i_g // ROUTES * s_ug
-    p_B += i_b * s_Bb + i_g * s_Bg
-    p_C += i_b * s_Cb + i_g * s_Cg
+    p_u += i_b * s_ub + i_h * s_uh
+    p_B += i_b * s_Bb + i_h * s_Bh + i_k * s_Bk
+    p_C += i_b * s_Cb + i_h * s_Ch + i_k * s_Ck
     p_y += i_b * s_yb + i_g * s_yg
-    if RANK == 0:
-        p_delta += i_b * s_delta_b + i_g * s_delta_g
-    else:
-        p_step += i_b * s_step_b + i_g * s_step_g
-        p_weight += i_g * channels * RANK
+    p_delta += i_b * s_delta_b + i_h * s_delta_h + i_k * s_delta_k
     if p_order is not None:
         p_order += i_g * L
     if p_z is not None:
-        p_z += i_b * s_zb + i_g * s_zg
+        p_z += i_b * s_zb + i_h * s_zh
 
     begin = i_c * chunk
     end = tl.minimum(begin + chunk, L)
@@ -78,7 +85,7 @@ def scan_kernel(
     b_u = tl.load(p_u + o_cell[:, None] * s_ul + o_e[None, :], mask=m_te, other=0.0).to(tl.float32)
     b_B = tl.load(p_B + o_cell[:, None] * s_Bl + o_n[None, :], mask=m_tn, other=0.0).to(tl.float32)
     b_C = tl.load(p_C + o_cell[:, None] * s_Cl + o_n[None, :], mask=m_tn, other=0.0).to(tl.float32)
-    b_dt = load_raw_step(p_delta, p_step, p_weight, o_cell, s_delta_l, s_step_l, o_e, m_t, m_e, channels, RANK)
+    b_dt = tl.load(p_delta + o_cell[:, None] * s_delta_l + o_e[None, :], mask=m_te, other=0.0).to(tl.float32)
     for i_t in range(begin, end, T):
         if p_saved is not None:  # noqa: SIM102
             if i_t % SPAN == 0:
@@ -90,9 +97,7 @@ def scan_kernel(
         b_u_next = tl.load(p_u + o_next[:, None] * s_ul + o_e[None, :], mask=m_te_next, other=0.0)
         b_B_next = tl.load(p_B + o_next[:, None] * s_Bl + o_n[None, :], mask=m_tn_next, other=0.0)
         b_C_next = tl.load(p_C + o_next[:, None] * s_Cl + o_n[None, :], mask=m_tn_next, other=0.0)
-        b_dt_next = load_raw_step(
-            p_delta, p_step, p_weight, o_next, s_delta_l, s_step_l, o_e, m_next, m_e, channels, RANK
-        )
+        b_dt_next = tl.load(p_delta + o_next[:, None] * s_delta_l + o_e[None, :], mask=m_te_next, other=0.0)
         o_after = load_cells(p_order, i_t + 2 * T + o_t, i_t + 2 * T + o_t < end)
 
         if p_bias is not None:
@@ -115,15 +120,14 @@ def scan_kernel(
             b_y *= b_z * sigmoid(b_z)
         tl.store(p_y + o_cell[:, None] * s_yl + o_e[None, :], b_y.to(p_y.dtype.element_ty), mask=m_te)
         b_u, b_B, b_C = b_u_next.to(tl.float32), b_B_next.to(tl.float32), b_C_next.to(tl.float32)
-        b_dt, o_cell, o_next = b_dt_next, o_next, o_after
+        b_dt, o_cell, o_next = b_dt_next.to(tl.float32), o_next, o_after
     if i_c == num_chunks - 1:
         tl.store(p_last + i_b * size + o_state, b_s, mask=m_ne)
 
 
 @triton.jit
 def load_chunk_tile(
-    p_x, p_delta, p_step, p_weight, p_B, p_z, o_cell, m_t, o_e, m_e, o_n, m_n, channels,
-    s_xl, s_delta_l, s_step_l, s_Bl, s_zl, RANK: tl.constexpr,
+    p_x, p_delta, p_B, p_z, o_cell, m_t, o_e, m_e, o_n, m_n, s_xl, s_delta_l, s_Bl, s_zl
 ):  # fmt: skip
     """x, the raw step size and z of a tile, (t, e), and B, (t, n)."""
     m_te, m_tn = m_t[:, None] & m_e[None, :], m_t[:, None] & m_n[None, :]
@@ -132,48 +136,52 @@ def load_chunk_tile(
     if p_z is not None:
         b_z = tl.load(p_z + o_cell[:, None] * s_zl + o_e[None, :], mask=m_te, other=0.0).to(tl.float32)
     b_B = tl.load(p_B + o_cell[:, None] * s_Bl + o_n[None, :], mask=m_tn, other=0.0).to(tl.float32)
-    b_dt = load_raw_step(p_delta, p_step, p_weight, o_cell, s_delta_l, s_step_l, o_e, m_t, m_e, channels, RANK)
+    b_dt = tl.load(p_delta + o_cell[:, None] * s_delta_l + o_e[None, :], mask=m_te, other=0.0).to(tl.float32)
     return b_x, b_dt, b_z, b_B
 
 
-@triton.jit(do_not_specialize=["L", "chunk", "num_chunks", "G"])
+@triton.jit(
+    do_not_specialize=[
+        "L",
+        "chunk",
+        "num_chunks",
+        "G",
+        "channels",
+        "s_Bk",
+        "s_Bl",
+        "s_Bh",
+    ]
+)
 def chunk_kernel(
-    p_x, p_delta, p_step, p_weight, p_A, p_B, p_z, p_bias, p_order, p_end, p_sum,
+    p_x, p_delta, p_A, p_B, p_z, p_bias, p_order, p_end, p_sum,
     L, chunk, num_chunks, G, channels, states,
-    s_xb, s_xl, s_xg, s_delta_b, s_delta_l, s_delta_g, s_step_b, s_step_l, s_step_g, s_Bb, s_Bl, s_Bg, s_zb, s_zl, s_zg,
-    ROUTES: tl.constexpr, RANK: tl.constexpr, SOFTPLUS: tl.constexpr, REVERSE: tl.constexpr,
+    s_xb, s_xl, s_xg, s_zb, s_zl, s_zh,
+    s_delta_b, s_delta_l, s_delta_h, s_delta_k, s_Bb, s_Bl, s_Bh, s_Bk,
+    ROUTES: tl.constexpr, SOFTPLUS: tl.constexpr, REVERSE: tl.constexpr,
     T: tl.constexpr, N: tl.constexpr, E: tl.constexpr,
 ):  # fmt: skip
     """What a chunk alone leaves behind: its end state from zero (b, chunks, g, n, e), and its sum of dt.
 
-    In reverse it walks from the chunk's end with x = grad_y (gated by z) and B = C: s = decay * (s + x B).
+    x is u, one a head. In reverse it walks from the chunk's end with x = grad_y (gated by z), one a group, and
+    B = C: s = decay * (s + x B).
     """
-    num_blocks = tl.cdiv(channels, E)
-    i_e = tl.program_id(0) % num_blocks
-    i_g = tl.program_id(0) // num_blocks % G
-    i_c = tl.program_id(0) // (num_blocks * G) % num_chunks
-    i_b = (tl.program_id(0) // (num_blocks * G) // num_chunks).to(tl.int64)
-
+    i_e, i_g, i_c, i_b = program_ids(tl.cdiv(channels, E), G, num_chunks)
+    i_h, i_k = i_g // ROUTES, i_g % ROUTES
     o_t, o_n, o_e = tl.arange(0, T), tl.arange(0, N), i_e * E + tl.arange(0, E)
     m_e, m_n = o_e < channels, o_n < states
     m_ne = m_n[:, None] & m_e[None, :]
-    o_ge = i_g * channels + o_e
     o_state = (i_g * states + o_n[:, None]) * channels + (i_e * E + narrow_range(E, L))[None, :]
     b_A = tl.load(p_A + o_state, mask=m_ne, other=0.0).to(tl.float32) * LOG2_E
     if p_bias is not None:
-        b_bias = tl.load(p_bias + o_ge, mask=m_e, other=0.0).to(tl.float32)
+        b_bias = tl.load(p_bias + i_g * channels + o_e, mask=m_e, other=0.0).to(tl.float32)
 
-    p_x += i_b * s_xb + i_g // ROUTES * s_xg
-    p_B += i_b * s_Bb + i_g * s_Bg
-    if RANK == 0:
-        p_delta += i_b * s_delta_b + i_g * s_delta_g
-    else:
-        p_step += i_b * s_step_b + i_g * s_step_g
-        p_weight += i_g * channels * RANK
+    p_x += i_b * s_xb + (i_g if REVERSE else i_h) * s_xg
+    p_B += i_b * s_Bb + i_h * s_Bh + i_k * s_Bk
+    p_delta += i_b * s_delta_b + i_h * s_delta_h + i_k * s_delta_k
     if p_order is not None:
         p_order += i_g * L
     if p_z is not None:
-        p_z += i_b * s_zb + i_g * s_zg
+        p_z += i_b * s_zb + i_h * s_zh
 
     begin = i_c * chunk
     end = tl.minimum(begin + chunk, L)
@@ -185,16 +193,14 @@ def chunk_kernel(
     m_after = (i_t + step + o_t >= begin) & (i_t + step + o_t < end)
     o_after = load_cells(p_order, i_t + step + o_t, m_after)
     b_x, b_dt, b_z, b_B = load_chunk_tile(
-        p_x, p_delta, p_step, p_weight, p_B, p_z, o_cell, m_t, o_e, m_e, o_n, m_n, channels,
-        s_xl, s_delta_l, s_step_l, s_Bl, s_zl, RANK,
+        p_x, p_delta, p_B, p_z, o_cell, m_t, o_e, m_e, o_n, m_n, s_xl, s_delta_l, s_Bl, s_zl
     )  # fmt: skip
     b_s = tl.zeros([N, E], tl.float32)
     b_sum = tl.zeros([T, E], tl.float32)
     for _ in range(num_tiles):
         m_next = m_after
         b_x_next, b_dt_next, b_z_next, b_B_next = load_chunk_tile(
-            p_x, p_delta, p_step, p_weight, p_B, p_z, o_after, m_next, o_e, m_e, o_n, m_n, channels,
-            s_xl, s_delta_l, s_step_l, s_Bl, s_zl, RANK,
+            p_x, p_delta, p_B, p_z, o_after, m_next, o_e, m_e, o_n, m_n, s_xl, s_delta_l, s_Bl, s_zl
         )  # fmt: skip
         i_t += step
         m_after = (i_t + step + o_t >= begin) & (i_t + step + o_t < end)
@@ -221,7 +227,7 @@ def chunk_kernel(
         b_x, b_dt, b_z, b_B = b_x_next, b_dt_next, b_z_next, b_B_next
     i_bc = i_b * num_chunks + i_c
     tl.store(p_end + i_bc * (G * channels * states) + o_state, b_s, mask=m_ne)
-    tl.store(p_sum + i_bc * (G * channels) + o_ge, tl.sum(b_sum, axis=0), mask=m_e)
+    tl.store(p_sum + (i_bc * G + i_g) * channels + o_e, tl.sum(b_sum, axis=0), mask=m_e)
 
 
 @triton.jit(do_not_specialize=["num_chunks", "size", "channels"])

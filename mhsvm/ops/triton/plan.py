@@ -1,7 +1,6 @@
 """What a scan is given and gives back, and how it is cut into programs; nothing here needs Triton.
 
-b batch, l steps, h heads of values, g groups (g / h routes a head), e channels of a group, n states,
-r rank of the step size.
+b batch, l steps, h heads of values, k routes of a head, g = h * k groups, e channels of a group, n states.
 """
 
 from typing import NamedTuple
@@ -30,11 +29,9 @@ class Inputs(NamedTuple):
 
     Attributes:
         u: (b, l, h, e).
-        delta: (b, l, g, e); None if `step` and `weight` give it.
-        step: (b, l, g, r).
-        weight: (g, r, e).
+        delta: (b, l, h, k, e).
         A: (g, n, e).
-        B, C: (b, l, g, n).
+        B, C: (b, l, h, k, n).
         D, bias: (g, e) or None.
         z: (b, l, g, e) or None.
         order: Step -> cell, (g, l), integers; None if time is as it lies in memory.
@@ -42,9 +39,7 @@ class Inputs(NamedTuple):
     """
 
     u: Tensor
-    delta: Tensor | None
-    step: Tensor | None
-    weight: Tensor | None
+    delta: Tensor
     A: Tensor
     B: Tensor
     C: Tensor
@@ -56,12 +51,9 @@ class Inputs(NamedTuple):
 
 
 class Gradients(NamedTuple):
-    """Gradients of `Inputs`; `projections` are those of B and C, or of step, B and C in one (b, l, g, r + 2n)."""
+    """Gradients of `Inputs` but delta, B and C; that of u is summed over a head's routes."""
 
     u: Tensor
-    delta: Tensor | None
-    projections: tuple[Tensor, ...]
-    weight: Tensor | None
     A: Tensor
     D: Tensor | None
     z: Tensor | None

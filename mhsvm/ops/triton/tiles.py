@@ -1,4 +1,4 @@
-"""What the scan kernels share: tiles of a few steps, and the step size.
+"""What the scan kernels share: programs, and tiles of a few steps.
 
 A tile is t steps of n states of e channels, (t, n, e), held by one warp: Triton's default layout spreads the
 states over 4 lanes, the channels over 8, and keeps all steps of one state in registers of one lane. So a row
@@ -23,24 +23,24 @@ def narrow_range(E: tl.constexpr, L):
 
 
 @triton.jit
-def load_blocks(p_x, o_rows, s_channel, o_e, m_rows, channels, BLOCKS: tl.constexpr):
+def load_blocks(p_x, o_rows, o_e, m_rows, channels, BLOCKS: tl.constexpr):
     """Rows (r, e) of each block of channels, a tuple of float32 tiles."""
     b_x = ()
     for k in tl.static_range(BLOCKS):
         o_k = o_e + k * o_e.shape[0]
         m_x = m_rows[:, None] & (o_k < channels)[None, :]
-        b_k = tl.load(p_x + o_rows[:, None] + (o_k * s_channel)[None, :], mask=m_x, other=0.0)
+        b_k = tl.load(p_x + o_rows[:, None] + o_k[None, :], mask=m_x, other=0.0)
         b_x = b_x + (b_k.to(tl.float32),)
     return b_x
 
 
 @triton.jit
-def store_blocks(p_x, o_rows, s_channel, o_e, b_x, m_rows, channels, BLOCKS: tl.constexpr):
+def store_blocks(p_x, o_rows, o_e, b_x, m_rows, channels, BLOCKS: tl.constexpr):
     """Store what `load_blocks` loads."""
     for k in tl.static_range(BLOCKS):
         o_k = o_e + k * o_e.shape[0]
         m_x = m_rows[:, None] & (o_k < channels)[None, :]
-        p_k = p_x + o_rows[:, None] + (o_k * s_channel)[None, :]
+        p_k = p_x + o_rows[:, None] + o_k[None, :]
         tl.store(p_k, b_x[k].to(p_x.dtype.element_ty), mask=m_x)
 
 
@@ -98,18 +98,8 @@ def load_cells(p_order, o_t, m_t):
 
 
 @triton.jit
-def load_raw_step(p_delta, p_step, p_weight, o_cell, s_delta_l, s_step_l, o_e, m_t, m_e, channels, RANK: tl.constexpr):
-    """The step size before bias and softplus, (t, e): given, or the product of its low-rank form."""
-    m_te = m_t[:, None] & m_e[None, :]
-    if RANK == 0:
-        b_raw = tl.load(p_delta + o_cell[:, None] * s_delta_l + o_e[None, :], mask=m_te, other=0.0).to(tl.float32)
-    else:
-        b_raw = tl.where(m_te, 0.0, 0.0)
-        # Tiles of addresses, each many times the same: smaller loads would spread every lane over the tile.
-        o_step = o_cell[:, None] * s_step_l + 0 * o_e[None, :]
-        o_weight = o_e[None, :] + 0 * o_cell[:, None]
-        for r in tl.static_range(RANK):
-            b_step = tl.load(p_step + o_step + r, mask=m_te, other=0.0).to(tl.float32)
-            b_weight = tl.load(p_weight + r * channels + o_weight, mask=m_te, other=0.0).to(tl.float32)
-            b_raw += b_step * b_weight
-    return b_raw
+def program_ids(num_blocks, G, num_chunks):
+    """Block of channels, group, chunk and sample of a program, the block running fastest."""
+    i_p = tl.program_id(0)
+    i_b = (i_p // (num_blocks * G) // num_chunks).to(tl.int64)
+    return i_p % num_blocks, i_p // num_blocks % G, i_p // (num_blocks * G) % num_chunks, i_b

@@ -4,11 +4,12 @@ import os
 
 import pytest
 import torch
+from torch._subclasses import FakeTensorMode
 
 from mhsvm.ops import reference
 from mhsvm.ops.route_scan import composed_route_scan
 from mhsvm.ops.triton import plan
-from mhsvm.ops.triton.autograd import _MAX_RANK, route_scan, selective_scan
+from mhsvm.ops.triton.autograd import route_scan, selective_scan
 from mhsvm.routes import scan_routes
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
@@ -107,7 +108,7 @@ def test_extreme_decays(scan_inputs, relative_error, exponent):
 
 @pytest.mark.usefixtures("_poisoned_memory", "_short_chunks")
 @pytest.mark.parametrize(
-    ("dtype", "rank"), [(torch.float32, 2), (torch.float32, _MAX_RANK + 1), (torch.bfloat16, 1), (torch.bfloat16, 2)]
+    ("dtype", "rank"), [(torch.float32, 2), (torch.float32, None), (torch.bfloat16, 1), (torch.bfloat16, None)]
 )
 def test_routes(relative_error, tolerance, dtype, rank):
     h, w, patterns = 2, 6, ("C", "S")
@@ -121,12 +122,15 @@ def test_routes(relative_error, tolerance, dtype, rank):
 
     inputs = {
         "u": normal(b, h * w, m, d).to(dtype),
-        "x_dbl": normal(b, h * w, m, k, rank + 2 * n).to(dtype),
-        "dt_weight": normal(m, k, d, rank),
+        "x_dbl": normal(b, h * w, m, k, (rank or d) + 2 * n).to(dtype),
+        "dt_weight": normal(m, k, d, rank or d),
         "dt_bias": normal(m, k, d),
         "A": -normal(m, k, d, n).exp(),
         "D": normal(m, k, d),
     }
+    if rank is None:
+        del inputs["dt_weight"]
+        routes["dt_weight"] = None
     exact = {name: x.double().requires_grad_() for name, x in inputs.items()}
     leaves = {name: x.requires_grad_() for name, x in inputs.items()}
     expected = composed_route_scan(**exact, **routes, scan=reference.selective_scan)
@@ -139,3 +143,33 @@ def test_routes(relative_error, tolerance, dtype, rank):
     references = torch.autograd.grad(expected, tuple(exact.values()), seed.double())
     for name, gradient, of_reference in zip(inputs, gradients, references, strict=True):
         assert relative_error(gradient, of_reference) < tolerance[dtype], name
+
+
+def _memory_orders(tensors):
+    # The stride of an axis of one element means nothing.
+    return [[(n, s) for n, s in zip(x.shape, x.stride(), strict=True) if n > 1] for x in tensors]
+
+
+@pytest.mark.parametrize("d", [3, 30])
+def test_torch_compile_is_told_the_memory_order(d):
+    """What the operators announce without data, of one part of the channels and of several."""
+    b, length, m, k, n = 2, 12, 2, 4, 3
+    order = torch.arange(length).expand(m, k, -1).contiguous()
+    u, x = torch.randn(b, length, m, d), torch.randn(m, b, length, k, d + 2 * n).permute(1, 2, 0, 3, 4)
+    bias, A, D = torch.randn(m, k, d), -torch.rand(m, k, d, n), torch.randn(m, k, d)
+    B = torch.randn(b, length, m, n).permute(0, 2, 3, 1)
+    sequence, A2 = torch.randn(b, length, m * d).mT, -torch.rand(n, m * d).T
+    ops = torch.ops.mhsvm
+
+    def run(u, x, bias, A, D, order, B, sequence, A2):
+        y, saved = ops.triton_route_scan(u, x, bias, A, D, order, True)
+        of_routes = ops.triton_route_scan_backward(y, saved, u, x, bias, A, D, order)
+        options = (None, sequence, None, True)
+        y2, last, saved2 = ops.triton_selective_scan(sequence, sequence, A2, B, B, *options, True)
+        others = ops.triton_selective_scan_backward(y2, last, saved2, sequence, sequence, A2, B, B, *options)
+        return [y, saved, *of_routes, y2, last, saved2, *others]
+
+    inputs = [t.to(DEVICE) for t in (u, x, bias, A, D, order, B, sequence, A2)]
+    with FakeTensorMode() as mode:
+        announced = run(*(mode.from_tensor(t) for t in inputs))
+    assert _memory_orders(run(*inputs)) == _memory_orders(announced)
