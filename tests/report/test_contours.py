@@ -5,7 +5,7 @@ import pytest
 from matplotlib.path import Path
 from scipy import ndimage
 
-from mhsvm.engine.contours import Polygon, find_polygons
+from mhsvm.report.contours import Polygon, find_polygons
 
 
 def inside_of(polygons: list[Polygon], shape: tuple[int, int]) -> np.ndarray:
