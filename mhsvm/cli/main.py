@@ -11,6 +11,7 @@ COMMANDS = {
     "test": "measure a checkpoint on a data set",
     "predict": "segment images of your own",
     "score": "score masks of any tool against a truth",
+    "compare": "compare tests or scores image by image",
     "sweep": "train and test a config with several seeds, folds and settings",
     "leaks": "find images that a set holds twice, or that two sets share",
     "prepare": "turn archives or folders of a data set into one prepared file",

@@ -61,19 +61,26 @@ def metrics_lines(described: Mapping) -> list[str]:
     if skipped:
         lines.append(f"images without hd95 and assd, because prediction or truth is empty: {skipped}")
     for label, alone in described.get("classes", {}).items():
-        shown = ", ".join(f"{name} {_number(alone['metrics'][name])}" for name in ("miou", "dsc", "dsc_per_image"))
+        shown = ", ".join(
+            f"{name} {format_figure(alone['metrics'][name])}" for name in ("miou", "dsc", "dsc_per_image")
+        )
         lines.append(f"class {label}: {shown}")
     return lines
 
 
-def _cells(name: str, metrics: Mapping, limits: Mapping, width: int) -> str:
-    low, high = limits[name]
-    interval = "" if low is None else f"{_number(low)}-{_number(high)}"
-    return f"{_number(metrics[name]):>{width}}  {interval:15}"
-
-
-def _number(value: float | None) -> str:
+def format_figure(value: float | None) -> str:
+    """Four digits behind the point of a share, two of more than ten pixels; "-" for None."""
     return "-" if value is None else f"{value:.4f}" if abs(value) < 10 else f"{value:.2f}"
+
+
+def format_interval(limits: Sequence[float | None]) -> str:
+    """Two figures, or nothing where they are None."""
+    low, high = limits
+    return "" if low is None else f"{format_figure(low)}-{format_figure(high)}"
+
+
+def _cells(name: str, metrics: Mapping, limits: Mapping, width: int) -> str:
+    return f"{format_figure(metrics[name]):>{width}}  {format_interval(limits[name]):15}"
 
 
 def _or_none(value: float) -> float | None:

@@ -1,0 +1,146 @@
+"""What tests and scores left, read back: the folder of a run's test, its summary and its cases."""
+
+import csv
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from mhsvm.metrics import BOUNDARY, Scores
+from mhsvm.report.scores import COUNTS
+from mhsvm.report.tables import SCHEMA
+
+
+@dataclass(frozen=True)
+class MeasuredRun:
+    """A test of a run, or a score of masks.
+
+    Attributes:
+        name: Unlike those of the others that it was found with.
+        folder: Where it lies.
+        summary: Content of summary.json.
+        scores: Of its images, from cases.csv.
+    """
+
+    name: str
+    folder: Path
+    summary: dict
+    scores: Scores
+
+
+def read_runs(paths: Sequence[Path], *, test: str | None = None) -> list[MeasuredRun]:
+    """Read tests and scores.
+
+    Args:
+        paths: Of each, its own folder, or that of a run with tests in it. Of a run with several, the one is taken that
+            has a name which all runs share.
+        test: Name of the tests to take from runs, such as "isic2017-wu-sorted".
+    Raises:
+        FileNotFoundError: A folder is not there, or holds no test.
+        ValueError: It is not clear which tests are meant, one comes twice, or a file is damaged.
+    """
+    folders = _find(paths, test)
+    if len({folder.resolve() for folder in folders}) < len(folders):
+        raise ValueError(f"a test comes twice among {', '.join(map(str, folders))}: name different runs")
+    return [
+        MeasuredRun(name, folder, _read_summary(folder / "summary.json"), read_cases(folder / "cases.csv"))
+        for name, folder in zip(_names(folders), folders, strict=True)
+    ]
+
+
+def read_cases(path: Path) -> Scores:
+    """Read counts, and distances where they were measured, from a table that `write_cases` made.
+
+    Raises:
+        ValueError: Columns or rows are missing, or hold something else.
+    """
+    with path.open(encoding="utf-8", newline="") as file:
+        reader = csv.DictReader(file)
+        missing = {"id", *COUNTS} - set(reader.fieldnames or ())
+        if missing:
+            raise ValueError(f"{path} is not the table of a test: it has no column {', '.join(sorted(missing))}")
+        bounded = set(BOUNDARY) <= set(reader.fieldnames)
+        of_images: dict[str, list[tuple[list[int], list[float]]]] = {}
+        try:
+            for row in reader:
+                counts = [int(row[name]) for name in COUNTS]
+                distances = [float(row[name] or math.nan) for name in BOUNDARY] if bounded else []
+                of_images.setdefault(row["id"], []).append((counts, distances))
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{path}, line {reader.line_num}: {error}; test or score again") from error
+    if not of_images or len({len(classes) for classes in of_images.values()}) != 1:
+        raise ValueError(f"{path} has no rows, or not as many of each image: test or score again")
+    counts = torch.tensor([[counts for counts, _ in classes] for classes in of_images.values()])
+    distances = torch.tensor([[row for _, row in classes] for classes in of_images.values()], dtype=torch.float64)
+    return Scores(tuple(of_images), counts, distances if bounded else None)
+
+
+def _find(paths: Sequence[Path], test: str | None) -> list[Path]:
+    """The folder of each test."""
+    found = [_tests_in(path) for path in paths]
+    if test is not None:
+        found = [_named(test, tests, path) for tests, path in zip(found, paths, strict=True)]
+    several = [tests for tests in found if len(tests) > 1]
+    if several:
+        shared = sorted(set.intersection(*(set(tests) for tests in several)))
+        if len(shared) != 1:
+            names = shared or sorted(set.union(*(set(tests) for tests in several)))
+            what = "share the tests" if shared else "share no test, but have"
+            raise ValueError(f"the runs {what} {', '.join(names)}: choose one with --test, or give the tests' folders")
+        found = [{shared[0]: tests[shared[0]]} if len(tests) > 1 else tests for tests in found]
+    return [folder for tests in found for folder in tests.values()]
+
+
+def _named(test: str, tests: dict[str, Path], path: Path) -> dict[str, Path]:
+    if _is_test(path):
+        return tests
+    if test not in tests:
+        raise FileNotFoundError(f"{path} has no test {test!r}; it has {', '.join(tests)}")
+    return {test: tests[test]}
+
+
+def _tests_in(path: Path) -> dict[str, Path]:
+    """Name -> folder of the tests of a run; of a test or score, itself."""
+    if not path.is_dir():
+        raise FileNotFoundError(f"there is no folder {path}")
+    if _is_test(path):
+        return {path.resolve().name: path}
+    folder = path / "tests"
+    tests = {test.name: test for test in sorted(folder.iterdir()) if _is_test(test)} if folder.is_dir() else {}
+    if tests:
+        return tests
+    best = path / "checkpoints" / "best.pt"
+    if best.is_file():
+        raise FileNotFoundError(f"{path} has not been tested yet: `python test.py --d SET --p {best}`")
+    if (path / "checkpoints").is_dir():
+        raise FileNotFoundError(f"{path} is a run that has not finished an epoch: `python train.py --resume {path}`")
+    raise FileNotFoundError(f"{path} is neither a run nor a test nor a score: summary.json and cases.csv are not there")
+
+
+def _is_test(folder: Path) -> bool:
+    return (folder / "summary.json").is_file() and (folder / "cases.csv").is_file()
+
+
+def _names(folders: Sequence[Path]) -> list[str]:
+    """The run's name where that tells them apart; otherwise the test's too, and at last the path."""
+    whole = [folder.resolve() for folder in folders]
+    runs = [path.parents[1].name if path.parent.name == "tests" else path.name for path in whole]
+    tests = [f"{run}/{path.name}" for run, path in zip(runs, whole, strict=True)]
+    for names in (runs, tests):
+        if len(set(names)) == len(names):
+            return names
+    return [str(folder) for folder in folders]
+
+
+def _read_summary(path: Path) -> dict:
+    try:
+        summary = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged ({error}): test or score again") from error
+    schema = summary.get("schema") if isinstance(summary, dict) else None
+    if not isinstance(schema, int) or not 1 <= schema <= SCHEMA:
+        raise ValueError(f"{path} has schema {schema}, this version of mhsvm reads up to {SCHEMA}: test or score again")
+    return summary

@@ -1,0 +1,128 @@
+"""Models on the same images: what is compared, what is said, what is refused."""
+
+import csv
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+from mhsvm.metrics import Scores, adjust_p_values, paired_differences
+from mhsvm.report.comparison import compare, describe_comparison, gains_over, write_compared_cases
+from mhsvm.report.measured_run import MeasuredRun
+from mhsvm.report.plots import write_plots
+
+
+def scores(hits, ids=None, *, pixels=50, distances=True):
+    """An image for each number of hits, out of `pixels` of lesion; the third has no outline."""
+    counts = torch.tensor([[[hit, 5, pixels - hit, 100]] for hit in hits])
+    far = torch.arange(2.0 * len(hits), dtype=torch.float64).view(-1, 1, 2)
+    far[2:3] = math.nan
+    return Scores(tuple(ids or (f"case{row}" for row in range(len(hits)))), counts, far if distances else None)
+
+
+def measured(name, own, **protocol):
+    return MeasuredRun(name, Path(name), {"schema": 2, "protocol": protocol}, own)
+
+
+def split(name, hash_="0" * 64, **protocol):
+    return {"split": name, "split_hash": hash_, "set": {"name": "lesions"}, **protocol}
+
+
+FIRST, SECOND, THIRD = scores([40, 30, 20, 10]), scores([41, 20, 20, 50]), scores([10, 10, 10, 10])
+
+
+def test_others_are_compared_to_the_first():
+    comparison = compare([measured("a", FIRST), measured("b", SECOND), measured("c", THIRD)])
+    assert comparison.ids == ("case0", "case1", "case2", "case3")
+    assert comparison.notes == ("4 images, which all have",)
+    first, second, third = comparison.contenders
+    assert first.differences == {}
+    assert second.differences == paired_differences(SECOND, FIRST)
+    for name in comparison.figures:
+        expected = adjust_p_values([run.differences[name].p_value for run in (second, third)])
+        assert [run.p_values[name] for run in (second, third)] == expected
+
+
+def test_gains_from_the_largest_to_the_largest_loss():
+    first, second = compare([measured("a", FIRST), measured("b", SECOND)]).contenders
+    gains = gains_over(second, first)
+    assert gains.ids == ("case3", "case0", "case2", "case1")
+    assert gains.values[0].item() == pytest.approx(2 * 50 / 105 - 2 * 10 / 65)
+    assert (gains.num_wins, gains.num_losses) == (2, 1)
+    assert [id_ for id_, _ in gains.largest(5)] == ["case3", "case0"]
+    assert [id_ for id_, _ in gains.largest(1)] == ["case3"]
+    assert [id_ for id_, _ in gains.smallest(5)] == ["case1"]
+
+
+def test_only_common_images_count_in_the_first_ones_order():
+    others = scores([50, 40, 30, 20], ("case3", "new", "case1", "case0"))
+    comparison = compare([measured("a", FIRST, **split("x")), measured("b", others, **split("y", "1" * 64))])
+    assert comparison.ids == ("case0", "case1", "case3")
+    assert comparison.contenders[1].scores.counts[:, 0, 0].tolist() == [20, 30, 50]
+    assert comparison.notes == (
+        "3 images, which all have",
+        "a was tested on 1 images more, which are left out",
+        "b was tested on 1 images more, which are left out",
+        "the splits differ: a has lesions x 000000000000, b has lesions y 111111111111",
+    )
+
+
+def test_what_was_trained_on_is_told():
+    comparison = compare([measured("a", FIRST, **split("x", trained_on=3)), measured("b", SECOND, **split("x"))])
+    assert comparison.notes[1:] == ("a was trained on 3 of the images that it was tested on: it looks too good",)
+
+
+def test_figures_that_all_have():
+    comparison = compare([measured("a", FIRST), measured("b", scores([1, 2, 3, 4], distances=False))])
+    assert "hd95_per_image" not in comparison.figures
+    assert "hd95_per_image" not in comparison.contenders[1].differences
+    assert "dsc" in comparison.figures
+
+
+def test_what_cannot_be_compared():
+    with pytest.raises(ValueError, match="a comparison needs two runs or more"):
+        compare([measured("a", FIRST)])
+    with pytest.raises(
+        ValueError, match=r"no image was tested by all of a \(lesions x 000000000000\), b \(scored masks"
+    ):
+        compare([measured("a", FIRST, **split("x")), measured("b", scores([1, 2, 3], "xyz"))])
+    with pytest.raises(
+        ValueError, match="the truth of 4 of 4 images differs between a and b, such as case0: they were"
+    ):
+        compare([measured("a", FIRST), measured("b", scores([1, 2, 3, 4], pixels=51))])
+    both = Scores(FIRST.ids, FIRST.counts.repeat(1, 2, 1))
+    with pytest.raises(ValueError, match="a has 1 scored classes and b 2: compare models of the same classes"):
+        compare([measured("a", FIRST), measured("b", both)])
+
+
+def test_json_and_cases(tmp_path):
+    without = Scores(FIRST.ids, SECOND.counts, torch.full((4, 1, 2), math.nan, dtype=torch.float64))
+    comparison = compare([measured("a", FIRST), measured("b", without)])
+    content = json.loads(json.dumps(describe_comparison(comparison), allow_nan=False))
+    assert (content["schema"], content["num_images"]) == (1, 4)
+    first, second = content["runs"]
+    assert "differences" not in first
+    assert (second["to"], second["wins"], second["losses"]) == ("a", 2, 1)
+    found = paired_differences(without, FIRST)["dsc_per_image"]
+    assert second["differences"]["dsc_per_image"] == {
+        "value": found.value,
+        "interval": list(found.interval),
+        "p_value": found.p_value,
+        "effect_size": found.effect_size,
+        "p_value_adjusted": found.p_value,
+    }
+    assert second["differences"]["hd95_per_image"]["value"] is None
+    assert second["differences"]["hd95_per_image"]["p_value_adjusted"] is None
+    write_compared_cases(tmp_path / "cases.csv", comparison)
+    rows = list(csv.DictReader((tmp_path / "cases.csv").read_text().splitlines()))
+    assert list(rows[0]) == ["id", "dice of a", "dice of b", "gain of b"]
+    assert float(rows[3]["gain of b"]) == pytest.approx(2 * 50 / 105 - 2 * 10 / 65)
+
+
+@pytest.mark.parametrize("others", [SECOND, FIRST, THIRD, scores([50, 50, 50, 50])])
+def test_plots_of_winners_losers_and_equals(tmp_path, others):
+    write_plots(tmp_path, compare([measured("a", FIRST), measured("$b_$", others), measured("c", SECOND)]))
+    names = {path.name: path.read_bytes()[:4] for path in tmp_path.iterdir()}
+    assert names == dict.fromkeys(("intervals.png", "gains-1.png", "gains-2.png"), b"\x89PNG")
