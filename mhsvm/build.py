@@ -25,6 +25,7 @@ from mhsvm.data.splits import make_split
 from mhsvm.data.store import PreparedSet
 from mhsvm.engine import optim
 from mhsvm.engine.checkpoint import FORMAT, code_version
+from mhsvm.engine.distributed import ALONE, World
 from mhsvm.engine.ema import ModelAverage
 from mhsvm.engine.graphs import GraphedModel
 from mhsvm.engine.predictor import Predictor
@@ -93,6 +94,27 @@ def build_device(name: str) -> torch.device:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         raise ValueError(f"device {name!r} cannot be used here: {str(error).splitlines()[0]}") from error
+    return device
+
+
+def build_own_device(name: str, world: World) -> torch.device:
+    """The device of one process of a training: of several processes, each gets a GPU of its machine.
+
+    Raises:
+        ValueError: The device is unknown or not there, names one GPU for several processes, or there are too few.
+    """
+    device = build_device(name)
+    if world.size == 1 or device.type != "cuda":
+        return device
+    if device.index is not None:
+        raise ValueError(f"run.device {name} is one GPU, and this training has {world.size} processes: set it to auto")
+    if world.local_rank >= torch.cuda.device_count():
+        raise ValueError(
+            f"this machine has {torch.cuda.device_count()} GPUs, too few for process {world.local_rank + 1} on it: "
+            "start one process for each GPU (--nproc_per_node=gpu), or set run.device cpu"
+        )
+    device = torch.device("cuda", world.local_rank)
+    torch.cuda.set_device(device)
     return device
 
 
@@ -175,8 +197,8 @@ def build_split(name: str, prepared: PreparedSet) -> Split:
     return make_split(name, ids=prepared.ids, subsets=prepared.subsets, groups=groups, dataset=prepared.name)
 
 
-def build_job(config: CfgNode, prepared: PreparedSet, split: Split) -> Job:
-    """Everything that a training needs, seeded by `config.run.seed`.
+def build_job(config: CfgNode, prepared: PreparedSet, split: Split, world: World = ALONE) -> Job:
+    """Everything that a training needs, seeded by `config.run.seed`; in one of several processes, its part of it.
 
     Raises:
         ValueError: The split has no training or no validation part, or parts of the config do not fit.
@@ -186,12 +208,20 @@ def build_job(config: CfgNode, prepared: PreparedSet, split: Split) -> Job:
     for part in ("train", "val"):
         if not split.ids(part):
             raise ValueError(f"split {split.name!r} of {prepared.path} has no {part} part; choose another data.split")
-    device = build_device(config.run.device)
+    if config.train.batch_size < world.size:
+        raise ValueError(
+            f"train.batch_size is that of all {world.size} processes together, and {config.train.batch_size} is less "
+            f"than one image each: set train.batch_size {world.size} or more, or start fewer processes"
+        )
+    device = build_own_device(config.run.device, world)
     torch.manual_seed(config.run.seed)
     model = build_model(config).to(device)
+    if not world.is_first:
+        # the weights are the same in all processes; what drops out is not
+        torch.manual_seed(config.run.seed + world.rank)
     optimizer = build_optimizer(config, model)
     loss, augment = build_loss(config).to(device), build_augment(config, training=True)
-    step = build_step(config, model, optimizer, loss=loss, augment=augment)
+    step = build_step(config, model, optimizer, loss=loss, augment=augment, world=world)
     train_set, val_set = (load_dataset(prepared, split.ids(part)) for part in ("train", "val"))
     placement = choose_placement(train_set.num_bytes + val_set.num_bytes, device, config.data.placement)
     return Job(
@@ -224,12 +254,23 @@ def build_job(config: CfgNode, prepared: PreparedSet, split: Split) -> Job:
         threshold=config.evaluation.threshold,
         tf32=config.train.tf32,
         deterministic=config.train.deterministic,
-        notes=(f"images: {placement.reason}", f"steps: {step.describe()}"),
+        notes=(
+            f"images: {placement.reason}",
+            f"steps: {step.describe()}",
+            *([f"{world.size} processes share each batch"] if world.size > 1 else []),
+        ),
+        world=world,
     )
 
 
 def build_step(
-    config: CfgNode, model: nn.Module, optimizer: Optimizer, *, loss: nn.Module, augment: Augment
+    config: CfgNode,
+    model: nn.Module,
+    optimizer: Optimizer,
+    *,
+    loss: nn.Module,
+    augment: Augment,
+    world: World = ALONE,
 ) -> TrainStep:
     """The training step of `config.train`, on batches as they leave a data set, with their motions."""
     node = config.train
@@ -242,6 +283,7 @@ def build_step(
         clip_norm=node.clip_norm,
         precision=_PRECISIONS[node.precision],
         average=ModelAverage(model, decay=node.ema_decay) if node.ema_decay > 0 else None,
+        sum_up=world.sum if world.size > 1 else None,
     )
 
 

@@ -4,6 +4,7 @@ import argparse
 import logging
 import signal
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from yacs.config import CfgNode
@@ -14,9 +15,10 @@ from mhsvm.cli.options import parse_with_settings
 from mhsvm.config import config_from_dict, get_value, load_config, set_value
 from mhsvm.data.split_file import Split
 from mhsvm.data.store import PreparedSet
+from mhsvm.engine.distributed import LostProcess, World, open_world
 from mhsvm.engine.run_folder import RunFolder
 from mhsvm.engine.stop import StopSignal
-from mhsvm.engine.trainer import Interrupted, Job, Progress, TrainingError, restore, train
+from mhsvm.engine.trainer import Interrupted, Job, OutOfMemory, Progress, TrainingError, restore, train
 from mhsvm.models.published import read_checkpoint
 
 log = logging.getLogger("mhsvm")
@@ -35,36 +37,70 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments, settings = parse_with_settings(parser, argv)
     if (arguments.config is None) == (arguments.resume is None):
         raise ValueError(f"give either --config or --resume; {parser.format_usage().strip()}")
-    start = _resumed(arguments.resume, settings) if arguments.resume else _fresh(arguments.config, settings)
-    return _run(*start)
+    with open_world() as world:
+        return _start(arguments, settings, world)
 
 
-def _fresh(config_path: str, settings: Sequence[str]) -> tuple[Job, Progress, RunFolder]:
+@dataclass(frozen=True)
+class _Plan:
+    """What the first process finds out for all: the checkpoint is that to go on with, or None."""
+
+    config: CfgNode
+    run: RunFolder
+    split: Split
+    checksum: str
+    checkpoint: dict | None
+
+
+def _start(arguments: argparse.Namespace, settings: Sequence[str], world: World) -> int:
+    plan = world.from_first(
+        lambda: (
+            _resumed(arguments.resume, settings)
+            if arguments.resume
+            else _fresh(arguments.config, settings, restarted=world.restarts > 0)
+        )
+    )
+    with world.together(), build_set(plan.config) as prepared:
+        _check_set(prepared, plan.checksum)
+        job = build_job(plan.config, prepared, plan.split, world)
+        if plan.checkpoint is None:
+            progress = Progress(data_state=job.generator.get_state())
+        else:
+            progress = restore(job, plan.checkpoint)
+    if plan.checkpoint is None:
+        world.from_first(lambda: plan.run.create(config=plan.config.dump(), split=plan.split))
+    return _run(job, progress, plan.run)
+
+
+def _fresh(config_path: str, settings: Sequence[str], *, restarted: bool) -> _Plan:
     config = load_config(config_path, settings)
     run = RunFolder(Path(config.run.folder) / (config.run.name or Path(config_path).stem))
+    if restarted:
+        # torchrun repeats the command that it was given, after one of its processes has failed
+        run.remove_unsaved_start()
+        if run.last.is_file():
+            return _resumed(run.path, settings)
     run.check_new()
     with build_set(config) as prepared:
-        split = build_split(config.data.split, prepared)
-        job = build_job(config, prepared, split)
-    run.create(config=config.dump(), split=split)
-    return job, Progress(data_state=job.generator.get_state()), run
+        return _Plan(config, run, build_split(config.data.split, prepared), prepared.checksum, None)
 
 
-def _resumed(folder: str, settings: Sequence[str]) -> tuple[Job, Progress, RunFolder]:
+def _resumed(folder: str | Path, settings: Sequence[str]) -> _Plan:
     run = RunFolder(folder)
     if not run.last.is_file():
         raise FileNotFoundError(f"{folder} is not a run that can be resumed: there is no {run.last}")
     checkpoint = read_checkpoint(run.last)
     config = config_from_dict(checkpoint["config"])
     _refuse_contradictions(config, settings, folder)
-    with build_set(config) as prepared:
-        split = Split.load(run.split)
-        _check_data(prepared, split, checkpoint["data"])
-        job = build_job(config, prepared, split)
-    return job, restore(job, checkpoint), run
+    split, recorded = Split.load(run.split), checkpoint["data"]
+    if split.hash != recorded["split_hash"]:
+        raise ValueError(
+            f"the run's split.txt was changed: its hash is {split.hash[:12]}…, not {recorded['split_hash'][:12]}…"
+        )
+    return _Plan(config, run, split, recorded["checksum"], checkpoint)
 
 
-def _refuse_contradictions(config: CfgNode, settings: Sequence[str], folder: str) -> None:
+def _refuse_contradictions(config: CfgNode, settings: Sequence[str], folder: str | Path) -> None:
     # the pairs go into a copy in the usual way, so that they are checked and typed in the usual way
     asked = load_config(None, settings)
     given = config.clone()
@@ -78,19 +114,20 @@ def _refuse_contradictions(config: CfgNode, settings: Sequence[str], folder: str
             )
 
 
-def _check_data(prepared: PreparedSet, split: Split, recorded: dict) -> None:
-    if prepared.checksum != recorded["checksum"]:
+def _check_set(prepared: PreparedSet, checksum: str) -> None:
+    if prepared.checksum != checksum:
         raise ValueError(
             f"{prepared.path} is not the set that this run was started with: its checksum is "
-            f"{prepared.checksum[:12]}…, not {recorded['checksum'][:12]}…"
-        )
-    if split.hash != recorded["split_hash"]:
-        raise ValueError(
-            f"the run's split.txt was changed: its hash is {split.hash[:12]}…, not {recorded['split_hash'][:12]}…"
+            f"{prepared.checksum[:12]}…, not {checksum[:12]}…"
         )
 
 
 def _run(job: Job, progress: Progress, run: RunFolder) -> int:
+    if not job.world.is_first:
+        console = ConsoleHandler()
+        console.setLevel(logging.ERROR)
+        with logging_to(console):
+            return _train(job, progress, run)
     log_file = logging.FileHandler(run.log, encoding="utf-8")
     log_file.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
     with logging_to(ConsoleHandler(), log_file):
@@ -113,7 +150,16 @@ def _train(job: Job, progress: Progress, run: RunFolder) -> int:
         )
         return 128 + (stop.signum or signal.SIGINT)
     except TrainingError as error:
-        log.error("error: %s", error)
+        alike = not isinstance(error, OutOfMemory)
+        if job.world.is_first or not alike:
+            log.error("error: %s", error)
+        if alike:
+            # torchrun ends all processes when one exits: not before the first has said why
+            job.world.gather(None)
+        return 1
+    except LostProcess as error:
+        if job.world.is_first:
+            log.error("error: %s", error)
         return 1
     return 0
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from mhsvm.data.augment import Augment
 from mhsvm.data.dataset import Dataset
 from mhsvm.data.loader import iterate_batches
+from mhsvm.engine.distributed import ALONE, World
 from mhsvm.metrics import class_counts, confusion_matrices, summarize
 
 # 64 images of 256 x 256; counting takes some 30 bytes a pixel.
@@ -78,8 +79,9 @@ def evaluate(
     batch_size: int,
     device: torch.device,
     on_batch: Callable[[Tensor, Tensor], None] | None = None,
+    world: World = ALONE,
 ) -> Evaluation:
-    """Run a model over every image of a data set once.
+    """Run a model over every image of a data set once; several processes share them, and each gets the whole result.
 
     Args:
         model: Returns logits; left in evaluation mode.
@@ -89,14 +91,17 @@ def evaluate(
         threshold: Probability from which a pixel is lesion.
         batch_size: Images at a time.
         device: Where the model is.
-        on_batch: Called with rows (b,) and probabilities (b, 1 or k, h, w) of each batch.
+        on_batch: Called with rows (b,) and probabilities (b, 1 or k, h, w) of each batch of this process.
+        world: The processes.
     """
     model.eval()
     counter = _Counter(dataset.num_classes)
     # in float64 and on the device: nothing waits for a batch
     loss_sum = torch.zeros((), dtype=torch.float64, device=device)
-    every_row = torch.arange(len(dataset))
-    for batch in iterate_batches(dataset, every_row, batch_size=batch_size, device=device):
+    own_rows = world.share(torch.arange(len(dataset)))
+    # of fewer images than there are processes, some get none
+    batches = iterate_batches(dataset, own_rows, batch_size=batch_size, device=device) if len(own_rows) else ()
+    for batch in batches:
         inputs, targets = augment(batch.images, batch.masks)
         logits = model(inputs)
         probability = probabilities(logits)
@@ -104,7 +109,9 @@ def evaluate(
         loss_sum += loss(logits, targets).double() * len(batch.rows)
         if on_batch is not None:
             on_batch(batch.rows, probability)
-    return Evaluation(ids=dataset.ids, confusion=counter.matrices(), loss=loss_sum.item() / len(dataset))
+    # shares are pieces in the order of the processes
+    matrices, losses = zip(*world.gather((counter.matrices(), loss_sum.item())), strict=True)
+    return Evaluation(ids=dataset.ids, confusion=torch.cat(matrices), loss=sum(losses) / len(dataset))
 
 
 class _Counter:
@@ -123,7 +130,8 @@ class _Counter:
     def matrices(self) -> Tensor:
         if self._waiting:
             self._count()
-        return torch.cat(self._matrices)
+        size = max(self._num_classes, 2)
+        return torch.cat([torch.zeros(0, size, size, dtype=torch.int64), *self._matrices])
 
     def _count(self) -> None:
         pred, truth = (torch.cat(maps) for maps in zip(*self._waiting, strict=True))

@@ -6,7 +6,7 @@ the flag. b batch.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 
@@ -39,6 +39,8 @@ class TrainStep:
         clip_norm: Largest norm of all gradients together; 0 does not clip.
         precision: Of the network: float32, or a 16-bit type under autocast. The loss is float32.
         average: Takes in the weights after each step.
+        sum_up: Replaces tensors by their sums over the processes that train together, see
+            `mhsvm.engine.distributed.World.sum`; None if there is but this one.
     Raises:
         ValueError: The mode is unknown or needs another device.
     """
@@ -54,6 +56,7 @@ class TrainStep:
         clip_norm: float = 0.0,
         precision: torch.dtype = torch.float32,
         average: ModelAverage | None = None,
+        sum_up: Callable[[Sequence[Tensor]], None] | None = None,
     ) -> None:
         self._parameters = [p for group in optimizer.param_groups for p in group["params"]]
         self.device = self._parameters[0].device
@@ -68,6 +71,7 @@ class TrainStep:
         self.clip_norm = clip_norm
         self.precision = precision
         self.average = average
+        self._sum_up = sum_up
         self._prepare = prepare
         self._network = torch.compile(model, dynamic=False) if mode == "compile" else model
         self._compiled = mode == "compile"
@@ -106,12 +110,12 @@ class TrainStep:
 
         Args:
             batch: What `prepare` takes, on the device; each tensor has b entries.
-            share: Weight of the batch in its window: its share of the images.
+            share: Weight of the batch in its window: its share of the images, those of all processes.
             first: Forget the gradients from before.
             last: Step.
         Returns:
-            float32 (2,), on the device, overwritten by the next call: the loss times its share, and 1 where this step
-            or one before was not finite, so that none since has changed anything.
+            float32 (2,), on the device, overwritten by the next call: the loss times its share, summed over the
+            processes, and 1 where this step or one before was not finite, so that none since has changed anything.
         """
         self._set_inputs(share)
         if not self.captures:
@@ -151,10 +155,13 @@ class TrainStep:
         loss = self.compute_loss(*batch) * self._share
         loss.backward()
         with torch.no_grad():
-            self._total.copy_(loss) if first else self._total.add_(loss)
+            value = loss.detach().clone()
+            if self._sum_up is not None:
+                self._sum_up([value])
+            self._total.copy_(value) if first else self._total.add_(value)
             if last:
                 self._step()
-            self._report.copy_(torch.stack([loss.detach(), self._halted]))
+            self._report.copy_(torch.stack([value, self._halted]))
         return self._report
 
     def compute_loss(self, *batch: Tensor) -> Tensor:
@@ -173,7 +180,10 @@ class TrainStep:
 
     @torch.no_grad()
     def _step(self) -> None:
-        norm = nn.utils.get_total_norm([p.grad for p in self._parameters if p.grad is not None])
+        gradients = [p.grad for p in self._parameters if p.grad is not None]
+        if self._sum_up is not None:
+            self._sum_up(gradients)
+        norm = nn.utils.get_total_norm(gradients)
         failed = ~(torch.isfinite(norm) & torch.isfinite(self._total))
         self._halted.copy_(torch.maximum(self._halted, failed.float()))
         if self.clip_norm > 0:

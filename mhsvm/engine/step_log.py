@@ -40,13 +40,15 @@ class StepLog:
     Args:
         capacity: Batches that will be reported at most.
         device: Where the reports come from. Those of a CPU are there at once, those of a GPU later.
+        lockstep: Read the same reports in the same calls in every process, however fast its GPU is.
     """
 
-    def __init__(self, capacity: int, device: torch.device) -> None:
+    def __init__(self, capacity: int, device: torch.device, *, lockstep: bool = False) -> None:
         on_gpu = device.type == "cuda"
         self._reports = torch.empty(capacity, 2, device=device)
         self._copies = torch.empty(capacity, 2, pin_memory=True) if on_gpu else self._reports
         self._arrivals: deque[tuple[int, torch.cuda.Event]] | None = deque() if on_gpu else None
+        self._lockstep = lockstep
         self._batches: list[tuple[Tensor, bool]] = []
         self._num_sent = self._num_arrived = self._num_read = 0
 
@@ -86,7 +88,11 @@ class StepLog:
         self._num_sent = num_added
 
     def _count_arrived(self, *, wait: bool) -> int:
-        while self._arrivals and (wait or self._arrivals[0][1].query()):
+        while self._arrivals and (wait or self._has_arrived()):
             self._num_arrived, event = self._arrivals.popleft()
             event.synchronize()
         return self._num_arrived
+
+    def _has_arrived(self) -> bool:
+        """Whether the oldest copy counts as there; in lockstep as soon as a newer one is under way."""
+        return len(self._arrivals) > 1 if self._lockstep else self._arrivals[0][1].query()

@@ -1,7 +1,8 @@
 """The training loop.
 
 All randomness of an epoch's data comes from one generator, whose state at the epoch's start is part of every
-checkpoint: an epoch that was left half-way is drawn again exactly and entered where it was left.
+checkpoint: an epoch that was left half-way is drawn again exactly and entered where it was left. Several processes draw
+the same, see `mhsvm.engine.distributed`.
 """
 
 import logging
@@ -9,6 +10,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
 from torch import Generator, Tensor, nn
@@ -20,6 +22,7 @@ from mhsvm.data.augment import Augment
 from mhsvm.data.dataset import Dataset
 from mhsvm.data.loader import Batch, iterate_batches, upload
 from mhsvm.engine.checkpoint import save_checkpoint
+from mhsvm.engine.distributed import ALONE, World
 from mhsvm.engine.evaluator import Evaluation, evaluate
 from mhsvm.engine.numerics import numerics
 from mhsvm.engine.optim import load_optimizer_state
@@ -33,6 +36,10 @@ log = logging.getLogger(__name__)
 
 class TrainingError(RuntimeError):
     """Training cannot go on; the message says where it stopped and what to try."""
+
+
+class OutOfMemory(TrainingError):
+    """Memory does not suffice, in this process and maybe in no other."""
 
 
 class Interrupted(RuntimeError):
@@ -61,8 +68,10 @@ class Job:
             average, itself or in a graph.
         description: What every checkpoint records besides the state: config, data, version.
         generator: Source of order and augmentation; on the CPU.
+        batch_size: Images of a batch in all processes together.
         tf32, deterministic: See `mhsvm.engine.numerics`.
         notes: What was chosen, in sentences for the log.
+        world: The processes that train together.
     """
 
     model: nn.Module
@@ -86,6 +95,7 @@ class Job:
     tf32: bool = False
     deterministic: bool = False
     notes: tuple[str, ...] = ()
+    world: World = ALONE
 
     @property
     def kept_model(self) -> nn.Module:
@@ -119,10 +129,13 @@ def train(job: Job, progress: Progress, run: RunFolder, stop: StopSignal) -> Non
 
     Raises:
         TrainingError: A loss or gradient is not finite, or memory does not suffice.
-        Interrupted: `stop` got a signal; the last checkpoint holds the position.
+        Interrupted: `stop` got a signal, in any process; the last checkpoint holds the position.
+        LostProcess: Another process has ended.
     """
-    recorder = Recorder(run, progress.history)
-    bar = tqdm(total=job.epochs * len(job.train_set), unit="img", disable=None, dynamic_ncols=True)
+    alone, writes = job.world.size == 1, job.world.is_first
+    recorder = Recorder(run, progress.history) if writes else None
+    hidden = None if writes else True
+    bar = tqdm(total=job.epochs * len(job.train_set), unit="img", disable=hidden, dynamic_ncols=True)
     bar.update(progress.epoch * len(job.train_set) + progress.position)
 
     def on_step(record: StepRecord) -> None:
@@ -130,34 +143,39 @@ def train(job: Job, progress: Progress, run: RunFolder, stop: StopSignal) -> Non
         bar.update(record.num_images)
 
     def check_stop() -> None:
-        if stop.signum is not None:
+        if job.world.any(stop.signum is not None):
             raise Interrupted
 
+    def save(*paths: Path) -> None:
+        content = checkpoint_content(job, progress)
+        for path in paths if writes else ():
+            save_checkpoint(path, content)
+
     try:
-        save_checkpoint(run.last, checkpoint_content(job, progress))
+        save(run.last)
         with numerics(tf32=job.tf32, deterministic=job.deterministic):
             while progress.epoch < job.epochs:
                 speed = train_epoch(job, progress, on_step, check_stop)
-                evaluation = validate(job, check_stop)
+                # processes evaluate different numbers of batches, so that none of these is the place for a decision
+                evaluation = validate(job, check_stop if alone else lambda: None)
                 improved = close_epoch(job, progress, evaluation)
-                recorder.add(progress.history[-1])
-                content = checkpoint_content(job, progress)
-                if improved:
-                    save_checkpoint(run.best, content)
-                save_checkpoint(run.last, content)
+                if recorder is not None:
+                    recorder.add(progress.history[-1])
+                save(*([run.best] if improved else []), run.last)
                 log.info("%s; %s", _epoch_line(progress, job.epochs, improved), _cost(job, speed))
     except Interrupted:
-        save_checkpoint(run.last, checkpoint_content(job, progress))
+        save(run.last)
         raise
     except NotFinite as error:
         raise TrainingError(_not_finite_message(job, progress, run, error.record)) from error
     except RuntimeError as error:
         if not _is_out_of_memory(error):
             raise
-        raise TrainingError(_out_of_memory_message(job)) from error
+        raise OutOfMemory(_out_of_memory_message(job)) from error
     finally:
         bar.close()
-        recorder.close()
+        if recorder is not None:
+            recorder.close()
 
 
 def train_epoch(
@@ -182,7 +200,7 @@ def train_epoch(
     job.generator.set_state(progress.data_state)
     order = torch.randperm(len(job.train_set), generator=job.generator)[position:]
     motions = job.augment.draw(len(job.train_set), job.generator)[position:]
-    steps = StepLog(math.ceil(len(order) / job.batch_size), job.device)
+    steps = StepLog(math.ceil(len(order) / job.batch_size), job.device, lockstep=job.world.size > 1)
 
     def settle(*, wait: bool) -> None:
         for record in steps.read(wait=wait):
@@ -193,9 +211,9 @@ def train_epoch(
             on_step(record)
 
     try:
-        for batch, batch_motions, window in _windows(job, order, motions):
+        for rows, batch, batch_motions, window in _windows(job, order, motions):
             report = job.step(batch.images, batch.masks, batch_motions, **window)
-            steps.add(report, batch.rows, last=window["last"])
+            steps.add(report, rows, last=window["last"])
             if window["last"]:
                 settle(wait=False)
                 check_stop()
@@ -206,21 +224,26 @@ def train_epoch(
     return (progress.position - position) / (time.perf_counter() - start)
 
 
-def _windows(job: Job, order: Tensor, motions: Tensor) -> Iterator[tuple[Batch, Tensor, dict]]:
-    """Each batch with its motions, and its place among those that a step adds up."""
+def _windows(job: Job, order: Tensor, motions: Tensor) -> Iterator[tuple[Tensor, Batch, Tensor, dict]]:
+    """The rows of each batch, what of it falls to this process, its motions, and its place in its step's window."""
     if not len(order):
         # stopped between the last step and the validation
         return
-    batches = iterate_batches(job.train_set, order, batch_size=job.batch_size, device=job.device)
-    parts = upload(motions, job.device).split(job.batch_size)
+    wholes = torch.arange(len(order)).split(job.batch_size)
+    shares = [job.world.share(whole) for whole in wholes]
+    # who has no image of a small last batch computes one that weighs nothing
+    places = [share if len(share) else whole[:1] for share, whole in zip(shares, wholes, strict=True)]
+    taken, own_size = torch.cat(places), len(places[0])
+    batches = iterate_batches(job.train_set, order[taken], batch_size=own_size, device=job.device)
+    parts = upload(motions[taken], job.device).split(own_size)
     num_rows = job.batch_size * job.accumulation
     for i, (batch, part) in enumerate(zip(batches, parts, strict=True)):
         place = i % job.accumulation
         in_window = min(num_rows, len(order) - (i - place) * job.batch_size)
         # a batch weighs as much as it has images: the last one may be smaller
-        share = len(batch.rows) / in_window
+        weight = len(shares[i]) / in_window
         last = place == job.accumulation - 1 or i == len(parts) - 1
-        yield batch, part, {"share": share, "first": place == 0, "last": last}
+        yield order[wholes[i]], batch, part, {"share": weight, "first": place == 0, "last": last}
 
 
 def validate(job: Job, on_batch: Callable[[], None] = lambda: None) -> Evaluation:
@@ -234,6 +257,7 @@ def validate(job: Job, on_batch: Callable[[], None] = lambda: None) -> Evaluatio
         batch_size=job.eval_batch_size,
         device=job.device,
         on_batch=lambda rows, probability: on_batch(),
+        world=job.world,
     )
 
 
@@ -266,9 +290,7 @@ def close_epoch(job: Job, progress: Progress, evaluation: Evaluation) -> bool:
 
 def checkpoint_content(job: Job, progress: Progress) -> dict:
     """Everything that testing and resuming need; of averaged weights, the average is what is tested."""
-    random_states = {"cpu": torch.get_rng_state()}
-    if job.device.type == "cuda":
-        random_states["cuda"] = torch.cuda.get_rng_state(job.device)
+    random_states, *others = job.world.gather(_random_states(job.device))
     return {
         **job.description,
         "model": job.kept_model.state_dict(),
@@ -277,6 +299,7 @@ def checkpoint_content(job: Job, progress: Progress) -> dict:
             "optimizer": job.optimizer.state_dict(),
             "schedule": job.schedule.state_dict(),
             "random_states": random_states,
+            **({"other_random_states": others} if others else {}),
             "progress": dict(vars(progress)),
         },
     }
@@ -293,10 +316,24 @@ def restore(job: Job, checkpoint: dict) -> Progress:
     job.optimizer._opt_called = True
     # milestones are a setting, not a state; the checkpoint holds them as a plain dictionary
     job.schedule.load_state_dict({k: v for k, v in training["schedule"].items() if k != "milestones"})
-    torch.set_rng_state(training["random_states"]["cpu"])
-    if job.device.type == "cuda" and "cuda" in training["random_states"]:
-        torch.cuda.set_rng_state(training["random_states"]["cuda"], job.device)
+    recorded = [training["random_states"], *training.get("other_random_states", ())]
+    # a process more than there were goes on as it was seeded
+    if job.world.rank < len(recorded):
+        _set_random_states(recorded[job.world.rank], job.device)
     return Progress(**training["progress"])
+
+
+def _random_states(device: torch.device) -> dict[str, Tensor]:
+    states = {"cpu": torch.get_rng_state()}
+    if device.type == "cuda":
+        states["cuda"] = torch.cuda.get_rng_state(device)
+    return states
+
+
+def _set_random_states(states: dict[str, Tensor], device: torch.device) -> None:
+    torch.set_rng_state(states["cpu"])
+    if device.type == "cuda" and "cuda" in states:
+        torch.cuda.set_rng_state(states["cuda"], device)
 
 
 def _epoch_line(progress: Progress, epochs: int, improved: bool) -> str:
