@@ -19,6 +19,7 @@ COMMANDS = {
     "profile": "count what a network costs, and time it",
     "bench": "check the scans' backends, then time them, alone and in the networks",
     "doctor": "tell what runs on this machine, what does not and why",
+    "draw-routes": "draw the routes of the scan patterns",
     "routegen": "write the scan routes of an image size in the published format",
 }
 
