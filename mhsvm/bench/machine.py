@@ -6,11 +6,11 @@ import os
 import platform
 import shutil
 import subprocess
-from pathlib import Path
 
 import torch
 
 from mhsvm.engine.checkpoint import code_version
+from mhsvm.engine.hardware import device_model
 
 # Packages that a backend stands on.
 _PACKAGES = ("triton", "numba", "mamba_ssm", "causal_conv1d")
@@ -36,7 +36,7 @@ def describe_device(device: torch.device) -> dict[str, str | int]:
     if device.type != "cuda":
         return {
             "name": str(device),
-            "model": _cpu_model(),
+            "model": device_model(device),
             "processors": os.cpu_count() or 1,
             "threads": torch.get_num_threads(),
             "memory_bytes": _memory_bytes(),
@@ -44,7 +44,7 @@ def describe_device(device: torch.device) -> dict[str, str | int]:
     properties = torch.cuda.get_device_properties(device)
     return {
         "name": str(device),
-        "model": properties.name,
+        "model": device_model(device),
         "processors": properties.multi_processor_count,
         "capability": f"{properties.major}.{properties.minor}",
         "memory_bytes": properties.total_memory,
@@ -73,13 +73,6 @@ def _driver_version() -> str:
     query = [command, "--query-gpu=driver_version", "--format=csv,noheader"]
     result = subprocess.run(query, capture_output=True, text=True, check=False)
     return result.stdout.splitlines()[0].strip() if result.returncode == 0 and result.stdout else ""
-
-
-def _cpu_model() -> str:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text(encoding="utf-8").splitlines() if info.is_file() else []
-    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return models[0] if models else platform.processor() or platform.machine()
 
 
 def _memory_bytes() -> int:

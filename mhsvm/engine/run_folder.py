@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import time
+from collections.abc import Mapping
 from pathlib import Path
 
 from tensorboardX import SummaryWriter
@@ -23,6 +25,7 @@ class RunFolder:
         self.split = self.path / "split.txt"
         self.log = self.path / "log.txt"
         self.metrics = self.path / "metrics.jsonl"
+        self.times = self.path / "times.jsonl"
         self.best = self.path / "checkpoints" / "best.pt"
         self.last = self.path / "checkpoints" / "last.pt"
 
@@ -39,7 +42,8 @@ class RunFolder:
 
     def remove_unsaved_start(self) -> None:
         """Remove what a training leaves that was ended before its first checkpoint; anything else stays."""
-        left = {self.config, self.split, self.log, self.metrics, self.last.parent, self.path / "tensorboard"}
+        files = {self.config, self.split, self.log, self.metrics, self.times}
+        left = {*files, self.last.parent, self.path / "tensorboard"}
         unsaved = self.config.is_file() and not self.last.exists() and not self.best.exists()
         if unsaved and {*self.path.iterdir()} <= left:
             shutil.rmtree(self.path)
@@ -53,16 +57,24 @@ class RunFolder:
 
 
 class Recorder:
-    """Writes the line of each epoch to metrics.jsonl and TensorBoard.
+    """Writes the line of each epoch to metrics.jsonl and TensorBoard, and what it took to times.jsonl.
+
+    The times of a run add up to all that was spent on it: an epoch that was left half-way has a line, too, and one that
+    was done twice has two.
 
     Args:
         run: An existing run folder.
         history: Lines of the epochs that are done. The file is written anew from them, so that an epoch which was
             recorded but has to be redone is not there twice.
+        epochs: How many there will be.
+        hardware: What the training runs on, by name; plain values.
     """
 
-    def __init__(self, run: RunFolder, history: list[dict]) -> None:
-        self._path = run.metrics
+    def __init__(self, run: RunFolder, history: list[dict], *, epochs: int, hardware: Mapping) -> None:
+        self._path, self._times = run.metrics, run.times
+        self._next_epoch, self._epochs = len(history) + 1, epochs
+        self._hardware = dict(hardware)
+        self._since = time.perf_counter()
         with replace_when_complete(self._path) as partial:
             partial.write_text("".join(map(_line, history)), encoding="utf-8")
         self._writer = SummaryWriter(str(run.path / "tensorboard"), purge_step=len(history) + 1)
@@ -75,10 +87,21 @@ class Recorder:
             if name != "epoch":
                 self._writer.add_scalar(name, value, figures["epoch"])
         self._writer.flush()
+        self._add_time()
+        self._next_epoch += 1
 
     def close(self) -> None:
-        """Finish the TensorBoard file."""
+        """Finish the files."""
         self._writer.close()
+        if self._next_epoch <= self._epochs:
+            self._add_time()
+
+    def _add_time(self) -> None:
+        now = time.perf_counter()
+        line = {"epoch": self._next_epoch, "seconds": round(now - self._since, 3), **self._hardware}
+        self._since = now
+        with self._times.open("a", encoding="utf-8") as file:
+            file.write(_line(line))
 
 
 def _line(figures: dict) -> str:

@@ -24,6 +24,7 @@ from mhsvm.data.loader import Batch, iterate_batches, upload
 from mhsvm.engine.checkpoint import save_checkpoint
 from mhsvm.engine.distributed import ALONE, World
 from mhsvm.engine.evaluator import Evaluation, evaluate
+from mhsvm.engine.hardware import device_model
 from mhsvm.engine.numerics import numerics
 from mhsvm.engine.optim import load_optimizer_state
 from mhsvm.engine.run_folder import Recorder, RunFolder
@@ -133,7 +134,8 @@ def train(job: Job, progress: Progress, run: RunFolder, stop: StopSignal) -> Non
         LostProcess: Another process has ended.
     """
     alone, writes = job.world.size == 1, job.world.is_first
-    recorder = Recorder(run, progress.history) if writes else None
+    hardware = {"device": device_model(job.device), "processes": job.world.size, "torch": str(torch.__version__)}
+    recorder = Recorder(run, progress.history, epochs=job.epochs, hardware=hardware) if writes else None
     hidden = None if writes else True
     bar = tqdm(total=job.epochs * len(job.train_set), unit="img", disable=hidden, dynamic_ncols=True)
     bar.update(progress.epoch * len(job.train_set) + progress.position)

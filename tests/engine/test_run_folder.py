@@ -1,5 +1,7 @@
+import json
+
 from mhsvm.data.split_file import Split
-from mhsvm.engine.run_folder import RunFolder
+from mhsvm.engine.run_folder import Recorder, RunFolder
 
 SPLIT = Split("made", {"a": "train"})
 
@@ -24,3 +26,29 @@ def test_an_unsaved_start_is_removed_and_nothing_else(tmp_path):
     (run.path / "log.txt").write_text("of something else")
     run.remove_unsaved_start()
     assert run.log.is_file()
+
+
+def test_times_are_those_of_all_that_was_done(tmp_path, monkeypatch):
+    clock = [100.0]
+    monkeypatch.setattr("mhsvm.engine.run_folder.time.perf_counter", lambda: clock[0])
+    run = RunFolder(tmp_path / "run")
+    run.create(config="", split=SPLIT)
+    history = [{"epoch": 1, "loss": 3.0}, {"epoch": 2, "loss": 2.0}]
+
+    recorder = Recorder(run, [], epochs=2, hardware={"device": "card"})
+    clock[0] += 5
+    recorder.add(history[0])
+    clock[0] += 2
+    # stopped in the second epoch
+    recorder.close()
+    recorder = Recorder(run, history[:1], epochs=2, hardware={"device": "other card"})
+    clock[0] += 4.5
+    recorder.add(history[1])
+    recorder.close()
+
+    assert [json.loads(line) for line in run.metrics.read_text().splitlines()] == history
+    assert [json.loads(line) for line in run.times.read_text().splitlines()] == [
+        {"epoch": 1, "seconds": 5.0, "device": "card"},
+        {"epoch": 2, "seconds": 2.0, "device": "card"},
+        {"epoch": 2, "seconds": 4.5, "device": "other card"},
+    ]
