@@ -1,7 +1,8 @@
 """CUDA graphs: work on tensors of fixed shapes, recorded once and launched as a whole."""
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +26,18 @@ def warm_up(function: Callable[..., Tensor], inputs: Sequence[Tensor]) -> Tensor
 def _side_stream(device: torch.device) -> torch.cuda.Stream:
     # always the same one: freed memory can be used again only on the stream that it was first used on
     return torch.cuda.Stream(device)
+
+
+@contextmanager
+def _without_autocast_cache() -> Iterator[None]:
+    """Under autocast, casts of weights belong into a graph: those kept from before it are freed with their context."""
+    enabled = torch.is_autocast_cache_enabled()
+    torch.clear_autocast_cache()
+    torch.set_autocast_cache_enabled(False)
+    try:
+        yield
+    finally:
+        torch.set_autocast_cache_enabled(enabled)
 
 
 class CapturedCall:
@@ -100,7 +113,7 @@ class GraphedModel(nn.Module):
 
     def _capture(self, images: Tensor) -> None:
         # what a first caller in inference mode would leave could not be written to outside of it
-        with torch.inference_mode(False), torch.no_grad():
+        with torch.inference_mode(False), torch.no_grad(), _without_autocast_cache():
             batch = images.new_zeros(self.shape)
             for _ in range(WARM_UP_CALLS):
                 warm_up(self.model, [batch])

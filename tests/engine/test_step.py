@@ -152,6 +152,8 @@ def test_modes_are_checked():
     assert make_step(mode="auto").describe() == "eager"
 
 
+# torch 2.11 imports what it has deprecated when it compiles
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_a_compiled_network_trains_alike():
     compiled, eager = make_step(mode="compile"), make_step()
     assert compiled.describe() == "compiled network, eager"

@@ -195,14 +195,15 @@ def _route_scan_backward(grad_y, saved, u, x_dbl, dt_bias, A, D, order):
     grad_x = _heads_first(x_dbl)
     grad_y = grad_y.flatten(1, 2).transpose(1, 2)
     grads = launch.backward(inputs, saved, grad_y, None, projections=_split(grad_x, A))
-    by_input = ((u, grads.u), (dt_bias, grads.bias), (A, grads.A.mT.contiguous()), (D, grads.D))
-    grad_u, *others = (grad.reshape(x.shape).to(x.dtype) for x, grad in by_input)
-    return [grad_u, grad_x, *others]
+    by_input = ((dt_bias, grads.bias), (A, grads.A.mT.contiguous()), (D, grads.D))
+    return [grads.u, grad_x, *(grad.reshape(x.shape).to(x.dtype) for x, grad in by_input)]
 
 
 @_route_scan_backward.register_fake
 def _(grad_y, saved, u, x_dbl, dt_bias, A, D, order):
-    return [u.new_empty(u.shape), _heads_first(x_dbl), *(x.new_empty(x.shape) for x in (dt_bias, A, D))]
+    b, length, m, d = u.shape
+    grad_u = u.new_empty((b, length, m * A.shape[1], d), dtype=torch.float32 if A.shape[1] > 1 else u.dtype)
+    return [grad_u, _heads_first(x_dbl), *(x.new_empty(x.shape) for x in (dt_bias, A, D))]
 
 
 def _heads_first(x_dbl: Tensor) -> Tensor:
@@ -220,7 +221,11 @@ def _save_route_scan(ctx, inputs, output):
 
 def _differentiate_route_scan(ctx, grad_y, _):
     saved, *tensors = ctx.saved_tensors
-    return *_route_scan_backward(grad_y, saved, *tensors), None, None
+    u = tensors[0]
+    by_route, *others = _route_scan_backward(grad_y, saved, *tensors)
+    # Here, not inside the operator: torch's compiler joins the sum to what follows.
+    grad_u = by_route.unflatten(2, (u.shape[2], -1)).sum(3).to(u.dtype)
+    return grad_u, *others, None, None
 
 
 _route_scan.register_autograd(_differentiate_route_scan, setup_context=_save_route_scan)

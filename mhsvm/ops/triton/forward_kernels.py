@@ -163,9 +163,10 @@ def chunk_kernel(
     """What a chunk alone leaves behind: its end state from zero (b, chunks, g, n, e), and its sum of dt.
 
     x is u, one a head. In reverse it walks from the chunk's end with x = grad_y (gated by z), one a group, and
-    B = C: s = decay * (s + x B).
+    B = C: s = decay * (s + x B). The last chunk that would be walked is left out: nothing comes after it.
     """
-    i_e, i_g, i_c, i_b = program_ids(tl.cdiv(channels, E), G, num_chunks)
+    i_e, i_g, i_c, i_b = program_ids(tl.cdiv(channels, E), G, num_chunks - 1)
+    i_c += 1 if REVERSE else 0
     i_h, i_k = i_g // ROUTES, i_g % ROUTES
     o_t, o_n, o_e = tl.arange(0, T), tl.arange(0, N), i_e * E + tl.arange(0, E)
     m_e, m_n = o_e < channels, o_n < states
@@ -251,7 +252,8 @@ def carry_kernel(
     b_end = tl.load(p_end + i_bc * size + o_s, mask=m_s, other=0.0)
     b_sum = tl.load(p_sum + i_bc * (size // states) + o_ge, mask=m_s, other=0.0)
     for i in range(num_chunks):
-        # The next chunk's numbers are loaded before this one's are overwritten, so that the loads overlap.
+        # What the last chunk would leave behind has not been written, and is not used. The next chunk's numbers are
+        # loaded before this one's are overwritten, so that the loads overlap.
         i_next = i_bc + (-1 if REVERSE else 1)
         m_next = m_s & (i + 1 + 0 * o_s < num_chunks)
         b_end_next = tl.load(p_end + i_next * size + o_s, mask=m_next, other=0.0)

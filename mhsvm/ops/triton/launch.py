@@ -76,8 +76,6 @@ def backward(
     if plan.parts > 1:
         dB.copy_(dB_parts.sum(0))
         dC.copy_(dC_parts.sum(0))
-    if routes > 1:
-        du = du.unflatten(2, (-1, routes)).sum(3)
     dA, dD, dbias = (None if x is None else x.sum((0, 1)) for x in (dA, dD, dbias))
     return Gradients(du, dA, dD, dz, dbias)
 
@@ -90,7 +88,8 @@ def _chunk_states(inputs: Inputs, plan: Plan, x: Tensor, B: Tensor, *, seed: Ten
     sums = ends.new_empty((b, plan.num_chunks, g, e))
     blocks = -(-e // BLOCK_CHANNELS)
     with torch.cuda.device_of(x):
-        chunk_kernel[(b * plan.num_chunks * g * blocks,)](
+        # Nothing enters a chunk from the last one walked.
+        chunk_kernel[(b * (plan.num_chunks - 1) * g * blocks,)](
             x, inputs.delta, inputs.A, B, z, inputs.bias, inputs.order, ends, sums,
             length, plan.chunk, plan.num_chunks, g, e, n,
             *_strides(3, x, z), *_strides(4, inputs.delta, B),

@@ -16,7 +16,7 @@ _MAX_FORWARD_STEPS = 8
 _MAX_BACKWARD_STEPS = 4
 # As many programs of one warp as keep a large GPU busy; fewer are made more by cutting l into chunks.
 _FORWARD_PROGRAMS = 1400
-_BACKWARD_PROGRAMS = 4000
+_BACKWARD_PROGRAMS = 3000
 _MIN_CHUNK_STEPS = 64
 # Blocks that one program walks backward, with their states in registers: all of a small group, so that the sums
 # over its channels are complete; of a larger one as many as leave the registers some room.
@@ -51,7 +51,7 @@ class Inputs(NamedTuple):
 
 
 class Gradients(NamedTuple):
-    """Gradients of `Inputs` but delta, B and C; that of u is summed over a head's routes."""
+    """Gradients of `Inputs` but delta, B and C; that of u is (b, l, g, e), one for each route."""
 
     u: Tensor
     A: Tensor
