@@ -84,6 +84,8 @@ def score_files(
     problems = Problems()
     headline = "the masks have problems, and nothing was scored:"
     with open_sources(pred, problems) as pred_files, open_sources(truth, problems) as truth_files:
+        if not pred_files or not truth_files:
+            problems.raise_if_any(headline)
         preds, truths = (
             mask_files(files, problems, what=what) for files, what in zip((pred_files, truth_files), SIDES, strict=True)
         )
