@@ -1,66 +1,141 @@
-"""`mhsvm predict --p CHECKPOINT --source IMAGES --out FOLDER`: segment images of your own."""
+"""`mhsvm predict --p CHECKPOINT … --source IMAGES --out FOLDER`: segment images of your own."""
 
 import argparse
+import hashlib
 import re
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
+from itertools import islice
 from pathlib import Path, PurePath
+from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
 from tqdm import tqdm
 
-from mhsvm.build import build_device, build_predictor, load_trained
+from mhsvm.build import Trained, build_device, build_predictor, load_trained
 from mhsvm.cli.options import add_model_options
 from mhsvm.data.pairs import EXTENSIONS
-from mhsvm.engine.predictor import Predictor, read_rgb
-from mhsvm.report.overlay import class_palette, draw_prediction
+from mhsvm.data.threads import in_order, num_cores
+from mhsvm.engine.postprocess import count_regions
+from mhsvm.engine.predictor import Prediction, Predictor, read_rgb
+from mhsvm.engine.views import list_augmentations
+from mhsvm.report.contours import find_polygons
+from mhsvm.report.prediction_folder import PredictionFolder
 
 # hidden files, and the segments of pictures that ISIC's archives hold beside them
 _NO_PICTURE = re.compile(r"^\.|_superpixels\.")
 
 
+class _Picture(NamedTuple):
+    """An image that is to be predicted: its file, the path in its source, and that of its results."""
+
+    path: Path
+    image: str
+    name: PurePath
+
+
 def main(argv: Sequence[str] | None = None) -> int:
-    """Segment images: masks at each image's own size, and overlays to look at."""
+    """Segment images: masks at each image's own size, overlays to look at, and a table of areas."""
     arguments = _parse(argv)
-    sources = _find_images(arguments.source)
-    if arguments.out.exists() and (not arguments.out.is_dir() or any(arguments.out.iterdir())):
-        raise FileExistsError(f"{arguments.out} exists and is not empty: choose another folder with --out")
+    pictures = _find_pictures(arguments.source)
     device = build_device(arguments.device)
-    trained = load_trained(
-        arguments.p, gate_threshold=arguments.gate_threshold, backend=arguments.backend, device=device
+    members = [
+        load_trained(path, gate_threshold=arguments.gate_threshold, backend=arguments.backend, device=device)
+        for path in arguments.p
+    ]
+    batch_size = arguments.batch_size or members[0].batch_size
+    predictor = build_predictor(
+        members,
+        device,
+        batch_size=batch_size,
+        threshold=arguments.threshold,
+        augmentation=arguments.tta,
+        largest_component=arguments.largest_component,
+        fill_holes=arguments.fill_holes,
     )
-    for note in trained.notes:
+    for note in dict.fromkeys(note for trained in members for note in trained.notes):
         print(f"note: {note}")
-    batch_size = arguments.batch_size or trained.batch_size
-    predictor = build_predictor([trained], device, batch_size=batch_size)
-    unreadable = _predict(predictor, sources, arguments.out, batch_size=batch_size, num_classes=trained.num_classes)
-    print(f"{len(sources) - len(unreadable)} masks in {arguments.out / 'masks'}, over their images in overlays/")
+    folder = PredictionFolder(arguments.out, _settings(arguments, members, predictor))
+    waiting = [
+        picture for picture in pictures if not folder.is_done(picture.image, name=picture.name, source=picture.path)
+    ]
+    if len(waiting) < len(pictures):
+        print(f"{len(pictures) - len(waiting)} of {len(pictures)} images are done and skipped")
+    write = partial(
+        _write,
+        folder,
+        predictor=predictor,
+        num_classes=members[0].num_classes,
+        probabilities=arguments.probabilities,
+        contours=arguments.contours,
+    )
+    unreadable = _predict(predictor, waiting, folder, write, batch_size=batch_size)
+    folder.write_table([picture.image for picture in pictures])
+    print(f"{len(pictures) - len(unreadable)} masks in {folder.path / 'masks'}, over their images in overlays/")
     if unreadable:
-        print(f"error: {len(unreadable)} of {len(sources)} images could not be read:", file=sys.stderr)
+        print(f"error: {len(unreadable)} of {len(pictures)} images could not be read:", file=sys.stderr)
         print("\n".join(f"  {problem}" for problem in unreadable), file=sys.stderr)
         return 1
     return 0
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="mhsvm predict", description=main.__doc__, allow_abbrev=False)
-    parser.add_argument("--p", required=True, metavar="FILE", help="checkpoint, ours or a published one")
+    parser = argparse.ArgumentParser(
+        prog="mhsvm predict",
+        description=f"{main.__doc__} The same command goes on where it was stopped.",
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "--p",
+        required=True,
+        nargs="+",
+        type=Path,
+        metavar="FILE",
+        help="checkpoint, ours or a published one; the probabilities of several (folds, seeds) are averaged",
+    )
     parser.add_argument("--source", required=True, type=Path, metavar="PATH", help="an image, or a folder of images")
     parser.add_argument("--out", required=True, type=Path, metavar="FOLDER", help="new folder for masks/ and overlays/")
+    parser.add_argument(
+        "--tta",
+        choices=list_augmentations(),
+        default="none",
+        help="average over views: 4 flips, or with quarter turns 8; default none",
+    )
+    parser.add_argument("--threshold", type=float, metavar="T", help="probability of lesion; default: the checkpoint's")
+    parser.add_argument("--largest-component", action="store_true", help="keep the largest region of each class")
+    parser.add_argument("--fill-holes", action="store_true", help="fill background that a region encloses")
+    parser.add_argument("--probabilities", action="store_true", help="write probabilities/ as 8-bit PNG")
+    parser.add_argument("--contours", action="store_true", help="write contours/ as polygons (JSON) and PNG")
     add_model_options(parser)
     return parser.parse_args(argv)
 
 
-def _find_images(source: Path) -> dict[Path, PurePath]:
-    """Path of each image -> the path without an ending, below masks/ and overlays/, that its results get.
+def _settings(arguments: argparse.Namespace, members: Sequence[Trained], predictor: Predictor) -> dict:
+    """All that the results depend on."""
+    digests = [hashlib.sha256(trained.path.read_bytes()).hexdigest() for trained in members]
+    return {
+        "source": str(arguments.source.resolve()),
+        "checkpoints": [f"{trained.path.name} {digest[:16]}" for trained, digest in zip(members, digests, strict=True)],
+        "gate threshold": arguments.gate_threshold,
+        "threshold": predictor.threshold,
+        "tta": arguments.tta,
+        "largest component": arguments.largest_component,
+        "fill holes": arguments.fill_holes,
+        "probabilities": arguments.probabilities,
+        "contours": arguments.contours,
+    }
+
+
+def _find_pictures(source: Path) -> list[_Picture]:
+    """The image, or all images of a folder by path.
 
     Raises:
         FileNotFoundError: There is no such file or folder, or no image in it.
     """
     if source.is_file():
-        return {source: PurePath(source.stem)}
+        return [_Picture(source, source.name, PurePath(source.stem))]
     if not source.is_dir():
         raise FileNotFoundError(f"there is no image and no folder {source}")
     found = sorted(
@@ -70,7 +145,8 @@ def _find_images(source: Path) -> dict[Path, PurePath]:
     )
     if not found:
         raise FileNotFoundError(f"there is no image in {source}; looked for {', '.join(EXTENSIONS)}")
-    return {source / path: name for path, name in zip(found, _result_names(found), strict=True)}
+    names = _result_names(found)
+    return [_Picture(source / path, path.as_posix(), name) for path, name in zip(found, names, strict=True)]
 
 
 def _result_names(paths: Sequence[PurePath]) -> list[PurePath]:
@@ -86,33 +162,83 @@ def _result_names(paths: Sequence[PurePath]) -> list[PurePath]:
 
 
 def _predict(
-    predictor: Predictor, sources: dict[Path, PurePath], out: Path, *, batch_size: int, num_classes: int
+    predictor: Predictor,
+    pictures: Sequence[_Picture],
+    folder: PredictionFolder,
+    write: Callable[[tuple[_Picture, np.ndarray, Prediction]], dict],
+    *,
+    batch_size: int,
 ) -> list[str]:
-    """Segment and write all that can be read; what cannot be is returned, with the reason."""
-    unreadable, paths = [], list(sources)
-    with tqdm(total=len(paths), unit="img", disable=None, dynamic_ncols=True) as bar:
-        for start in range(0, len(paths), batch_size):
-            images = {}
-            for path in paths[start : start + batch_size]:
-                try:
-                    images[path] = read_rgb(path)
-                except (ValueError, OSError) as error:
-                    unreadable.append(str(error))
-            predictions = predictor.predict_batch(list(images.values())) if images else []
-            for (path, image), prediction in zip(images.items(), predictions, strict=True):
-                _write(out, sources[path], image, prediction.mask, num_classes=num_classes)
-            bar.update(len(paths[start : start + batch_size]))
+    """Segment and write all that can be read; what cannot be is returned, with the reason.
+
+    Threads read and write a few images ahead and behind, so that the network does not wait for the disk.
+    """
+    unreadable: list[str] = []
+    read = in_order(_read, pictures, num_workers=num_cores())
+    with tqdm(total=len(pictures), unit="img", disable=None, dynamic_ncols=True) as bar:
+
+        def readable() -> Iterator[tuple[_Picture, np.ndarray]]:
+            for picture, pixels in read:
+                if isinstance(pixels, str):
+                    unreadable.append(pixels)
+                    bar.update()
+                else:
+                    yield picture, pixels
+
+        for record in in_order(write, _in_batches(predictor, readable(), batch_size), num_workers=num_cores()):
+            folder.add(record)
+            bar.update()
     return unreadable
 
 
-def _write(out: Path, name: PurePath, image: np.ndarray, mask: np.ndarray, *, num_classes: int) -> None:
-    mask_path, overlay_path = out / "masks" / f"{name}.png", out / "overlays" / f"{name}.jpg"
-    for path in (mask_path, overlay_path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-    if num_classes == 1:
-        Image.fromarray(mask * np.uint8(255)).save(mask_path)
-    else:
-        indexed = Image.fromarray(mask)
-        indexed.putpalette(class_palette())
-        indexed.save(mask_path)
-    Image.fromarray(draw_prediction(image, mask, num_classes=num_classes)).save(overlay_path, quality=90)
+def _read(picture: _Picture) -> tuple[_Picture, np.ndarray | str]:
+    """Its pixels, or why it cannot be read."""
+    try:
+        return picture, read_rgb(picture.path)
+    except (ValueError, OSError) as error:
+        return picture, str(error)
+
+
+def _in_batches(
+    predictor: Predictor, images: Iterable[tuple[_Picture, np.ndarray]], batch_size: int
+) -> Iterator[tuple[_Picture, np.ndarray, Prediction]]:
+    images = iter(images)
+    while batch := list(islice(images, batch_size)):
+        predictions = predictor.predict_batch([pixels for _, pixels in batch])
+        for (picture, pixels), prediction in zip(batch, predictions, strict=True):
+            yield picture, pixels, prediction
+
+
+def _write(
+    folder: PredictionFolder,
+    done: tuple[_Picture, np.ndarray, Prediction],
+    *,
+    predictor: Predictor,
+    num_classes: int,
+    probabilities: bool,
+    contours: bool,
+) -> dict:
+    """Write what was asked for of one image; its record."""
+    picture, pixels, (mask, probability) = done
+    labels = range(1, max(2, num_classes))
+    outlines = {
+        label: find_polygons(mask, probability, threshold=predictor.threshold, label=label)
+        for label in labels
+        if contours
+    }
+    return folder.write(
+        picture.image,
+        name=picture.name,
+        source=picture.path,
+        pixels=pixels,
+        mask=mask,
+        num_classes=num_classes,
+        areas={str(label): _area(mask == label) for label in labels},
+        probability=probability if probabilities else None,
+        contours=outlines if contours else None,
+    )
+
+
+def _area(region: np.ndarray) -> dict:
+    pixels = int(region.sum())
+    return {"pixels": pixels, "share": round(pixels / region.size, 6), "regions": count_regions(region)}

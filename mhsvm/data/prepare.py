@@ -5,9 +5,8 @@ nothing has to be started or copied, and nothing is left behind when the command
 """
 
 import time
-from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -31,7 +30,7 @@ from mhsvm.data.resize import (
 )
 from mhsvm.data.sources import find_source
 from mhsvm.data.store import Sample, write_set
-from mhsvm.data.threads import num_cores
+from mhsvm.data.threads import in_order, num_cores
 
 UNREADABLE = Rule("unreadable file", "download or export it again; BMP, PNG, JPEG and single-frame TIFF are read")
 GREYS = Rule(
@@ -102,7 +101,7 @@ def prepare_set(
         if not pairs:
             problems.raise_if_any(headline)
         convert = partial(_convert, size=size, num_classes=num_classes, problems=problems)
-        converted = _in_order(convert, pairs, num_workers or num_cores())
+        converted = in_order(convert, pairs, num_workers=num_workers or num_cores())
         bar = tqdm(converted, total=len(pairs), desc=out.name, unit="image", mininterval=0.5, disable=not progress)
         empty: list[str] = []
         checksum = write_set(
@@ -164,18 +163,3 @@ def _convert(pair: Pair, *, size: tuple[int, int], num_classes: int, problems: P
         return None
     resized = mask_coverage(mask, size) if num_classes == 1 else resize_classes(mask, size, num_classes)
     return Sample(pair.id, resize_image(image, size), resized, mask.shape, pair.subset)
-
-
-def _in_order(convert: Callable[[Pair], Sample | None], pairs: list[Pair], num_workers: int) -> Iterator[Sample | None]:
-    """Convert on several threads, a few pairs ahead of the reader, so that memory does not grow with the set."""
-    pending: deque[Future[Sample | None]] = deque()
-    with ThreadPoolExecutor(num_workers) as pool:
-        try:
-            for pair in pairs:
-                pending.append(pool.submit(convert, pair))
-                if len(pending) > 2 * num_workers:
-                    yield pending.popleft().result()
-            while pending:
-                yield pending.popleft().result()
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)

@@ -1,11 +1,14 @@
 """`mhsvm predict`: a mask and an overlay for every image that can be read, and a name for every one that cannot."""
 
+import csv
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from scipy import ndimage
 
 import mhsvm
 from mhsvm.build import load_trained
@@ -227,3 +230,177 @@ def test_a_threshold_is_a_probability(checkpoint):
         mhsvm.load_predictor(checkpoint, device="cpu", threshold=127)
     with pytest.raises(ValueError, match="a predictor needs at least one checkpoint; received none"):
         mhsvm.load_predictor([], device="cpu")
+
+
+def read_areas(folder: Path) -> list[dict]:
+    with (folder / "areas.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_several_checkpoints_and_views_are_averaged(workplace, make_set, make_checkpoint):
+    def other_weights(content):
+        has_lesion(content)
+        content["model"]["head.bias"] += 1
+
+    prepared_path = make_set()
+    paths = [
+        make_checkpoint(prepared_path, change=has_lesion),
+        make_checkpoint(prepared_path, path="other.pt", change=other_weights),
+    ]
+    picture = draw(workplace / "a.png")
+    options = ["--p", *map(str, paths), "--tta", "turns", "--probabilities", "--threshold", "0.4", "--device", "cpu"]
+    assert command.main([*options, "--source", str(picture), "--out", "out"]) == 0
+    views = mhsvm.load_predictor(paths[0], device="cpu", augmentation="turns")(picture).probability
+    others = mhsvm.load_predictor(paths[1], device="cpu", augmentation="turns")(picture).probability
+    expected = (views + others) / 2
+    with Image.open(workplace / "out/probabilities/a.png") as written:
+        assert written.mode == "L"
+        np.testing.assert_allclose(np.array(written) / 255, expected, atol=0.5 / 255 + 1e-5)
+    with Image.open(workplace / "out/masks/a.png") as mask:
+        clear = np.abs(expected - 0.4) > 1e-5
+        np.testing.assert_array_equal((np.array(mask) > 0)[clear], (expected >= 0.4)[clear])
+
+
+def test_masks_are_cleaned_if_asked_and_areas_are_those_of_the_masks(workplace, checkpoint):
+    for seed in range(3):
+        draw(workplace / f"photos/{seed}.png", size=(60 + seed, 50), seed=seed)
+    assert run_predict(checkpoint, "photos", "plain") == 0
+    assert run_predict(checkpoint, "photos", "clean", "--largest-component", "--fill-holes") == 0
+    plain, clean = (read_areas(workplace / folder) for folder in ("plain", "clean"))
+    assert any(int(row["regions"]) > 1 for row in plain)
+    for folder, rows in (("plain", plain), ("clean", clean)):
+        for row in rows:
+            with Image.open(workplace / folder / "masks" / row["image"]) as image:
+                mask = np.array(image) > 0
+            parts, regions = ndimage.label(mask, np.ones((3, 3)))
+            assert (int(row["pixels"]), int(row["regions"])) == (mask.sum(), regions)
+            assert float(row["share"]) == pytest.approx(mask.mean(), abs=1e-6)
+            assert (row["width"], row["height"], row["class"]) == ("50", str(mask.shape[0]), "1")
+            if folder == "clean":
+                assert regions == 1
+                np.testing.assert_array_equal(ndimage.binary_fill_holes(mask), mask)
+
+
+def test_contours_are_polygons_of_the_image(workplace, checkpoint):
+    picture = draw(workplace / "a.png", size=(120, 90))
+    assert run_predict(checkpoint, picture, "out", "--contours", "--largest-component") == 0
+    content = json.loads((workplace / "out/contours/a.json").read_text())
+    assert (content["image"], content["width"], content["height"]) == ("a.png", 90, 120)
+    (region,) = content["regions"]
+    with Image.open(workplace / "out/masks/a.png") as mask:
+        lesion = np.array(mask) > 0
+    outer = np.array(region["outer"])
+    assert (outer >= 0).all()
+    assert (outer <= [90, 120]).all()
+    rows, columns = np.nonzero(lesion)
+    # an outline runs at most a pixel away from the outermost centres
+    np.testing.assert_allclose(outer.min(axis=0), [columns.min() + 0.5, rows.min() + 0.5], atol=1)
+    np.testing.assert_allclose(outer.max(axis=0), [columns.max() + 0.5, rows.max() + 0.5], atol=1)
+    assert region["area"] == pytest.approx(lesion.sum(), rel=0.05)
+    with Image.open(workplace / "out/contours/a.png") as drawn:
+        assert (drawn.mode, drawn.size) == ("RGBA", (90, 120))
+        alpha = np.array(drawn)[..., 3] > 0
+    edge = ndimage.binary_dilation(lesion, iterations=2) & ~ndimage.binary_erosion(lesion, iterations=3)
+    assert 0 < alpha.sum() < alpha.size / 2
+    assert (alpha & ~edge).sum() < 0.1 * alpha.sum()
+
+
+def test_several_classes_have_a_probability_an_area_and_contours_each(workplace, make_set, make_checkpoint):
+    checkpoint = make_checkpoint(
+        make_set(num_classes=3), "model.num_classes", "3", "loss.name", "ce_dice", change=has_lesion
+    )
+    draw(workplace / "photos/a.png")
+    assert run_predict(checkpoint, "photos", "out", "--probabilities", "--contours") == 0
+    names = ["a.class-0.png", "a.class-1.png", "a.class-2.png"]
+    assert files_below(workplace / "out/probabilities") == names
+    levels = []
+    for name in names:
+        with Image.open(workplace / "out/probabilities" / name) as image:
+            levels.append(np.array(image).astype(int))
+    assert np.abs(sum(levels) - 255).max() <= 2
+    with Image.open(workplace / "out/masks/a.png") as image:
+        mask = np.array(image)
+    assert [(row["class"], int(row["pixels"])) for row in read_areas(workplace / "out")] == [
+        ("1", (mask == 1).sum()),
+        ("2", (mask == 2).sum()),
+    ]
+    regions = json.loads((workplace / "out/contours/a.json").read_text())["regions"]
+    assert {region["class"] for region in regions} == set(np.unique(mask[mask > 0]).tolist())
+
+
+def test_a_second_run_predicts_only_what_is_new_or_changed(workplace, checkpoint, capsys):
+    for seed in range(3):
+        draw(workplace / f"photos/{seed}.png", seed=seed)
+    assert run_predict(checkpoint, "photos") == 0
+    before = {path: path.stat().st_mtime_ns for path in (workplace / "out/masks").iterdir()}
+    draw(workplace / "photos/1.png", size=(50, 44), seed=9)
+    draw(workplace / "photos/3.png", seed=3)
+    capsys.readouterr()
+    assert run_predict(checkpoint, "photos") == 0
+    assert "2 of 4 images are done and skipped" in capsys.readouterr().out
+    written = {path.name for path in (workplace / "out/masks").iterdir() if before.get(path) != path.stat().st_mtime_ns}
+    assert written == {"1.png", "3.png"}
+    assert [(row["image"], row["height"]) for row in read_areas(workplace / "out")] == [
+        ("0.png", "40"),
+        ("1.png", "50"),
+        ("2.png", "40"),
+        ("3.png", "40"),
+    ]
+
+
+def test_a_run_that_was_killed_goes_on(workplace, checkpoint, capsys):
+    for seed in range(3):
+        draw(workplace / f"photos/{seed}.png", seed=seed)
+    assert run_predict(checkpoint, "photos", "whole") == 0
+    assert run_predict(checkpoint, "photos") == 0
+    records = workplace / "out/predictions.jsonl"
+    lines = records.read_text().splitlines(keepends=True)
+    # killed while it wrote the record of the second image, and one of its files is half there
+    records.write_text(lines[0] + lines[1][:25])
+    (workplace / "out/masks/1.png").write_bytes(b"half")
+    (workplace / "out/areas.csv").unlink()
+    capsys.readouterr()
+    assert run_predict(checkpoint, "photos") == 0
+    assert "1 of 3 images are done and skipped" in capsys.readouterr().out
+    for name in ("masks/0.png", "masks/1.png", "masks/2.png", "areas.csv"):
+        assert (workplace / "out" / name).read_bytes() == (workplace / "whole" / name).read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--tta", "flips"], "out was begun with other settings: tta none, not flips. Give the same to go on, or"),
+        (["--contours"], "out was begun with other settings: contours False, not True"),
+        (["--threshold", "0.3"], "out was begun with other settings: threshold 0.5, not 0.3"),
+        (["--source", "others"], "out was begun with other settings: source "),
+        (["--p", "other.pt"], "out was begun with other settings: checkpoints ['best.pt "),
+    ],
+)
+def test_other_settings_do_not_go_into_the_same_folder(workplace, make_checkpoint, make_set, capsys, options, message):
+    prepared_path = make_set()
+    checkpoint = make_checkpoint(prepared_path)
+    make_checkpoint(prepared_path, path="other.pt", change=has_lesion)
+    draw(workplace / "photos/a.png")
+    draw(workplace / "others/a.png")
+    assert run_predict(checkpoint, "photos") == 0
+    given = ["--p", str(checkpoint), "--source", "photos", "--out", "out", "--device", "cpu", *options]
+    assert run(command.main, given) == 2
+    assert capsys.readouterr().err.startswith(f"error: {message}")
+
+
+def test_results_are_not_renamed_under_way(workplace, checkpoint, capsys):
+    draw(workplace / "photos/a.png")
+    assert run_predict(checkpoint, "photos") == 0
+    draw(workplace / "photos/a.bmp")
+    with pytest.raises(ValueError, match=r"out holds the results of a\.png as a, but among the images of now they are"):
+        run_predict(checkpoint, "photos")
+
+
+def test_what_a_network_cannot_do(workplace, checkpoint, capsys):
+    draw(workplace / "a.png")
+    with pytest.raises(SystemExit, match="2"):
+        run_predict(checkpoint, "a.png", "out", "--tta", "mirror")
+    assert "argument --tta: invalid choice: 'mirror'" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="the threshold is a probability, 0 to 1; received 127"):
+        run_predict(checkpoint, "a.png", "out", "--threshold", "127")
+    assert not (workplace / "out").exists()

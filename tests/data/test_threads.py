@@ -1,11 +1,12 @@
 """Threads for images, and what they leave behind."""
 
 import threading
+import time
 
 import pytest
 import torch
 
-from mhsvm.data.threads import image_threads, num_cores
+from mhsvm.data.threads import image_threads, in_order, num_cores
 
 
 def test_one_thread_a_core_and_none_inside_torch():
@@ -34,3 +35,29 @@ def test_torch_has_its_threads_back_after_an_error():
         assert torch.get_num_threads() == 3
     finally:
         torch.set_num_threads(outside)
+
+
+def test_results_come_in_order_and_only_a_few_items_ahead():
+    taken = []
+
+    def items():
+        for number in range(40):
+            taken.append(number)
+            yield number
+
+    def slow_at_first(number):
+        time.sleep(0.02 if number < 2 else 0)
+        return number * number
+
+    found = []
+    for result in in_order(slow_at_first, items(), num_workers=3):
+        assert len(taken) - len(found) <= 2 * 3 + 1
+        found.append(result)
+    assert found == [number * number for number in range(40)]
+
+
+def test_an_error_comes_in_its_items_place():
+    results = in_order(lambda number: 6 // number, [3, 2, 0, 1], num_workers=2)
+    assert [next(results), next(results)] == [2, 3]
+    with pytest.raises(ZeroDivisionError):
+        next(results)
