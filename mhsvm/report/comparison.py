@@ -86,7 +86,7 @@ def compare(tested: Sequence[MeasuredRun]) -> Comparison:
         Contender(run.name, own, describe_scores(own), differing, adjusted)
         for run, own, differing, adjusted in zip(tested, scores, differences, [{}, *p_values], strict=True)
     ]
-    return Comparison(ids, tuple(contenders), tuple(_notes(tested, len(ids))))
+    return Comparison(ids, tuple(contenders), tuple(_notes(tested, ids)))
 
 
 @dataclass(frozen=True)
@@ -196,19 +196,20 @@ def _adjusted(differences: Sequence[dict[str, Difference]]) -> list[dict[str, fl
     return adjusted
 
 
-def _notes(tested: Sequence[MeasuredRun], num_common: int) -> Iterator[str]:
-    yield f"{num_common} images, which all have"
+def _notes(tested: Sequence[MeasuredRun], ids: Sequence[str]) -> Iterator[str]:
+    yield f"{len(ids)} images, which all have"
     for run in tested:
-        left_out = len(run.scores) - num_common
+        left_out = len(run.scores) - len(ids)
         if left_out:
             yield f"{run.name} was tested on {left_out} images more, which are left out"
     splits = {run.name: _describe_split(run) for run in tested}
     if len(set(splits.values())) > 1:
         yield f"the splits differ: {', '.join(f'{name} has {split}' for name, split in splits.items())}"
     for run in tested:
-        seen = run.summary.get("protocol", {}).get("trained_on")
+        # scores of masks do not know of any training
+        seen = set(run.summary.get("leakage", {}).get("seen", ())) & set(ids)
         if seen:
-            yield f"{run.name} was trained on {seen} of the images that it was tested on: it looks too good"
+            yield f"{run.name} has seen {len(seen)} of them in training, or near-duplicates: it looks too good"
 
 
 def _describe_split(run: MeasuredRun) -> str:

@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -69,9 +70,12 @@ def test_only_common_images_count_in_the_first_ones_order():
     )
 
 
-def test_what_was_trained_on_is_told():
-    comparison = compare([measured("a", FIRST, **split("x", trained_on=3)), measured("b", SECOND, **split("x"))])
-    assert comparison.notes[1:] == ("a was trained on 3 of the images that it was tested on: it looks too good",)
+def test_what_was_seen_in_training_is_told():
+    leaky = replace(measured("a", FIRST), summary={"schema": 2, "leakage": {"seen": ["case1", "case3", "left-out"]}})
+    clean = replace(measured("b", SECOND), summary={"schema": 2, "leakage": {"seen": []}})
+    assert compare([leaky, clean]).notes[1:] == (
+        "a has seen 2 of them in training, or near-duplicates: it looks too good",
+    )
 
 
 def test_figures_that_all_have():
