@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from mhsvm.build import load_predictor
     from mhsvm.engine.graphs import GraphedModel
     from mhsvm.layers import MultiHeadScan, PVMLayer
-    from mhsvm.models import create_model, list_models, load_weights
+    from mhsvm.models import create_model, list_models, list_pretrained, load_weights
     from mhsvm.ops import selective_scan
 
 __version__ = "0.1.0"
@@ -22,6 +22,7 @@ __all__ = [
     "PVMLayer",
     "create_model",
     "list_models",
+    "list_pretrained",
     "load_predictor",
     "load_weights",
     "metrics",
@@ -36,6 +37,7 @@ _HOMES = {
     "PVMLayer": "mhsvm.layers",
     "create_model": "mhsvm.models",
     "list_models": "mhsvm.models",
+    "list_pretrained": "mhsvm.models",
     "load_predictor": "mhsvm.build",
     "load_weights": "mhsvm.models",
     "selective_scan": "mhsvm.ops",

@@ -21,6 +21,7 @@ from mhsvm.data.threads import in_order, num_cores
 from mhsvm.engine.postprocess import count_regions
 from mhsvm.engine.predictor import Prediction, Predictor, read_rgb
 from mhsvm.engine.views import list_augmentations
+from mhsvm.models.pretrained import find_pretrained
 from mhsvm.report.contours import find_polygons
 from mhsvm.report.prediction_folder import PredictionFolder
 
@@ -39,6 +40,8 @@ class _Picture(NamedTuple):
 def main(argv: Sequence[str] | None = None) -> int:
     """Segment images: masks at each image's own size, overlays to look at, and a table of areas."""
     arguments = _parse(argv)
+    if arguments.weights is not None:
+        arguments.p = [find_pretrained(arguments.weights).path]
     pictures = _find_pictures(arguments.source)
     device = build_device(arguments.device)
     members = [
@@ -87,9 +90,10 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         description=f"{main.__doc__} The same command goes on where it was stopped.",
         allow_abbrev=False,
     )
-    parser.add_argument(
+    trained = parser.add_mutually_exclusive_group(required=True)
+    trained.add_argument("--weights", metavar="NAME", help="weights that come with mhsvm; an unknown name lists them")
+    trained.add_argument(
         "--p",
-        required=True,
         nargs="+",
         type=Path,
         metavar="FILE",

@@ -1,6 +1,7 @@
 """The networks: built by name, loaded from our checkpoints or published ones."""
 
 from mhsvm.models.mhs_vm import MHSVM
+from mhsvm.models.pretrained import list_pretrained
 from mhsvm.models.published import LoadReport, load_weights
 from mhsvm.models.registry import create_model, list_models, register_model
 from mhsvm.models.ultralight_vm_unet import UltraLightVMUNet
@@ -13,6 +14,7 @@ __all__ = [
     "VMUNet",
     "create_model",
     "list_models",
+    "list_pretrained",
     "load_weights",
     "register_model",
 ]

@@ -35,24 +35,36 @@ def list_models() -> tuple[str, ...]:
     return tuple(sorted(_FACTORIES))
 
 
-def create_model(name: str, *, num_classes: int = 1, in_channels: int = 3, **kwargs: Any) -> nn.Module:
-    """Build a network with fresh weights.
+def create_model(
+    name: str, *, num_classes: int = 1, in_channels: int = 3, pretrained: str | None = None, **kwargs: Any
+) -> nn.Module:
+    """Build a network, with fresh weights or with those that come with the package.
 
     Args:
         name: A name from `list_models()`.
         num_classes: Channels of the output; 1 for a binary mask.
         in_channels: Channels of the image.
-        kwargs: Arguments of that model, see its class.
+        pretrained: A name from `list_pretrained(name)`; None draws fresh weights.
+        kwargs: Arguments of that model, see its class; with `pretrained`, those it was trained with are the defaults.
     Returns:
         A module (b, in_channels, H, W) -> logits (b, num_classes, H, W).
     Raises:
-        ValueError: The model or a keyword is unknown, or an argument does not fit the model.
+        ValueError: The model, a keyword or the weights are unknown, or an argument does not fit model or weights.
     """
     if name not in _FACTORIES:
         raise ValueError(f"unknown model {name!r}; known models: {', '.join(list_models())}")
     for argument, value in (("num_classes", num_classes), ("in_channels", in_channels)):
         if value < 1:
             raise ValueError(f"{argument} is at least 1; received {value}")
+    if pretrained is not None:
+        # what loads weights knows the networks, which register themselves here
+        from mhsvm.models.pretrained import read_pretrained
+        from mhsvm.models.published import load_weights
+
+        content, arguments = read_pretrained(pretrained, model=name)
+        model = create_model(name, num_classes=num_classes, in_channels=in_channels, **{**arguments, **kwargs})
+        load_weights(model, content)
+        return model
     factory = _FACTORIES[name]
     known = [key for key in inspect.signature(factory).parameters if key not in ("num_classes", "in_channels")]
     for key in kwargs:

@@ -1,0 +1,86 @@
+"""Trained weights that come with the package: checkpoints of ours in the folder weights/, a row each in its index."""
+
+import csv
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mhsvm.models.checkpoint_file import read_checkpoint
+
+_FOLDER = Path(__file__).parent / "weights"
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """A row of the index.
+
+    Attributes:
+        name: Unlike all others, such as "isic2017-wu-sorted".
+        model: Name of the network.
+        data: Set that it was trained on.
+        split, split_hash: Which of its images.
+        licence: Of the data.
+        sha256: Of the file.
+    """
+
+    name: str
+    model: str
+    data: str
+    split: str
+    split_hash: str
+    licence: str
+    sha256: str
+
+    @property
+    def path(self) -> Path:
+        """The checkpoint."""
+        return _FOLDER / f"{self.name}.pt"
+
+
+def list_pretrained(model: str | None = None) -> tuple[str, ...]:
+    """Names of the weights that come with the package, all or those of one network."""
+    return tuple(row.name for row in _read_index() if model in (None, row.model))
+
+
+def find_pretrained(name: str, *, model: str | None = None) -> Pretrained:
+    """What comes with the package under a name, its file checked.
+
+    Args:
+        name: From `list_pretrained()`.
+        model: The network that the weights are to be of; None takes any.
+    Raises:
+        ValueError: There are no such weights, they are of another network, or the file is not the one of the index.
+    """
+    rows = {row.name: row for row in _read_index()}
+    if name not in rows:
+        known = ", ".join(list_pretrained(model)) or "none"
+        raise ValueError(f"unknown weights {name!r}; known{f' of {model}' if model else ''}: {known}")
+    row = rows[name]
+    if model not in (None, row.model):
+        known = ", ".join(list_pretrained(model)) or "none"
+        raise ValueError(f"the weights {name!r} are of {row.model}, not of {model}; known of {model}: {known}")
+    found = hashlib.sha256(row.path.read_bytes()).hexdigest() if row.path.is_file() else "missing"
+    if found != row.sha256:
+        raise ValueError(
+            f"{row.path} is not the file that mhsvm came with (sha256 {found[:12]}, not {row.sha256[:12]}): "
+            "install the package again"
+        )
+    return row
+
+
+def read_pretrained(name: str, *, model: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The checkpoint `name` of a network, and the keywords with which `create_model` builds that network again.
+
+    Raises:
+        ValueError: See `find_pretrained`.
+    """
+    content = read_checkpoint(find_pretrained(name, model=model).path)
+    node = content["config"]["model"]
+    arguments = {key: tuple(value) if isinstance(value, list) else value for key, value in node[model].items()}
+    return content, arguments
+
+
+def _read_index() -> list[Pretrained]:
+    with (_FOLDER / "index.csv").open(encoding="utf-8", newline="") as file:
+        return [Pretrained(**row) for row in csv.DictReader(file)]
