@@ -39,17 +39,13 @@ def _draw_intervals(comparison: Comparison) -> Figure:
     axes = figure.subplots()
     for place, run in enumerate(runs):
         rows = np.arange(len(_SHOWN)) + (place - (len(runs) - 1) / 2) * 0.8 / len(runs)
-        values = np.array([run.described["metrics"][name] for name in _SHOWN])
-        limits = np.array([run.described["intervals"]["limits"][name] for name in _SHOWN]).T
-        axes.errorbar(
-            values,
-            rows,
-            xerr=np.abs(limits - values),
-            fmt=_MARKERS[place % len(_MARKERS)],
-            color=_tone(_COLOURS[place % len(_COLOURS)]),
-            capsize=3,
-            label=run.name,
-        )
+        values = [run.described["metrics"][name] for name in _SHOWN]
+        limits = np.array([run.described["intervals"]["limits"][name] for name in _SHOWN])
+        colour = _tone(_COLOURS[place % len(_COLOURS)])
+        # shifted each time that the colours come again
+        marker = _MARKERS[(place + place // len(_COLOURS)) % len(_MARKERS)]
+        axes.hlines(rows, *limits.T, color=colour)
+        axes.plot(values, rows, marker, color=colour, label=run.name)
     axes.set_yticks(range(len(_SHOWN)), list(_SHOWN.values()))
     axes.invert_yaxis()
     axes.grid(axis="x", alpha=0.3)
