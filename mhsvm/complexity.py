@@ -6,19 +6,21 @@ How multiply-accumulates (MACs) are counted, for one image:
 
 - convolutions and linear layers: one for each weight and place where it is applied, as torch's flop counter has it
   (2 flops are 1 MAC); biases, norms, activations, pooling and resampling count nothing;
-- "mixers" are the same, of layers inside Mamba blocks and route scans: what counters of modules do not see of the
-  published networks, where fused kernels take their place;
-- the scan has no convolution or matrix product. Of each state and step it takes 9 operations (dt A, its exponential,
-  times the state, dt B, times u, the sum, C times the state, its sum over the states, and the reading of the state),
-  of each channel and step 2 for D u and 2 for a gate z, and 2 r where it projects the step size from r numbers itself,
-  as scans along routes do: 2 operations are 1 MAC here, too. So for b sequences, l steps, d channels, n states:
-  b l d (9 n + 2 + 2 [z] + 2 r) / 2.
+- "mixers" are the same, of the layers inside Mamba blocks and route scans: what counters of modules do not see of the
+  published networks, where fused kernels take their place. They are counted as the model defines them, whatever
+  products a backend makes of them. A Mamba block of width v, inner width e, n states, rank r and a convolution of c
+  cells takes 2 v e + c e + e (r + 2 n) + r e + e v a step; a scan of d channels along a route d (r + 2 n) + r d a cell;
+- the scan has no convolution or matrix product. Of each state and step it takes about 9 operations, the count that
+  users of Mamba share (products with dt, u, the decay and C, the exponential, the sums), of each channel and step 2
+  for D u, and 2 for a gate z: 2 operations are 1 MAC here, too. So d channels and n states take
+  d (9 n + 2 + 2 [z]) / 2 a step.
 """
 
 import io
 import weakref
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -26,11 +28,10 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode, flop_registry
+from torch.utils.hooks import RemovableHandle
 
 from mhsvm.layers import Mamba, RouteS6
 
-# The operation that scans run as on the CPU, whatever the machine: its backend has to be "cpu" while it is counted.
-_SCAN = torch.ops.mhsvm.cpu_scan
 OPERATIONS_PER_STATE = 9
 
 
@@ -47,6 +48,9 @@ class Macs:
     layers: int
     mixers: int
     scan: int
+
+    def __add__(self, other: "Macs") -> "Macs":
+        return Macs(*(one + another for one, another in zip(astuple(self), astuple(other), strict=True)))
 
     @property
     def without_scan(self) -> int:
@@ -103,22 +107,30 @@ def measure_complexity(
     """
     model.eval()
     _check_backend(model)
-    flops = FlopCounterMode(display=False, custom_mapping={_SCAN: _scan_flops})
-    observer = _Observer()
-    with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad(), flops, observer:
+    mixers = _MixerCounter(model)
+    flops, observer = FlopCounterMode(display=False), _Observer(mixers)
+    with mixers, FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad(), flops, observer:
         images = torch.empty(batch, in_channels, *size)
         observer.hold(images)
         model(images)
-    counts = {
-        path: {operation: total // batch for operation, total in of_path.items()}
-        for path, of_path in flops.get_flop_counts().items()
-    }
-    parts = tuple(Part(name, num_parameters(part), _macs(model, counts, name)) for name, part in _parts(model))
+
+    def flops_of(path: str) -> int:
+        # the counter calls a module by its place below the network's class
+        counts = flops.get_flop_counts().get(f"{type(model).__name__}.{path}" if path else "Global", {})
+        return sum(counts.values())
+
+    def macs_of(part: str) -> Macs:
+        """Of a part by its name, of all of the network by ""."""
+        within = [path for path in mixers.macs if not part or f"{path}.".startswith(f"{part}.")]
+        layers = (flops_of(part) - sum(map(flops_of, within))) // 2
+        whole = sum((mixers.macs[path] for path in within), Macs(layers=layers, mixers=0, scan=0))
+        return Macs(*(total // batch for total in astuple(whole)))
+
     return Complexity(
         parameters=num_parameters(model),
-        macs=_macs(model, counts, ""),
-        parts=parts,
-        activations=observer.activations // batch,
+        macs=macs_of(""),
+        parts=tuple(Part(name, num_parameters(module), macs_of(name)) for name, module in _parts(model)),
+        activations=(observer.activations + mixers.activations) // batch,
         tensor_bytes=observer.peak + _held_bytes(model),
         file_bytes=_file_bytes(model),
     )
@@ -127,15 +139,6 @@ def measure_complexity(
 def num_parameters(module: nn.Module) -> int:
     """Numbers that are trained."""
     return sum(parameter.numel() for parameter in module.parameters())
-
-
-def _scan_flops(u, delta, projected, weight, bias, A, B, C, D, z, *rest, **keywords) -> int:
-    """Operations of a scan, from the shapes of its tensors; see `mhsvm.ops.cpu.autograd`."""
-    b, _, length, _ = u
-    m, k, d, n = A
-    rank = 0 if weight is None else weight[-1]
-    of_a_channel = OPERATIONS_PER_STATE * n + 2 * (D is not None) + 2 * (z is not None) + 2 * rank
-    return b * m * k * length * d * of_a_channel
 
 
 def _check_backend(model: nn.Module) -> None:
@@ -156,24 +159,6 @@ def _parts(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
             yield name, child
 
 
-def _macs(model: nn.Module, counts: dict, name: str) -> Macs:
-    """MACs of the part `name`, "" for all of the network."""
-
-    def flops_of(path: str) -> dict:
-        # the counter calls a module by its place below the network's class
-        return counts.get(f"{type(model).__name__}.{path}" if path else "Global", {})
-
-    mixers = [
-        path
-        for path, module in model.named_modules()
-        if isinstance(module, (Mamba, RouteS6)) and f"{path}.".startswith(f"{name}." if name else "")
-    ]
-    scan = flops_of(name).get(_SCAN, 0)
-    in_mixers = sum(sum(flops_of(path).values()) for path in mixers)
-    everything = sum(flops_of(name).values())
-    return Macs(layers=(everything - in_mixers) // 2, mixers=(in_mixers - scan) // 2, scan=scan // 2)
-
-
 def _held_bytes(model: nn.Module) -> int:
     return sum(held.numel() * held.element_size() for held in (*model.parameters(), *model.buffers()))
 
@@ -184,16 +169,74 @@ def _file_bytes(model: nn.Module) -> int:
     return file.getbuffer().nbytes
 
 
+class _MixerCounter:
+    """While open, counts the Mamba blocks and route scans of a network by what comes into them.
+
+    Attributes:
+        macs: Of each, by its path in the network.
+        activations: Numbers that their layers and scans put out.
+        depth: Above 0 while one of them is running.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self._mixers = {path: each for path, each in model.named_modules() if isinstance(each, (Mamba, RouteS6))}
+        self.macs = dict.fromkeys(self._mixers, Macs(layers=0, mixers=0, scan=0))
+        self.activations = 0
+        self.depth = 0
+        self._hooks: list[RemovableHandle] = []
+
+    def __enter__(self) -> None:
+        for path, mixer in self._mixers.items():
+            self._hooks.append(mixer.register_forward_pre_hook(partial(self._enter, path)))
+            self._hooks.append(mixer.register_forward_hook(self._leave))
+
+    def __exit__(self, *exception: object) -> None:
+        for hook in self._hooks:
+            hook.remove()
+
+    def _enter(self, path: str, mixer: nn.Module, inputs: tuple[Tensor]) -> None:
+        self.depth += 1
+        macs, activations = (_mamba_costs if isinstance(mixer, Mamba) else _route_scan_costs)(mixer, *inputs)
+        self.macs[path] += macs
+        self.activations += activations
+
+    def _leave(self, *_: object) -> None:
+        self.depth -= 1
+
+
+def _mamba_costs(block: Mamba, x: Tensor) -> tuple[Macs, int]:
+    """MACs and activations of a block on sequences (b, l, v)."""
+    b, length, v = x.shape
+    e, _, taps = block.conv1d.weight.shape
+    n, r = block.d_state, block.dt_rank
+    steps = b * length
+    layers = 2 * v * e + taps * e + e * (r + 2 * n) + r * e + e * v
+    scan = steps * e * (OPERATIONS_PER_STATE * n + 2 + 2) // 2
+    activations = 2 * e + e + (r + 2 * n) + e + e + v
+    return Macs(layers=0, mixers=steps * layers, scan=scan), steps * activations
+
+
+def _route_scan_costs(scan: RouteS6, x: Tensor) -> tuple[Macs, int]:
+    """MACs and activations of all heads and routes on a map (b, h, w, c)."""
+    heads, routes, d, r = scan.dt_proj.shape
+    n = scan.A_log.shape[-1]
+    walked = x.shape[:3].numel() * heads * routes
+    layers = d * (r + 2 * n) + r * d
+    operations = walked * d * (OPERATIONS_PER_STATE * n + 2)
+    return Macs(layers=0, mixers=walked * layers, scan=operations // 2), walked * (r + 2 * n + d + d)
+
+
 class _Observer(TorchDispatchMode):
     """Watches what operations put out, and how much of it is alive at once.
 
     Attributes:
-        activations: Numbers that convolutions, matrix products and scans have put out.
+        activations: Numbers that convolutions and matrix products outside of mixers have put out.
         peak: Most bytes that were alive at once.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, mixers: _MixerCounter) -> None:
         super().__init__()
+        self._mixers = mixers
         self.activations = 0
         self.peak = 0
         self._alive = 0
@@ -219,6 +262,6 @@ class _Observer(TorchDispatchMode):
         tensors = [leaf for leaf in tree_leaves(out) if isinstance(leaf, Tensor)]
         for tensor in tensors:
             self.hold(tensor)
-        if func._overloadpacket in flop_registry or func._overloadpacket is _SCAN:
+        if func._overloadpacket in flop_registry and not self._mixers.depth:
             self.activations += tensors[0].numel()
         return out

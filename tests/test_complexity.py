@@ -93,8 +93,8 @@ def test_a_mamba_block():
     # of D u and of the gate two operations each, beside nine of each state
     assert counted.macs.scan == cells * inner * (9 * states + 2 + 2) // 2
     projections = width * 2 * inner + inner * (1 + 2 * states) + 1 * inner + inner * width
-    # the convolution pads both ends by three
-    assert counted.macs.mixers == cells * projections + (cells + 3) * inner * 4
+    assert counted.macs.mixers == cells * (projections + inner * 4)
+    assert counted.activations == cells * (2 * inner + inner + (1 + 2 * states) + inner + inner + width)
     assert [part.name for part in counted.parts] == ["mixer"]
 
 
@@ -103,9 +103,9 @@ def test_a_route_scan():
     layer = MultiHeadScan(heads * channels, patterns=("C", "S"), d_state=states, project=False, backend="cpu")
     counted = measure_complexity(layer, in_channels=heads * channels, size=(8, 8))
     assert layer.s6.dt_proj.shape[-1] == 1
-    # the step size is projected from one number inside the scan; there is no gate z
-    assert counted.macs.scan == heads * routes * cells * channels * (9 * states + 2 + 2 * 1) // 2
-    assert counted.macs.mixers == heads * routes * cells * channels * (1 + 2 * states)
+    # there is no gate z; the step size is projected from one number
+    assert counted.macs.scan == heads * routes * cells * channels * (9 * states + 2) // 2
+    assert counted.macs.mixers == heads * routes * cells * channels * (1 + 2 * states + 1)
     assert counted.macs.layers == cells * (heads * channels) ** 2
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from mhsvm.data.atomic import replace_when_complete
 from mhsvm.data.cache import cache_path
-from mhsvm.data.duplicates import DEFAULT_THRESHOLD, VERSION, DuplicatePair, find_duplicates, merge_groups
+from mhsvm.data.duplicates import DEFAULT_THRESHOLD, MIN_SIDE, VERSION, DuplicatePair, find_duplicates, merge_groups
 from mhsvm.data.store import PreparedSet
 
 log = logging.getLogger(__name__)
@@ -34,6 +34,14 @@ def search_duplicates(first: PreparedSet, second: PreparedSet | None = None) -> 
         "checksums": [prepared.checksum for prepared in sets],
     }
     path = _path(first, second)
+    for prepared in sets:
+        if min(prepared.size) < MIN_SIDE:
+            log.warning(
+                "warning: the images of %s are small, %d x %d: below %d pixels some that are alike pass for one lesion",
+                prepared.path,
+                *prepared.size,
+                MIN_SIDE,
+            )
     kept = _read(path, key)
     if kept is not None:
         return kept

@@ -35,7 +35,8 @@ _MARGIN = 5
 _LESION_TURNS = (-15, 15)
 # Mirrored or turned copies have to be alike from the start: lesions are round enough to fit another one somehow.
 _MIN_TURNED_LIKENESS = 0.9
-_SIDE = 128
+# Side in pixels at which pictures are compared last; smaller ones lack the structure that tells lesions apart.
+MIN_SIDE = 128
 _ROWS_AT_ONCE = 1024
 
 
@@ -158,7 +159,7 @@ def _copies(images: Sequence[np.ndarray]) -> list[list[int]]:
 
 
 def _grey(image: np.ndarray) -> np.ndarray:
-    grey = Image.fromarray(image).convert("L").resize((_SIDE, _SIDE), Image.Resampling.BOX)
+    grey = Image.fromarray(image).convert("L").resize((MIN_SIDE, MIN_SIDE), Image.Resampling.BOX)
     return np.asarray(grey, np.float32)
 
 

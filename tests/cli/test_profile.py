@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import torch
 
 from mhsvm.cli import profile as command
 from mhsvm.cli.main import run
@@ -67,3 +68,16 @@ def test_what_a_user_can_do_wrong(workplace, capsys, options, message):
     captured = capsys.readouterr()
     assert captured.err.startswith(f"error: {message}")
     assert captured.out == ""
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_gpu_is_timed_with_and_without_a_graph(workplace):
+    options = ["--model", "ultralight_vm_unet", "--size", "64", "--seconds", "0", "--json", "profile.json"]
+    assert command.main(options) == 0
+    timings = json.loads((workplace / "profile.json").read_text())["timings"]
+    assert [(row["device"], row["how"]) for row in timings] == [
+        ("cpu", "eager"),
+        ("cuda", "eager"),
+        ("cuda", "CUDA graph"),
+    ]
+    assert all(row["peak_bytes"] > 4 * 49_457 for row in timings)

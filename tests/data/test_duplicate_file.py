@@ -6,6 +6,7 @@ import pytest
 
 from mhsvm.data import duplicate_file
 from mhsvm.data.duplicate_file import duplicate_groups, search_duplicates
+from mhsvm.data.synthetic import draw_sample
 
 
 @pytest.fixture
@@ -95,3 +96,17 @@ def test_groups_join_near_duplicates_and_given_groups(write_images, images):
         assert duplicate_groups(prepared) == ("like a", "", "like a", "")
     with write_images(images, groups=["", "", "patient", "patient"]) as prepared:
         assert duplicate_groups(prepared) == ("patient", "", "patient", "patient")
+
+
+def test_small_images_are_warned_of(write_images, scenes, caplog):
+    with write_images({"a": scenes[0], "b": scenes[1]}) as prepared:
+        search_duplicates(prepared)
+    assert "own.h5 are small, 96 x 96: below 128 pixels some that are alike pass for one lesion" in caplog.text
+    caplog.clear()
+    large = {
+        "a": draw_sample(seed=1, index=0, size=(128, 160))[0],
+        "b": draw_sample(seed=1, index=1, size=(128, 160))[0],
+    }
+    with write_images(large, "large") as prepared:
+        search_duplicates(prepared)
+    assert "small" not in caplog.text
