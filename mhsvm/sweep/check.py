@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from yacs.config import CfgNode
 
 from mhsvm.build import build_job, build_set
@@ -81,6 +82,9 @@ def _build_once(config: CfgNode, prepared: PreparedSet, split: Split) -> int:
     on_cpu = config.clone()
     on_cpu.defrost()
     on_cpu.run.device = "cpu"
+    if config.run.device != "cpu" and config.train.step == "graph" and torch.cuda.is_available():
+        # the runs capture graphs, this check does not
+        on_cpu.train.step = "auto"
     job = build_job(on_cpu, prepared, small)
     return sum(parameter.numel() for parameter in job.model.parameters())
 

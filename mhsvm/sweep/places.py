@@ -33,8 +33,12 @@ def find_places(device: str, *, per_device: int | None, num_parameters: int) -> 
         per_device: Runs side by side on a device. None: one; on a GPU up to `SMALL_RUNS_PER_GPU` if the largest
             network has fewer than `SMALL_NETWORK` parameters, as far as there are two processors for each run.
         num_parameters: Of the largest network.
+    Raises:
+        ValueError: There is no such device.
     """
-    gpus = torch.cuda.device_count() if device in ("auto", "cuda") else 0
+    all_gpus = torch.cuda.device_count()
+    _check_device(device, all_gpus)
+    gpus = all_gpus if device in ("auto", "cuda") else 0
     if per_device is None:
         on_gpu = gpus > 0 or device.startswith("cuda")
         small = on_gpu and num_parameters < SMALL_NETWORK
@@ -50,6 +54,18 @@ def find_places(device: str, *, per_device: int | None, num_parameters: int) -> 
     threads = str(max(1, _processors() // (per_device * len(single))))
     shared = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", threads)}
     return [Place(place.device, {**place.environment, **shared}) for place in single] * per_device
+
+
+def _check_device(name: str, num_gpus: int) -> None:
+    """As `mhsvm.build.build_device` does, but without taking memory of a GPU for as long as the sweep lasts."""
+    if name == "auto":
+        return
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ValueError(f"run.device {name!r} is no device: take auto, cpu or cuda:0") from error
+    if device.type == "cuda" and (device.index or 0) >= num_gpus:
+        raise ValueError(f"run.device {name} is not there: this process sees {num_gpus} GPUs")
 
 
 def _processors() -> int:

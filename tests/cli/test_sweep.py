@@ -163,6 +163,8 @@ def test_a_folder_with_other_settings_is_refused(config, in_process, capsys):
         (["--test", "nowhere"], "there is no data set 'nowhere'"),
         (["--test", "lesions"], "two of the sets to test on are called alike: lesions, lesions"),
         (["--test", "classes"], "have num_classes 3, model.num_classes is 1: leave this set out"),
+        (["run.device", "cuda:9"], "run.device cuda:9 is not there: this process sees"),
+        (["--set", "train.step=eager,graph"], "step=graph_seed42: train.step graph needs a GPU"),
         (["--epochs", "3"], "unknown option '--epochs'"),
         (["train.epochs"], "'train.epochs' stands alone"),
     ],

@@ -54,6 +54,19 @@ def test_a_device_that_is_named_is_the_only_one(machine):
     assert find_places("cpu", per_device=None, num_parameters=10) == [Place("cpu")]
 
 
+@pytest.mark.parametrize(
+    ("device", "message"),
+    [
+        ("cuda:2", "run.device cuda:2 is not there: this process sees 2 GPUs"),
+        ("gpu", "run.device 'gpu' is no device: take auto, cpu or cuda:0"),
+    ],
+)
+def test_a_device_that_is_not_there_is_an_error(device, message, machine):
+    machine(gpus=2, processors=8)
+    with pytest.raises(ValueError, match=message):
+        find_places(device, per_device=None, num_parameters=10)
+
+
 def test_threads_that_are_set_stay(machine, monkeypatch):
     machine(gpus=0, processors=8)
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
