@@ -4,10 +4,7 @@ Shape letters: H W the given size, h w the new one, in pixels. A size is one num
 """
 
 import numpy as np
-import torch
 from PIL import Image
-from torch import Tensor
-from torch.nn import functional as F
 
 from mhsvm.data.decode import IGNORE
 
@@ -74,15 +71,6 @@ def resize_classes(mask: np.ndarray, size: Size, num_classes: int) -> np.ndarray
         winner = np.where(area > best, value, winner)
         best = np.maximum(best, area)
     return winner
-
-
-def resize_probability(maps: Tensor, size: Size) -> Tensor:
-    """Resize maps of probabilities, float (b, c, H, W) in 0..1, to (b, c, h, w), bilinear."""
-    size = as_height_width(size)
-    if maps.shape[-2:] == torch.Size(size):
-        return maps
-    # antialiasing matters on the way down: it averages instead of skipping
-    return F.interpolate(maps, size=size, mode="bilinear", antialias=True).clamp(0, 1)
 
 
 def _areas(mask: np.ndarray, h: int, w: int) -> np.ndarray:

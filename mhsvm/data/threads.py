@@ -7,8 +7,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TypeVar
 
-import torch
-
 # More would hold more native images at once than memory may take: some 0.5 GB for one of 30 megapixels.
 _MOST_IMAGES = 8
 
@@ -26,6 +24,9 @@ def image_threads() -> Iterator[ThreadPoolExecutor]:
 
     On maps as small as one image, sharing out costs many times what it gains.
     """
+    # preparing a set uses this file and is quick to start because it loads no torch
+    import torch
+
     outside = torch.get_num_threads()
     try:
         num_threads = min(num_cores(), _MOST_IMAGES)

@@ -5,10 +5,10 @@ from torch import Tensor
 
 from mhsvm.data.dataset import Dataset
 from mhsvm.data.native import NativeMasks
-from mhsvm.data.resize import resize_probability
 from mhsvm.data.threads import image_threads
 from mhsvm.engine.evaluator import decide, truth_of
 from mhsvm.engine.image_score import ImageScore, SizedScores, join_scores, score_image
+from mhsvm.engine.probability import resize_probability
 from mhsvm.metrics import CalibrationCounts, boundary_distances
 
 

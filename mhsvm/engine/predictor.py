@@ -14,9 +14,10 @@ from PIL import Image, ImageOps
 from torch import Tensor, nn
 
 from mhsvm.data.decode import decode_image, to_rgb
-from mhsvm.data.resize import resize_image, resize_probability
+from mhsvm.data.resize import resize_image
 from mhsvm.engine.evaluator import check_finite, decide, probabilities
 from mhsvm.engine.postprocess import clean_mask
+from mhsvm.engine.probability import resize_probability
 from mhsvm.engine.views import find_views
 
 ImageLike = str | os.PathLike | Image.Image | np.ndarray

@@ -18,9 +18,10 @@ from mhsvm.data.decode import IGNORE, MaskLevelsError, decode_grey, decode_mask
 from mhsvm.data.pairs import mask_files, masks_by_id
 from mhsvm.data.prepare import CLASSES, UNREADABLE
 from mhsvm.data.problems import Problems, Rule
-from mhsvm.data.resize import mask_coverage, resize_classes, resize_probability
+from mhsvm.data.resize import mask_coverage, resize_classes
 from mhsvm.data.threads import image_threads
 from mhsvm.engine.image_score import ImageScore, SizedScores, join_scores, score_image
+from mhsvm.engine.probability import resize_probability
 
 NO_PREDICTION = Rule("truth without a prediction", "add its prediction, or score what both have with --common")
 NO_TRUTH = Rule("prediction without a truth", "add its truth, or score what both have with --common")

@@ -2,10 +2,9 @@
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
-from mhsvm.data.resize import as_height_width, mask_coverage, resize_classes, resize_image, resize_probability
+from mhsvm.data.resize import as_height_width, mask_coverage, resize_classes, resize_image
 
 
 def test_sizes():
@@ -77,13 +76,3 @@ def test_classes_of_two_agree_with_coverage():
     coverage = mask_coverage(mask, (10, 12))
     assert (majority[coverage > 128] == 1).all()
     assert (majority[coverage < 128] == 0).all()
-
-
-def test_probabilities_are_interpolated():
-    maps = torch.tensor([[[[0.0, 1.0]]]])
-    np.testing.assert_allclose(resize_probability(maps, (1, 4)).flatten(), [0, 0.25, 0.75, 1], atol=1e-6)
-    assert resize_probability(maps, (1, 2)) is maps
-    checks = torch.arange(64.0).view(1, 1, 8, 8) % 2
-    down = resize_probability(checks, (2, 2))
-    # averaged on the way down, not picked
-    assert ((down > 0.3) & (down < 0.7)).all()
