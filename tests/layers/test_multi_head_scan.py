@@ -1,5 +1,6 @@
 import pytest
 import torch
+from torch import nn
 
 from mhsvm.layers import MultiHeadScan
 
@@ -65,3 +66,29 @@ def test_bad_arguments_are_refused():
         MultiHeadScan(8)(torch.randn(2, 4, 8))
     with pytest.raises(ValueError, match=r"a map is \(b, 8, h, w\); received \(1, 4, 4, 8\)"):
         MultiHeadScan(8)(torch.randn(1, 4, 4, 8))
+
+
+@pytest.mark.parametrize("patterns", [("C", "X", "S", "Z"), ("C",)])
+def test_bfloat16_closes_as_many_cells_as_float32(patterns):
+    torch.manual_seed(0)
+    scan = MultiHeadScan(32, patterns=patterns, gate_threshold=1.0)
+    # Steps so small that the routes differ by a thousandth or so.
+    nn.init.constant_(scan.s6.dt_bias, -10.0)
+    x = torch.randn(2, 32, 12, 12)
+    outputs = []
+    scan.s6.register_forward_hook(lambda module, inputs, output: outputs.append(output))
+    with torch.no_grad():
+        scan(x)
+        with torch.autocast("cpu", torch.bfloat16):
+            scan(x)
+
+    def closed(y):
+        return (scan.attention(y) == 0).float().mean().item()
+
+    exact, half = outputs
+    spread = (exact.amax(2) - exact.amin(2)) / exact.abs().amax(2)
+    assert 2e-4 < spread.median() < 5e-3
+    assert 0.3 < closed(exact) < 0.9
+    assert closed(half) == pytest.approx(closed(exact), abs=0.005)
+    # Rounded to 16 bits they would not be told apart.
+    assert closed(half.bfloat16().float()) != pytest.approx(closed(exact), abs=0.005)

@@ -7,7 +7,7 @@ m heads, k routes, d channels of a head, r rank of the step size.
 import torch
 from torch import Tensor
 
-from mhsvm.ops.triton.plan import Inputs, num_saved
+from mhsvm.ops.triton.plan import Inputs, num_saved, saved_dtype
 
 
 def selective_scan(
@@ -86,9 +86,9 @@ def _selective_scan(u, delta, A, B, C, D, z, delta_bias, delta_softplus, save):
 def _(u, delta, A, B, C, D, z, delta_bias, delta_softplus, save):
     b, d, length = u.shape
     g, n = B.shape[1], A.shape[1]
-    saved = num_saved(length, n) if save else 0
-    y = u.new_empty((b, length, d)).mT
-    return y, *(u.new_empty(x, dtype=torch.float32) for x in ((b, d, n), (b, saved, g, n, d // g)))
+    y, last = u.new_empty((b, length, d)).mT, u.new_empty((b, d, n), dtype=torch.float32)
+    saved = (b, num_saved(length, n) if save else 0, g, n, d // g)
+    return y, last, u.new_empty(saved, dtype=saved_dtype(u))
 
 
 @torch.library.custom_op(
@@ -178,8 +178,8 @@ def _route_scan(u, x_dbl, dt_bias, A, D, order, save):
 def _(u, x_dbl, dt_bias, A, D, order, save):
     b, length, m, d = u.shape
     k, n = A.shape[1], A.shape[3]
-    saved = num_saved(length, n) if save else 0
-    return tuple(u.new_empty(x, dtype=torch.float32) for x in ((b, m, k, length, d), (b, saved, m * k, n, d)))
+    saved = (b, num_saved(length, n) if save else 0, m * k, n, d)
+    return u.new_empty((b, m, k, length, d), dtype=torch.float32), u.new_empty(saved, dtype=saved_dtype(u))
 
 
 @torch.library.custom_op(

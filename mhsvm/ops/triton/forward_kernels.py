@@ -89,7 +89,8 @@ def scan_kernel(
     for i_t in range(begin, end, T):
         if p_saved is not None:  # noqa: SIM102
             if i_t % SPAN == 0:
-                tl.store(p_saved + (i_b * tl.cdiv(L, SPAN) + i_t // SPAN) * size + o_state, b_s, mask=m_ne)
+                p_span = p_saved + (i_b * tl.cdiv(L, SPAN) + i_t // SPAN) * size
+                tl.store(p_span + o_state, b_s.to(p_saved.dtype.element_ty), mask=m_ne)
         m_t = i_t + o_t < end
         m_te = m_t[:, None] & m_e[None, :]
         m_next = i_t + T + o_t < end
@@ -252,10 +253,10 @@ def carry_kernel(
     b_end = tl.load(p_end + i_bc * size + o_s, mask=m_s, other=0.0)
     b_sum = tl.load(p_sum + i_bc * (size // states) + o_ge, mask=m_s, other=0.0)
     for i in range(num_chunks):
-        # What the last chunk would leave behind has not been written, and is not used. The next chunk's numbers are
-        # loaded before this one's are overwritten, so that the loads overlap.
+        # The next chunk's numbers are loaded before this one's are overwritten, so that the loads overlap. The last
+        # chunk's have not been written: nothing comes after it.
         i_next = i_bc + (-1 if REVERSE else 1)
-        m_next = m_s & (i + 1 + 0 * o_s < num_chunks)
+        m_next = m_s & (i + 2 + 0 * o_s < num_chunks)
         b_end_next = tl.load(p_end + i_next * size + o_s, mask=m_next, other=0.0)
         b_sum_next = tl.load(p_sum + i_next * (size // states) + o_ge, mask=m_next, other=0.0)
         tl.store(p_end + i_bc * size + o_s, b_s, mask=m_s)

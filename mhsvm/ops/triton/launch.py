@@ -5,7 +5,16 @@ from torch import Tensor
 
 from mhsvm.ops.triton.backward_kernels import backward_kernel
 from mhsvm.ops.triton.forward_kernels import carry_kernel, chunk_kernel, scan_kernel
-from mhsvm.ops.triton.plan import BLOCK_CHANNELS, Gradients, Inputs, Plan, num_saved, plan_backward, plan_forward
+from mhsvm.ops.triton.plan import (
+    BLOCK_CHANNELS,
+    Gradients,
+    Inputs,
+    Plan,
+    num_saved,
+    plan_backward,
+    plan_forward,
+    saved_dtype,
+)
 
 # One warp holds a tile. Fused multiply-adds are asked for by name, as Triton is to change its default.
 _OPTIONS = {"num_warps": 1, "enable_fp_fusion": True}
@@ -17,7 +26,7 @@ def forward(inputs: Inputs, y: Tensor, *, save: bool) -> tuple[Tensor, Tensor]:
     b, length, g, e, n = _sizes(inputs)
     plan = plan_forward(inputs)
     last = inputs.u.new_empty((b, g, n, e), dtype=torch.float32)
-    saved = last.new_empty((b, num_saved(length, n) if save else 0, g, n, e))
+    saved = last.new_empty((b, num_saved(length, n) if save else 0, g, n, e), dtype=saved_dtype(inputs.u))
     starts = None
     if plan.num_chunks > 1:
         starts = _chunk_states(inputs, plan, inputs.u, inputs.B, seed=None, reverse=False)
@@ -61,8 +70,8 @@ def backward(
     dB_parts, dC_parts = dB[None], dC[None]
     if plan.parts > 1:
         dB_parts, dC_parts = torch.empty((2, plan.parts, *dB.shape), dtype=torch.float32, device=saved.device)
-    dA = saved.new_empty((b, plan.num_chunks, g, n, e))
-    dD, dbias = (None if x is None else saved.new_empty((b, plan.num_chunks, g, e)) for x in (inputs.D, inputs.bias))
+    dA = torch.empty((b, plan.num_chunks, g, n, e), dtype=torch.float32, device=saved.device)
+    dD, dbias = (None if x is None else dA.new_empty((b, plan.num_chunks, g, e)) for x in (inputs.D, inputs.bias))
     with torch.cuda.device_of(inputs.u):
         backward_kernel[(b * plan.num_chunks * g * plan.parts,)](
             grad_y, inputs.u, inputs.delta, inputs.A, inputs.B, inputs.C, inputs.D, inputs.z, inputs.bias,

@@ -5,6 +5,7 @@ b batch, l steps, h heads of values, k routes of a head, g = h * k groups, e cha
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 # Channels of a block: with 4 lanes for the states, a warp.
@@ -84,6 +85,11 @@ def plan_backward(inputs: Inputs) -> Plan:
 def num_saved(length: int, n: int) -> int:
     """Spans of l steps, each of which keeps one state for backward."""
     return -(-length // _span(n))
+
+
+def saved_dtype(u: Tensor) -> torch.dtype:
+    """Of the kept states: bfloat16 like the values (its range is float32's), else float32; in registers always that."""
+    return torch.bfloat16 if u.dtype == torch.bfloat16 else torch.float32
 
 
 def _span(n: int) -> int:

@@ -147,11 +147,11 @@ def test_routes(relative_error, tolerance, dtype, rank):
 
 def _memory_orders(tensors):
     # The stride of an axis of one element means nothing.
-    return [[(n, s) for n, s in zip(x.shape, x.stride(), strict=True) if n > 1] for x in tensors]
+    return [(x.dtype, [(n, s) for n, s in zip(x.shape, x.stride(), strict=True) if n > 1]) for x in tensors]
 
 
-@pytest.mark.parametrize("d", [3, 30])
-def test_torch_compile_is_told_the_memory_order(d):
+@pytest.mark.parametrize(("d", "dtype"), [(3, torch.float32), (30, torch.bfloat16)])
+def test_torch_compile_is_told_the_memory_order(d, dtype):
     """What the operators announce without data, of one part of the channels and of several."""
     b, length, m, k, n = 2, 12, 2, 4, 3
     order = torch.arange(length).expand(m, k, -1).contiguous()
@@ -159,6 +159,7 @@ def test_torch_compile_is_told_the_memory_order(d):
     bias, A, D = torch.randn(m, k, d), -torch.rand(m, k, d, n), torch.randn(m, k, d)
     B = torch.randn(b, length, m, n).permute(0, 2, 3, 1)
     sequence, A2 = torch.randn(b, length, m * d).mT, -torch.rand(n, m * d).T
+    u, x, B, sequence = (t.to(dtype) for t in (u, x, B, sequence))
     ops = torch.ops.mhsvm
 
     def run(u, x, bias, A, D, order, B, sequence, A2):
