@@ -1,4 +1,4 @@
-"""`train.py --config FILE [KEY VALUE …]`, or `train.py --resume RUN`."""
+"""`train.py --config FILE [KEY VALUE …]`, or `train.py --resume RUN`; with `--profile`, where the time goes."""
 
 import argparse
 import logging
@@ -12,13 +12,15 @@ from yacs.config import CfgNode
 from mhsvm.build import build_job, build_set, build_split
 from mhsvm.cli.console import ConsoleHandler, logging_to
 from mhsvm.cli.options import parse_with_settings
+from mhsvm.cli.table import format_table
 from mhsvm.config import config_from_dict, get_value, load_config, set_value
 from mhsvm.data.split_file import Split
 from mhsvm.data.store import PreparedSet
 from mhsvm.engine.distributed import LostProcess, World, open_world
 from mhsvm.engine.run_folder import RunFolder
 from mhsvm.engine.stop import StopSignal
-from mhsvm.engine.trainer import Interrupted, Job, OutOfMemory, Progress, TrainingError, restore, train
+from mhsvm.engine.trainer import Interrupted, Job, NotFinite, OutOfMemory, Progress, TrainingError, restore, train
+from mhsvm.engine.training_profile import STAGES, TrainingProfile, profile_training
 from mhsvm.models.published import read_checkpoint
 
 log = logging.getLogger("mhsvm")
@@ -28,12 +30,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Train a network from a config, or resume a run."""
     parser = argparse.ArgumentParser(
         prog="train.py",
-        usage="train.py --config FILE [KEY VALUE …] | train.py --resume RUN",
+        usage="train.py --config FILE [--profile] [KEY VALUE …] | train.py --resume RUN [--profile]",
         description=main.__doc__,
         allow_abbrev=False,
     )
     parser.add_argument("--config", metavar="FILE", help="YAML file with what differs from the defaults")
     parser.add_argument("--resume", metavar="RUN", help="run folder to go on with; needs no config")
+    parser.add_argument("--profile", action="store_true", help="only time the training and tell where its time goes")
     arguments, settings = parse_with_settings(parser, argv)
     if (arguments.config is None) == (arguments.resume is None):
         raise ValueError(f"give either --config or --resume; {parser.format_usage().strip()}")
@@ -53,13 +56,7 @@ class _Plan:
 
 
 def _start(arguments: argparse.Namespace, settings: Sequence[str], world: World) -> int:
-    plan = world.from_first(
-        lambda: (
-            _resumed(arguments.resume, settings)
-            if arguments.resume
-            else _fresh(arguments.config, settings, restarted=world.restarts > 0)
-        )
-    )
+    plan = world.from_first(lambda: _plan(arguments, settings, restarted=world.restarts > 0))
     with world.together(), build_set(plan.config) as prepared:
         _check_set(prepared, plan.checksum)
         job = build_job(plan.config, prepared, plan.split, world)
@@ -67,20 +64,26 @@ def _start(arguments: argparse.Namespace, settings: Sequence[str], world: World)
             progress = Progress(data_state=job.generator.get_state())
         else:
             progress = restore(job, plan.checkpoint)
+    if arguments.profile:
+        with world.together():
+            return _profile(job)
     if plan.checkpoint is None:
         world.from_first(lambda: plan.run.create(config=plan.config.dump(), split=plan.split))
     return _run(job, progress, plan.run)
 
 
-def _fresh(config_path: str, settings: Sequence[str], *, restarted: bool) -> _Plan:
-    config = load_config(config_path, settings)
-    run = RunFolder(Path(config.run.folder) / (config.run.name or Path(config_path).stem))
-    if restarted:
+def _plan(arguments: argparse.Namespace, settings: Sequence[str], *, restarted: bool) -> _Plan:
+    if arguments.resume:
+        return _resumed(arguments.resume, settings)
+    config = load_config(arguments.config, settings)
+    run = RunFolder(Path(config.run.folder) / (config.run.name or Path(arguments.config).stem))
+    if restarted and not arguments.profile:
         # torchrun repeats the command that it was given, after one of its processes has failed
         run.remove_unsaved_start()
         if run.last.is_file():
             return _resumed(run.path, settings)
-    run.check_new()
+    if not arguments.profile:
+        run.check_new()
     with build_set(config) as prepared:
         return _Plan(config, run, build_split(config.data.split, prepared), prepared.checksum, None)
 
@@ -120,6 +123,40 @@ def _check_set(prepared: PreparedSet, checksum: str) -> None:
             f"{prepared.path} is not the set that this run was started with: its checksum is "
             f"{prepared.checksum[:12]}…, not {checksum[:12]}…"
         )
+
+
+def _profile(job: Job) -> int:
+    with logging_to(ConsoleHandler()):
+        _log_job(job)
+        try:
+            profile = profile_training(job)
+        except (TrainingError, NotFinite) as error:
+            log.error("error: %s", error)
+            return 1
+    print(f"\n{_profile_table(profile)}\n\n{_profile_figures(profile, job)}")
+    return 0
+
+
+def _profile_table(profile: TrainingProfile) -> str:
+    header, epoch = ("", "an epoch", "a step", "share"), sum(profile.parts.values())
+    rows = []
+    for name, seconds in profile.parts.items():
+        of_step = name in (*STAGES, "idle")
+        a_step = f"{1e3 * seconds / profile.num_steps:.3f} ms" if of_step else ""
+        rows.append((name, f"{seconds:.3f} s", a_step, f"{seconds / epoch:.1%}"))
+    return format_table(header, [*rows, ("all", f"{epoch:.3f} s", "", "")], right=header[1:])
+
+
+def _profile_figures(profile: TrainingProfile, job: Job) -> str:
+    on_gpu = job.device.type == "cuda"
+    lines = [
+        f"training {profile.num_train / profile.training:.1f} images/s in {profile.num_steps} steps an epoch, "
+        f"validation {profile.num_val / profile.validation:.1f} images/s",
+        *([] if profile.peak_bytes is None else [f"memory: at most {profile.peak_bytes / 2**30:.2f} GiB"]),
+        f"each stage is what a pass over batches takes longer with it{', as CUDA graphs' if on_gpu else ''};",
+        f"idle is what training takes beyond that{': the GPU waits' if on_gpu else ''}",
+    ]
+    return "\n".join(lines)
 
 
 def _run(job: Job, progress: Progress, run: RunFolder) -> int:
@@ -165,8 +202,12 @@ def _train(job: Job, progress: Progress, run: RunFolder) -> int:
 
 
 def _log_start(job: Job, progress: Progress, run: RunFolder) -> None:
-    data, model = job.description["data"], job.description["config"]["model"]["name"]
     log.info("%s %s", "resuming" if progress.epoch or progress.position else "starting", run.path)
+    _log_job(job)
+
+
+def _log_job(job: Job) -> None:
+    data, model = job.description["data"], job.description["config"]["model"]["name"]
     log.info("%s, %d parameters, on %s", model, sum(p.numel() for p in job.model.parameters()), job.device)
     log.info(
         "%s, split %s (sha256 %s): %d train, %d val, %d test",

@@ -41,6 +41,10 @@ class TrainStep:
         average: Takes in the weights after each step.
         sum_up: Replaces tensors by their sums over the processes that train together, see
             `mhsvm.engine.distributed.World.sum`; None if there is but this one.
+    Attributes:
+        compiled: The network goes through torch.compile.
+        captures: Batches are run as CUDA graphs.
+        pool: Memory of these graphs, for others that never run at the same time; None where there are none.
     Raises:
         ValueError: The mode is unknown or needs another device.
     """
@@ -74,7 +78,7 @@ class TrainStep:
         self._sum_up = sum_up
         self._prepare = prepare
         self._network = torch.compile(model, dynamic=False) if mode == "compile" else model
-        self._compiled = mode == "compile"
+        self.compiled = mode == "compile"
         self.captures = on_gpu and mode != "eager"
         self._capturable = all(group.get("capturable", False) for group in optimizer.param_groups)
 
@@ -93,11 +97,11 @@ class TrainStep:
 
         self._uses: Counter[tuple] = Counter()
         self._calls: dict[tuple, CapturedCall] = {}
-        self._pool = torch.cuda.graph_pool_handle() if self.captures else None
+        self.pool = torch.cuda.graph_pool_handle() if self.captures else None
 
     def describe(self) -> str:
         """How steps are computed, in words, for the log."""
-        network = "compiled network, " if self._compiled else ""
+        network = "compiled network, " if self.compiled else ""
         if not self.captures:
             return f"{network}eager"
         if self._capturable:
@@ -128,7 +132,7 @@ class TrainStep:
             self._uses[key] += 1
             report = warm_up(body, batch)
         else:
-            self._calls[key] = CapturedCall(body, batch, pool=self._pool)
+            self._calls[key] = CapturedCall(body, batch, pool=self.pool)
             report = self._calls[key](*batch)
         if last and not self._capturable:
             self._step()

@@ -9,6 +9,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -154,8 +155,8 @@ def train(job: Job, progress: Progress, run: RunFolder, stop: StopSignal) -> Non
             save_checkpoint(path, content)
 
     try:
-        save(run.last)
-        with numerics(tf32=job.tf32, deterministic=job.deterministic):
+        with out_of_memory_explained(job), numerics(tf32=job.tf32, deterministic=job.deterministic):
+            save(run.last)
             while progress.epoch < job.epochs:
                 speed = train_epoch(job, progress, on_step, check_stop)
                 # processes evaluate different numbers of batches, so that none of these is the place for a decision
@@ -170,10 +171,6 @@ def train(job: Job, progress: Progress, run: RunFolder, stop: StopSignal) -> Non
         raise
     except NotFinite as error:
         raise TrainingError(_not_finite_message(job, progress, run, error.record)) from error
-    except RuntimeError as error:
-        if not _is_out_of_memory(error):
-            raise
-        raise OutOfMemory(_out_of_memory_message(job)) from error
     finally:
         bar.close()
         if recorder is not None:
@@ -213,7 +210,7 @@ def train_epoch(
             on_step(record)
 
     try:
-        for rows, batch, batch_motions, window in _windows(job, order, motions):
+        for rows, batch, batch_motions, window in iterate_windows(job, order, motions):
             report = job.step(batch.images, batch.masks, batch_motions, **window)
             steps.add(report, rows, last=window["last"])
             if window["last"]:
@@ -226,8 +223,13 @@ def train_epoch(
     return (progress.position - position) / (time.perf_counter() - start)
 
 
-def _windows(job: Job, order: Tensor, motions: Tensor) -> Iterator[tuple[Tensor, Batch, Tensor, dict]]:
-    """The rows of each batch, what of it falls to this process, its motions, and its place in its step's window."""
+def iterate_windows(job: Job, order: Tensor, motions: Tensor) -> Iterator[tuple[Tensor, Batch, Tensor, dict]]:
+    """The rows of each batch, what of it falls to this process, its motions, and its place in its step's window.
+
+    Args:
+        order: int64 (n,), rows of the training set in the order in which they are trained on; on the CPU.
+        motions: (n, 2, 2) of each, from `job.augment`.
+    """
     if not len(order):
         # stopped between the last step and the validation
         return
@@ -323,6 +325,17 @@ def restore(job: Job, checkpoint: dict) -> Progress:
     if job.world.rank < len(recorded):
         _set_random_states(recorded[job.world.rank], job.device)
     return Progress(**training["progress"])
+
+
+@contextmanager
+def out_of_memory_explained(job: Job) -> Iterator[None]:
+    """Turn torch's error into an OutOfMemory that says what to try."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not _is_out_of_memory(error):
+            raise
+        raise OutOfMemory(_out_of_memory_message(job)) from error
 
 
 def _random_states(device: torch.device) -> dict[str, Tensor]:

@@ -26,6 +26,12 @@ model:
   ultralight_vm_unet: {channels: "8,8,8,8,8,8", branches: 2, d_state: 2}
 """
 
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+PROFILED = [
+    pytest.param("cpu", "eager"),
+    *(pytest.param("cuda", mode, marks=needs_gpu) for mode in ("eager", "graph", "compile")),
+]
+
 
 @pytest.fixture
 def config(workplace, make_set) -> Path:
@@ -179,6 +185,34 @@ def test_a_set_or_split_that_changed_is_refused(config, make_set):
         main(["--resume", "results/small"])
 
 
+@pytest.mark.parametrize(("device", "mode"), PROFILED)
+def test_a_profile_tells_where_the_time_goes_and_leaves_nothing(device, mode, config, capsys):
+    assert main(["--config", str(config), "--profile", "run.device", device, "train.step", mode]) == 0
+    printed = capsys.readouterr().out
+    assert "steps: " in printed
+    shares = re.findall(r"^(\w+) +[\d.]+ s(?: +[\d.]+ ms)? +([\d.]+)%$", printed, re.M)
+    parts = ["data", "forward", "backward", "optimiser", "idle", "evaluation", "checkpoint"]
+    assert [name for name, _ in shares] == parts
+    assert sum(float(share) for _, share in shares) == pytest.approx(100, abs=0.5)
+    assert re.search(r"^training [\d.]+ images/s in 3 steps an epoch, validation [\d.]+ images/s$", printed, re.M)
+    assert re.search(r"^memory: at most \d+\.\d\d GiB$", printed, re.M)
+    assert ("CUDA graphs" in printed.partition("each stage")[2]) == (device == "cuda")
+    assert not Path("results").exists()
+
+
+def test_profiling_a_run_leaves_it_as_it_is(config):
+    assert main(["--config", str(config), "train.epochs", "1"]) == 0
+    before = {path: path.read_bytes() for path in Path("results").rglob("*") if path.is_file()}
+    assert main(["--config", str(config), "--profile"]) == 0
+    assert main(["--resume", "results/small", "--profile"]) == 0
+    assert {path: path.read_bytes() for path in Path("results").rglob("*") if path.is_file()} == before
+
+
+def test_a_profile_of_a_diverging_training_is_one_message(config, capsys):
+    assert main(["--config", str(config), "--profile", "optimizer.AdamW.lr", "1e30"]) == 1
+    assert capsys.readouterr().err == "error: a step is not finite: its loss is nan\n"
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -187,6 +221,8 @@ def test_a_set_or_split_that_changed_is_refused(config, make_set):
         (["--config", "small.yaml", "--epochs", "3"], "unknown option '--epochs'"),
         (["--config", "small.yaml", "train.epoch", "3"], "the nearest is 'train.epochs'"),
         (["--config", "nowhere.yaml"], "nowhere.yaml"),
+        (["--resume", "results/nowhere", "--profile"], "is not a run that can be resumed"),
+        (["--config", "small.yaml", "--profile", "train.step", "graph"], "train.step graph needs a GPU"),
         (["--resume", "results/nowhere"], "is not a run that can be resumed"),
         (["--config", "small.yaml", "data.set", "isic2018"], "isic2018"),
         (["--config", "small.yaml", "data.split", "wu-sorted"], "wu-sorted"),

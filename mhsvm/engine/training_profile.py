@@ -1,0 +1,246 @@
+"""Where the time of an epoch goes: the stages of its steps, waiting, validation and checkpoint.
+
+A step in a CUDA graph cannot be cut open. What is timed instead are passes over the same batches: the first of the data
+alone, each other of one stage more. A stage takes what its pass takes beyond the one before. On a GPU the passes are
+always graphs, so that launches cost nothing in them: what the training itself takes beyond the last one, it waits.
+"""
+
+import copy
+import logging
+import math
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import accumulate, pairwise
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
+from torch import Generator, Tensor
+
+from mhsvm.engine.checkpoint import save_checkpoint
+from mhsvm.engine.graphs import WARM_UP_CALLS, CapturedCall, warm_up
+from mhsvm.engine.numerics import numerics
+from mhsvm.engine.step import TrainStep
+from mhsvm.engine.trainer import (
+    Job,
+    Progress,
+    checkpoint_content,
+    iterate_windows,
+    out_of_memory_explained,
+    train_epoch,
+    validate,
+)
+
+log = logging.getLogger(__name__)
+
+STAGES = ("data", "forward", "backward", "optimiser")
+# Times that everything is timed. The least counts: what else runs on the machine only adds to it.
+_ROUNDS = 5
+
+
+@dataclass(frozen=True)
+class TrainingProfile:
+    """One epoch of a training that is under way: its kernels are compiled, its graphs captured.
+
+    Attributes:
+        stages: Seconds of all steps together in each of `STAGES`: loading, moving and normalising; logits and loss;
+            gradients; clipping, step and moving average.
+        training: Seconds of all steps together as they were trained.
+        validation: Seconds.
+        checkpoint: Seconds of saving once.
+        num_train, num_val: Images.
+        num_steps: Of the optimiser.
+        peak_bytes: Memory at most: what torch allocated on the GPU, or what the process held on a CPU; None where the
+            system does not tell.
+    """
+
+    stages: Mapping[str, float]
+    training: float
+    validation: float
+    checkpoint: float
+    num_train: int
+    num_val: int
+    num_steps: int
+    peak_bytes: int | None
+
+    @property
+    def idle(self) -> float:
+        """Seconds of training beyond its stages; 0 where those, timed at another moment, took longer."""
+        return max(0.0, self.training - sum(self.stages.values()))
+
+    @property
+    def parts(self) -> dict[str, float]:
+        """Seconds of everything in an epoch, by name."""
+        return {**self.stages, "idle": self.idle, "evaluation": self.validation, "checkpoint": self.checkpoint}
+
+
+def profile_training(job: Job, *, seconds: float = 1.0) -> TrainingProfile:
+    """Time a training by training for a while; nothing is written but checkpoints that are deleted at once.
+
+    Args:
+        job: Its weights change: it is not to be trained in earnest afterwards.
+        seconds: What a pass is to take, about. Of an epoch that is longer, a part is timed.
+    Raises:
+        ValueError: The job is one of several processes.
+        NotFinite: The loss or gradient of a step is not.
+        OutOfMemory: Memory does not suffice.
+    """
+    if job.world.size > 1:
+        raise ValueError(f"a profile is made in one process, not in {job.world.size}: start it without torchrun")
+    with out_of_memory_explained(job), numerics(tf32=job.tf32, deterministic=job.deterministic):
+        log.info("warming up")
+        num_windows, num_batches = _warm_up_training(job, seconds), _warm_up_validation(job, seconds)
+        peak_bytes = _peak_bytes(job.device)
+        passes = _Passes(job)
+        log.info("timing")
+        timers: dict[str, Callable[[], float]] = {
+            **{stage: partial(passes.time, stage, num_windows) for stage in STAGES},
+            "training": partial(_time_training, job, num_windows),
+            "validation": partial(_time_validation, job, num_batches),
+            "checkpoint": partial(_time_checkpoint, job),
+        }
+        rounds = [{name: timer() for name, timer in timers.items()} for _ in range(_ROUNDS)]
+    least = {name: min(taken[name] for taken in rounds) for name in timers}
+    return TrainingProfile(
+        stages=stages_of_passes({stage: least.pop(stage) for stage in STAGES}),
+        **least,
+        num_train=len(job.train_set),
+        num_val=len(job.val_set),
+        num_steps=math.ceil(len(job.train_set) / (job.batch_size * job.accumulation)),
+        peak_bytes=peak_bytes,
+    )
+
+
+def stages_of_passes(passes: Mapping[str, float]) -> dict[str, float]:
+    """What each pass takes beyond those before it: nothing if it was no slower."""
+    ends = accumulate(passes.values(), max, initial=0.0)
+    return {stage: end - start for stage, (start, end) in zip(passes, pairwise(ends), strict=True)}
+
+
+class _Passes:
+    """A pass over batches for each stage, on copies of all that a step changes; as graphs if there is a GPU."""
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+        model, optimizer, average = copy.deepcopy((job.model, job.optimizer, job.step.average))
+        self._step = TrainStep(
+            model.train(),
+            optimizer,
+            job.loss,
+            prepare=job.augment,
+            mode="compile" if job.step.compiled else "auto",
+            clip_norm=job.step.clip_norm,
+            precision=job.step.precision,
+            average=average,
+        )
+        if job.step.captures:
+            # these graphs and the job's take turns
+            self._step.pool = job.step.pool
+        self._parameters = [p for p in model.parameters() if p.requires_grad]
+        calls = {"data": self._load, "forward": self._forward, "backward": self._backward}
+        if self._step.captures:
+            batch, _ = next(self._batches(job.batch_size))
+            calls = {stage: self._captured(call, batch) for stage, call in calls.items()}
+        self._calls: dict[str, Callable[..., Tensor]] = calls
+        for stage in STAGES:
+            for _ in range(_num_warm_ups(self._step)):
+                self.time(stage, 1)
+
+    def time(self, stage: str, num_windows: int) -> float:
+        """Seconds an epoch of the pass that ends with a stage, from one over some windows of whole batches."""
+        job, num_images = self._job, len(self._job.train_set)
+        batch_size = min(job.batch_size, num_images)
+        window = min(job.accumulation, num_images // batch_size)
+        num_batches = window * min(num_windows, num_images // batch_size // window)
+        start = time.perf_counter()
+        for batch, place in self._batches(num_batches * batch_size):
+            output = self._step(*batch, **place) if stage == "optimiser" else self._calls[stage](*batch)
+        # reading a number waits for the device
+        output.flatten()[0].item()
+        return (time.perf_counter() - start) * num_images / (num_batches * batch_size)
+
+    def _batches(self, num_images: int) -> Iterator[tuple[tuple[Tensor, ...], dict]]:
+        generator = Generator().manual_seed(0)
+        order = torch.randperm(len(self._job.train_set), generator=generator)[:num_images]
+        motions = self._job.augment.draw(len(order), generator)
+        for _, batch, batch_motions, place in iterate_windows(self._job, order, motions):
+            yield (batch.images, batch.masks, batch_motions), place
+
+    def _load(self, *batch: Tensor) -> Tensor:
+        inputs, _ = self._job.augment(*batch)
+        return inputs
+
+    def _forward(self, *batch: Tensor) -> Tensor:
+        return self._step.compute_loss(*batch).detach()
+
+    def _backward(self, *batch: Tensor) -> Tensor:
+        loss = self._step.compute_loss(*batch)
+        torch.autograd.grad(loss, self._parameters, allow_unused=True)
+        return loss.detach()
+
+    def _captured(self, call: Callable[..., Tensor], batch: tuple[Tensor, ...]) -> CapturedCall:
+        for _ in range(WARM_UP_CALLS):
+            warm_up(call, batch)
+        return CapturedCall(call, batch, pool=self._step.pool)
+
+
+def _warm_up_training(job: Job, seconds: float) -> int:
+    """Train until it is as quick as it will be; returns how many windows of batches take about `seconds`."""
+    for _ in range(_num_warm_ups(job.step)):
+        _time_training(job, 1)
+    num_windows = len(job.train_set) / (job.batch_size * job.accumulation)
+    return max(1, int(num_windows * seconds / _time_training(job, 1)))
+
+
+def _time_training(job: Job, num_windows: int) -> float:
+    """Seconds of training for an epoch, from its last windows and what is left over."""
+    num_images, window = len(job.train_set), job.batch_size * job.accumulation
+    position = max(0, num_images // window - num_windows) * window
+    progress = Progress(data_state=job.generator.get_state(), position=position)
+    start = time.perf_counter()
+    train_epoch(job, progress)
+    return (time.perf_counter() - start) * num_images / (num_images - position)
+
+
+def _warm_up_validation(job: Job, seconds: float) -> int:
+    """Validate likewise; returns how many batches take about `seconds`."""
+    _time_validation(job, 1)
+    num_batches = len(job.val_set) / job.eval_batch_size
+    return max(1, int(num_batches * seconds / _time_validation(job, 1)))
+
+
+def _time_validation(job: Job, num_batches: int) -> float:
+    """Seconds of a validation, from its first batches."""
+    whole, num = job.val_set, num_batches * job.eval_batch_size
+    part = replace(whole, ids=whole.ids[:num], images=whole.images[:num], masks=whole.masks[:num])
+    start = time.perf_counter()
+    validate(replace(job, val_set=part))
+    return (time.perf_counter() - start) * len(whole) / len(part)
+
+
+def _time_checkpoint(job: Job) -> float:
+    progress = Progress(data_state=job.generator.get_state())
+    with TemporaryDirectory() as folder:
+        start = time.perf_counter()
+        save_checkpoint(Path(folder) / "last.pt", checkpoint_content(job, progress))
+        return time.perf_counter() - start
+
+
+def _num_warm_ups(step: TrainStep) -> int:
+    """Steps until graphs are captured, or kernels compiled."""
+    return WARM_UP_CALLS + 1 if step.captures else 1
+
+
+def _peak_bytes(device: torch.device) -> int | None:
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    if sys.platform == "win32":
+        return None
+    # Windows has no such module
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
