@@ -126,11 +126,14 @@ def open_world() -> Iterator[World]:
     if any(name not in os.environ for name in _VARIABLES):
         yield ALONE
         return
-    rank, size, local_rank = (int(os.environ[name]) for name in _VARIABLES[:3])
+    local_rank, restarts = int(os.environ["LOCAL_RANK"]), int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0))
+    store, rank, size = next(dist.rendezvous("env://"))
+    # torchrun keeps its store when it starts processes again, with the addresses of those that are gone
+    store = dist.PrefixStore(f"start{restarts}", store)
     on_gpus = torch.cuda.is_available() and dist.is_nccl_available()
     # tensors of the CPU, decisions among them, never wait for a GPU
-    dist.init_process_group("cpu:gloo,cuda:nccl" if on_gpus else "gloo", rank=rank, world_size=size)
-    yield World(rank, size, local_rank, int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)))
+    dist.init_process_group("cpu:gloo,cuda:nccl" if on_gpus else "gloo", store=store, rank=rank, world_size=size)
+    yield World(rank, size, local_rank, restarts)
     # after an error the others may be gone, and saying goodbye would wait for them
     dist.destroy_process_group()
 
