@@ -3,8 +3,10 @@
 import argparse
 import hashlib
 import io
+import json
 import logging
 import re
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
@@ -28,10 +30,13 @@ from mhsvm.cli.options import add_model_options
 from mhsvm.data.atomic import replace_folder_when_complete
 from mhsvm.data.dataset import load_dataset
 from mhsvm.data.leakage import Leakage
+from mhsvm.data.loader import iterate_batches
 from mhsvm.data.native import NativeMasks, open_native_masks
-from mhsvm.data.store import PredictionSet, PredictionWriter, PreparedSet
+from mhsvm.data.store import GateMaps, PredictionSet, PredictionWriter, PreparedSet, write_gate_maps
 from mhsvm.engine.checkpoint import code_version
 from mhsvm.engine.evaluator import Evaluation, decide, truth_of
+from mhsvm.engine.gates import measure_gates
+from mhsvm.engine.hardware import device_model, peak_memory
 from mhsvm.engine.measurement import Measurement
 from mhsvm.engine.protocol import Protocol, choose_protocol
 from mhsvm.engine.tester import EvaluationJob, evaluate_and_keep, evaluate_job
@@ -78,6 +83,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         for line in leakage_lines(leakage):
             log.info("%s", line)
         measured = _drop_seen(protocol.ids, leakage) if arguments.drop_seen else protocol.ids
+        if arguments.save_maps is not None:
+            _check_maps(trained.model, arguments.save_maps, measured)
         dataset = load_dataset(prepared, measured)
         job = build_evaluation(trained, dataset, batch_size=arguments.batch_size, device=device)
         with (
@@ -85,13 +92,17 @@ def main(argv: Sequence[str] | None = None) -> int:
             replace_folder_when_complete(folder) as partial,
         ):
             measurement = Measurement(dataset, threshold=job.threshold, boundary=arguments.boundary, native=native)
+            start = time.perf_counter()
             evaluation = _evaluate(job, measurement, prepared, protocol, partial / "predictions.h5")
+            _write_times(partial / "times.json", job, time.perf_counter() - start)
             _write_tables(partial, evaluation, measurement, trained, prepared, protocol, job, leakage)
             if leakage.training_set is not None and leakage.leaks:
                 with PreparedSet.open(leakage.training_set) as training_set:
                     write_leaks(partial, leakage.leaks, training_set, prepared, name="leaks")
             with PredictionSet.open(partial / "predictions.h5") as predictions:
                 write_figures(partial / "figures", list(_cases(job, evaluation, predictions)))
+            if arguments.save_maps is not None:
+                write_gate_maps(partial / "maps.h5", _gate_maps(trained, job, arguments.save_maps))
             log.info("cases, predictions and figures: %s", folder)
             (partial / "log.txt").write_text(transcript.getvalue(), encoding="utf-8")
     return 0
@@ -115,19 +126,39 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--no-boundary", dest="boundary", action="store_false", help="leave hd95 and assd out, which take longest"
     )
+    parser.add_argument(
+        "--save-maps",
+        nargs="+",
+        metavar="ID",
+        help="of MHS-VM: keep what its gates do on these test images, in maps.h5",
+    )
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="default: tests/ in the checkpoint's run folder")
     add_model_options(parser)
     return parser.parse_args(argv)
 
 
 def _check_heads(model: nn.Module, heads: int) -> None:
-    if not isinstance(model, MHSVM):
-        raise ValueError(f"the checkpoint's network, {type(model).__name__}, has no scan heads: leave --h out")
+    _check_has_heads(model, "--h")
     found = len(model.patterns)
     if found != heads:
         raise ValueError(
             f"the checkpoint has {found} heads, not {heads}: they scan along {', '.join(model.patterns)}. "
             f"Give --h {found}, or another checkpoint"
+        )
+
+
+def _check_has_heads(model: nn.Module, option: str) -> None:
+    if not isinstance(model, MHSVM):
+        raise ValueError(f"the checkpoint's network, {type(model).__name__}, has no scan heads: leave {option} out")
+
+
+def _check_maps(model: nn.Module, wanted: Sequence[str], ids: Sequence[str]) -> None:
+    _check_has_heads(model, "--save-maps")
+    unknown = sorted(set(wanted) - set(ids))
+    if unknown:
+        raise ValueError(
+            f"--save-maps names what is not among the test images: {', '.join(unknown[:5])}. "
+            f"Name test images, such as {', '.join(ids[:3])}"
         )
 
 
@@ -211,9 +242,36 @@ def _evaluate(
         set_checksum=prepared.checksum,
         size=prepared.size,
         num_classes=prepared.num_classes,
-        attributes={"split": protocol.split.name, "split_hash": protocol.split.hash, "threshold": job.threshold},
+        attributes={
+            "split": protocol.split.name,
+            "split_hash": protocol.split.hash,
+            "threshold": job.threshold,
+            "set_path": str(prepared.path.resolve()),
+        },
     ) as predictions:
         return evaluate_and_keep(job, predictions, measurement)
+
+
+def _write_times(path: Path, job: EvaluationJob, seconds: float) -> None:
+    # apart from the summary, which is the same whenever and wherever it is made
+    content = {
+        "num_images": len(job.dataset),
+        "seconds": round(seconds, 3),
+        "memory_gib": peak_memory(),
+        "device": device_model(job.device),
+        "torch": str(torch.__version__),
+    }
+    path.write_text(json.dumps(content) + "\n", encoding="utf-8")
+
+
+def _gate_maps(trained: Trained, job: EvaluationJob, wanted: Sequence[str]) -> GateMaps:
+    ids = tuple(dict.fromkeys(wanted))
+    rows = torch.tensor([job.dataset.ids.index(image_id) for image_id in ids])
+    (batch,) = iterate_batches(job.dataset, rows, batch_size=len(rows), device=job.device)
+    inputs, _ = job.augment(batch.images, batch.masks)
+    # not the job's network, which may run as a graph
+    blocks = measure_gates(trained.model, inputs)
+    return GateMaps(ids, trained.model.patterns, describe_model(trained.config)["gate"], blocks)
 
 
 def _write_tables(

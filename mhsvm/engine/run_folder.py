@@ -10,6 +10,7 @@ from tensorboardX import SummaryWriter
 
 from mhsvm.data.atomic import replace_when_complete
 from mhsvm.data.split_file import Split
+from mhsvm.engine.hardware import peak_memory
 
 
 class RunFolder:
@@ -57,7 +58,8 @@ class RunFolder:
 
 
 class Recorder:
-    """Writes the line of each epoch to metrics.jsonl and TensorBoard, and what it took to times.jsonl.
+    """Writes the line of each epoch to metrics.jsonl and TensorBoard, which has the config too, and what each epoch
+    took in time and memory to times.jsonl.
 
     The times of a run add up to all that was spent on it: an epoch that was left half-way has a line, too, and one that
     was done twice has two.
@@ -78,6 +80,9 @@ class Recorder:
         with replace_when_complete(self._path) as partial:
             partial.write_text("".join(map(_line, history)), encoding="utf-8")
         self._writer = SummaryWriter(str(run.path / "tensorboard"), purge_step=len(history) + 1)
+        # a block of code in Markdown
+        config = run.config.read_text(encoding="utf-8").splitlines()
+        self._writer.add_text("config", "\n".join(f"    {line}" for line in config), len(history))
 
     def add(self, figures: dict) -> None:
         """Append the figures of one epoch."""
@@ -98,7 +103,8 @@ class Recorder:
 
     def _add_time(self) -> None:
         now = time.perf_counter()
-        line = {"epoch": self._next_epoch, "seconds": round(now - self._since, 3), **self._hardware}
+        took = {"seconds": round(now - self._since, 3), "memory_gib": peak_memory()}
+        line = {"epoch": self._next_epoch, **took, **self._hardware}
         self._since = now
         with self._times.open("a", encoding="utf-8") as file:
             file.write(_line(line))

@@ -14,7 +14,7 @@ from mhsvm.cli import test as command
 from mhsvm.cli.main import run
 from mhsvm.data.augment import Augment
 from mhsvm.data.prepare import prepare_set
-from mhsvm.data.store import PredictionSet, PreparedSet, Sample, write_set
+from mhsvm.data.store import PredictionSet, PreparedSet, Sample, read_gate_maps, write_set
 from mhsvm.metrics import Scores, bootstrap_intervals, boundary_distances, confusion_counts, summarize
 from mhsvm.models import create_model
 
@@ -65,6 +65,7 @@ def test_the_own_test_part_is_measured_image_by_image(tested, by_hand):
         "predictions.h5",
         "figures",
         "log.txt",
+        "times.json",
     }
     with (folder / "cases.csv").open() as file:
         rows = list(csv.DictReader(file))
@@ -125,6 +126,39 @@ def test_boundaries_intervals_calibration_and_other_thresholds(tested, by_hand):
         assert [float(row["assd"]) for row in csv.DictReader(file)] == distances[:, 0, 1].tolist()
     assert "measured at 32 x 32 only; --native-truth PATH measures at the images' own sizes too" in printed
     assert f"expected calibration error {content['calibration']['ece']:.4f}" in printed
+
+
+def test_where_the_set_lies_and_what_the_test_took_stand_beside(tested):
+    _, prepared_path, folder, _ = tested
+    with PredictionSet.open(folder / "predictions.h5") as predictions:
+        assert predictions.attributes["set_path"] == str(prepared_path)
+    times = json.loads((folder / "times.json").read_text())
+    assert times["num_images"] == 3
+    assert times["seconds"] > 0
+    assert times["memory_gib"] > 0.01
+
+
+def test_gate_maps_of_chosen_images(workplace, make_set, make_checkpoint):
+    checkpoint = make_checkpoint(make_set(), *MHS_VM)
+    ids = load_trained(checkpoint, device=CPU).data["test_ids"]
+    run_test(checkpoint, "--save-maps", ids[2], ids[0], ids[2])
+    maps = read_gate_maps(workplace / "results/run/tests/lesions-ratio-60-20-20-1/maps.h5")
+    assert (maps.ids, maps.patterns, maps.gate) == ((ids[2], ids[0]), ("C", "X", "S", "Z"), "relu")
+    assert [block.block for block in maps.blocks] == [
+        *("encoder.0.blocks.0", "encoder.1.blocks.0", "decoder.0.blocks.0", "decoder.1.blocks.0")
+    ]
+    assert [block.gate.shape for block in maps.blocks] == [(2, 4, 8, 8), (2, 4, 4, 4), (2, 4, 4, 4), (2, 4, 8, 8)]
+    assert not np.array_equal(maps.blocks[0].route_share[0], maps.blocks[0].route_share[1])
+
+
+def test_gate_maps_that_cannot_be(workplace, make_set, make_checkpoint, capsys):
+    prepared_path = make_set()
+    options = ("--d", "lesions", "--device", "cpu", "--save-maps", "case000", "nobody")
+    assert run(command.main, ["--p", str(make_checkpoint(prepared_path)), *options]) == 2
+    assert "network, UltraLightVMUNet, has no scan heads: leave --save-maps out" in capsys.readouterr().err
+    assert run(command.main, ["--p", str(make_checkpoint(prepared_path, *MHS_VM)), *options]) == 2
+    assert "--save-maps names what is not among the test images: nobody. Name test images, such as case000" in capsys.readouterr().err
+    assert not (workplace / "results/run/tests").exists()
 
 
 def test_without_boundaries(workplace, make_set, make_checkpoint, capsys):

@@ -1,6 +1,17 @@
-"""Prepared sets, and predictions on them, as HDF5: nothing else in the package opens HDF5 files."""
+"""Prepared sets, predictions on them and maps of gates, as HDF5: nothing else in the package opens HDF5 files."""
 
+from mhsvm.data.store.gate_maps import BlockGates, GateMaps, read_gate_maps, write_gate_maps
 from mhsvm.data.store.predictions import PredictionSet, PredictionWriter
 from mhsvm.data.store.prepared import PreparedSet, Sample, write_set
 
-__all__ = ["PredictionSet", "PredictionWriter", "PreparedSet", "Sample", "write_set"]
+__all__ = [
+    "BlockGates",
+    "GateMaps",
+    "PredictionSet",
+    "PredictionWriter",
+    "PreparedSet",
+    "Sample",
+    "read_gate_maps",
+    "write_gate_maps",
+    "write_set",
+]
