@@ -4,12 +4,10 @@ import pytest
 import torch
 from PIL import Image
 
-from mhsvm.build import build_job, build_model, build_own_device, load_trained
+from mhsvm.build import build_model, load_trained
 from mhsvm.cli.predict import main as predict
 from mhsvm.config import load_config, to_dict
-from mhsvm.data.split_file import Split
 from mhsvm.engine.checkpoint import save_checkpoint
-from mhsvm.engine.distributed import ALONE, World
 from mhsvm.ops import backends, chunked
 from mhsvm.ops.backends import Backend
 
@@ -87,28 +85,3 @@ def test_a_commands_option_is_an_argument(ran, monkeypatch, tmp_path):
     ran.clear()
     assert predict([*command, "--out", str(tmp_path / "two")]) == 0
     assert ran == {"of_environment"}
-
-
-def test_each_process_gets_a_gpu_of_its_machine(monkeypatch):
-    chosen = []
-    monkeypatch.setattr("mhsvm.build.build_device", lambda name: torch.device("cuda" if name == "auto" else name))
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
-    assert build_own_device("auto", World(rank=3, size=4, local_rank=1)) == torch.device("cuda:1")
-    assert chosen == [torch.device("cuda:1")]
-    assert build_own_device("cpu", World(rank=3, size=4, local_rank=3)) == torch.device("cpu")
-    assert build_own_device("cuda:0", ALONE) == torch.device("cuda:0")
-    with pytest.raises(ValueError, match="run.device cuda:0 is one GPU, and this training has 4 processes"):
-        build_own_device("cuda:0", World(rank=0, size=4))
-    with pytest.raises(ValueError, match="this machine has 2 GPUs, too few for process 3 on it"):
-        build_own_device("auto", World(rank=2, size=4, local_rank=2))
-
-
-def test_a_batch_has_an_image_for_each_process():
-    with pytest.raises(ValueError, match="train.batch_size is that of all 4 processes together, and 3 is less"):
-        build_job(
-            load_config(None, ("train.batch_size", "3")),
-            None,
-            Split("none", {"a": "val+test", "b": "train"}),
-            World(size=4),
-        )
