@@ -20,6 +20,7 @@ from tempfile import TemporaryDirectory
 import torch
 from torch import Generator, Tensor
 
+from mhsvm.data.dataset import Dataset
 from mhsvm.engine.checkpoint import save_checkpoint
 from mhsvm.engine.graphs import WARM_UP_CALLS, CapturedCall, warm_up
 from mhsvm.engine.numerics import numerics
@@ -82,7 +83,7 @@ def profile_training(job: Job, *, seconds: float = 1.0) -> TrainingProfile:
 
     Args:
         job: Its weights change: it is not to be trained in earnest afterwards.
-        seconds: What a pass is to take, about. Of an epoch that is longer, a part is timed.
+        seconds: What a pass is to take, about. An epoch is extrapolated from it by its images.
     Raises:
         ValueError: The job is one of several processes.
         NotFinite: The loss or gradient of a step is not.
@@ -90,6 +91,10 @@ def profile_training(job: Job, *, seconds: float = 1.0) -> TrainingProfile:
     """
     if job.world.size > 1:
         raise ValueError(f"a profile is made in one process, not in {job.world.size}: start it without torchrun")
+    num_train, num_val = len(job.train_set), len(job.val_set)
+    window = _window(job)
+    # whole windows alone are timed, so that passes and training are over batches of one size
+    job = replace(job, train_set=_first(job.train_set, num_train // window * window))
     with out_of_memory_explained(job), numerics(tf32=job.tf32, deterministic=job.deterministic):
         log.info("warming up")
         num_windows, num_batches = _warm_up_training(job, seconds), _warm_up_validation(job, seconds)
@@ -97,19 +102,21 @@ def profile_training(job: Job, *, seconds: float = 1.0) -> TrainingProfile:
         passes = _Passes(job)
         log.info("timing")
         timers: dict[str, Callable[[], float]] = {
-            **{stage: partial(passes.time, stage, num_windows) for stage in STAGES},
-            "training": partial(_time_training, job, num_windows),
-            "validation": partial(_time_validation, job, num_batches),
+            **{stage: partial(passes.time, stage, num_windows * window) for stage in STAGES},
+            "training": partial(_time_training, job, num_windows * window),
+            "validation": partial(_time_validation, job, num_batches * job.eval_batch_size),
             "checkpoint": partial(_time_checkpoint, job),
         }
         rounds = [{name: timer() for name, timer in timers.items()} for _ in range(_ROUNDS)]
     least = {name: min(taken[name] for taken in rounds) for name in timers}
     return TrainingProfile(
-        stages=stages_of_passes({stage: least.pop(stage) for stage in STAGES}),
-        **least,
-        num_train=len(job.train_set),
-        num_val=len(job.val_set),
-        num_steps=math.ceil(len(job.train_set) / (job.batch_size * job.accumulation)),
+        stages=stages_of_passes({stage: num_train * least[stage] for stage in STAGES}),
+        training=num_train * least["training"],
+        validation=num_val * least["validation"],
+        checkpoint=least["checkpoint"],
+        num_train=num_train,
+        num_val=num_val,
+        num_steps=math.ceil(num_train / (job.batch_size * job.accumulation)),
         peak_bytes=peak_bytes,
     )
 
@@ -147,20 +154,16 @@ class _Passes:
         self._calls: dict[str, Callable[..., Tensor]] = calls
         for stage in STAGES:
             for _ in range(_num_warm_ups(self._step)):
-                self.time(stage, 1)
+                self.time(stage, _window(job))
 
-    def time(self, stage: str, num_windows: int) -> float:
-        """Seconds an epoch of the pass that ends with a stage, from one over some windows of whole batches."""
-        job, num_images = self._job, len(self._job.train_set)
-        batch_size = min(job.batch_size, num_images)
-        window = min(job.accumulation, num_images // batch_size)
-        num_batches = window * min(num_windows, num_images // batch_size // window)
+    def time(self, stage: str, num_images: int) -> float:
+        """Seconds an image of the pass that ends with a stage."""
         start = time.perf_counter()
-        for batch, place in self._batches(num_batches * batch_size):
+        for batch, place in self._batches(num_images):
             output = self._step(*batch, **place) if stage == "optimiser" else self._calls[stage](*batch)
         # reading a number waits for the device
         output.flatten()[0].item()
-        return (time.perf_counter() - start) * num_images / (num_batches * batch_size)
+        return (time.perf_counter() - start) / num_images
 
     def _batches(self, num_images: int) -> Iterator[tuple[tuple[Tensor, ...], dict]]:
         generator = Generator().manual_seed(0)
@@ -189,36 +192,35 @@ class _Passes:
 
 def _warm_up_training(job: Job, seconds: float) -> int:
     """Train until it is as quick as it will be; returns how many windows of batches take about `seconds`."""
+    window = _window(job)
     for _ in range(_num_warm_ups(job.step)):
-        _time_training(job, 1)
-    num_windows = len(job.train_set) / (job.batch_size * job.accumulation)
-    return max(1, int(num_windows * seconds / _time_training(job, 1)))
+        _time_training(job, window)
+    fitting = int(seconds / (_time_training(job, window) * window))
+    return max(1, min(fitting, len(job.train_set) // window))
 
 
-def _time_training(job: Job, num_windows: int) -> float:
-    """Seconds of training for an epoch, from its last windows and what is left over."""
-    num_images, window = len(job.train_set), job.batch_size * job.accumulation
-    position = max(0, num_images // window - num_windows) * window
-    progress = Progress(data_state=job.generator.get_state(), position=position)
+def _time_training(job: Job, num_images: int) -> float:
+    """Seconds an image of training on the last ones of an epoch."""
+    progress = Progress(data_state=job.generator.get_state(), position=len(job.train_set) - num_images)
     start = time.perf_counter()
     train_epoch(job, progress)
-    return (time.perf_counter() - start) * num_images / (num_images - position)
+    return (time.perf_counter() - start) / num_images
 
 
 def _warm_up_validation(job: Job, seconds: float) -> int:
     """Validate likewise; returns how many batches take about `seconds`."""
-    _time_validation(job, 1)
-    num_batches = len(job.val_set) / job.eval_batch_size
-    return max(1, int(num_batches * seconds / _time_validation(job, 1)))
+    size = job.eval_batch_size
+    _time_validation(job, size)
+    fitting = int(seconds / (_time_validation(job, size) * min(size, len(job.val_set))))
+    return max(1, min(fitting, math.ceil(len(job.val_set) / size)))
 
 
-def _time_validation(job: Job, num_batches: int) -> float:
-    """Seconds of a validation, from its first batches."""
-    whole, num = job.val_set, num_batches * job.eval_batch_size
-    part = replace(whole, ids=whole.ids[:num], images=whole.images[:num], masks=whole.masks[:num])
+def _time_validation(job: Job, num_images: int) -> float:
+    """Seconds an image of validating on the first ones."""
+    part = _first(job.val_set, num_images)
     start = time.perf_counter()
     validate(replace(job, val_set=part))
-    return (time.perf_counter() - start) * len(whole) / len(part)
+    return (time.perf_counter() - start) / len(part)
 
 
 def _time_checkpoint(job: Job) -> float:
@@ -227,6 +229,17 @@ def _time_checkpoint(job: Job) -> float:
         start = time.perf_counter()
         save_checkpoint(Path(folder) / "last.pt", checkpoint_content(job, progress))
         return time.perf_counter() - start
+
+
+def _window(job: Job) -> int:
+    """Images of the whole batches of a step, as far as there are so many."""
+    num_images = len(job.train_set)
+    batch_size = min(job.batch_size, num_images)
+    return batch_size * min(job.accumulation, num_images // batch_size)
+
+
+def _first(dataset: Dataset, num: int) -> Dataset:
+    return replace(dataset, ids=dataset.ids[:num], images=dataset.images[:num], masks=dataset.masks[:num])
 
 
 def _num_warm_ups(step: TrainStep) -> int:
