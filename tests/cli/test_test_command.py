@@ -157,7 +157,10 @@ def test_gate_maps_that_cannot_be(workplace, make_set, make_checkpoint, capsys):
     assert run(command.main, ["--p", str(make_checkpoint(prepared_path)), *options]) == 2
     assert "network, UltraLightVMUNet, has no scan heads: leave --save-maps out" in capsys.readouterr().err
     assert run(command.main, ["--p", str(make_checkpoint(prepared_path, *MHS_VM)), *options]) == 2
-    assert "--save-maps names what is not among the test images: nobody. Name test images, such as case000" in capsys.readouterr().err
+    assert (
+        "--save-maps names what is not among the test images: nobody. Name test images, such as case000"
+        in capsys.readouterr().err
+    )
     assert not (workplace / "results/run/tests").exists()
 
 
