@@ -15,9 +15,10 @@ from mhsvm.data.augment import Augment
 from mhsvm.data.dataset import Dataset
 from mhsvm.data.loader import choose_placement
 from mhsvm.engine.graphs import WARM_UP_CALLS, GraphedModel
+from mhsvm.engine.job import Job
 from mhsvm.engine.optim import create_optimizer, create_schedule
 from mhsvm.engine.step import TrainStep
-from mhsvm.engine.trainer import Job, Progress, train_epoch, validate
+from mhsvm.engine.trainer import train_epoch, validate
 from mhsvm.losses import create_loss
 from mhsvm.models import create_model, list_models
 
@@ -149,7 +150,7 @@ class _Bench:
     def epochs(self, batch: int, num_images: int) -> dict:
         """UltraLight's training from its start to its last validation, extrapolated from the first usual epoch."""
         job = self._job(batch, num_images)
-        progress, taken = Progress(data_state=job.generator.get_state()), []
+        progress, taken = job.fresh_progress(), []
         # what is left over for an epoch's last batch comes once in each, until that is captured, too
         for _ in range(WARM_UP_CALLS + 2 if job.step.captures else 2):
             start = time.perf_counter()
@@ -157,7 +158,7 @@ class _Bench:
             validate(job)
             synchronize(self.device)
             taken.append(time.perf_counter() - start)
-            progress = Progress(data_state=job.generator.get_state())
+            progress = job.fresh_progress()
         return {
             "model": self.model,
             "phase": f"{_EPOCHS} epochs",

@@ -20,8 +20,8 @@ from mhsvm.engine import optim
 from mhsvm.engine.checkpoint import code_version
 from mhsvm.engine.distributed import ALONE, World
 from mhsvm.engine.ema import ModelAverage
+from mhsvm.engine.job import Job
 from mhsvm.engine.step import TrainStep
-from mhsvm.engine.trainer import Job
 
 _PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 

@@ -17,10 +17,13 @@ from mhsvm.config import config_from_dict, get_value, load_config, set_value
 from mhsvm.data.split_file import Split
 from mhsvm.data.store import PreparedSet
 from mhsvm.engine.distributed import LostProcess, World, open_world
+from mhsvm.engine.errors import Interrupted, NotFinite, OutOfMemory, TrainingError
+from mhsvm.engine.job import Job, Progress
 from mhsvm.engine.run_folder import RunFolder
 from mhsvm.engine.stop import StopSignal
-from mhsvm.engine.trainer import Interrupted, Job, NotFinite, OutOfMemory, Progress, TrainingError, restore, train
+from mhsvm.engine.trainer import train
 from mhsvm.engine.training_profile import STAGES, TrainingProfile, profile_training
+from mhsvm.engine.training_state import restore
 from mhsvm.models.published import read_checkpoint
 
 log = logging.getLogger("mhsvm")
@@ -60,10 +63,7 @@ def _start(arguments: argparse.Namespace, settings: Sequence[str], world: World)
     with world.together(), build_set(plan.config) as prepared:
         _check_set(prepared, plan.checksum)
         job = build_job(plan.config, prepared, plan.split, world)
-        if plan.checkpoint is None:
-            progress = Progress(data_state=job.generator.get_state())
-        else:
-            progress = restore(job, plan.checkpoint)
+        progress = job.fresh_progress() if plan.checkpoint is None else restore(job, plan.checkpoint)
     if arguments.profile:
         with world.together():
             return _profile(job)

@@ -9,121 +9,26 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from torch import Generator, Tensor, nn
-from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+from torch import Tensor
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 from tqdm import tqdm
 
-from mhsvm.data.augment import Augment
-from mhsvm.data.dataset import Dataset
 from mhsvm.data.loader import Batch, iterate_batches, upload
 from mhsvm.engine.checkpoint import save_checkpoint
-from mhsvm.engine.distributed import ALONE, World
+from mhsvm.engine.errors import Interrupted, NotFinite, TrainingError, not_finite_message, out_of_memory_explained
 from mhsvm.engine.evaluator import Evaluation, evaluate
 from mhsvm.engine.hardware import device_model
+from mhsvm.engine.job import Job, Progress
 from mhsvm.engine.numerics import numerics
-from mhsvm.engine.optim import load_optimizer_state
 from mhsvm.engine.run_folder import Recorder, RunFolder
-from mhsvm.engine.step import TrainStep
 from mhsvm.engine.step_log import StepLog, StepRecord
 from mhsvm.engine.stop import StopSignal
+from mhsvm.engine.training_state import checkpoint_content
 
 log = logging.getLogger(__name__)
-
-
-class TrainingError(RuntimeError):
-    """Training cannot go on; the message says where it stopped and what to try."""
-
-
-class OutOfMemory(TrainingError):
-    """Memory does not suffice, in this process and maybe in no other."""
-
-
-class Interrupted(RuntimeError):
-    """A signal asked for a stop; `train` has written a checkpoint to resume from."""
-
-
-class NotFinite(RuntimeError):
-    """The loss or the gradient of a step is NaN or infinite; neither it nor any step since has changed anything.
-
-    Args:
-        record: Of the step.
-    """
-
-    def __init__(self, record: StepRecord) -> None:
-        super().__init__(f"a step is not finite: its loss is {record.loss}")
-        self.record = record
-
-
-@dataclass(frozen=True)
-class Job:
-    """The objects and settings of a training.
-
-    Attributes:
-        step: Trains `model` by `optimizer`, and averages its weights if they are to be averaged.
-        infer: The network that is validated, kept and later tested, as it is run for that: `model` or its moving
-            average, itself or in a graph.
-        description: What every checkpoint records besides the state: config, data, version.
-        generator: Source of order and augmentation; on the CPU.
-        batch_size: Images of a batch in all processes together.
-        tf32, deterministic: See `mhsvm.engine.numerics`.
-        notes: What was chosen, in sentences for the log.
-        world: The processes that train together.
-    """
-
-    model: nn.Module
-    optimizer: Optimizer
-    schedule: LRScheduler
-    loss: nn.Module
-    step: TrainStep
-    infer: nn.Module
-    train_set: Dataset
-    val_set: Dataset
-    augment: Augment
-    val_augment: Augment
-    generator: Generator
-    device: torch.device
-    description: dict
-    epochs: int
-    batch_size: int
-    accumulation: int
-    eval_batch_size: int
-    threshold: float
-    tf32: bool = False
-    deterministic: bool = False
-    notes: tuple[str, ...] = ()
-    world: World = ALONE
-
-    @property
-    def kept_model(self) -> nn.Module:
-        """The network whose weights a checkpoint offers for use."""
-        return self.model if self.step.average is None else self.step.average.model
-
-
-@dataclass
-class Progress:
-    """Where a training is.
-
-    Attributes:
-        epoch: Epochs that are done.
-        position: Images done in the epoch under way.
-        loss_sum: Sum of their losses.
-        data_state: State of the job's generator at the start of the epoch under way.
-        best_loss: Lowest validation loss so far.
-        history: The figures of each epoch that is done.
-    """
-
-    data_state: Tensor
-    epoch: int = 0
-    position: int = 0
-    loss_sum: float = 0.0
-    best_loss: float = math.inf
-    history: list[dict] = field(default_factory=list)
 
 
 def train(job: Job, progress: Progress, run: RunFolder, stop: StopSignal) -> None:
@@ -170,7 +75,7 @@ def train(job: Job, progress: Progress, run: RunFolder, stop: StopSignal) -> Non
         save(run.last)
         raise
     except NotFinite as error:
-        raise TrainingError(_not_finite_message(job, progress, run, error.record)) from error
+        raise TrainingError(not_finite_message(job, progress, run, error.record)) from error
     finally:
         bar.close()
         if recorder is not None:
@@ -292,65 +197,6 @@ def close_epoch(job: Job, progress: Progress, evaluation: Evaluation) -> bool:
     return improved
 
 
-def checkpoint_content(job: Job, progress: Progress) -> dict:
-    """Everything that testing and resuming need; of averaged weights, the average is what is tested."""
-    random_states, *others = job.world.gather(_random_states(job.device))
-    return {
-        **job.description,
-        "model": job.kept_model.state_dict(),
-        "training": {
-            "model": None if job.kept_model is job.model else job.model.state_dict(),
-            "optimizer": job.optimizer.state_dict(),
-            "schedule": job.schedule.state_dict(),
-            "random_states": random_states,
-            **({"other_random_states": others} if others else {}),
-            "progress": dict(vars(progress)),
-        },
-    }
-
-
-def restore(job: Job, checkpoint: dict) -> Progress:
-    """Put a job back to where a checkpoint left it."""
-    training = checkpoint["training"]
-    job.kept_model.load_state_dict(checkpoint["model"])
-    if training.get("model") is not None:
-        job.model.load_state_dict(training["model"])
-    load_optimizer_state(job.optimizer, training["optimizer"])
-    # torch notes on the optimiser, not in its state, that it has stepped, and warns when a schedule sees no note
-    job.optimizer._opt_called = True
-    # milestones are a setting, not a state; the checkpoint holds them as a plain dictionary
-    job.schedule.load_state_dict({k: v for k, v in training["schedule"].items() if k != "milestones"})
-    recorded = [training["random_states"], *training.get("other_random_states", ())]
-    # a process more than there were goes on as it was seeded
-    if job.world.rank < len(recorded):
-        _set_random_states(recorded[job.world.rank], job.device)
-    return Progress(**training["progress"])
-
-
-@contextmanager
-def out_of_memory_explained(job: Job) -> Iterator[None]:
-    """Turn torch's error into an OutOfMemory that says what to try."""
-    try:
-        yield
-    except RuntimeError as error:
-        if not _is_out_of_memory(error):
-            raise
-        raise OutOfMemory(_out_of_memory_message(job)) from error
-
-
-def _random_states(device: torch.device) -> dict[str, Tensor]:
-    states = {"cpu": torch.get_rng_state()}
-    if device.type == "cuda":
-        states["cuda"] = torch.cuda.get_rng_state(device)
-    return states
-
-
-def _set_random_states(states: dict[str, Tensor], device: torch.device) -> None:
-    torch.set_rng_state(states["cpu"])
-    if device.type == "cuda" and "cuda" in states:
-        torch.cuda.set_rng_state(states["cuda"], device)
-
-
 def _epoch_line(progress: Progress, epochs: int, improved: bool) -> str:
     figures = progress.history[-1]
     shown = ("lr", "train_loss", "val_loss", "val_miou", "val_dsc")
@@ -363,30 +209,3 @@ def _cost(job: Job, images_per_second: float) -> str:
     if job.device.type == "cuda":
         line += f", at most {torch.cuda.max_memory_allocated(job.device) / 2**30:.2f} GiB"
     return line
-
-
-def _not_finite_message(job: Job, progress: Progress, run: RunFolder, record: StepRecord) -> str:
-    step = progress.position // (job.batch_size * job.accumulation) + 1
-    bad = [rows for rows, loss in zip(record.rows, record.losses, strict=True) if not math.isfinite(loss)]
-    what = f"the loss is {record.loss}" if bad else f"the gradient is not finite (the loss is {record.loss:.4g})"
-    ids = ", ".join(job.train_set.ids[row] for rows in bad or record.rows for row in rows.tolist())
-    return (
-        f"{what} at epoch {progress.epoch + 1}, step {step}, on the images {ids}; "
-        f"the last good checkpoint is {run.last}. Try a lower learning rate or train.clip_norm 1"
-    )
-
-
-def _is_out_of_memory(error: RuntimeError) -> bool:
-    # torch has no class of its own for the CPU's
-    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator: can't allocate memory" in str(error)
-
-
-def _out_of_memory_message(job: Job) -> str:
-    height, width = job.train_set.images.shape[1:3]
-    smaller = max(1, job.batch_size // 2)
-    advice = f"train.batch_size {smaller} train.accumulation {job.accumulation * (job.batch_size // smaller)}"
-    return (
-        f"memory does not suffice on {job.device} for train.batch_size {job.batch_size}, train.accumulation "
-        f"{job.accumulation}, images of {height} x {width}: try {advice} (the same steps), evaluation.batch_size "
-        f"{max(1, job.eval_batch_size // 2)}, or a set prepared at --size {height // 2 // 32 * 32 or 32}"
-    )

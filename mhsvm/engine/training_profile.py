@@ -22,18 +22,13 @@ from torch import Generator, Tensor
 
 from mhsvm.data.dataset import Dataset
 from mhsvm.engine.checkpoint import save_checkpoint
+from mhsvm.engine.errors import out_of_memory_explained
 from mhsvm.engine.graphs import WARM_UP_CALLS, CapturedCall, warm_up
+from mhsvm.engine.job import Job, Progress
 from mhsvm.engine.numerics import numerics
 from mhsvm.engine.step import TrainStep
-from mhsvm.engine.trainer import (
-    Job,
-    Progress,
-    checkpoint_content,
-    iterate_windows,
-    out_of_memory_explained,
-    train_epoch,
-    validate,
-)
+from mhsvm.engine.trainer import iterate_windows, train_epoch, validate
+from mhsvm.engine.training_state import checkpoint_content
 
 log = logging.getLogger(__name__)
 
@@ -224,7 +219,7 @@ def _time_validation(job: Job, num_images: int) -> float:
 
 
 def _time_checkpoint(job: Job) -> float:
-    progress = Progress(data_state=job.generator.get_state())
+    progress = job.fresh_progress()
     with TemporaryDirectory() as folder:
         start = time.perf_counter()
         save_checkpoint(Path(folder) / "last.pt", checkpoint_content(job, progress))

@@ -4,10 +4,12 @@ from torch import nn
 
 from mhsvm.data.augment import Augment
 from mhsvm.data.dataset import Dataset
+from mhsvm.data.split_file import Split
 from mhsvm.engine.ema import ModelAverage
+from mhsvm.engine.job import Job
 from mhsvm.engine.optim import create_optimizer, create_schedule
+from mhsvm.engine.run_folder import RunFolder
 from mhsvm.engine.step import TrainStep
-from mhsvm.engine.trainer import Job
 from mhsvm.losses import create_loss
 
 
@@ -65,5 +67,15 @@ def make_job():
             eval_batch_size=2,
             threshold=0.5,
         )
+
+    return make
+
+
+@pytest.fixture
+def make_run(tmp_path):
+    def make(name: str) -> RunFolder:
+        run = RunFolder(tmp_path / name)
+        run.create(config="", split=Split("made", {"a": "train"}))
+        return run
 
     return make

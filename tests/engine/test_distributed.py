@@ -14,10 +14,12 @@ from torch import nn
 from mhsvm.data.augment import Augment
 from mhsvm.data.dataset import Dataset
 from mhsvm.engine.distributed import ALONE, LostProcess, World, open_world
+from mhsvm.engine.errors import NotFinite
 from mhsvm.engine.evaluator import evaluate
+from mhsvm.engine.job import Job
 from mhsvm.engine.optim import create_optimizer, create_schedule
 from mhsvm.engine.step import TrainStep
-from mhsvm.engine.trainer import Job, NotFinite, Progress, train_epoch
+from mhsvm.engine.trainer import train_epoch
 from mhsvm.losses import create_loss
 
 
@@ -68,7 +70,7 @@ JOBS = (
 
 def train_one_epoch(job: Job) -> dict:
     losses = []
-    progress = Progress(data_state=job.generator.get_state())
+    progress = job.fresh_progress()
     train_epoch(job, progress, lambda record: losses.append((record.num_images, record.loss)))
     weights = torch.cat([parameter.detach().flatten() for parameter in job.model.parameters()])
     return {"losses": losses, "position": progress.position, "weights": weights.tolist()}
@@ -110,7 +112,7 @@ def halt_in_second(world: World) -> list[int]:
 
     job.step.compute_loss = compute_loss
     try:
-        train_epoch(job, Progress(data_state=job.generator.get_state()))
+        train_epoch(job, job.fresh_progress())
     except NotFinite as error:
         finite = all(bool(parameter.isfinite().all()) for parameter in job.model.parameters())
         return [*(row for rows in error.record.rows for row in rows.tolist()), finite]

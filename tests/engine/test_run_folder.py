@@ -1,6 +1,7 @@
 import json
 import struct
 
+import pytest
 from tensorboardX.proto.event_pb2 import Event
 
 from mhsvm.data.split_file import Split
@@ -76,3 +77,9 @@ def read_events(content):
         (length,) = struct.unpack_from("<Q", content)
         yield Event.FromString(content[12 : 12 + length])
         content = content[16 + length :]
+
+
+def test_an_existing_run_folder_is_an_error(tmp_path):
+    RunFolder(tmp_path / "run").create(config="", split=SPLIT)
+    with pytest.raises(FileExistsError, match="go on with --resume"):
+        RunFolder(tmp_path / "run").check_new()

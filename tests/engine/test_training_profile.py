@@ -9,7 +9,7 @@ import torch
 from mhsvm.engine import training_profile
 from mhsvm.engine.distributed import World
 from mhsvm.engine.ema import ModelAverage
-from mhsvm.engine.trainer import NotFinite, OutOfMemory
+from mhsvm.engine.errors import NotFinite, OutOfMemory
 from mhsvm.engine.training_profile import STAGES, profile_training, stages_of_passes
 
 PARTS = [*STAGES, "idle", "evaluation", "checkpoint"]
