@@ -1,10 +1,14 @@
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 # Before torch is loaded: on tensors as small as the tests', sharing out costs more than it gains.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
+import torch
+
+from mhsvm.engine.step import TrainStep
 
 
 @pytest.fixture(scope="session")
@@ -17,3 +21,43 @@ def shared() -> Path:
             pytest.fail(reason)
         pytest.skip(reason)
     return Path(folder)
+
+
+@pytest.fixture
+def signal_at_step(monkeypatch) -> Callable[[int, int], None]:
+    """A function that makes the process send itself a signal in its n-th optimiser step from now."""
+
+    def arm(num_steps: int, signum: int) -> None:
+        original, taken = TrainStep.__call__, []
+
+        def counting(*args, **kwargs):
+            taken.append(1)
+            if len(taken) == num_steps:
+                os.kill(os.getpid(), signum)
+            return original(*args, **kwargs)
+
+        monkeypatch.setattr(TrainStep, "__call__", counting)
+
+    return arm
+
+
+@pytest.fixture(scope="session")
+def assert_same() -> Callable[..., None]:
+    """A function that holds two trees of tensors and plain values to be the same, bit for bit."""
+
+    def check(first, second, where="checkpoint"):
+        assert type(first) is type(second), where
+        if isinstance(first, torch.Tensor):
+            assert torch.equal(first, second), where
+        elif isinstance(first, dict):
+            assert first.keys() == second.keys(), where
+            for key in first:
+                check(first[key], second[key], f"{where}[{key!r}]")
+        elif isinstance(first, list):
+            assert len(first) == len(second), where
+            for index, items in enumerate(zip(first, second, strict=True)):
+                check(*items, f"{where}[{index}]")
+        else:
+            assert first == second, where
+
+    return check

@@ -56,6 +56,15 @@ def make_set(workplace) -> Callable[..., Path]:
 
 
 @pytest.fixture
+def config(workplace, make_set, request) -> Path:
+    """The CONFIG of the test's module as a file, and the set that it names."""
+    make_set(num=15)
+    path = workplace / "small.yaml"
+    path.write_text(request.module.CONFIG)
+    return path
+
+
+@pytest.fixture
 def make_checkpoint(workplace) -> Callable[..., Path]:
     """Write a checkpoint of ours with the description of its data, as training does, but with fresh weights."""
 

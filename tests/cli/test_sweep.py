@@ -22,14 +22,6 @@ model:
 
 
 @pytest.fixture
-def config(workplace, make_set) -> Path:
-    make_set(num=15)
-    path = workplace / "small.yaml"
-    path.write_text(CONFIG)
-    return path
-
-
-@pytest.fixture
 def in_process(monkeypatch):
     """Lets a sweep run its commands here, one after another, and notes them."""
     commands = []

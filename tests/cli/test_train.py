@@ -1,7 +1,6 @@
 """Training from the command line: what a run leaves, resuming after every kind of end, and bad input."""
 
 import json
-import os
 import re
 import signal
 import subprocess
@@ -15,7 +14,6 @@ import torch
 from mhsvm.cli.main import run
 from mhsvm.cli.train import main
 from mhsvm.config import load_config
-from mhsvm.engine.step import TrainStep
 from mhsvm.models.published import read_checkpoint
 
 CONFIG = """
@@ -32,55 +30,19 @@ compiles = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
 
 @pytest.fixture
-def config(workplace, make_set) -> Path:
-    make_set(num=15)
-    path = workplace / "small.yaml"
-    path.write_text(CONFIG)
-    return path
+def assert_same_ends(assert_same):
+    """A function that holds two runs to have the same weights, optimiser, positions and metrics, bit for bit."""
 
+    def check(first: Path, second: Path) -> None:
+        assert (first / "metrics.jsonl").read_bytes() == (second / "metrics.jsonl").read_bytes()
+        for name in ("last.pt", "best.pt"):
+            contents = [read_checkpoint(folder / "checkpoints" / name) for folder in (first, second)]
+            for content in contents:
+                # the two runs differ in nothing but their names
+                content["config"]["run"].pop("name")
+            assert_same(*contents)
 
-@pytest.fixture
-def signal_at_step(monkeypatch):
-    """A function that makes the process send itself a signal in its n-th optimiser step from now."""
-
-    def arm(num_steps: int, signum: int) -> None:
-        original, taken = TrainStep.__call__, []
-
-        def counting(*args, **kwargs):
-            taken.append(1)
-            if len(taken) == num_steps:
-                os.kill(os.getpid(), signum)
-            return original(*args, **kwargs)
-
-        monkeypatch.setattr(TrainStep, "__call__", counting)
-
-    return arm
-
-
-def assert_same_ends(first: Path, second: Path) -> None:
-    """Weights, optimiser, positions and metrics, bit for bit."""
-    assert (first / "metrics.jsonl").read_bytes() == (second / "metrics.jsonl").read_bytes()
-    for name in ("last.pt", "best.pt"):
-        contents = [read_checkpoint(folder / "checkpoints" / name) for folder in (first, second)]
-        for content in contents:
-            # the two runs differ in nothing but their names
-            content["config"]["run"].pop("name")
-        assert_same(*contents)
-
-
-def assert_same(first, second) -> None:
-    if isinstance(first, torch.Tensor):
-        assert torch.equal(first, second)
-    elif isinstance(first, dict):
-        assert first.keys() == second.keys()
-        for key in first:
-            assert_same(first[key], second[key])
-    elif isinstance(first, list):
-        assert len(first) == len(second)
-        for items in zip(first, second, strict=True):
-            assert_same(*items)
-    else:
-        assert first == second
+    return check
 
 
 def test_a_run_leaves_what_it_promises(config, capsys):
@@ -105,7 +67,7 @@ def test_a_run_leaves_what_it_promises(config, capsys):
 
 
 @pytest.mark.parametrize("num_steps", [3, 5], ids=["after one epoch", "in mid-epoch"])
-def test_ctrl_c_then_resume_equals_a_straight_run(num_steps, config, signal_at_step, capsys):
+def test_ctrl_c_then_resume_equals_a_straight_run(num_steps, config, signal_at_step, capsys, assert_same_ends):
     assert main(["--config", str(config), "run.name", "straight"]) == 0
     signal_at_step(num_steps, signal.SIGINT)
     assert main(["--config", str(config), "run.name", "broken"]) == 130
@@ -121,7 +83,7 @@ def test_sigterm_ends_cleanly(config, signal_at_step):
     assert read_checkpoint("results/small/checkpoints/last.pt")["training"]["progress"]["position"] == 8
 
 
-def test_kill_9_then_resume_equals_a_straight_run(config):
+def test_kill_9_then_resume_equals_a_straight_run(config, assert_same_ends):
     assert main(["--config", str(config), "run.name", "straight", "train.epochs", "20"]) == 0
     command = [sys.executable, "-c", "from mhsvm.cli.train import main; main()"]
     command += ["--config", str(config), "run.name", "broken", "train.epochs", "20"]

@@ -41,14 +41,6 @@ raise SystemExit(run(main))
 """
 
 
-@pytest.fixture
-def config(workplace, make_set) -> Path:
-    make_set(num=15)
-    path = workplace / "small.yaml"
-    path.write_text(CONFIG)
-    return path
-
-
 def test_a_killed_process_a_restart_a_stop_and_another_number_of_processes_change_nothing(config):
     assert main(["--config", str(config), "run.name", "straight"]) == 0
     Path("program.py").write_text(PROGRAM)

@@ -12,7 +12,6 @@ from mhsvm.engine import trainer
 from mhsvm.engine.errors import Interrupted
 from mhsvm.engine.job import Progress
 from mhsvm.engine.optim import list_optimizers, list_schedules
-from mhsvm.engine.step import TrainStep
 from mhsvm.engine.stop import StopSignal
 from mhsvm.engine.trainer import train, validate
 from mhsvm.engine.training_state import restore
@@ -23,56 +22,34 @@ def resume(job, run) -> Progress:
     return restore(job, read_checkpoint(run.last))
 
 
-def assert_same(first, second, where="checkpoint"):
-    """The same tree of tensors and plain values, bit for bit."""
-    assert type(first) is type(second), where
-    if isinstance(first, torch.Tensor):
-        assert torch.equal(first, second), where
-    elif isinstance(first, dict):
-        assert first.keys() == second.keys(), where
-        for key in first:
-            assert_same(first[key], second[key], f"{where}[{key!r}]")
-    elif isinstance(first, list):
-        assert len(first) == len(second), where
-        for index, items in enumerate(zip(first, second, strict=True)):
-            assert_same(*items, f"{where}[{index}]")
-    else:
-        assert first == second, where
+@pytest.fixture
+def check_resume(make_job, make_run, assert_same):
+    """A function that holds a training of such settings to end alike, whether it was left after an epoch or not."""
 
+    def check(**settings):
+        straight, broken = make_run("straight"), make_run("broken")
+        job = make_job(**settings)
+        train(job, job.fresh_progress(), straight, StopSignal())
+        job = make_job(**settings, epochs=1)
+        train(job, job.fresh_progress(), broken, StopSignal())
+        job = make_job(**settings)
+        train(job, resume(job, broken), broken, StopSignal())
+        assert_same(read_checkpoint(straight.last), read_checkpoint(broken.last))
+        assert straight.metrics.read_bytes() == broken.metrics.read_bytes()
 
-def signal_after(monkeypatch, num_steps: int, signum: int = signal.SIGINT) -> None:
-    """Let the process get a signal while it takes its `num_steps`-th training step from now."""
-    original, taken = TrainStep.__call__, []
-
-    def counting(*args, **kwargs):
-        taken.append(1)
-        if len(taken) == num_steps:
-            os.kill(os.getpid(), signum)
-        return original(*args, **kwargs)
-
-    monkeypatch.setattr(TrainStep, "__call__", counting)
-
-
-def check_resume(make_job, make_run, **settings):
-    straight, broken = make_run("straight"), make_run("broken")
-    job = make_job(**settings)
-    train(job, job.fresh_progress(), straight, StopSignal())
-    job = make_job(**settings, epochs=1)
-    train(job, job.fresh_progress(), broken, StopSignal())
-    job = make_job(**settings)
-    train(job, resume(job, broken), broken, StopSignal())
-    assert_same(read_checkpoint(straight.last), read_checkpoint(broken.last))
-    assert straight.metrics.read_bytes() == broken.metrics.read_bytes()
+    return check
 
 
 @pytest.mark.parametrize("num_steps", [1, 2, 3, 4, 8])
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_run_ends_like_a_straight_one(num_steps, signum, make_job, make_run, monkeypatch):
+def test_an_interrupted_run_ends_like_an_unbroken_one(
+    num_steps, signum, make_job, make_run, signal_at_step, assert_same
+):
     straight, broken = make_run("straight"), make_run("broken")
     job = make_job()
     train(job, job.fresh_progress(), straight, StopSignal())
 
-    signal_after(monkeypatch, num_steps, signum)
+    signal_at_step(num_steps, signum)
     job = make_job()
     with StopSignal() as stop, pytest.raises(Interrupted):
         train(job, job.fresh_progress(), broken, stop)
@@ -91,7 +68,7 @@ def test_an_interrupted_run_ends_like_a_straight_one(num_steps, signum, make_job
     assert {"lr", "train_loss", "val_loss", "val_miou", "val_dsc_per_image"} <= set(lines[0])
 
 
-def test_a_stop_during_validation_redoes_the_validation_only(make_job, make_run, monkeypatch):
+def test_a_stop_during_validation_redoes_the_validation_only(make_job, make_run, assert_same, monkeypatch):
     straight, broken = make_run("straight"), make_run("broken")
     job = make_job()
     train(job, job.fresh_progress(), straight, StopSignal())
@@ -137,25 +114,25 @@ def test_an_epoch_recorded_but_not_saved_is_not_recorded_twice(make_job, make_ru
 
 
 @pytest.mark.parametrize("name", list_optimizers())
-def test_every_optimizer_resumes(name, make_job, make_run):
+def test_every_optimizer_resumes(name, check_resume):
     arguments = dict(DEFAULTS.optimizer[name])
-    check_resume(make_job, make_run, optimizer=name, optimizer_arguments=arguments)
+    check_resume(optimizer=name, optimizer_arguments=arguments)
 
 
 @pytest.mark.parametrize("name", list_schedules())
-def test_every_schedule_resumes(name, make_job, make_run):
+def test_every_schedule_resumes(name, check_resume):
     arguments = dict(DEFAULTS.schedule[name])
     short = {"step_size": 1, "milestones": (1, 2), "patience": 0, "T_0": 2, "T_max": 3, "warmup_epochs": 2}
     arguments |= {key: value for key, value in short.items() if key in arguments}
-    check_resume(make_job, make_run, schedule=name, schedule_arguments=arguments)
+    check_resume(schedule=name, schedule_arguments=arguments)
 
 
 @pytest.mark.parametrize("settings", [{"accumulation": 2}, {"ema_decay": 0.9}, {"clip_norm": 0.01}], ids=str)
-def test_everything_else_that_steps_resumes(settings, make_job, make_run):
-    check_resume(make_job, make_run, **settings)
+def test_everything_else_that_steps_resumes(settings, check_resume):
+    check_resume(**settings)
 
 
-def test_the_average_is_validated_and_kept(make_job, make_run):
+def test_the_average_is_validated_and_kept(make_job, make_run, assert_same):
     run, job = make_run("run"), make_job(ema_decay=0.9)
     train(job, job.fresh_progress(), run, StopSignal())
     content = read_checkpoint(run.last)
