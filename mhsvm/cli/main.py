@@ -12,6 +12,7 @@ COMMANDS = {
     "predict": "segment images of your own",
     "score": "score masks of any tool against a truth",
     "compare": "compare tests or scores image by image",
+    "report": "make a page of a test: figures, groups, curves and every case",
     "sweep": "train and test a config with several seeds, folds and settings",
     "leaks": "find images that a set holds twice, or that two sets share",
     "prepare": "turn archives or folders of a data set into one prepared file",

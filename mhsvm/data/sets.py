@@ -9,7 +9,7 @@ from mhsvm.data.pairs import EXTENSIONS
 from mhsvm.data.prepare import prepare_set
 from mhsvm.data.problems import Problems
 from mhsvm.data.resize import Size, as_height_width
-from mhsvm.data.store import PreparedSet
+from mhsvm.data.store import PredictionSet, PreparedSet
 
 # The attribute of a set prepared from a folder by which a change of the folder is noticed.
 _FOLDER_STATE = "folder_state"
@@ -70,6 +70,39 @@ def open_set(path: str | Path, size: Size = 256, num_classes: int = 1) -> Prepar
         attributes={_FOLDER_STATE: state},
     )
     return PreparedSet.open(cache)
+
+
+def open_predicted_set(predictions: PredictionSet, name_or_path: str | Path | None = None) -> PreparedSet:
+    """Open the very set that predictions were made on.
+
+    Args:
+        predictions: They know its name, its checksum and where it was.
+        name_or_path: Where it is now, as for `find_set`; by default where it was, or in data/.
+    Raises:
+        FileNotFoundError: It is not there.
+        ValueError: What is there is another set, or was prepared anew.
+    """
+    if name_or_path is not None:
+        path = find_set(name_or_path)
+    else:
+        # older predictions do not know where it was
+        recorded = [Path(predictions.attributes["set_path"])] if "set_path" in predictions.attributes else []
+        places = [*recorded, Path("data") / predictions.set_name]
+        found = [place for place in places if place.is_file()]
+        if not found:
+            raise FileNotFoundError(
+                f"the set that {predictions.path} was predicted on is not at {' nor at '.join(map(str, places))}: "
+                "say with --d where it is"
+            )
+        path = found[0]
+    prepared = open_set(path, size=predictions.size, num_classes=predictions.num_classes)
+    if prepared.checksum != predictions.set_checksum:
+        prepared.close()
+        raise ValueError(
+            f"{path} is not the set that {predictions.path} was predicted on: its checksum is "
+            f"{prepared.checksum[:12]}, not {predictions.set_checksum[:12]}. Name that one with --d, or test again"
+        )
+    return prepared
 
 
 def _prepared_path(folder: Path, size: tuple[int, int], num_classes: int) -> Path:

@@ -78,9 +78,31 @@ def read_cases(path: Path) -> Scores:
     return Scores(tuple(of_images), counts, distances if bounded else None)
 
 
+def tests_in(path: Path) -> dict[str, Path]:
+    """Name -> folder of the tests of a run; of a test or score, itself.
+
+    Raises:
+        FileNotFoundError: There is none; the message says what there is, and what to do.
+    """
+    if not path.is_dir():
+        raise FileNotFoundError(f"there is no folder {path}")
+    if _is_test(path):
+        return {path.resolve().name: path}
+    folder = path / "tests"
+    tests = {test.name: test for test in sorted(folder.iterdir()) if _is_test(test)} if folder.is_dir() else {}
+    if tests:
+        return tests
+    best = path / "checkpoints" / "best.pt"
+    if best.is_file():
+        raise FileNotFoundError(f"{path} has not been tested yet: `python test.py --d SET --p {best}`")
+    if (path / "checkpoints").is_dir():
+        raise FileNotFoundError(f"{path} is a run that has not finished an epoch: `python train.py --resume {path}`")
+    raise FileNotFoundError(f"{path} is neither a run nor a test nor a score: summary.json and cases.csv are not there")
+
+
 def _find(paths: Sequence[Path], test: str | None) -> list[Path]:
     """The folder of each test."""
-    found = [_tests_in(path) for path in paths]
+    found = [tests_in(path) for path in paths]
     if test is not None:
         found = [_named(test, tests, path) for tests, path in zip(found, paths, strict=True)]
     several = [tests for tests in found if len(tests) > 1]
@@ -100,24 +122,6 @@ def _named(test: str, tests: dict[str, Path], path: Path) -> dict[str, Path]:
     if test not in tests:
         raise FileNotFoundError(f"{path} has no test {test!r}; it has {', '.join(tests)}")
     return {test: tests[test]}
-
-
-def _tests_in(path: Path) -> dict[str, Path]:
-    """Name -> folder of the tests of a run; of a test or score, itself."""
-    if not path.is_dir():
-        raise FileNotFoundError(f"there is no folder {path}")
-    if _is_test(path):
-        return {path.resolve().name: path}
-    folder = path / "tests"
-    tests = {test.name: test for test in sorted(folder.iterdir()) if _is_test(test)} if folder.is_dir() else {}
-    if tests:
-        return tests
-    best = path / "checkpoints" / "best.pt"
-    if best.is_file():
-        raise FileNotFoundError(f"{path} has not been tested yet: `python test.py --d SET --p {best}`")
-    if (path / "checkpoints").is_dir():
-        raise FileNotFoundError(f"{path} is a run that has not finished an epoch: `python train.py --resume {path}`")
-    raise FileNotFoundError(f"{path} is neither a run nor a test nor a score: summary.json and cases.csv are not there")
 
 
 def _is_test(folder: Path) -> bool:

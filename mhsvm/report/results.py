@@ -11,6 +11,7 @@ from pathlib import Path
 from yacs.config import CfgNode
 
 from mhsvm.config import DEFAULTS, load_config
+from mhsvm.report.training import format_duration, read_cost
 
 FIGURES = {"IoU": "miou", "DSC": "dsc", "IoU per image": "miou_per_image", "DSC per image": "dsc_per_image"}
 _HEADER = ("network", "trained on", "recipe", "seeds", "precision", "hardware", "time", *FIGURES)
@@ -73,7 +74,7 @@ def read_run(folder: Path) -> tuple[list[MeasuredTraining], str]:
     done, epochs = len((folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()), config.train.epochs
     if done < epochs:
         return [], f"{done} of {epochs} epochs are done"
-    seconds, hardware = _read_times(folder / "times.jsonl")
+    cost = read_cost(folder / "times.jsonl")
     best = folder / "checkpoints" / "best.pt"
     # large weights may stay where they were trained: the summary knows them by their hash
     checksum = hashlib.sha256(best.read_bytes()).hexdigest() if best.is_file() else None
@@ -82,7 +83,7 @@ def read_run(folder: Path) -> tuple[list[MeasuredTraining], str]:
         summary = _read_json(path)
         checkpoint = summary["checkpoint"]
         if checkpoint["file"] == best.name and checksum in (None, checkpoint["sha256"]):
-            tests.append(MeasuredTraining(config, summary, seconds, hardware))
+            tests.append(MeasuredTraining(config, summary, cost.seconds, cost.hardware))
     return tests, "" if tests else "its best checkpoint was not tested"
 
 
@@ -113,15 +114,6 @@ def results_page(tests: Sequence[MeasuredTraining], published: Sequence[Mapping[
         if rows:
             sections.append(f"Published, by the protocol named:\n\n{_table(_PUBLISHED_HEADER, rows)}")
     return "\n".join(sections)
-
-
-def _read_times(path: Path) -> tuple[float | None, str]:
-    if not path.is_file():
-        return None, ""
-    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    names = {(f"{n} x " if (n := line["processes"]) > 1 else "") + line["device"]: None for line in lines}
-    versions = {f"torch {line['torch']}": None for line in lines}
-    return sum(line["seconds"] for line in lines), ", ".join([*names, *versions])
 
 
 def _read_json(path: Path) -> dict:
@@ -174,7 +166,7 @@ def _row(seeds: Sequence[MeasuredTraining]) -> list[str]:
         ", ".join(str(seed) for seed in sorted(test.config.run.seed for test in seeds)),
         config.train.precision + (", tf32" if config.train.tf32 else ""),
         "; ".join(dict.fromkeys(test.hardware for test in seeds if test.hardware)) or "not recorded",
-        _duration(statistics.fmean(times)) if times else "not recorded",
+        format_duration(statistics.fmean(times)) if times else "not recorded",
         *(_spread([test.summary["metrics"][name] for test in seeds]) for name in FIGURES.values()),
     ]
 
@@ -199,14 +191,6 @@ def _describe_recipe(config: CfgNode) -> str:
 
 def _differences(node: CfgNode, default: CfgNode, *, without: Sequence[str] = ()) -> list[str]:
     return [f"{key} {value}" for key, value in node.items() if key not in without and value != default[key]]
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes} min"
-    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
 def _spread(values: Sequence[float]) -> str:

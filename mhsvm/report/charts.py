@@ -1,0 +1,122 @@
+"""Charts as SVG for a page: in its own ink, light or dark, and in colours that colour-blind readers tell apart."""
+
+import io
+import re
+from collections.abc import Callable, Sequence
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from mhsvm.report.overlay import BLUE, VERMILLION, Colour
+
+# Stands for the page's own ink until the drawing is done.
+_INK = "#010203"
+_STYLE = {
+    "svg.fonttype": "none",
+    "text.parse_math": False,
+    "font.size": 9,
+    **dict.fromkeys(
+        ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color", "grid.color"), _INK
+    ),
+    "grid.alpha": 0.15,
+    "axes.grid": True,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "legend.frameon": False,
+}
+_SIZE = (4.4, 2.9)
+_SOLID, _DASHED = "-", (0, (4, 2))
+
+
+def learning_curves(history: Sequence[dict]) -> list[str]:
+    """Losses, and what validation measured, by epoch; none of a run that has not finished an epoch."""
+    if not history:
+        return []
+    return [
+        _curves(history, {"train_loss": "training", "val_loss": "validation"}, "loss"),
+        _curves(history, {"val_dsc": "Dice, pooled", "val_miou": "Jaccard, pooled"}, "validation"),
+    ]
+
+
+def dice_histogram(dice: Sequence[float]) -> str:
+    """How many images have which Dice."""
+
+    def draw(axes: Axes) -> None:
+        axes.hist(dice, bins=25, range=(0, 1), color=_tone(BLUE))
+        axes.set_xlim(0, 1)
+        axes.set_xlabel("Dice of an image")
+        axes.set_ylabel("images")
+
+    return _svg(draw, "Distribution of the images' Dice")
+
+
+def reliability_curve(bins: Sequence[dict]) -> str:
+    """The share of pixels that came true, by their probability; `bins` as in a summary."""
+    filled = [each for each in bins if each["num_pixels"]]
+
+    def draw(axes: Axes) -> None:
+        axes.axline((0, 0), slope=1, color=_INK, alpha=0.5, linewidth=0.8)
+        points = [[each[name] for each in filled] for name in ("probability", "frequency")]
+        axes.plot(*points, "o-", color=_tone(BLUE), markersize=3.5)
+        axes.set_xlim(0, 1)
+        axes.set_ylim(0, 1)
+        axes.set_xlabel("predicted probability")
+        axes.set_ylabel("share that came true")
+
+    return _svg(draw, "Reliability of the probabilities")
+
+
+def threshold_curves(thresholds: Sequence[dict], chosen: float) -> str:
+    """Pooled figures at other thresholds; `thresholds` as in a summary."""
+    at = [each["threshold"] for each in thresholds]
+
+    def draw(axes: Axes) -> None:
+        axes.axvline(chosen, color=_INK, alpha=0.5, linewidth=0.8)
+        for name, label, colour, line in (
+            ("dsc", "Dice, pooled", BLUE, _SOLID),
+            ("miou", "Jaccard, pooled", VERMILLION, _DASHED),
+        ):
+            axes.plot(at, [each[name] for each in thresholds], color=_tone(colour), linestyle=line, label=label)
+        axes.set_xlim(0, 1)
+        axes.set_xlabel("threshold (the test's is marked)")
+        axes.legend()
+
+    return _svg(draw, "Figures at other thresholds")
+
+
+def _curves(history: Sequence[dict], names: dict[str, str], label: str) -> str:
+    epochs = [line["epoch"] for line in history]
+
+    def draw(axes: Axes) -> None:
+        styles = ((BLUE, _SOLID), (VERMILLION, _DASHED))
+        for (name, legend), (colour, line) in zip(names.items(), styles, strict=True):
+            # a single epoch makes no line
+            marker = "o" if len(epochs) == 1 else None
+            values = [figures[name] for figures in history]
+            axes.plot(epochs, values, color=_tone(colour), linestyle=line, marker=marker, label=legend)
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.set_xlabel("epoch")
+        axes.set_ylabel(label)
+        axes.legend()
+
+    return _svg(draw, f"Learning curves: {label}")
+
+
+def _svg(draw: Callable[[Axes], None], title: str) -> str:
+    with matplotlib.rc_context({**_STYLE, "svg.hashsalt": title}):
+        figure = Figure(figsize=_SIZE, layout="constrained")
+        draw(figure.subplots())
+        buffer = io.StringIO()
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+    text = buffer.getvalue()
+    # the drawing alone, scaled by the page, with no name that another drawing has too
+    text = re.sub(r'<g id="[^"]*"', "<g", text[text.index("<svg") :])
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.S)
+    text = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", text, count=1)
+    text = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", text, count=1)
+    return text.replace("<svg", f'<svg role="img" aria-label="{title}"', 1).replace(_INK, "currentColor")
+
+
+def _tone(colour: Colour) -> tuple[float, ...]:
+    return tuple(value / 255 for value in colour)

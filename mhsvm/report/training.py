@@ -1,0 +1,89 @@
+"""What a training left in its run folder: its config, its curves, and what it took."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from mhsvm.config import load_config
+
+
+@dataclass(frozen=True)
+class TrainingCost:
+    """What a training took.
+
+    Attributes:
+        seconds: Of all its epochs, those done twice too; None where it was not recorded.
+        memory_gib: At most, of the GPU where it ran on one; None likewise.
+        hardware: What it ran on, in words; "" likewise.
+    """
+
+    seconds: float | None
+    memory_gib: float | None
+    hardware: str
+
+
+@dataclass(frozen=True)
+class Training:
+    """A training, finished or not.
+
+    Attributes:
+        name: Of the run.
+        config: As YAML.
+        epochs: How many there were to be.
+        history: The figures of each epoch that is done; see `mhsvm.engine.run_folder.Recorder`.
+        cost: What it took.
+    """
+
+    name: str
+    config: str
+    epochs: int
+    history: tuple[dict, ...]
+    cost: TrainingCost
+
+
+def read_training(run: Path) -> Training:
+    """Read a run folder.
+
+    Raises:
+        FileNotFoundError: A file of it is missing.
+        ValueError: A file of it is damaged.
+    """
+    config, metrics = run / "config.yaml", run / "metrics.jsonl"
+    return Training(
+        name=run.resolve().name,
+        config=config.read_text(encoding="utf-8"),
+        epochs=load_config(config).train.epochs,
+        history=tuple(_read_lines(metrics)),
+        cost=read_cost(run / "times.jsonl"),
+    )
+
+
+def read_cost(path: Path) -> TrainingCost:
+    """Add up the file of a run's times, which runs of older versions do not have."""
+    if not path.is_file():
+        return TrainingCost(None, None, "")
+    lines = _read_lines(path)
+    names = {(f"{n} x " if (n := line["processes"]) > 1 else "") + line["device"]: None for line in lines}
+    versions = {f"torch {line['torch']}": None for line in lines}
+    memory = [line["memory_gib"] for line in lines if line.get("memory_gib") is not None]
+    return TrainingCost(
+        seconds=sum(line["seconds"] for line in lines),
+        memory_gib=max(memory, default=None),
+        hardware=", ".join([*names, *versions]),
+    )
+
+
+def format_duration(seconds: float) -> str:
+    """Hours and minutes, or minutes and seconds."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+def _read_lines(path: Path) -> list[dict]:
+    try:
+        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} is damaged ({error}): it holds a JSON object a line") from error

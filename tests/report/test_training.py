@@ -1,0 +1,46 @@
+"""What a training left, read back."""
+
+import json
+
+import pytest
+
+from mhsvm.config import load_config
+from mhsvm.report.training import TrainingCost, format_duration, read_cost, read_training
+
+
+@pytest.fixture
+def run(tmp_path):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "config.yaml").write_text(load_config(None, ("train.epochs", "7")).dump())
+    (folder / "metrics.jsonl").write_text('{"epoch": 1, "val_loss": 0.5}\n')
+    lines = [
+        {"epoch": 1, "seconds": 2.5, "memory_gib": 1.5, "device": "Card", "processes": 2, "torch": "9"},
+        {"epoch": 2, "seconds": 1.0, "memory_gib": None, "device": "Processor", "processes": 1, "torch": "9"},
+    ]
+    (folder / "times.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return folder
+
+
+def test_a_training_is_read(run):
+    training = read_training(run)
+    assert (training.name, training.epochs, training.history) == ("run", 7, ({"epoch": 1, "val_loss": 0.5},))
+    assert "epochs: 7" in training.config
+    assert training.cost == TrainingCost(3.5, 1.5, "2 x Card, Processor, torch 9")
+
+
+def test_times_of_older_runs(run):
+    (run / "times.jsonl").write_text('{"epoch": 1, "seconds": 2, "device": "Card", "processes": 1, "torch": "9"}\n')
+    assert read_cost(run / "times.jsonl") == TrainingCost(2, None, "Card, torch 9")
+    (run / "times.jsonl").unlink()
+    assert read_cost(run / "times.jsonl") == TrainingCost(None, None, "")
+
+
+def test_a_damaged_file_is_named(run):
+    (run / "metrics.jsonl").write_text('{"epoch": 1}\n{"epo')
+    with pytest.raises(ValueError, match=r"metrics\.jsonl is damaged .*: it holds a JSON object a line"):
+        read_training(run)
+
+
+def test_durations():
+    assert [format_duration(seconds) for seconds in (9.4, 60, 3599.6)] == ["9 s", "1 min 0 s", "1 h 0 min"]
