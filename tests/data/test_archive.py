@@ -126,7 +126,7 @@ def test_unknown_compression(pack):
     path = pack({"a.png": b"1"})
     content = bytearray(path.read_bytes())
     for signature, method in ((b"PK\x03\x04", 8), (b"PK\x01\x02", 10)):
-        content[content.index(signature) + method] = 9
+        content[content.index(signature) + method] = 98
     path.write_bytes(content)
     with pytest.raises(ValueError, match="compression method is not supported"):
         listed(path)
