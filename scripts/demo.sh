@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# The main job on a small scale: draw a data set, prepare it, train, test, and segment some images. CPU only.
+# The main job on a small scale: draw a data set, prepare it, train, test, segment some images, and
+# make a page of it all. CPU only.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 rm -rf data/demo data/demo.h5 results/demo
@@ -10,6 +11,7 @@ show python scripts/prepare.py isic2017 --source data/demo --out data/demo.h5 --
 show python train.py --config configs/demo.yaml
 show python test.py --d demo --p results/demo/checkpoints/best.pt
 show mhsvm predict --p results/demo/checkpoints/best.pt --source data/demo/ISIC-2017_Test_v2_Data --out results/demo/predictions
+show mhsvm report results/demo
 
 echo
-echo "look at results/demo: metrics in tests/, overlays in tests/*/figures/ and predictions/, curves in tensorboard/"
+echo "open $(echo results/demo/tests/*/report.html) in a browser; overlays are in results/demo/predictions/"
