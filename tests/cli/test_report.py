@@ -39,7 +39,9 @@ def payload_of(page: str) -> dict:
 
 
 def picture(url: str) -> np.ndarray:
-    return np.asarray(Image.open(io.BytesIO(base64.b64decode(url.partition("base64,")[2]))))
+    image = Image.open(io.BytesIO(base64.b64decode(url.partition("base64,")[2])))
+    # WebP knows no greys: it gives them in three equal channels
+    return np.asarray(image.convert("L") if image.format == "WEBP" else image)
 
 
 class Reader(html.parser.HTMLParser):
