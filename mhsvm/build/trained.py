@@ -1,5 +1,6 @@
 """Trained models out of checkpoints, ours and published ones."""
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,6 +45,11 @@ class Trained:
         """(h, w) in pixels that it was trained at; of a published file, the default."""
         h, w = self.data["size"] if self.data else (self.config.data.size, self.config.data.size)
         return h, w
+
+    @property
+    def checksum(self) -> str:
+        """sha256 of the file, in hex."""
+        return hashlib.sha256(self.path.read_bytes()).hexdigest()
 
     @property
     def num_classes(self) -> int:

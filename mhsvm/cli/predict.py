@@ -1,7 +1,6 @@
 """`mhsvm predict --p CHECKPOINT … --source IMAGES --out FOLDER`: segment images of your own."""
 
 import argparse
-import hashlib
 import re
 import sys
 from collections import Counter
@@ -118,10 +117,9 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def _settings(arguments: argparse.Namespace, members: Sequence[Trained], predictor: Predictor) -> dict:
     """All that the results depend on."""
-    digests = [hashlib.sha256(trained.path.read_bytes()).hexdigest() for trained in members]
     return {
         "source": str(arguments.source.resolve()),
-        "checkpoints": [f"{trained.path.name} {digest[:16]}" for trained, digest in zip(members, digests, strict=True)],
+        "checkpoints": [f"{trained.path.name} {trained.checksum[:16]}" for trained in members],
         "gate threshold": arguments.gate_threshold,
         "threshold": predictor.threshold,
         "tta": arguments.tta,

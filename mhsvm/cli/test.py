@@ -1,11 +1,8 @@
 """`test.py --d SET --p CHECKPOINT`: measure a checkpoint on a data set."""
 
 import argparse
-import hashlib
 import io
-import json
 import logging
-import re
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -30,23 +27,20 @@ from mhsvm.cli.options import add_model_options
 from mhsvm.data.atomic import replace_folder_when_complete
 from mhsvm.data.dataset import load_dataset
 from mhsvm.data.leakage import Leakage
-from mhsvm.data.loader import iterate_batches
 from mhsvm.data.native import NativeMasks, open_native_masks
-from mhsvm.data.store import GateMaps, PredictionSet, PredictionWriter, PreparedSet, write_gate_maps
+from mhsvm.data.store import PredictionSet, PredictionWriter, PreparedSet, write_gate_maps
 from mhsvm.engine.checkpoint import code_version
 from mhsvm.engine.evaluator import Evaluation, decide, truth_of
-from mhsvm.engine.gates import measure_gates
+from mhsvm.engine.gates import measure_gate_maps
 from mhsvm.engine.hardware import device_model, peak_memory
 from mhsvm.engine.measurement import Measurement
 from mhsvm.engine.protocol import Protocol, choose_protocol
 from mhsvm.engine.tester import EvaluationJob, evaluate_and_keep, evaluate_job
 from mhsvm.metrics import Scores, per_image
 from mhsvm.models import MHSVM
-from mhsvm.report.calibration import describe_calibration
+from mhsvm.report.evaluation_folder import check_replaceable, default_folder, write_tables, write_times
 from mhsvm.report.figures import Case, choose_cases, write_figures
-from mhsvm.report.leaks import leakage_content, leakage_figures, leakage_lines, write_leaks
-from mhsvm.report.scores import describe_scores, metrics_lines, write_cases
-from mhsvm.report.tables import result_line, write_summary
+from mhsvm.report.leaks import leakage_content, leakage_lines, write_leaks
 
 log = logging.getLogger("mhsvm")
 
@@ -76,8 +70,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             make_split=lambda name: build_split(name, prepared),
         )
         name = f"{prepared.name}-{protocol.split.name}{'-unseen' if arguments.drop_seen else ''}"
-        folder = arguments.out or _default_folder(trained.path, name)
-        _check_replaceable(folder)
+        folder = arguments.out or default_folder(trained.path, name)
+        check_replaceable(folder)
         _log_choice(trained, prepared, protocol, device)
         leakage = build_leakage(trained, prepared, protocol.ids)
         for line in leakage_lines(leakage):
@@ -92,17 +86,16 @@ def main(argv: Sequence[str] | None = None) -> int:
             replace_folder_when_complete(folder) as partial,
         ):
             measurement = Measurement(dataset, threshold=job.threshold, boundary=arguments.boundary, native=native)
-            start = time.perf_counter()
-            evaluation = _evaluate(job, measurement, prepared, protocol, partial / "predictions.h5")
-            _write_times(partial / "times.json", job, time.perf_counter() - start)
-            _write_tables(partial, evaluation, measurement, trained, prepared, protocol, job, leakage)
+            evaluation = _measure(partial, trained, prepared, protocol, leakage, job, measurement)
             if leakage.training_set is not None and leakage.leaks:
                 with PreparedSet.open(leakage.training_set) as training_set:
                     write_leaks(partial, leakage.leaks, training_set, prepared, name="leaks")
             with PredictionSet.open(partial / "predictions.h5") as predictions:
                 write_figures(partial / "figures", list(_cases(job, evaluation, predictions)))
             if arguments.save_maps is not None:
-                write_gate_maps(partial / "maps.h5", _gate_maps(trained, job, arguments.save_maps))
+                ids, gate = tuple(dict.fromkeys(arguments.save_maps)), describe_model(trained.config)["gate"]
+                maps = measure_gate_maps(trained.model, dataset, ids, augment=job.augment, gate=gate, device=device)
+                write_gate_maps(partial / "maps.h5", maps)
             log.info("cases, predictions and figures: %s", folder)
             (partial / "log.txt").write_text(transcript.getvalue(), encoding="utf-8")
     return 0
@@ -162,23 +155,6 @@ def _check_maps(model: nn.Module, wanted: Sequence[str], ids: Sequence[str]) -> 
         )
 
 
-def _default_folder(checkpoint: Path, name: str) -> Path:
-    # the best checkpoint is the run's; another one's tests stand beside its
-    run = checkpoint.absolute().parent
-    if run.name == "checkpoints":
-        folder, suffix = checkpoint.parent.parent, "" if checkpoint.stem == "best" else f"-{checkpoint.stem}"
-    else:
-        folder, suffix = Path("results") / checkpoint.stem, ""
-    return folder / "tests" / re.sub(r"[^\w.-]+", "-", name + suffix)
-
-
-def _check_replaceable(folder: Path) -> None:
-    """An older test is replaced; anything else that lies there is not ours to remove."""
-    is_test = (folder / "summary.json").is_file() and (folder / "cases.csv").is_file()
-    if folder.exists() and not is_test and (not folder.is_dir() or any(folder.iterdir())):
-        raise FileExistsError(f"{folder} exists and is not the folder of a test: choose another one with --out")
-
-
 def _log_choice(trained: Trained, prepared: PreparedSet, protocol: Protocol, device: torch.device) -> None:
     model, split = describe_model(trained.config), protocol.split
     log.info(
@@ -233,6 +209,43 @@ def _open_native(
     return open_native_masks(sources, ids, set_name=prepared.name, num_classes=prepared.num_classes)
 
 
+def _measure(
+    folder: Path,
+    trained: Trained,
+    prepared: PreparedSet,
+    protocol: Protocol,
+    leakage: Leakage,
+    job: EvaluationJob,
+    measurement: Measurement,
+) -> Evaluation:
+    """Put predictions and tables into the test's folder, and the figures into the log."""
+    start = time.perf_counter()
+    evaluation = _evaluate(job, measurement, prepared, protocol, folder / "predictions.h5")
+    write_times(
+        folder,
+        num_images=len(job.dataset),
+        seconds=time.perf_counter() - start,
+        memory_gib=peak_memory(),
+        device=device_model(job.device),
+    )
+    native = measurement.native
+    described = _describe(trained, prepared, protocol, job, native=native is not None)
+    described["leakage"] = _measure_leakage(evaluation, prepared, protocol, job, leakage)
+    lines = write_tables(
+        folder,
+        Scores(evaluation.ids, evaluation.counts, measurement.distances),
+        evaluation.confusion.sum(dim=0),
+        loss=evaluation.loss,
+        num_classes=prepared.num_classes,
+        calibration=measurement.calibration,
+        described=described,
+        native=None if native is None else (native.scores, native.confusion, native.sizes),
+    )
+    for line in lines:
+        log.info("%s", line)
+    return evaluation
+
+
 def _evaluate(
     job: EvaluationJob, measurement: Measurement, prepared: PreparedSet, protocol: Protocol, path: Path
 ) -> Evaluation:
@@ -252,86 +265,31 @@ def _evaluate(
         return evaluate_and_keep(job, predictions, measurement)
 
 
-def _write_times(path: Path, job: EvaluationJob, seconds: float) -> None:
-    # apart from the summary, which is the same whenever and wherever it is made
-    content = {
-        "num_images": len(job.dataset),
-        "seconds": round(seconds, 3),
-        "memory_gib": peak_memory(),
-        "device": device_model(job.device),
-        "torch": str(torch.__version__),
-    }
-    path.write_text(json.dumps(content) + "\n", encoding="utf-8")
-
-
-def _gate_maps(trained: Trained, job: EvaluationJob, wanted: Sequence[str]) -> GateMaps:
-    ids = tuple(dict.fromkeys(wanted))
-    rows = torch.tensor([job.dataset.ids.index(image_id) for image_id in ids])
-    (batch,) = iterate_batches(job.dataset, rows, batch_size=len(rows), device=job.device)
-    inputs, _ = job.augment(batch.images, batch.masks)
-    # not the job's network, which may run as a graph
-    blocks = measure_gates(trained.model, inputs)
-    return GateMaps(ids, trained.model.patterns, describe_model(trained.config)["gate"], blocks)
-
-
-def _write_tables(
-    folder: Path,
-    evaluation: Evaluation,
-    measurement: Measurement,
-    trained: Trained,
-    prepared: PreparedSet,
-    protocol: Protocol,
-    job: EvaluationJob,
-    leakage: Leakage,
-) -> None:
-    scores, num_classes = Scores(evaluation.ids, evaluation.counts, measurement.distances), prepared.num_classes
-    write_cases(folder / "cases.csv", scores, num_classes=num_classes)
-    content = describe_scores(scores)
-    content["metrics"] = {"loss": evaluation.loss, **content["metrics"]}
-    confusion = evaluation.confusion.sum(dim=0)
-    content |= {
-        "confusion_matrix": confusion.tolist(),
-        "native": None,
-        **describe_calibration(measurement.calibration, num_classes=num_classes),
+def _describe(trained: Trained, prepared: PreparedSet, protocol: Protocol, job: EvaluationJob, *, native: bool) -> dict:
+    """What a summary says besides figures."""
+    size = "{} x {}".format(*prepared.size)
+    return {
         "model": describe_model(trained.config),
-        "protocol": _describe_protocol(prepared, protocol, measurement, job),
+        "protocol": {
+            "set": {"name": prepared.name, "checksum": prepared.checksum, "size": list(prepared.size)},
+            "split": protocol.split.name,
+            "split_hash": protocol.split.hash,
+            "reason": protocol.reason,
+            "part": "test",
+            "num_images": len(job.dataset),
+            "trained_on": protocol.trained_on,
+            "chosen_on": protocol.chosen_on,
+            "threshold": job.threshold,
+            "measured_at": f"{size} and native" if native else f"{size} only",
+        },
         "checkpoint": {
             "file": trained.path.name,
-            "sha256": hashlib.sha256(trained.path.read_bytes()).hexdigest(),
+            "sha256": trained.checksum,
             "published": trained.published,
             "size": list(trained.size),
         },
         "version": code_version(),
         "device": torch.cuda.get_device_name(job.device) if job.device.type == "cuda" else str(job.device),
-        "leakage": _measure_leakage(evaluation, prepared, protocol, job, leakage),
-    }
-    lines = metrics_lines(content)
-    if measurement.native is not None:
-        native = measurement.native
-        write_cases(folder / "cases_native.csv", native.scores, num_classes=num_classes, sizes=native.sizes)
-        content["native"] = {**describe_scores(native.scores), "confusion_matrix": native.confusion.tolist()}
-        lines += ["at native size:", *metrics_lines(content["native"])]
-    write_summary(folder / "summary.json", content)
-    lines.append(f"expected calibration error {content['calibration']['ece']:.4f}")
-    if leakage.seen:
-        lines.append(leakage_figures(content["leakage"]))
-    for line in (*lines, result_line(evaluation.loss, evaluation.counts, confusion)):
-        log.info("%s", line)
-
-
-def _describe_protocol(prepared: PreparedSet, protocol: Protocol, measurement: Measurement, job: EvaluationJob) -> dict:
-    size = "{} x {}".format(*prepared.size)
-    return {
-        "set": {"name": prepared.name, "checksum": prepared.checksum, "size": list(prepared.size)},
-        "split": protocol.split.name,
-        "split_hash": protocol.split.hash,
-        "reason": protocol.reason,
-        "part": "test",
-        "num_images": len(job.dataset),
-        "trained_on": protocol.trained_on,
-        "chosen_on": protocol.chosen_on,
-        "threshold": job.threshold,
-        "measured_at": f"{size} only" if measurement.native is None else f"{size} and native",
     }
 
 

@@ -4,16 +4,40 @@ Shape letters: b batch, m heads, k routes, l cells, d channels of a head.
 """
 
 import math
+from collections.abc import Sequence
 from contextlib import ExitStack
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mhsvm.data.store import BlockGates
+from mhsvm.data.augment import Augment
+from mhsvm.data.dataset import Dataset
+from mhsvm.data.loader import iterate_batches
+from mhsvm.data.store import BlockGates, GateMaps
 from mhsvm.layers import ScanRouteAttention
 from mhsvm.layers.route_attention import GATES
+from mhsvm.models import MHSVM
 from mhsvm.ops import route_statistics
+
+
+def measure_gate_maps(
+    model: MHSVM, dataset: Dataset, ids: Sequence[str], *, augment: Augment, gate: str, device: torch.device
+) -> GateMaps:
+    """What the gates of a network do on some images of a set.
+
+    Args:
+        model: As `measure_gates` takes it, on `device`.
+        dataset: Has the images.
+        ids: Of the images, none of them twice.
+        augment: Normalises as the network was trained.
+        gate: Name of its gate.
+        device: Where to compute.
+    """
+    rows = torch.tensor([dataset.ids.index(image_id) for image_id in ids])
+    (batch,) = iterate_batches(dataset, rows, batch_size=len(rows), device=device)
+    inputs, _ = augment(batch.images, batch.masks)
+    return GateMaps(tuple(ids), model.patterns, gate, measure_gates(model, inputs))
 
 
 @torch.inference_mode()
