@@ -78,15 +78,8 @@ def bench_model(
             name: _Run.of(model, backend=name, batch=batch, size=size, dtype=dtype, device=device) for name in names
         }
         for row in _time(runs, device=device, seconds=seconds):
-            gradient, error = worst({key: e for key, e in errors[row["backend"]].items() if key != "output"})
-            report["results"].append(
-                {
-                    "model": model,
-                    **row,
-                    "images_per_s": batch / row["median_s"],
-                    "errors": {"output": errors[row["backend"]]["output"], gradient: error},
-                }
-            )
+            speed = {"images_per_s": batch / row["median_s"]}
+            report["results"].append({"model": model, **row, **speed, "errors": _worst_errors(errors[row["backend"]])})
     return report
 
 
@@ -129,6 +122,12 @@ class _Run:
         states = [x for state in self.optimizer.state.values() for x in state.values() if isinstance(x, Tensor)]
         held = [*weights, *gradients, *states, *self.model.buffers(), self.images, self.targets]
         return sum(x.numel() * x.element_size() for x in held if x.device == self.images.device)
+
+
+def _worst_errors(errors: dict[str, float]) -> dict[str, float]:
+    """That of the output, and the largest of the gradients under its name."""
+    gradient, error = worst({key: e for key, e in errors.items() if key != "output"})
+    return {"output": errors["output"], gradient: error}
 
 
 def _time(runs: dict[str, _Run], *, device: torch.device, seconds: float) -> list[dict]:

@@ -91,10 +91,7 @@ def prepare_set(
         raise ValueError(f"there are 1 to {IGNORE} classes, because {IGNORE} means ignore; got {num_classes}")
     if num_workers is not None and num_workers < 1:
         raise ValueError(f"at least 1 worker is needed; got {num_workers}")
-    if out.is_dir():
-        raise ValueError(f"the prepared set is one file; {out} is a folder: give such as {out / f'{source}.h5'}")
-    if out.exists() and not overwrite:
-        raise FileExistsError(f"{out} is there already; give --overwrite to replace it")
+    _check_out(out, source, overwrite=overwrite)
     headline = f"the source of {out} has problems, and nothing was written:"
     with open_sources([Path(path) for path in paths], problems) as files:
         pairs = find_pairs(files, described, problems)
@@ -115,6 +112,13 @@ def prepare_set(
         )
     subsets = dict(Counter(pair.subset for pair in pairs))
     return Summary(out, len(pairs), subsets, len(empty), checksum, time.perf_counter() - start)
+
+
+def _check_out(out: Path, source: str, *, overwrite: bool) -> None:
+    if out.is_dir():
+        raise ValueError(f"the prepared set is one file; {out} is a folder: give such as {out / f'{source}.h5'}")
+    if out.exists() and not overwrite:
+        raise FileExistsError(f"{out} is there already; give --overwrite to replace it")
 
 
 def _provenance(num_classes: int, files: Sequence[SourceFile]) -> dict[str, str]:
