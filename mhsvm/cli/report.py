@@ -17,7 +17,7 @@ from mhsvm.data.threads import in_order, num_cores
 from mhsvm.engine.evaluator import decide, truth_of
 from mhsvm.report.gallery import show_case
 from mhsvm.report.html import report_page
-from mhsvm.report.measured_run import MeasuredRun, read_runs, tests_in
+from mhsvm.report.measured_run import MeasuredRun, find_tests, read_runs
 from mhsvm.report.tables import SCHEMA
 from mhsvm.report.training import Training, read_training
 
@@ -25,7 +25,7 @@ from mhsvm.report.training import Training, read_training
 def main(argv: Sequence[str] | None = None) -> int:
     """Write report.html, one file that needs nothing else, into the folder of each test of a run."""
     arguments = _parse(argv)
-    tests = tests_in(arguments.run)
+    tests = find_tests(arguments.run)
     if arguments.test is not None:
         (chosen,) = read_runs([arguments.run], test=arguments.test)
         tests = {chosen.folder.name: chosen.folder}

@@ -93,7 +93,7 @@ def gallery_data(
     return {
         "size": list(pictures.shown_size(size)),
         "threshold": threshold * 255,
-        "severalClasses": num_scored > 1,
+        "numClasses": num_scored + 1 if num_scored > 1 else 1,
         "colours": {"truth": TRUTH, "prediction": PREDICTION, "added": VERMILLION},
         "classes": class_palette(),
         "ramp": _ramp(),

@@ -52,8 +52,7 @@ def report_page(
         "name": html.escape(name),
         "lead": html.escape(
             f"{network} on {protocol['num_images']} test images of {protocol['set']['name']}, split "
-            f"{protocol['split']} ({protocol['split_hash'][:12]}), {protocol['measured_at']}, "
-            f"threshold {protocol['threshold']}"
+            f"{protocol['split']} ({protocol['split_hash'][:12]}), measured at {protocol['measured_at']}"
         ),
         "warnings": sections.warnings(summary, training),
         "headlines": sections.headlines(summary),

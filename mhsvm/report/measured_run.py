@@ -78,7 +78,7 @@ def read_cases(path: Path) -> Scores:
     return Scores(tuple(of_images), counts, distances if bounded else None)
 
 
-def tests_in(path: Path) -> dict[str, Path]:
+def find_tests(path: Path) -> dict[str, Path]:
     """Name -> folder of the tests of a run; of a test or score, itself.
 
     Raises:
@@ -102,7 +102,7 @@ def tests_in(path: Path) -> dict[str, Path]:
 
 def _find(paths: Sequence[Path], test: str | None) -> list[Path]:
     """The folder of each test."""
-    found = [tests_in(path) for path in paths]
+    found = [find_tests(path) for path in paths]
     if test is not None:
         found = [_named(test, tests, path) for tests, path in zip(found, paths, strict=True)]
     several = [tests for tests in found if len(tests) > 1]

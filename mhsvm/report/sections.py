@@ -118,7 +118,8 @@ def data(summary: Mapping) -> str:
         ("sha256 of the split", protocol["split_hash"]),
         ("test images", str(protocol["num_images"])),
         ("of these trained on, by id", trained_on),
-        ("threshold", str(protocol["threshold"])),
+        # of several classes the likeliest is taken
+        *([("threshold", str(protocol["threshold"]))] if summary["model"]["num_classes"] == 1 else []),
         ("measured at", protocol["measured_at"]),
         ("checkpoint", checkpoint["file"] + (" (published)" if checkpoint["published"] else "")),
         ("sha256 of the checkpoint", checkpoint["sha256"]),
@@ -152,7 +153,8 @@ def table(caption: str, header: Sequence[str], rows: Iterable[Sequence[str]], *,
     )
     title = f"<caption>{caption}</caption>" if caption else ""
     # wide tables scroll by themselves, which needs the focus without a mouse
-    return f'<div class="scroll" tabindex="0"><table class="{classes}">{title}{head}<tbody>{body}</tbody></table></div>'
+    whole = f'<table class="{classes}">{title}{head}<tbody>{body}</tbody></table>'
+    return f'<div class="scroll" role="group" tabindex="0">{whole}</div>'
 
 
 def _figures_table(described: Mapping, caption: str) -> str:

@@ -83,7 +83,7 @@ def test_every_case_is_there_as_it_was(tested, workplace):
     gallery = payload_of((tested / "report.html").read_text())["gallery"]
     scores = read_cases(tested / "cases.csv")
     assert [case["id"] for case in gallery["cases"]] == list(scores.ids)
-    assert (gallery["size"], gallery["threshold"], gallery["severalClasses"]) == ([32, 32], 127.5, False)
+    assert (gallery["size"], gallery["threshold"], gallery["numClasses"]) == ([32, 32], 127.5, 1)
     with (
         PreparedSet.open(workplace / "data/lesions.h5") as prepared,
         PredictionSet.open(tested / "predictions.h5") as predictions,
@@ -149,7 +149,7 @@ def test_several_classes(workplace, make_set, make_checkpoint):
     run_test(make_checkpoint(workplace / "data/lesions.h5", *settings))
     command.main([TEST])
     gallery = payload_of((workplace / TEST / "report.html").read_text())["gallery"]
-    assert gallery["severalClasses"]
+    assert gallery["numClasses"] == 3
     with PredictionSet.open(workplace / TEST / "predictions.h5") as predictions:
         maps = predictions.probability([0])[0]
     case = gallery["cases"][0]

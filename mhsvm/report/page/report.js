@@ -2,6 +2,7 @@
 const { gallery, gates } = JSON.parse(document.getElementById("payload").textContent);
 const [HEIGHT, WIDTH] = gallery.size;
 const cases = gallery.cases;
+const severalClasses = gallery.numClasses > 1;
 const byId = (id) => document.getElementById(id);
 
 function element(tag, properties = {}, ...children) {
@@ -29,15 +30,15 @@ async function pixelsOf(url) {
 // labels of a picture whose red channel holds them
 const labelsOf = (pixels, label) => Uint8Array.from({ length: WIDTH * HEIGHT }, (_, i) => label(pixels[4 * i]));
 const truthOf = async (shown) =>
-  labelsOf(await pixelsOf(shown.truth), gallery.severalClasses ? (value) => value : (value) => (value ? 1 : 0));
+  labelsOf(await pixelsOf(shown.truth), severalClasses ? (value) => value : (value) => (value ? 1 : 0));
 const predictionOf = async (shown) =>
-  gallery.severalClasses
+  severalClasses
     ? labelsOf(await pixelsOf(shown.prediction), (value) => value)
     : labelsOf(await pixelsOf(shown.probability), (value) => (value >= gallery.threshold ? 1 : 0));
 
 const NOT_COUNTED = 255;
 const colourOf = (label) =>
-  gallery.severalClasses ? gallery.classes.slice(3 * label, 3 * label + 3) : label ? [255, 255, 255] : [0, 0, 0];
+  severalClasses ? gallery.classes.slice(3 * label, 3 * label + 3) : label ? [255, 255, 255] : [0, 0, 0];
 
 function paint(pixels, i, colour, share = 1) {
   for (let c = 0; c < 3; c++) pixels[4 * i + c] = (1 - share) * pixels[4 * i + c] + share * colour[c];
@@ -86,8 +87,9 @@ function paintRamp(pixels, ramp) {
 }
 
 const { truth, prediction, added } = gallery.colours;
-const severalClasses = [["class of its colour", colourOf(1)]];
-const masks = gallery.severalClasses ? severalClasses : [["lesion", [255, 255, 255]]];
+const masks = severalClasses
+  ? Array.from({ length: gallery.numClasses - 1 }, (_, i) => [`class ${i + 1}`, colourOf(i + 1)])
+  : [["lesion", colourOf(1)]];
 const VIEWS = [
   {
     name: "outlines",
@@ -119,7 +121,7 @@ const VIEWS = [
   },
   {
     name: "errors",
-    legend: gallery.severalClasses
+    legend: severalClasses
       ? [["background instead of a class", truth], ["another class", added]]
       : [["missed", truth], ["added", added]],
     draw: async (shown) =>
@@ -305,9 +307,13 @@ async function drawGate(canvas, url) {
 }
 
 function showGates() {
-  const block = gates.images[byId("gate-image").value].blocks[byId("gate-block").value];
+  const { id, blocks } = gates.images[byId("gate-image").value];
+  const block = blocks[byId("gate-block").value];
+  const outlined = makeCanvas();
+  drawCase(outlined, cases.find((shown) => shown.id === id), VIEWS[0]);
   const heads = gates.patterns.map((pattern, head) => {
     const canvas = makeCanvas();
+    canvas.className = "map";
     canvas.setAttribute("aria-label", `gate of head ${head + 1}, pattern ${pattern}`);
     drawGate(canvas, block.maps[head]);
     const lines = [
@@ -317,10 +323,9 @@ function showGates() {
     const title = element("b", { textContent: `head ${head + 1}, pattern ${pattern}` });
     return element("figure", {}, canvas, element("figcaption", {}, title, ...lines));
   });
-  const scale = element("p", { className: "legend" }, rampEntry(gates.ramp, `0 to ${figure(block.highest)}`));
-  byId("heads").replaceChildren(...heads);
-  byId("heads").nextElementSibling?.remove();
-  byId("heads").after(scale);
+  const caption = element("figcaption", {}, element("b", { textContent: id }));
+  byId("heads").replaceChildren(element("figure", {}, outlined, caption), ...heads);
+  byId("gate-scale").replaceChildren(rampEntry(gates.ramp, `0 to ${figure(block.highest)}`));
 }
 
 if (gates) {
