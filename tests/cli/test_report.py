@@ -158,6 +158,60 @@ def test_several_classes(workplace, make_set, make_checkpoint):
     assert set(np.unique(picture(case["truth"]))) == {0, 1, 2, 255}
 
 
+def test_the_same_test_makes_the_same_page(tested):
+    command.main([TEST])
+    first = (tested / "report.html").read_bytes()
+    command.main([TEST])
+    assert (tested / "report.html").read_bytes() == first
+
+
+def test_a_published_file_tells_what_is_not_known(workplace, make_set, make_published):
+    make_set()
+    run_test(make_published("ultralight_vm_unet"))
+    command.main(["results/published"])
+    page = (workplace / "results/published/tests/lesions-all/report.html").read_text()
+    assert "There are no learning curves: the checkpoint does not lie in the folder of its training." in page
+    assert "<p>the checkpoint does not record which images it was trained on.</p>" in page
+    assert "<th scope=row>of these trained on, by id</th><td><code>not recorded</code></td>" in page
+    assert "<code>published.pth (published)</code>" in page
+
+
+def test_what_training_has_seen_is_told(workplace, make_set, make_checkpoint):
+    make_set()
+    checkpoint = make_checkpoint(workplace / "data/lesions.h5")
+    run_test(checkpoint, "--split", "all")
+    folder = workplace / "results/run/tests/lesions-all"
+    command.main([str(folder)])
+    page, leakage = (folder / "report.html").read_text(), json.loads((folder / "summary.json").read_text())["leakage"]
+    assert leakage["counts"] == {"same id": 9}
+    assert "The checkpoint was trained on 9 of the test images and chosen on 3" in page
+    assert "9 test images are in training or have a near-duplicate there" in page
+    for part, label, num in (("every", "with seen images", 15), ("unseen", "without them", 6)):
+        figures = leakage["metrics"][part]
+        cells = "".join(f"<td>{figures[name]:.4f}</td>" for name in ("miou", "dsc", "miou_per_image", "dsc_per_image"))
+        assert f"<th scope=row>{label}</th><td>{num}</td>{cells}" in page
+    (seen,) = (each for each in payload_of(page)["gallery"]["filters"] if each["title"] == "training")
+    assert len(seen["rows"]) == 9
+
+
+def test_figures_at_native_size_stand_beside(workplace, make_set, make_checkpoint):
+    make_set()
+    masks = workplace / "native"
+    masks.mkdir()
+    with PreparedSet.open(workplace / "data/lesions.h5") as prepared:
+        for row, image_id in enumerate(prepared.ids):
+            mask = Image.fromarray(prepared.masks([row])[0]).resize((48, 40), Image.Resampling.NEAREST)
+            mask.save(masks / f"{image_id}.png")
+    run_test(make_checkpoint(workplace / "data/lesions.h5"), "--native-truth", str(masks))
+    command.main([TEST])
+    native = json.loads((workplace / TEST / "summary.json").read_text())["native"]
+    page = (workplace / TEST / "report.html").read_text()
+    table = page[page.index("At the images&#x27; own sizes, with 95% intervals") :]
+    low, high = native["intervals"]["limits"]["dsc"]
+    value = f"{native['metrics']['dsc']:.4f}"
+    assert f'<th scope=row>dsc</th><td>{value} <span class="quiet">{low:.4f}-{high:.4f}</span></td>' in table
+
+
 def test_all_tests_of_a_run_or_one_of_them(tested, workplace, capsys):
     other = tested.with_name("lesions-other")
     shutil.copytree(tested, other)
