@@ -1,7 +1,6 @@
 """`mhsvm report RUN`: a page that shows what a test found, and where the model fails."""
 
 import argparse
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -19,7 +18,7 @@ from mhsvm.report.gallery import show_case
 from mhsvm.report.html import report_page
 from mhsvm.report.measured_run import MeasuredRun, find_tests, read_runs
 from mhsvm.report.tables import SCHEMA
-from mhsvm.report.training import Training, read_training
+from mhsvm.report.training import Training, read_test_times, read_training
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -63,7 +62,7 @@ def _check_is_test(run: MeasuredRun) -> None:
 
 
 def _make_page(run: MeasuredRun, set_name: str | None) -> str:
-    maps, times = run.folder / "maps.h5", run.folder / "times.json"
+    maps = run.folder / "maps.h5"
     with ExitStack() as stack:
         predictions = stack.enter_context(PredictionSet.open(run.folder / "predictions.h5"))
         prepared = stack.enter_context(open_predicted_set(predictions, set_name))
@@ -75,7 +74,7 @@ def _make_page(run: MeasuredRun, set_name: str | None) -> str:
         run,
         cases,
         training=_training_of(run.folder),
-        times=json.loads(times.read_text(encoding="utf-8")) if times.is_file() else None,
+        times=read_test_times(run.folder / "times.json"),
         maps=read_gate_maps(maps) if maps.is_file() else None,
     )
 

@@ -87,7 +87,8 @@ def gallery_data(
         for grouping in groupings
         for group in grouping.groups
     ]
-    seen_rows = [row for row, image_id in enumerate(scores.ids) if image_id in set(seen)]
+    seen_ids = set(seen)
+    seen_rows = [row for row, image_id in enumerate(scores.ids) if image_id in seen_ids]
     if seen_rows:
         filters.append({"title": "training", "label": "seen, or a near-duplicate", "rows": seen_rows})
     return {
@@ -108,7 +109,6 @@ def gates_data(maps: GateMaps) -> dict:
         "gate": maps.gate,
         "patterns": list(maps.patterns),
         "blocks": [_block_title(block.block) for block in maps.blocks],
-        "ramp": _ramp(),
         "images": [
             {"id": image_id, "blocks": [_block_data(block, row) for block in maps.blocks]}
             for row, image_id in enumerate(maps.ids)

@@ -58,7 +58,7 @@ def report_page(
         "headlines": sections.headlines(summary),
         "metrics": sections.metrics(run),
         "groups": sections.groups(groupings, summary["intervals"]["confidence"]),
-        "training": sections.training_section(training, times),
+        "training": sections.curves_and_costs(training, times),
         "data": sections.data(summary),
         "configuration": sections.configuration(summary, training),
         "gates_hidden": "hidden" if maps is None else "",

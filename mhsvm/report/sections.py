@@ -62,7 +62,7 @@ def metrics(run: MeasuredRun) -> str:
     if "classes" in summary:
         header = ("class", *(_HEADLINES[name] for name in ("dsc", "dsc_per_image", "miou")))
         rows = [
-            [label, *(format_figure(alone["metrics"][name]) for name in ("dsc", "dsc_per_image", "miou"))]
+            [label, *(_with_interval(name, alone) for name in ("dsc", "dsc_per_image", "miou"))]
             for label, alone in summary["classes"].items()
         ]
         parts.append(table("Each class", header, rows))
@@ -91,18 +91,16 @@ def groups(groupings: Iterable[Grouping], confidence: float) -> str:
     return "".join(parts)
 
 
-def training_section(training: Training | None, times: Mapping | None) -> str:
+def curves_and_costs(training: Training | None, times: Mapping | None) -> str:
     """Learning curves, and what training and test took."""
-    rows = []
+    curves, rows = "<p>There are no learning curves: the checkpoint is not in the folder of its training.</p>", []
     if training is not None:
+        curves = figures(charts.learning_curves(training.history))
         cost = training.cost
         rows.append(["training", *_cost_cells(cost.seconds, cost.memory_gib, cost.hardware)])
     if times is not None:
         hardware = f"{times['device']}, torch {times['torch']}"
         rows.append(["test", *_cost_cells(times["seconds"], times["memory_gib"], hardware)])
-    curves = figures(charts.learning_curves(training.history)) if training is not None else ""
-    if not curves:
-        curves = "<p>There are no learning curves: the checkpoint does not lie in the folder of its training.</p>"
     return curves + (table("What it took", ("", "time", "memory, at most", "on"), rows) if rows else "")
 
 

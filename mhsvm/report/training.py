@@ -73,6 +73,11 @@ def read_cost(path: Path) -> TrainingCost:
     )
 
 
+def read_test_times(path: Path) -> dict | None:
+    """What a test took: `num_images`, `seconds`, `memory_gib`, `device`, `torch`; None of tests of older versions."""
+    return _read_lines(path)[0] if path.is_file() else None
+
+
 def format_duration(seconds: float) -> str:
     """Hours and minutes, or minutes and seconds."""
     minutes, rest = divmod(round(seconds), 60)

@@ -170,7 +170,7 @@ def test_a_published_file_tells_what_is_not_known(workplace, make_set, make_publ
     run_test(make_published("ultralight_vm_unet"))
     command.main(["results/published"])
     page = (workplace / "results/published/tests/lesions-all/report.html").read_text()
-    assert "There are no learning curves: the checkpoint does not lie in the folder of its training." in page
+    assert "There are no learning curves: the checkpoint is not in the folder of its training." in page
     assert "<p>the checkpoint does not record which images it was trained on.</p>" in page
     assert "<th scope=row>of these trained on, by id</th><td><code>not recorded</code></td>" in page
     assert "<code>published.pth (published)</code>" in page

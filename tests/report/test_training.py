@@ -5,7 +5,7 @@ import json
 import pytest
 
 from mhsvm.config import load_config
-from mhsvm.report.training import TrainingCost, format_duration, read_cost, read_training
+from mhsvm.report.training import TrainingCost, format_duration, read_cost, read_test_times, read_training
 
 
 @pytest.fixture
@@ -40,6 +40,12 @@ def test_a_damaged_file_is_named(run):
     (run / "metrics.jsonl").write_text('{"epoch": 1}\n{"epo')
     with pytest.raises(ValueError, match=r"metrics\.jsonl is damaged .*: it holds a JSON object a line"):
         read_training(run)
+
+
+def test_times_of_a_test(run):
+    (run / "times.json").write_text('{"seconds": 3.5}\n')
+    assert read_test_times(run / "times.json") == {"seconds": 3.5}
+    assert read_test_times(run / "nothing.json") is None
 
 
 def test_durations():

@@ -302,7 +302,7 @@ async function drawGate(canvas, url) {
   await image.decode();
   const pixels = await pixelsOf(url);
   if (canvas.dataset.wanted === url) {
-    put(canvas, paintRamp(pixels, gates.ramp), image.naturalWidth, image.naturalHeight);
+    put(canvas, paintRamp(pixels, gallery.ramp), image.naturalWidth, image.naturalHeight);
   }
 }
 
@@ -325,7 +325,7 @@ function showGates() {
   });
   const caption = element("figcaption", {}, element("b", { textContent: id }));
   byId("heads").replaceChildren(element("figure", {}, outlined, caption), ...heads);
-  byId("gate-scale").replaceChildren(rampEntry(gates.ramp, `0 to ${figure(block.highest)}`));
+  byId("gate-scale").replaceChildren(rampEntry(gallery.ramp, `gate ${gates.gate}, 0 to ${figure(block.highest)}`));
 }
 
 if (gates) {
