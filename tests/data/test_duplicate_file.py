@@ -109,4 +109,5 @@ def test_small_images_are_warned_of(write_images, scenes, caplog):
     }
     with write_images(large, "large") as prepared:
         search_duplicates(prepared)
-    assert "small" not in caplog.text
+    # the folder of this test is called small, and an earlier test may have let information through
+    assert [record for record in caplog.records if record.levelname == "WARNING"] == []
