@@ -105,13 +105,12 @@ def _find(paths: Sequence[Path], test: str | None) -> list[Path]:
     found = [find_tests(path) for path in paths]
     if test is not None:
         found = [_named(test, tests, path) for tests, path in zip(found, paths, strict=True)]
-    several = [tests for tests in found if len(tests) > 1]
+    several = {path: tests for path, tests in zip(paths, found, strict=True) if len(tests) > 1}
     if several:
-        shared = sorted(set.intersection(*(set(tests) for tests in several)))
+        shared = sorted(set.intersection(*map(set, several.values())))
         if len(shared) != 1:
-            names = shared or sorted(set.union(*(set(tests) for tests in several)))
-            what = "share the tests" if shared else "share no test, but have"
-            raise ValueError(f"the runs {what} {', '.join(names)}: choose one with --test, or give the tests' folders")
+            have = "; ".join(f"{path} has {', '.join(tests)}" for path, tests in several.items())
+            raise ValueError(f"several tests could be compared: {have}. Choose one with --test, or give their folders")
         found = [{shared[0]: tests[shared[0]]} if len(tests) > 1 else tests for tests in found]
     return [folder for tests in found for folder in tests.values()]
 
