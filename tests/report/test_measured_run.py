@@ -91,9 +91,9 @@ def test_unclear_and_missing_tests(tmp_path):
         for test in tests:
             make_test(tmp_path / run / "tests" / test)
     first, second, third = (tmp_path / run for run in ("first", "second", "third"))
-    with pytest.raises(ValueError, match=r"several tests could be .*first has a, b; .*second has a, b\. Choose one with"):
+    with pytest.raises(ValueError, match=r"several tests .*first has a, b; .*second has a, b\. Choose one with"):
         read_runs([first, second])
-    with pytest.raises(ValueError, match=r"several tests could be .*first has a, b; .*third has c, d\. Choose one with"):
+    with pytest.raises(ValueError, match=r"several tests .*first has a, b; .*third has c, d\. Choose one with"):
         read_runs([first, third])
     with pytest.raises(ValueError, match=r"a test comes twice among .*: name different runs"):
         read_runs([first, first / "tests/a"], test="a")
