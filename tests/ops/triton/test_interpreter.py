@@ -1,4 +1,4 @@
-"""The Triton scans on a machine without a GPU, in Triton's interpreter: their own tests, and the table's."""
+"""The Triton kernels on a machine without a GPU, in Triton's interpreter: their own tests, and the table's."""
 
 import os
 import subprocess
@@ -8,22 +8,40 @@ from pathlib import Path
 
 import pytest
 
-HERE = Path(__file__).parent
+OPS = Path(__file__).parents[1]
+SUITES = {
+    "triton/test_scan.py": "",
+    "test_selective_scan.py": "triton and (published or mixed or (compiles and True))",
+    "test_route_statistics.py": "triton",
+}
 
 pytestmark = pytest.mark.skipif(find_spec("triton") is None, reason="Triton comes with torch on Linux only")
 
 
-@pytest.mark.parametrize(
-    ("files", "expression"),
-    [
-        (["triton/test_scan.py"], ""),
-        (["test_selective_scan.py"], "triton and (published or mixed or (compiles and True))"),
-    ],
-)
-def test_in_interpreter(files, expression):
-    # Triton reads the variable when it is imported: a process of its own.
-    command = [sys.executable, "-m", "pytest", *(str(HERE.parent / file) for file in files), "-k", expression]
-    run = subprocess.run(command, env={**os.environ, "TRITON_INTERPRET": "1"}, capture_output=True, text=True)
-    assert run.returncode == 0, run.stdout + run.stderr
-    assert "passed" in run.stdout
-    assert "skipped" not in run.stdout or "MHSVM_SHARED" in run.stdout
+@pytest.fixture(scope="module")
+def processes():
+    """Triton reads the variable when it is imported: a process of its own for each suite, all at once."""
+    environment = {**os.environ, "TRITON_INTERPRET": "1"}
+    started = {
+        file: subprocess.Popen(
+            [sys.executable, "-m", "pytest", str(OPS / file), "-k", expression],
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for file, expression in SUITES.items()
+    }
+    yield started
+    for process in started.values():
+        process.kill()
+        process.stdout.close()
+        process.wait()
+
+
+@pytest.mark.parametrize("file", SUITES)
+def test_in_interpreter(processes, file):
+    output, _ = processes[file].communicate()
+    assert processes[file].returncode == 0, output
+    assert "passed" in output
+    assert "skipped" not in output or "MHSVM_SHARED" in output
