@@ -13,7 +13,7 @@ from mhsvm.data.atomic import replace_when_complete
 from mhsvm.data.sets import open_predicted_set
 from mhsvm.data.store import PredictionSet, PreparedSet, read_gate_maps
 from mhsvm.data.threads import in_order, num_cores
-from mhsvm.engine.evaluator import decide, truth_of
+from mhsvm.engine.evaluator import decide_stored, truth_of
 from mhsvm.report.gallery import show_case
 from mhsvm.report.html import report_page
 from mhsvm.report.measured_run import MeasuredRun, find_tests, read_runs
@@ -89,11 +89,10 @@ def _cases(predictions: PredictionSet, prepared: PreparedSet, threshold: float) 
             prepared.masks([row]),
             predictions.probability([place]),
         )
-        maps = torch.from_numpy(probability).view(1, -1, *predictions.size) / 255
         yield {
             "image": image,
             "truth": truth_of(torch.from_numpy(mask), predictions.num_classes).numpy(),
-            "pred": decide(maps, threshold)[0].numpy(),
+            "pred": decide_stored(probability, threshold),
             "probability": probability,
         }
 

@@ -30,7 +30,7 @@ from mhsvm.data.leakage import Leakage
 from mhsvm.data.native import NativeMasks, open_native_masks
 from mhsvm.data.store import PredictionSet, PredictionWriter, PreparedSet, write_gate_maps
 from mhsvm.engine.checkpoint import code_version
-from mhsvm.engine.evaluator import Evaluation, decide, truth_of
+from mhsvm.engine.evaluator import Evaluation, decide_stored, truth_of
 from mhsvm.engine.gates import measure_gate_maps
 from mhsvm.engine.hardware import device_model, peak_memory
 from mhsvm.engine.measurement import Measurement
@@ -310,7 +310,6 @@ def _cases(job: EvaluationJob, evaluation: Evaluation, predictions: PredictionSe
     dice = per_image(evaluation.counts)["dice"].mean(dim=1).tolist()
     for group, rank, row in choose_cases(dice):
         (probability,) = predictions.probability([row])
-        maps = torch.from_numpy(probability).view(1, -1, *predictions.size) / 255
         yield Case(
             id=evaluation.ids[row],
             group=group,
@@ -318,6 +317,6 @@ def _cases(job: EvaluationJob, evaluation: Evaluation, predictions: PredictionSe
             dice=dice[row],
             image=job.dataset.images[row].numpy(),
             truth=truth_of(job.dataset.masks[row], job.dataset.num_classes).numpy(),
-            pred=decide(maps, job.threshold)[0].numpy(),
+            pred=decide_stored(probability, job.threshold),
             probability=probability,
         )

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -61,6 +62,12 @@ def decide(probability: Tensor, threshold: float) -> Tensor:
     if probability.shape[1] == 1:
         return (probability[:, 0] >= threshold).to(torch.uint8)
     return probability.argmax(dim=1).to(torch.uint8)
+
+
+def decide_stored(probability: np.ndarray, threshold: float) -> np.ndarray:
+    """A stored probability, uint8 (h, w) or (k, h, w) -> uint8 (h, w), what `decide` makes of it."""
+    maps = torch.from_numpy(probability).view(1, -1, *probability.shape[-2:]) / 255
+    return decide(maps, threshold)[0].numpy()
 
 
 def truth_of(masks: Tensor, num_classes: int) -> Tensor:

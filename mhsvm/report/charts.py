@@ -8,7 +8,7 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from mhsvm.report.overlay import BLUE, VERMILLION, Colour
+from mhsvm.report.overlay import BLUE, VERMILLION, as_fractions
 
 # Stands for the page's own ink until the drawing is done.
 _INK = "#010203"
@@ -43,7 +43,7 @@ def dice_histogram(dice: Sequence[float]) -> str:
     """How many images have which Dice."""
 
     def draw(axes: Axes) -> None:
-        axes.hist(dice, bins=25, range=(0, 1), color=_tone(BLUE))
+        axes.hist(dice, bins=25, range=(0, 1), color=as_fractions(BLUE))
         axes.set_xlim(0, 1)
         axes.set_xlabel("Dice of an image")
         axes.set_ylabel("images")
@@ -58,7 +58,7 @@ def reliability_curve(bins: Sequence[dict]) -> str:
     def draw(axes: Axes) -> None:
         axes.axline((0, 0), slope=1, color=_INK, alpha=0.5, linewidth=0.8)
         points = [[each[name] for each in filled] for name in ("probability", "frequency")]
-        axes.plot(*points, "o-", color=_tone(BLUE), markersize=3.5)
+        axes.plot(*points, "o-", color=as_fractions(BLUE), markersize=3.5)
         axes.set_xlim(0, 1)
         axes.set_ylim(0, 1)
         axes.set_xlabel("predicted probability")
@@ -77,7 +77,7 @@ def threshold_curves(thresholds: Sequence[dict], chosen: float) -> str:
             ("dsc", "Dice, pooled", BLUE, _SOLID),
             ("miou", "Jaccard, pooled", VERMILLION, _DASHED),
         ):
-            axes.plot(at, [each[name] for each in thresholds], color=_tone(colour), linestyle=line, label=label)
+            axes.plot(at, [each[name] for each in thresholds], color=as_fractions(colour), linestyle=line, label=label)
         axes.set_xlim(0, 1)
         axes.set_xlabel("threshold (the test's is marked)")
         axes.legend()
@@ -94,7 +94,7 @@ def _curves(history: Sequence[dict], names: dict[str, str], label: str) -> str:
             # a single epoch makes no line
             marker = "o" if len(epochs) == 1 else None
             values = [figures[name] for figures in history]
-            axes.plot(epochs, values, color=_tone(colour), linestyle=line, marker=marker, label=legend)
+            axes.plot(epochs, values, color=as_fractions(colour), linestyle=line, marker=marker, label=legend)
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.set_xlabel("epoch")
         axes.set_ylabel(label)
@@ -116,7 +116,3 @@ def _svg(draw: Callable[[Axes], None], title: str) -> str:
     text = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", text, count=1)
     text = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", text, count=1)
     return text.replace("<svg", f'<svg role="img" aria-label="{title}"', 1).replace(_INK, "currentColor")
-
-
-def _tone(colour: Colour) -> tuple[float, ...]:
-    return tuple(value / 255 for value in colour)

@@ -30,6 +30,11 @@ TRUTH, PREDICTION = SKY_BLUE, YELLOW
 _OF_CLASSES = (SKY_BLUE, VERMILLION, YELLOW, BLUISH_GREEN, ORANGE, BLUE, REDDISH_PURPLE)
 
 
+def as_fractions(colour: Colour) -> tuple[float, ...]:
+    """Levels in 0..1, as matplotlib takes a colour."""
+    return tuple(value / 255 for value in colour)
+
+
 def class_colour(label: int) -> Colour:
     """Colour of a class; after seven they come again. The background is black, what is not counted is grey."""
     if label == IGNORE_INDEX:

@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from mhsvm.report.comparison import Comparison, Contender, gains_over
-from mhsvm.report.overlay import BLACK, BLUE, BLUISH_GREEN, ORANGE, REDDISH_PURPLE, VERMILLION, Colour
+from mhsvm.report.overlay import BLACK, BLUE, BLUISH_GREEN, ORANGE, REDDISH_PURPLE, VERMILLION, as_fractions
 
 # The figures that papers print, with the challenge's.
 _SHOWN = {
@@ -41,7 +41,7 @@ def _draw_intervals(comparison: Comparison) -> Figure:
         rows = np.arange(len(_SHOWN)) + (place - (len(runs) - 1) / 2) * 0.8 / len(runs)
         values = [run.described["metrics"][name] for name in _SHOWN]
         limits = np.array([run.described["intervals"]["limits"][name] for name in _SHOWN])
-        colour = _tone(_COLOURS[place % len(_COLOURS)])
+        colour = as_fractions(_COLOURS[place % len(_COLOURS)])
         # shifted each time that the colours come again
         marker = _MARKERS[(place + place // len(_COLOURS)) % len(_MARKERS)]
         axes.hlines(rows, *limits.T, color=colour)
@@ -68,10 +68,12 @@ def _draw_gains(contender: Contender, first: Contender) -> Figure:
         (slice(total - lost, total), "v", VERMILLION),
     )
     for part, marker, colour in parts:
-        against.scatter(dice[part], other[part], s=16, marker=marker, color=_tone(colour), alpha=0.6, linewidths=0)
+        against.scatter(
+            dice[part], other[part], s=16, marker=marker, color=as_fractions(colour), alpha=0.6, linewidths=0
+        )
         if part.start != part.stop:
             edges = np.arange(part.start, part.stop + 1)
-            ordered.stairs(gains.values[part].numpy(), edges, fill=True, color=_tone(colour))
+            ordered.stairs(gains.values[part].numpy(), edges, fill=True, color=as_fractions(colour))
     low = min(dice.min(), other.min())
     against.axline((low, low), slope=1, color="grey", linewidth=0.8)
     against.set_xlabel(f"Dice of {first.name}")
@@ -90,7 +92,3 @@ def _draw_gains(contender: Contender, first: Contender) -> Figure:
         ordered.text(x, y, text, transform=ordered.transAxes, **sides)
     figure.suptitle(f"{contender.name} is better on {won}, worse on {lost}, equal on {total - won - lost} images")
     return figure
-
-
-def _tone(colour: Colour) -> tuple[float, ...]:
-    return tuple(value / 255 for value in colour)
