@@ -82,7 +82,7 @@ def outputs_and_gradients() -> Callable[..., dict[str, Tensor]]:
     def run(scan: Callable, inputs: dict[str, Tensor], **options) -> dict[str, Tensor]:
         y, state = scan(**inputs, return_last_state=True, **options)
         generator = torch.Generator().manual_seed(0)
-        seeds = [torch.randn(x.shape, generator=generator, dtype=torch.float64).to(x.dtype) for x in (y, state)]
+        seeds = [torch.randn(x.shape, generator=generator, dtype=torch.float64).to(x) for x in (y, state)]
         gradients = torch.autograd.grad((y, state), tuple(inputs.values()), seeds)
         return {"y": y, "state": state} | {f"gradient of {k}": g for k, g in zip(inputs, gradients, strict=True)}
 
