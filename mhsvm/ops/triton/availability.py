@@ -26,13 +26,19 @@ def unavailable_reason() -> str | None:
 
 
 def unsupported_reason(u: Tensor, A: Tensor) -> str | None:
-    """Why the kernels cannot take these inputs, or None if they can."""
+    """Why the scan's kernels cannot take these inputs, or None if they can."""
+    reason = unsupported_tensor_reason(u)
+    if reason is None and A.shape[-1] > _MAX_STATES:
+        return f"the kernels hold at most {_MAX_STATES} states, and A has {A.shape[-1]}"
+    return reason
+
+
+def unsupported_tensor_reason(u: Tensor) -> str | None:
+    """Why kernels that work in float32 on a GPU cannot take this tensor, or None if they can."""
     if u.device.type != "cuda" and not _interpreted():
         return f"u is on {u.device}, and the kernels run on a GPU"
     if u.dtype == torch.float64:
         return "the kernels keep the state in float32, and u is float64"
-    if A.shape[-1] > _MAX_STATES:
-        return f"the kernels hold at most {_MAX_STATES} states, and A has {A.shape[-1]}"
     return None
 
 
