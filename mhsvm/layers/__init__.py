@@ -2,6 +2,7 @@
 
 from mhsvm.layers.bridge import SkipBridge
 from mhsvm.layers.gated_scan import GatedScan
+from mhsvm.layers.layer_norm import LayerNorm
 from mhsvm.layers.mamba import Mamba
 from mhsvm.layers.multi_head_scan import MultiHeadScan
 from mhsvm.layers.patch import PatchEmbed, PatchExpand, PatchMerge
@@ -13,6 +14,7 @@ from mhsvm.layers.ss2d import SS2D
 __all__ = [
     "SS2D",
     "GatedScan",
+    "LayerNorm",
     "Mamba",
     "MultiHeadScan",
     "PVMLayer",

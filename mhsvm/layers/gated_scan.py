@@ -3,6 +3,8 @@
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mhsvm.layers.layer_norm import LayerNorm
+
 
 class GatedScan(nn.Module):
     """LayerNorm(scan(SiLU(conv(a)))) * SiLU(q) with a, q = halves of a linear layer; then a linear layer if asked.
@@ -21,7 +23,7 @@ class GatedScan(nn.Module):
         self.in_proj = nn.Linear(channels, 2 * e, bias=False)
         self.conv = nn.Conv2d(e, e, kernel_size=3, padding=1, groups=e)
         self.scan = scan
-        self.norm = nn.LayerNorm(e)
+        self.norm = LayerNorm(e, narrow=out_proj)
         self.out_proj = nn.Linear(e, channels, bias=False) if out_proj else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -29,5 +31,4 @@ class GatedScan(nn.Module):
         # Two products leave two contiguous maps: halves of one would be copied for the convolution.
         a, q = (F.linear(x, weight) for weight in self.in_proj.weight.chunk(2))
         a = F.silu(self.conv(a.permute(0, 3, 1, 2)))
-        y = self.norm(self.scan(a).permute(0, 2, 3, 1))
-        return self.out_proj(y * F.silu(q))
+        return self.out_proj(self.norm(self.scan(a).permute(0, 2, 3, 1), gate=q))

@@ -2,6 +2,8 @@
 
 from torch import Tensor, nn
 
+from mhsvm.layers.layer_norm import LayerNorm
+
 
 class PatchEmbed(nn.Module):
     """Image (b, in_channels, H, W) -> map (b, H/p, W/p, c): one convolution over patches of p x p, then LayerNorm."""
@@ -9,7 +11,7 @@ class PatchEmbed(nn.Module):
     def __init__(self, in_channels: int, channels: int, *, patch_size: int = 4) -> None:
         super().__init__()
         self.proj = nn.Conv2d(in_channels, channels, kernel_size=patch_size, stride=patch_size)
-        self.norm = nn.LayerNorm(channels)
+        self.norm = LayerNorm(channels)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.norm(self.proj(x).permute(0, 2, 3, 1))
@@ -23,7 +25,7 @@ class PatchMerge(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.norm = nn.LayerNorm(4 * channels)
+        self.norm = LayerNorm(4 * channels, narrow=True)
         self.linear = nn.Linear(4 * channels, 2 * channels, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -36,14 +38,16 @@ class PatchMerge(nn.Module):
 class PatchExpand(nn.Module):
     """(b, h, w, c) -> (b, p*h, p*w, c/p) for a factor p: a linear layer to p*p cells of c/p channels, then LayerNorm.
 
+    `narrow` is that of `LayerNorm`.
+
     Source: Cao et al. 2021, arXiv 2105.05537.
     """
 
-    def __init__(self, channels: int, *, factor: int) -> None:
+    def __init__(self, channels: int, *, factor: int, narrow: bool = False) -> None:
         super().__init__()
         self.factor = factor
         self.linear = nn.Linear(channels, factor * channels, bias=False)
-        self.norm = nn.LayerNorm(channels // factor)
+        self.norm = LayerNorm(channels // factor, narrow=narrow)
 
     def forward(self, x: Tensor) -> Tensor:
         b, h, w, c = x.shape

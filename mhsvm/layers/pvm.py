@@ -5,6 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from mhsvm.layers.layer_norm import LayerNorm
 from mhsvm.layers.mamba import Mamba
 
 
@@ -40,7 +41,7 @@ class PVMLayer(nn.Module):
             )
         self.in_channels = in_channels
         self.branches = branches
-        self.norm = nn.LayerNorm(in_channels)
+        self.norm = LayerNorm(in_channels)
         self.mixer = mixer(in_channels // branches)
         self.skip_scale = nn.Parameter(torch.ones(1))
         self.proj = nn.Linear(in_channels, out_channels)

@@ -10,18 +10,18 @@ import torch
 from torch import Tensor, nn
 from torchvision.ops import StochasticDepth
 
-from mhsvm.layers import PatchEmbed, PatchExpand, PatchMerge
+from mhsvm.layers import LayerNorm, PatchEmbed, PatchExpand, PatchMerge
 from mhsvm.models.image import check_image
 
 PATCH_SIZE = 4
 
 
 class VSSBlock(nn.Module):
-    """x + DropPath(mixer(LayerNorm(x))) on a map (b, h, w, c)."""
+    """x + DropPath(mixer(LayerNorm(x))) on a map (b, h, w, c). The mixer starts with a linear layer."""
 
     def __init__(self, channels: int, *, mixer: nn.Module, drop_path: float) -> None:
         super().__init__()
-        self.norm = nn.LayerNorm(channels)
+        self.norm = LayerNorm(channels, narrow=True)
         self.mixer = mixer
         self.drop_path = StochasticDepth(drop_path, mode="row")
 
@@ -79,7 +79,7 @@ class VSSUNet(nn.Module):
             stage = OrderedDict(expand=PatchExpand(2 * channels, factor=2)) if i > 0 else OrderedDict()
             stage["blocks"] = blocks(channels, rates.tolist())
             self.decoder.append(nn.Sequential(stage))
-        self.head_expand = PatchExpand(dims[0], factor=PATCH_SIZE)
+        self.head_expand = PatchExpand(dims[0], factor=PATCH_SIZE, narrow=True)
         self.head = nn.Conv2d(dims[0] // PATCH_SIZE, num_classes, kernel_size=1)
         self.apply(init_weights)
 
