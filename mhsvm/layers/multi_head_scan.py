@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
+from mhsvm.layers.layer_norm import LayerNorm
 from mhsvm.layers.route_attention import ScanRouteAttention
 from mhsvm.layers.s6 import RouteS6
 
@@ -61,7 +62,7 @@ class MultiHeadScan(nn.Module):
         self.attention = ScanRouteAttention(
             heads, gate=gate, threshold=gate_threshold, learnable=gate_learnable, power=gate_power, backend=backend
         )
-        self.norm = nn.LayerNorm(width) if project else None
+        self.norm = LayerNorm(width, narrow=True) if project else None
         self.out_proj = nn.Linear(width, channels, bias=False) if project else None
 
     def forward(self, x: Tensor) -> Tensor:
