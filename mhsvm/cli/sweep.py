@@ -14,6 +14,7 @@ from mhsvm.engine.stop import StopSignal
 from mhsvm.sweep.check import check_grid
 from mhsvm.sweep.grid import make_grid, parse_seeds
 from mhsvm.sweep.lock import hold_folder
+from mhsvm.sweep.mps import runs_at_once, share_gpus
 from mhsvm.sweep.places import Place, find_places
 from mhsvm.sweep.run_state import RunState
 from mhsvm.sweep.schedule import Task, run_tasks
@@ -39,7 +40,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     states = [RunState(run, arguments.config, folder, checked.test_sets[run.name]) for run in runs]
     for state in states:
         state.check_config()
-    places = find_places(base.run.device, per_device=arguments.per_device, num_parameters=checked.num_parameters)
+    places = find_places(
+        base.run.device,
+        per_device=arguments.per_device,
+        num_parameters=checked.num_parameters,
+        at_once=runs_at_once(),
+    )
     if arguments.dry_run:
         _show_plan(states, places)
         return 0
@@ -98,8 +104,8 @@ def _run(states: Sequence[RunState], places: Sequence[Place], folder: Path, *, r
     ]
     done = len(states) - len(tasks)
     log.info("%d runs in %s, %d of them done; up to %d side by side", len(states), folder, done, len(places))
-    with StopSignal() as stop:
-        given_up = run_tasks(tasks, places, retries=retries, stop=stop, inherited=[lock])
+    with StopSignal() as stop, share_gpus(places) as shared:
+        given_up = run_tasks(tasks, shared, retries=retries, stop=stop, inherited=[lock])
     _write_tables(states, folder, given_up)
     if stop.signum is not None:
         log.info("stopped; the same command goes on")

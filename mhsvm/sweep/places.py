@@ -8,7 +8,9 @@ import torch
 
 # Networks below this leave most of a GPU idle: a step of theirs is many short kernels one after another.
 SMALL_NETWORK = 1_000_000
-SMALL_RUNS_PER_GPU = 4
+# UltraLight's steps a second on an H200, of 1, 4 and 8 trainings together: 196, 372, 476 with MPS; 196, 196 in turns,
+# where only the pauses of one (validation, saving, start) are the other's time.
+SMALL_RUNS_PER_GPU, SMALL_RUNS_IN_TURNS = 8, 2
 
 
 @dataclass(frozen=True)
@@ -24,15 +26,17 @@ class Place:
     environment: Mapping[str, str] = field(default_factory=dict)
 
 
-def find_places(device: str, *, per_device: int | None, num_parameters: int) -> list[Place]:
+def find_places(device: str, *, per_device: int | None, num_parameters: int, at_once: bool) -> list[Place]:
     """List the places of a sweep, device after device in turn.
 
     Args:
         device: `run.device` of its configs: "auto" and "cuda" are every GPU that this process sees, "auto" without
             one is the CPU; any other names the one device that all runs share.
-        per_device: Runs side by side on a device. None: one; on a GPU up to `SMALL_RUNS_PER_GPU` if the largest
-            network has fewer than `SMALL_NETWORK` parameters, as far as there are two processors for each run.
+        per_device: Runs side by side on a device. None: one; on a GPU up to `SMALL_RUNS_PER_GPU`, or
+            `SMALL_RUNS_IN_TURNS`, if the largest network has fewer than `SMALL_NETWORK` parameters, as far as there
+            are two processors for each run.
         num_parameters: Of the largest network.
+        at_once: Processes that share a GPU run on it at the same time, see `mhsvm.sweep.mps`; otherwise in turns.
     Raises:
         ValueError: There is no such device.
     """
@@ -42,7 +46,8 @@ def find_places(device: str, *, per_device: int | None, num_parameters: int) -> 
     if per_device is None:
         on_gpu = gpus > 0 or device.startswith("cuda")
         small = on_gpu and num_parameters < SMALL_NETWORK
-        per_device = max(1, min(SMALL_RUNS_PER_GPU, _processors() // 2 // max(1, gpus))) if small else 1
+        most = SMALL_RUNS_PER_GPU if at_once else SMALL_RUNS_IN_TURNS
+        per_device = max(1, min(most, _processors() // 2 // max(1, gpus))) if small else 1
     if gpus:
         names = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(gpus)))).split(",")[:gpus]
         single = [Place(f"cuda:{row}", {"CUDA_VISIBLE_DEVICES": name}) for row, name in enumerate(names)]
@@ -50,9 +55,9 @@ def find_places(device: str, *, per_device: int | None, num_parameters: int) -> 
         single = [Place("cpu" if device == "auto" else device)]
     if per_device == 1:
         return single
-    # otherwise each run would start as many threads as there are processors
+    # otherwise each run would start as many threads, and torch.compile processes, as there are processors
     threads = str(max(1, _processors() // (per_device * len(single))))
-    shared = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", threads)}
+    shared = {name: os.environ.get(name, threads) for name in ("OMP_NUM_THREADS", "TORCHINDUCTOR_COMPILE_THREADS")}
     return [Place(place.device, {**place.environment, **shared}) for place in single] * per_device
 
 
