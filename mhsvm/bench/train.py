@@ -21,6 +21,7 @@ from mhsvm.engine.step import TrainStep
 from mhsvm.engine.trainer import train_epoch, validate
 from mhsvm.losses import create_loss
 from mhsvm.models import create_model, list_models
+from mhsvm.ops.triton import availability
 
 log = logging.getLogger(__name__)
 
@@ -209,7 +210,8 @@ class _Bench:
                 )
 
     def _job(self, batch: int, num_images: int) -> Job:
-        augment = Augment(augmentation="ultralight")
+        fused = availability.unavailable_reason() is None
+        augment = Augment(augmentation="ultralight", fused=fused)
         step = self._step(self.mode, augment)
         num_val = max(1, num_images * _NUM_VAL // _NUM_TRAIN)
         train_set, val_set = (_random_set(num, self.size) for num in (num_images, num_val))
@@ -225,7 +227,7 @@ class _Bench:
             train_set=train_set.to(placed),
             val_set=val_set.to(placed),
             augment=augment,
-            val_augment=Augment(),
+            val_augment=Augment(fused=fused),
             generator=torch.Generator().manual_seed(0),
             device=self.device,
             description={},

@@ -8,6 +8,7 @@ from mhsvm.data.sets import find_set, open_set
 from mhsvm.data.split_file import Split
 from mhsvm.data.splits import make_split
 from mhsvm.data.store import PreparedSet
+from mhsvm.ops.triton import availability
 
 
 def build_set(config: CfgNode) -> PreparedSet:
@@ -39,6 +40,7 @@ def build_augment(config: CfgNode, *, training: bool) -> Augment:
         augmentation=config.data.augmentation if training else "none",
         num_classes=config.model.num_classes,
         soft_targets=config.data.soft_targets,
+        fused=availability.unavailable_reason() is None,
     )
 
 

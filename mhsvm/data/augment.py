@@ -1,7 +1,8 @@
 """From uint8 to what a network sees: float, normalisation, and one random plane motion a sample.
 
 All randomness of an epoch is drawn on the CPU as one 2 x 2 matrix a sample, so that every device sees the same images:
-they differ where a pixel's source lies halfway between two others. Nothing here waits for a GPU.
+they differ where a pixel's source lies halfway between two others. Nothing here waits for a GPU, where all of it can be
+one or two kernels, see `mhsvm.data.augment_launch`.
 Shape letters: b batch, n samples, h w map, k classes.
 """
 
@@ -12,8 +13,14 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
+from mhsvm.data.augment_launch import ChannelStatistics, prepare_batch
+
 _NORMALIZATIONS: dict[str, Callable[[Tensor], Tensor]] = {}
 _AUGMENTATIONS: dict[str, Callable[[int, Generator], Tensor]] = {}
+
+_IMAGENET = ChannelStatistics(mean=(0.485, 0.456, 0.406), deviation=(0.229, 0.224, 0.225))
+# The normalisations that the kernels know, by what they take for them.
+_FUSED: dict[str, ChannelStatistics | None] = {"minmax": None, "imagenet": _IMAGENET}
 
 
 def register_normalization(name: str):
@@ -44,6 +51,7 @@ class Augment:
         augmentation: A name from `list_augmentations()`.
         num_classes: 1 for coverage masks; several for class indices.
         soft_targets: Keep a coverage mask's soft edge in the target; otherwise it is 1 from half coverage on.
+        fused: Take Triton's kernels for batches on a GPU, if they know the normalisation: those that come with mhsvm.
     Raises:
         ValueError: A name is unknown, or soft targets are asked of class indices.
     """
@@ -55,6 +63,7 @@ class Augment:
         augmentation: str = "none",
         num_classes: int = 1,
         soft_targets: bool = False,
+        fused: bool = False,
     ) -> None:
         if normalization not in _NORMALIZATIONS:
             raise ValueError(f"unknown normalization {normalization!r}; known: {', '.join(list_normalizations())}")
@@ -66,6 +75,8 @@ class Augment:
         self.draw_motions = _AUGMENTATIONS[augmentation]
         self.num_classes = num_classes
         self.soft_targets = soft_targets
+        self._normalization = normalization
+        self._fused = fused and normalization in _FUSED
 
     def draw(self, num_samples: int, generator: Generator) -> Tensor:
         """Motions of `num_samples` images as float32 (n, 2, 2) on the CPU, drawn from `generator`."""
@@ -82,6 +93,15 @@ class Augment:
             Inputs, float32 (b, 3, h, w).
             Targets: float32 (b, 1, h, w) in 0..1 for one class, int64 (b, h, w) for several.
         """
+        if self._fused and images.is_cuda:
+            return prepare_batch(
+                images,
+                masks,
+                motions,
+                statistics=_FUSED[self._normalization],
+                num_classes=self.num_classes,
+                soft_targets=self.soft_targets,
+            )
         inputs, targets = self.normalize(images.float()), masks.float().unsqueeze(1)
         if motions is not None:
             moved = _move(torch.cat([inputs, targets], dim=1), motions.to(inputs.device))
@@ -125,7 +145,7 @@ def minmax(images: Tensor) -> Tensor:
 def imagenet(images: Tensor) -> Tensor:
     """Mean 0 and deviation 1 by ImageNet's channel statistics."""
     # plain numbers, not a tensor: copying one to a GPU would wait for it
-    channels = zip(images.unbind(dim=1), (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), strict=True)
+    channels = zip(images.unbind(dim=1), *_IMAGENET, strict=True)
     return torch.stack([(channel / 255 - mean) / deviation for channel, mean, deviation in channels], dim=1)
 
 
