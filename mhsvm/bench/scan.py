@@ -14,7 +14,7 @@ from torch import Tensor
 
 from mhsvm.bench.backends import choose_candidates
 from mhsvm.bench.machine import describe_device, read_versions
-from mhsvm.bench.timing import Candidate, copy_rate, peak_bytes, time_interleaved
+from mhsvm.bench.timing import Candidate, capture, copy_rate, peak_bytes, time_interleaved
 from mhsvm.bench.verify import LIMITS, ScanShape, Truth, make_scan_inputs, scan_truth, worst
 from mhsvm.ops import selective_scan
 from mhsvm.ops.backends import Backend
@@ -44,6 +44,7 @@ def bench_scan(
     dtype: torch.dtype = torch.float32,
     shapes: Sequence[ScanShape] | None = None,
     backends: Sequence[str] | None = None,
+    captured: bool = False,
     seconds: float = 0.5,
 ) -> dict:
     """Check the backends on each shape, then time them in one run.
@@ -53,12 +54,17 @@ def bench_scan(
         dtype: Of u, delta, B and C; the state is float32 in any case.
         shapes: By default those of the networks, at batch 32 on a GPU and at sizes that take seconds on a CPU.
         backends: Names to compare; by default all that "auto" may choose and that take such inputs.
+        captured: Time each call as a CUDA graph, as it runs in a captured network: what Python and the launches of
+            its kernels take falls away, for every backend alike.
         seconds: How long to time each backend in each phase, about.
     Returns:
         A report of plain types, as `mhsvm bench scan --json` writes it.
     Raises:
-        ValueError: A backend is unknown, cannot run here or is wrong: its largest error is named.
+        ValueError: A backend is unknown, cannot run here or is wrong: its largest error is named. `captured` is
+            asked for on a CPU.
     """
+    if captured and device.type != "cuda":
+        raise ValueError(f"calls are captured as CUDA graphs, which need a GPU; the device is {device}")
     shapes = shapes or (GPU_SHAPES if device.type == "cuda" else CPU_SHAPES)
     report = {
         "schema": SCHEMA,
@@ -66,6 +72,7 @@ def bench_scan(
         "versions": read_versions(),
         "device": describe_device(device),
         "dtype": str(dtype).removeprefix("torch."),
+        "captured": captured,
         "check": "against reference in float64, on the first and last sample of each shape",
         "copy_bytes_per_s": copy_rate(device, seconds=seconds),
         "results": [],
@@ -78,7 +85,7 @@ def bench_scan(
         report["skipped"] += [{"shape": asdict(shape), "backend": name, "reason": why} for name, why in skipped.items()]
         truth = scan_truth(inputs)
         errors = {backend.name: _check(backend, shape, inputs, truth) for backend in candidates}
-        for row in _time(candidates, inputs, device=device, seconds=seconds):
+        for row in _time(candidates, inputs, device=device, captured=captured, seconds=seconds):
             rate = useful_bytes(shape, dtype, row["phase"]) / row["median_s"]
             report["results"].append(
                 {
@@ -115,12 +122,21 @@ def _check(backend: Backend, shape: ScanShape, inputs: Mapping[str, Tensor], tru
 
 
 def _time(
-    backends: Sequence[Backend], inputs: Mapping[str, Tensor], *, device: torch.device, seconds: float
+    backends: Sequence[Backend],
+    inputs: Mapping[str, Tensor],
+    *,
+    device: torch.device,
+    captured: bool,
+    seconds: float,
 ) -> list[dict]:
     rows = []
     for phase, make in zip(PHASES, (_forward, _forward_and_backward), strict=True):
-        candidates = {backend.name: make(backend, _copies(inputs, backend, device)) for backend in backends}
-        for name, timing in time_interleaved(candidates, device=device, seconds=seconds).items():
+        copies = {backend.name: _copies(inputs, backend, device) for backend in backends}
+        candidates = {backend.name: make(backend, copies[backend.name]) for backend in backends}
+        timed = candidates
+        if captured:
+            timed = {name: capture(run, num=len(copies[name]), device=device) for name, run in candidates.items()}
+        for name, timing in time_interleaved(timed, device=device, seconds=seconds).items():
             peak = peak_bytes(candidates[name], device)
             rows.append({"backend": name, "phase": phase, **timing.to_dict(), "peak_bytes": peak})
     return rows

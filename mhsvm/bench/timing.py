@@ -61,6 +61,23 @@ def time_interleaved(
     return {name: Timing(tuple(seconds)) for name, seconds in taken.items()}
 
 
+def capture(candidate: Candidate, *, num: int, device: torch.device) -> Candidate:
+    """A candidate's rounds as CUDA graphs: `num` of them, one after another, over and over."""
+    rounds, pool, side = [], torch.cuda.graph_pool_handle(), torch.cuda.Stream(device)
+    with torch.cuda.device(device):
+        for i in range(num):
+            # a capture is of work that has run before, on another stream than the default one
+            side.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(side):
+                candidate(i)
+            torch.cuda.current_stream().wait_stream(side)
+            graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph, pool=pool):
+                candidate(i)
+            rounds.append(graph)
+    return lambda i: rounds[i % num].replay()
+
+
 def copy_rate(device: torch.device, *, seconds: float = 0.5) -> float:
     """Bytes that a large copy reads and writes in a second: what the memory can do."""
     source = torch.zeros(_COPY_BYTES // 4, device=device)

@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 SCHEMA = 1
 _GIB = 2**30
 # Images of the recipe `ultralight` on ISIC 2017.
-_NUM_TRAIN, _NUM_VAL, _EPOCHS = 1250, 150, 250
+_NUM_TRAIN, _NUM_VAL, _EPOCHS, _VAL_BATCH = 1250, 150, 250, 32
 
 
 @dataclass(frozen=True)
@@ -216,7 +216,8 @@ class _Bench:
         num_val = max(1, num_images * _NUM_VAL // _NUM_TRAIN)
         train_set, val_set = (_random_set(num, self.size) for num in (num_images, num_val))
         placed = choose_placement(train_set.num_bytes + val_set.num_bytes, self.device).device
-        infer = GraphedModel(step.model, (batch, 3, self.size, self.size)) if step.captures else step.model
+        shape = (_VAL_BATCH, 3, self.size, self.size)
+        infer = GraphedModel(step.model, shape, pool=step.pool) if step.captures else step.model
         return Job(
             model=step.model,
             optimizer=step.optimizer,
@@ -234,7 +235,7 @@ class _Bench:
             epochs=_EPOCHS,
             batch_size=batch,
             accumulation=1,
-            eval_batch_size=batch,
+            eval_batch_size=_VAL_BATCH,
             threshold=0.5,
         )
 

@@ -43,7 +43,7 @@ def _run(arguments: argparse.Namespace) -> dict:
     if arguments.seconds is not None:
         common["seconds"] = arguments.seconds
     if arguments.what == "scan":
-        return bench_scan(shapes=arguments.shapes, backends=arguments.backends, **common)
+        return bench_scan(shapes=arguments.shapes, backends=arguments.backends, captured=arguments.captured, **common)
     common |= {"models": arguments.models, "batch": arguments.batch}
     if arguments.what == "model":
         return bench_model(size=arguments.size, backends=arguments.backends, **common)
@@ -61,6 +61,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         metavar="b,d,l,g",
         help="samples, channels, steps, groups; default: those of the networks",
     )
+    scan.add_argument("--captured", action="store_true", help="time each call as a CUDA graph; needs a GPU")
     model = what.add_parser("model", help="a training step and inference of the networks", allow_abbrev=False)
     model.add_argument("--models", nargs="+", metavar="NAME", help="default: all")
     model.add_argument("--batch", type=positive, metavar="N", help="images at a time; default: 32 on a GPU, else 1")
@@ -98,7 +99,8 @@ def _headline(report: dict) -> str:
         f"{report['dtype']}; checked {report['check']}",
     ]
     if report["benchmark"] == "scan":
-        lines.append(f"a copy moves {_rate(report['copy_bytes_per_s'])}")
+        calls = "CUDA graphs" if report["captured"] else "eager"
+        lines.append(f"calls: {calls}; a copy moves {_rate(report['copy_bytes_per_s'])}")
     elif report["benchmark"] == "train":
         lines.append(f"{report['size']} x {report['size']} pixels; steps: {report['mode']}")
     else:

@@ -78,6 +78,11 @@ def test_backends_that_cannot_be_compared(set_table, unavailable):
         run(backends=["chunked", "cuda"])
 
 
+def test_a_cpu_captures_nothing():
+    with pytest.raises(ValueError, match="calls are captured as CUDA graphs, which need a GPU; the device is cpu"):
+        run(captured=True)
+
+
 @pytest.mark.parametrize("channels_last", [False, True])
 def test_inputs_come_in_the_order_that_a_backend_likes(set_table, channels_last):
     seen = set()

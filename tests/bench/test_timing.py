@@ -4,7 +4,7 @@ from collections import Counter
 import pytest
 import torch
 
-from mhsvm.bench.timing import Timing, copy_rate, peak_bytes, time_interleaved
+from mhsvm.bench.timing import Timing, capture, copy_rate, peak_bytes, time_interleaved
 
 CPU = torch.device("cpu")
 
@@ -58,3 +58,13 @@ def test_on_a_gpu():
     assert peak_bytes(lambda i: x + 1, device) == x.numel() * 4
     timings = time_interleaved({"add": lambda i: x + 1}, device=device, seconds=0.01)
     assert 0 < timings["add"].median < 0.01
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="CUDA graphs need a GPU")
+def test_captured_rounds_do_what_they_did():
+    sums = torch.zeros(3, device="cuda")
+    run = capture(lambda i: sums[i % 3].add_(i + 1), num=3, device=torch.device("cuda"))
+    sums.zero_()
+    for i in range(4):
+        run(i)
+    assert sums.tolist() == [2.0, 2.0, 3.0]
