@@ -11,10 +11,7 @@ from mhsvm.data.augment import Augment
 from mhsvm.data.dataset import Dataset
 from mhsvm.data.loader import iterate_batches
 from mhsvm.engine.distributed import ALONE, World
-from mhsvm.metrics import class_counts, confusion_matrices, summarize
-
-# 64 images of 256 x 256; counting takes some 30 bytes a pixel.
-_PIXELS_AT_ONCE = 2**22
+from mhsvm.metrics import class_counts, count_pairs, summarize
 
 
 @dataclass(frozen=True)
@@ -102,8 +99,9 @@ def evaluate(
         world: The processes.
     """
     model.eval()
-    counter = _Counter(dataset.num_classes)
-    # in float64 and on the device: nothing waits for a batch
+    # counts and losses, in float64, stay on the device until the end: nothing waits for a batch
+    size = max(dataset.num_classes, 2)
+    counts = [torch.zeros(0, size, size, dtype=torch.int64, device=device)]
     loss_sum = torch.zeros((), dtype=torch.float64, device=device)
     own_rows = world.share(torch.arange(len(dataset)))
     # of fewer images than there are processes, some get none
@@ -112,35 +110,11 @@ def evaluate(
         inputs, targets = augment(batch.images, batch.masks)
         logits = model(inputs)
         probability = probabilities(logits)
-        counter.add(decide(probability, threshold), truth_of(batch.masks, dataset.num_classes))
+        truth = truth_of(batch.masks, dataset.num_classes)
+        counts.append(count_pairs(decide(probability, threshold), truth, num_classes=dataset.num_classes))
         loss_sum += loss(logits, targets).double() * len(batch.rows)
         if on_batch is not None:
             on_batch(batch.rows, probability)
     # shares are pieces in the order of the processes
-    matrices, losses = zip(*world.gather((counter.matrices(), loss_sum.item())), strict=True)
+    matrices, losses = zip(*world.gather((torch.cat(counts).cpu(), loss_sum.item())), strict=True)
     return Evaluation(ids=dataset.ids, confusion=torch.cat(matrices), loss=sum(losses) / len(dataset))
-
-
-class _Counter:
-    """Counts many images at once: each count makes a GPU wait."""
-
-    def __init__(self, num_classes: int) -> None:
-        self._num_classes = num_classes
-        self._waiting: list[tuple[Tensor, Tensor]] = []
-        self._matrices: list[Tensor] = []
-
-    def add(self, pred: Tensor, truth: Tensor) -> None:
-        self._waiting.append((pred, truth))
-        if sum(waiting.numel() for waiting, _ in self._waiting) >= _PIXELS_AT_ONCE:
-            self._count()
-
-    def matrices(self) -> Tensor:
-        if self._waiting:
-            self._count()
-        size = max(self._num_classes, 2)
-        return torch.cat([torch.zeros(0, size, size, dtype=torch.int64), *self._matrices])
-
-    def _count(self) -> None:
-        pred, truth = (torch.cat(maps) for maps in zip(*self._waiting, strict=True))
-        self._matrices.append(confusion_matrices(pred, truth, num_classes=self._num_classes).cpu())
-        self._waiting.clear()

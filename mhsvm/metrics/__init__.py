@@ -7,6 +7,7 @@ from mhsvm.metrics.counts import (
     class_counts,
     confusion_counts,
     confusion_matrices,
+    count_pairs,
     per_image,
     truth_pixels,
 )
@@ -29,6 +30,7 @@ __all__ = [
     "class_counts",
     "confusion_counts",
     "confusion_matrices",
+    "count_pairs",
     "paired_differences",
     "per_image",
     "summarize",

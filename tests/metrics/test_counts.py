@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from mhsvm.metrics import PER_IMAGE, class_counts, confusion_counts, confusion_matrices, per_image
+from mhsvm.metrics import PER_IMAGE, class_counts, confusion_counts, confusion_matrices, count_pairs, per_image
 
 TRUTH = torch.tensor([[[1, 1, 0], [1, 0, 0]], [[0, 0, 0], [0, 0, 0]]])
 PRED = torch.tensor([[[1, 0, 1], [1, 0, 0]], [[0, 0, 0], [0, 0, 1]]])
@@ -52,6 +52,24 @@ def test_counts_against_a_loop():
         for is_, taken_for in zip(truth[image].flatten(), pred[image].flatten(), strict=True):
             expected[image, is_, taken_for] += 1
     assert torch.equal(confusion_matrices(pred, truth, num_classes=4), expected)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("num_classes", [1, 3])
+def test_a_gpu_counts_alike_and_makes_nobody_wait(num_classes):
+    generator = torch.Generator().manual_seed(0)
+    truth, pred = (torch.randint(max(num_classes, 2), (5, 9, 7), generator=generator) for _ in range(2))
+    if num_classes > 1:
+        truth[2, :4] = 255
+    expected = confusion_matrices(pred, truth, num_classes=num_classes)
+    pred, truth = pred.cuda(), truth.cuda()
+    mode = torch.cuda.get_sync_debug_mode()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        found = count_pairs(pred, truth, num_classes=num_classes)
+    finally:
+        torch.cuda.set_sync_debug_mode(mode)
+    assert torch.equal(found.cpu(), expected)
 
 
 @pytest.mark.parametrize(
