@@ -16,6 +16,7 @@ from mhsvm.data.dataset import Dataset
 from mhsvm.data.loader import choose_placement
 from mhsvm.engine.graphs import WARM_UP_CALLS, GraphedModel
 from mhsvm.engine.job import Job
+from mhsvm.engine.numerics import convolutions_by_trial
 from mhsvm.engine.optim import create_optimizer, create_schedule
 from mhsvm.engine.step import TrainStep
 from mhsvm.engine.trainer import train_epoch, validate
@@ -55,6 +56,7 @@ _BATCHES = {"ultralight_vm_unet": 8}
 _BATCH = 32
 
 
+@convolutions_by_trial()
 def bench_train(
     *,
     device: torch.device,

@@ -50,4 +50,5 @@ def build_evaluation(
         threshold=config.evaluation.threshold,
         batch_size=batch_size,
         device=device,
+        tf32=config.train.tf32,
     )

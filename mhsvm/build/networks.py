@@ -35,9 +35,17 @@ def build_model(config: CfgNode, *, backend: str | None = None) -> nn.Module:
     return model
 
 
-def build_inference(model: nn.Module, *, size: tuple[int, int], batch_size: int, captures: bool) -> nn.Module:
-    """A model as it infers RGB images of `size` (h, w): if it `captures`, as a CUDA graph of batches."""
-    return GraphedModel(model, (batch_size, 3, *size)) if captures else model
+def build_inference(
+    model: nn.Module,
+    *,
+    size: tuple[int, int],
+    batch_size: int,
+    captures: bool,
+    pool: tuple[int, int] | None = None,
+) -> nn.Module:
+    """A model as it infers RGB images of `size` (h, w): if it `captures`, as a CUDA graph of batches, maybe in the
+    memory `pool` of others."""
+    return GraphedModel(model, (batch_size, 3, *size), pool=pool) if captures else model
 
 
 def describe_model(config: CfgNode) -> dict:

@@ -105,6 +105,7 @@ def build_job(config: CfgNode, prepared: PreparedSet, split: Split, world: World
             size=prepared.size,
             batch_size=config.evaluation.batch_size,
             captures=step.captures,
+            pool=step.pool,
         ),
         train_set=train_set.to(placement.device),
         val_set=val_set.to(placement.device),

@@ -7,6 +7,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from mhsvm.engine.numerics import convolutions_by_trial
+
 # Calls before a capture: libraries make their workspaces, and kernels are compiled and chosen.
 WARM_UP_CALLS = 3
 
@@ -80,16 +82,18 @@ class GraphedModel(nn.Module):
     Args:
         model: Takes images (b, c, h, w), returns one tensor with an entry an image.
         shape: (b, c, h, w) of a batch.
+        pool: Memory of graphs that never run at the same time, such as those of a training; by default its own.
     Raises:
         ValueError: The shape is not one of a batch; in a call: images of another size, or none.
     """
 
-    def __init__(self, model: nn.Module, shape: Sequence[int]) -> None:
+    def __init__(self, model: nn.Module, shape: Sequence[int], *, pool: tuple[int, int] | None = None) -> None:
         super().__init__()
         if len(shape) != 4 or min(shape) < 1:
             raise ValueError(f"the shape of a graph's batch is (b, c, h, w), each at least 1; received {tuple(shape)}")
         self.model = model.eval()
         self.shape = tuple(shape)
+        self._pool = pool
         self._call: CapturedCall | None = None
 
     def train(self, mode: bool = True) -> "GraphedModel":
@@ -113,11 +117,11 @@ class GraphedModel(nn.Module):
 
     def _capture(self, images: Tensor) -> None:
         # what a first caller in inference mode would leave could not be written to outside of it
-        with torch.inference_mode(False), torch.no_grad(), _without_autocast_cache():
+        with torch.inference_mode(False), torch.no_grad(), _without_autocast_cache(), convolutions_by_trial():
             batch = images.new_zeros(self.shape)
             for _ in range(WARM_UP_CALLS):
                 warm_up(self.model, [batch])
-            self._call = CapturedCall(self.model, [batch], pool=torch.cuda.graph_pool_handle())
+            self._call = CapturedCall(self.model, [batch], pool=self._pool or torch.cuda.graph_pool_handle())
 
     def _run(self, part: Tensor) -> Tensor:
         missing = self.shape[0] - len(part)

@@ -11,7 +11,7 @@ _CUBLAS_WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"
 
 @contextmanager
 def numerics(*, tf32: bool, deterministic: bool) -> Iterator[None]:
-    """Compute in this way until the block ends.
+    """Compute in this way until the block ends; unless it is to be deterministic, see `convolutions_by_trial`.
 
     Args:
         tf32: Let a GPU round the factors of float32 products to 10 bits of mantissa, in matrix products and
@@ -30,8 +30,25 @@ def numerics(*, tf32: bool, deterministic: bool) -> Iterator[None]:
         # filling every new tensor helps to find errors, not to repeat a run
         filling.fill_uninitialized_memory = False
     try:
-        yield
+        with convolutions_by_trial():
+            yield
     finally:
         matmul.allow_tf32, cudnn.allow_tf32, filling.fill_uninitialized_memory = before
         if deterministic:
             torch.use_deterministic_algorithms(was_deterministic)
+
+
+@contextmanager
+def convolutions_by_trial() -> Iterator[None]:
+    """Let cuDNN time its algorithms on the first tensors of each shape, and take the quickest.
+
+    It may choose otherwise in the next process, and two runs then differ by rounding: not where only deterministic
+    algorithms are allowed.
+    """
+    cudnn = torch.backends.cudnn
+    before = cudnn.benchmark
+    cudnn.benchmark = not torch.are_deterministic_algorithms_enabled()
+    try:
+        yield
+    finally:
+        cudnn.benchmark = before

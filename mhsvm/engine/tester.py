@@ -12,11 +12,12 @@ from mhsvm.data.dataset import Dataset
 from mhsvm.data.store import PredictionWriter
 from mhsvm.engine.evaluator import Evaluation, check_finite, evaluate
 from mhsvm.engine.measurement import Measurement
+from mhsvm.engine.numerics import numerics
 
 
 @dataclass(frozen=True)
 class EvaluationJob:
-    """The objects and settings of a test; see `mhsvm.engine.evaluator.evaluate`."""
+    """The objects and settings of a test; see `mhsvm.engine.evaluator.evaluate` and `mhsvm.engine.numerics`."""
 
     model: nn.Module
     dataset: Dataset
@@ -25,6 +26,7 @@ class EvaluationJob:
     threshold: float
     batch_size: int
     device: torch.device
+    tf32: bool = False
 
 
 def evaluate_and_keep(job: EvaluationJob, predictions: PredictionWriter, measurement: Measurement) -> Evaluation:
@@ -47,13 +49,15 @@ def evaluate_and_keep(job: EvaluationJob, predictions: PredictionWriter, measure
 
 def evaluate_job(job: EvaluationJob, on_batch: Callable[[Tensor, Tensor], None] | None = None) -> Evaluation:
     """Evaluate alone; see `mhsvm.engine.evaluator.evaluate`."""
-    return evaluate(
-        job.model,
-        job.dataset,
-        augment=job.augment,
-        loss=job.loss,
-        threshold=job.threshold,
-        batch_size=job.batch_size,
-        device=job.device,
-        on_batch=on_batch,
-    )
+    # what else a test measures may have no deterministic algorithm
+    with numerics(tf32=job.tf32, deterministic=False):
+        return evaluate(
+            job.model,
+            job.dataset,
+            augment=job.augment,
+            loss=job.loss,
+            threshold=job.threshold,
+            batch_size=job.batch_size,
+            device=job.device,
+            on_batch=on_batch,
+        )

@@ -3,13 +3,14 @@
 import pytest
 import torch
 
-from mhsvm.engine.numerics import numerics
+from mhsvm.engine.numerics import convolutions_by_trial, numerics
 
 
 def switches():
     return (
         torch.backends.cuda.matmul.allow_tf32,
         torch.backends.cudnn.allow_tf32,
+        torch.backends.cudnn.benchmark,
         torch.are_deterministic_algorithms_enabled(),
         torch.utils.deterministic.fill_uninitialized_memory,
     )
@@ -20,7 +21,16 @@ def switches():
 def test_switches_are_set_and_put_back(tf32, deterministic):
     before = switches()
     with numerics(tf32=tf32, deterministic=deterministic):
-        assert switches() == (tf32, tf32, deterministic, not deterministic)
+        assert switches() == (tf32, tf32, not deterministic, deterministic, not deterministic)
+    assert switches() == before
+
+
+def test_nothing_is_tried_inside_a_deterministic_block():
+    before = switches()
+    with numerics(tf32=False, deterministic=True), convolutions_by_trial():
+        assert not torch.backends.cudnn.benchmark
+    with convolutions_by_trial():
+        assert torch.backends.cudnn.benchmark
     assert switches() == before
 
 
