@@ -70,8 +70,8 @@ class MultiHeadScan(nn.Module):
         if x.ndim != 4 or x.shape[1] != self.channels:
             raise ValueError(f"a map is (b, {self.channels}, h, w); received {tuple(x.shape)}")
         x = self.in_proj(x.permute(0, 2, 3, 1))  # (b, h, w, m*d)
-        z = self.attention(self.s6(x)).to(x.dtype)  # (b, m, l, d)
-        z = z.transpose(1, 2).reshape(x.shape)
+        z = self.attention(self.s6(x), dtype=x.dtype)  # (b, l, m*d)
+        z = z.view(x.shape)
         if self.out_proj is not None:
             z = self.out_proj(self.norm(z))
         return z.permute(0, 3, 1, 2)

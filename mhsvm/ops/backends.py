@@ -15,9 +15,9 @@ from torch import Tensor
 from mhsvm.ops import chunked, mamba_ssm, reference
 from mhsvm.ops.cpu import scan as cpu
 from mhsvm.ops.cpu import statistics as cpu_statistics
+from mhsvm.ops.triton import attention as triton_attention
 from mhsvm.ops.triton import autograd as triton_scan
 from mhsvm.ops.triton import availability as triton_availability
-from mhsvm.ops.triton import statistics as triton_statistics
 
 logger = logging.getLogger(__name__)
 
@@ -42,6 +42,9 @@ class Backend:
         route_scan: Its scan along the routes of a map, with the signature of `mhsvm.ops.route_scan` without
             `backend`; None composes it of re-ordering and `selective_scan`.
         route_statistics: Its `mhsvm.ops.route_statistics` without `backend`; None composes it of torch's operations.
+        route_attention: Its Scan Route Attention for fused gates, with the signature of
+            `mhsvm.ops.route_attention.composed_route_attention` without `statistics`; None composes it of statistics,
+            gate and product.
         unavailable_reason: Why it cannot run on this machine, or None if it can.
         unsupported_reason: Why it cannot take these inputs (u, A), or None if it can.
         automatic: Whether "auto" may choose it.
@@ -54,6 +57,7 @@ class Backend:
     selective_scan: Callable[..., Tensor | tuple[Tensor, Tensor]]
     route_scan: Callable[..., Tensor] | None = None
     route_statistics: Callable[[Tensor], tuple[Tensor, Tensor]] | None = None
+    route_attention: Callable[..., Tensor] | None = None
     unavailable_reason: Callable[[], str | None] = _always_available
     unsupported_reason: Callable[[Tensor, Tensor], str | None] = _any_input
     automatic: bool = True
@@ -72,7 +76,7 @@ _BACKENDS = (
         "triton",
         triton_scan.selective_scan,
         triton_scan.route_scan,
-        triton_statistics.route_statistics,
+        route_attention=triton_attention.route_attention,
         unavailable_reason=triton_availability.unavailable_reason,
         unsupported_reason=triton_availability.unsupported_reason,
         channels_last=True,
@@ -89,7 +93,7 @@ _BACKENDS = (
         "cpu",
         cpu.selective_scan,
         cpu.route_scan,
-        cpu_statistics.route_statistics,
+        route_statistics=cpu_statistics.route_statistics,
         unavailable_reason=cpu.unavailable_reason,
         unsupported_reason=cpu.unsupported_reason,
         channels_last=True,

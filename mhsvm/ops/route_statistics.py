@@ -6,7 +6,7 @@ b batch, m heads, k routes of a head, l cells, d channels of a head.
 import torch
 from torch import Tensor
 
-from mhsvm.ops.backends import choose_backend
+from mhsvm.ops.backends import Backend, choose_backend
 
 # Added to the mean of what stands under a fraction line.
 EPSILON = 1e-5
@@ -30,10 +30,8 @@ def route_statistics(y: Tensor, *, backend: str = "auto") -> tuple[Tensor, Tenso
         ValueError: `y` has another shape or one route, or `backend` is unknown or cannot run here.
     Source: Ji 2024, arXiv 2406.05992.
     """
-    if y.dim() != 5 or y.shape[2] < 2:
-        raise ValueError(f"y must be (b, m, k, l, d) with at least two routes, got {tuple(y.shape)}")
-    chosen = choose_backend(backend, y, _STATELESS)
-    return (chosen.route_statistics or composed_route_statistics)(y)
+    check_routes(y)
+    return (choose_for_routes(backend, y).route_statistics or composed_route_statistics)(y)
 
 
 def composed_route_statistics(y: Tensor) -> tuple[Tensor, Tensor]:
@@ -43,3 +41,14 @@ def composed_route_statistics(y: Tensor) -> tuple[Tensor, Tensor]:
     """
     above_minimum = y - y.amin(dim=2, keepdim=True)
     return y.sum(dim=2), y.std(dim=2, correction=1) / (above_minimum.mean(dim=2) + EPSILON)
+
+
+def check_routes(y: Tensor) -> None:
+    """Raise ValueError unless `y` is what a scan along two or more routes gives."""
+    if y.dim() != 5 or y.shape[2] < 2:
+        raise ValueError(f"y must be (b, m, k, l, d) with at least two routes, got {tuple(y.shape)}")
+
+
+def choose_for_routes(name: str, y: Tensor) -> Backend:
+    """The backend that shall look at the outputs of routes; errors as of `choose_backend`."""
+    return choose_backend(name, y, _STATELESS)

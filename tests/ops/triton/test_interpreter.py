@@ -13,7 +13,7 @@ SUITES = {
     "test_layer_norm.py": "triton",
     "triton/test_scan.py": "",
     "test_selective_scan.py": "triton and (published or mixed or (compiles and True))",
-    "test_route_statistics.py": "triton",
+    "test_route_attention.py": "triton",
 }
 
 pytestmark = pytest.mark.skipif(find_spec("triton") is None, reason="Triton comes with torch on Linux only")
