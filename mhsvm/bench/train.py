@@ -20,6 +20,7 @@ from mhsvm.engine.numerics import convolutions_by_trial
 from mhsvm.engine.optim import create_optimizer, create_schedule
 from mhsvm.engine.step import TrainStep
 from mhsvm.engine.trainer import train_epoch, validate
+from mhsvm.layers import DropPath
 from mhsvm.losses import create_loss
 from mhsvm.models import create_model, list_models
 from mhsvm.ops.triton import availability
@@ -74,7 +75,8 @@ def bench_train(
         device: Where to run.
         dtype: float32, or bfloat16 for autocast.
         models: Names from `mhsvm.list_models()`; by default all.
-        mode: Of the steps, see `mhsvm.engine.step.TrainStep`; inference is captured unless it is "eager".
+        mode: Of the steps, see `mhsvm.engine.step.TrainStep`; inference is captured unless it is "eager", and compiled
+            if it is "compile".
         batch: Images of a step; by default those of the recipe: 8 of UltraLight, 32 of the others.
         size: Side in pixels.
         num_images: Training images of UltraLight's epoch; it is validated on 12 % as many.
@@ -141,6 +143,8 @@ class _Bench:
         images, _ = self._batch(batch)
         torch.manual_seed(0)
         network: nn.Module = create_model(self.model).to(self.device).eval()
+        if self.mode == "compile":
+            network.compile(dynamic=False)
         if self.device.type == "cuda" and self.mode != "eager":
             network = GraphedModel(network, images.shape)
 
@@ -200,8 +204,10 @@ class _Bench:
         losses = {}
         for mode in ("eager", self.mode):
             step = self._step(mode)
-            # drop path draws the same numbers in both
-            torch.manual_seed(0)
+            for module in step.model.modules():
+                # compiled, it draws other numbers
+                if isinstance(module, DropPath):
+                    module.eval()
             losses[mode] = [step(images, targets)[0].item() for _ in range(WARM_UP_CALLS + 2)]
             del step
         for eager, found in zip(losses["eager"], losses[self.mode], strict=True):

@@ -7,7 +7,7 @@ the flag. b batch.
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 
 import torch
@@ -18,6 +18,7 @@ from mhsvm.engine.ema import ModelAverage
 from mhsvm.engine.graphs import WARM_UP_CALLS, CapturedCall, warm_up
 
 STEP_MODES = ("auto", "eager", "graph", "compile")
+_MOST_VARIANTS = 64
 
 Prepare = Callable[..., tuple[Tensor, Tensor]]
 
@@ -35,7 +36,8 @@ class TrainStep:
         loss: (logits, targets) -> mean over the batch.
         prepare: Makes inputs and targets of a batch, on the device; by default the batch is (inputs, targets).
         mode: "eager"; "graph", which needs a GPU; "compile", the network through torch.compile, and on a GPU in the
-            graph; "auto" is "graph" on a GPU and "eager" elsewhere.
+            graph, but for batches that are smaller than others before; "auto" is "graph" on a GPU and "eager"
+            elsewhere. A network is compiled in place, by its method `compile`.
         clip_norm: Largest norm of all gradients together; 0 does not clip.
         precision: Of the network: float32, or a 16-bit type under autocast. The loss is float32.
         average: Takes in the weights after each step.
@@ -77,8 +79,9 @@ class TrainStep:
         self.average = average
         self._sum_up = sum_up
         self._prepare = prepare
-        self._network = torch.compile(model, dynamic=False) if mode == "compile" else model
         self.compiled = mode == "compile"
+        if self.compiled:
+            _compile(model)
         self.captures = on_gpu and mode != "eager"
         self._capturable = all(group.get("capturable", False) for group in optimizer.param_groups)
 
@@ -95,6 +98,7 @@ class TrainStep:
             # fused kernels ask this flag whether to leave everything as it is; torch's GradScaler sets it likewise
             optimizer.found_inf = self._halted
 
+        self._largest = 0
         self._uses: Counter[tuple] = Counter()
         self._calls: dict[tuple, CapturedCall] = {}
         self.pool = torch.cuda.graph_pool_handle() if self.captures else None
@@ -171,8 +175,12 @@ class TrainStep:
     def compute_loss(self, *batch: Tensor) -> Tensor:
         """The mean loss of a batch, with its graph of gradients."""
         inputs, targets = batch if self._prepare is None else self._prepare(*batch)
-        with torch.autocast(self.device.type, dtype=self.precision, enabled=self.precision != torch.float32):
-            logits = self._network(inputs)
+        self._largest = max(self._largest, len(inputs))
+        # an epoch's last batch comes too seldom to be compiled for
+        stance = "default" if len(inputs) == self._largest else "force_eager"
+        autocast = torch.autocast(self.device.type, dtype=self.precision, enabled=self.precision != torch.float32)
+        with autocast, torch.compiler.set_stance(stance) if self.compiled else nullcontext():
+            logits = self.model(inputs)
         return self.loss(logits, targets)
 
     def _forget_gradients(self) -> None:
@@ -234,3 +242,10 @@ class TrainStep:
         finally:
             for group, number in zip(groups, numbers, strict=True):
                 group["lr"] = number
+
+
+def _compile(model: nn.Module) -> None:
+    # code that is compiled part by part is compiled once for each width and size of map; beyond the limit torch's
+    # compiler would leave the rest as it is
+    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, _MOST_VARIANTS)
+    model.compile(dynamic=False)

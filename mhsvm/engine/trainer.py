@@ -9,6 +9,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
@@ -157,17 +158,19 @@ def iterate_windows(job: Job, order: Tensor, motions: Tensor) -> Iterator[tuple[
 
 def validate(job: Job, on_batch: Callable[[], None] = lambda: None) -> Evaluation:
     """Evaluate on the validation part; `on_batch` is called after each batch."""
-    return evaluate(
-        job.infer,
-        job.val_set,
-        augment=job.val_augment,
-        loss=job.loss,
-        threshold=job.threshold,
-        batch_size=job.eval_batch_size,
-        device=job.device,
-        on_batch=lambda rows, probability: on_batch(),
-        world=job.world,
-    )
+    # compiling the network once more, for evaluation, would take longer than it spares
+    with torch.compiler.set_stance("force_eager") if job.step.compiled else nullcontext():
+        return evaluate(
+            job.infer,
+            job.val_set,
+            augment=job.val_augment,
+            loss=job.loss,
+            threshold=job.threshold,
+            batch_size=job.eval_batch_size,
+            device=job.device,
+            on_batch=lambda rows, probability: on_batch(),
+            world=job.world,
+        )
 
 
 def close_epoch(job: Job, progress: Progress, evaluation: Evaluation) -> bool:

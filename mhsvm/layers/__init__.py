@@ -1,6 +1,7 @@
 """Building blocks, plain modules: they know nothing of configs, devices or files."""
 
 from mhsvm.layers.bridge import SkipBridge
+from mhsvm.layers.drop_path import DropPath
 from mhsvm.layers.gated_scan import GatedScan
 from mhsvm.layers.layer_norm import LayerNorm
 from mhsvm.layers.mamba import Mamba
@@ -13,6 +14,7 @@ from mhsvm.layers.ss2d import SS2D
 
 __all__ = [
     "SS2D",
+    "DropPath",
     "GatedScan",
     "LayerNorm",
     "Mamba",

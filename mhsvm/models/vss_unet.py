@@ -8,9 +8,8 @@ from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
-from torchvision.ops import StochasticDepth
 
-from mhsvm.layers import LayerNorm, PatchEmbed, PatchExpand, PatchMerge
+from mhsvm.layers import DropPath, LayerNorm, PatchEmbed, PatchExpand, PatchMerge
 from mhsvm.models.image import check_image
 
 PATCH_SIZE = 4
@@ -23,7 +22,7 @@ class VSSBlock(nn.Module):
         super().__init__()
         self.norm = LayerNorm(channels, narrow=True)
         self.mixer = mixer
-        self.drop_path = StochasticDepth(drop_path, mode="row")
+        self.drop_path = DropPath(drop_path)
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.drop_path(self.mixer(self.norm(x)))
@@ -82,6 +81,15 @@ class VSSUNet(nn.Module):
         self.head_expand = PatchExpand(dims[0], factor=PATCH_SIZE, narrow=True)
         self.head = nn.Conv2d(dims[0] // PATCH_SIZE, num_classes, kernel_size=1)
         self.apply(init_weights)
+
+    def compile(self, *args, **kwargs) -> None:
+        """As `torch.nn.Module.compile`, part by part: what is compiled for one block serves all of its width.
+
+        A network that is compiled as a whole takes twice as long to compile, and is no faster.
+        """
+        for module in self.modules():
+            if isinstance(module, VSSBlock | PatchEmbed | PatchMerge | PatchExpand):
+                module.compile(*args, **kwargs)
 
     def forward(self, image: Tensor) -> Tensor:
         """Image (b, in_channels, H, W) -> logits (b, num_classes, H, W); H, W multiples of `stride`."""

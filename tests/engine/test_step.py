@@ -161,6 +161,17 @@ def test_a_compiled_network_trains_alike():
         assert compiled(*batch)[0].item() == pytest.approx(eager(*batch)[0].item(), rel=1e-5)
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_nothing_is_compiled_for_a_smaller_last_batch():
+    compiled, eager = make_step(mode="compile"), make_step()
+    (batch,) = batches(1)
+    counts = []
+    for part in (batch, [x[:1] for x in batch], batch):
+        assert compiled(*part)[0].item() == pytest.approx(eager(*part)[0].item(), rel=1e-5)
+        counts.append(torch._dynamo.utils.counters["stats"]["unique_graphs"])
+    assert counts[0] == counts[1] == counts[2]
+
+
 def test_a_state_from_a_gpu_goes_on_on_a_cpu():
     step = make_step()
     for batch in batches(2):

@@ -1,0 +1,37 @@
+"""Stochastic depth: in training, a residual branch is dropped now and then, sample by sample."""
+
+import torch
+from torch import Tensor, nn
+
+
+class DropPath(nn.Module):
+    """Drop what a branch gives for a sample with probability `rate`, and scale the others so that the mean stays.
+
+    Unlike torchvision's and timm's, the rate is a tensor: torch.compile makes numbers part of its code, and would
+    compile blocks anew that differ in nothing but their rate.
+
+    Args:
+        rate: Probability in [0, 1).
+    Raises:
+        ValueError: The rate is out of range.
+    Source: Huang et al. 2016, arXiv 1603.09382.
+    """
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        if not 0 <= rate < 1:
+            raise ValueError(f"the rate of dropped branches is at least 0 and below 1; received {rate}")
+        self.rate = rate
+        self._drops = rate > 0
+        # a float32 scalar: part of no checkpoint, as it follows from the arguments
+        self.register_buffer("_keep", torch.tensor(1 - rate), persistent=False)
+
+    def forward(self, branch: Tensor) -> Tensor:
+        """(b, …) -> (b, …), of the same type."""
+        if not (self.training and self._drops):
+            return branch
+        kept = torch.bernoulli(self._keep.expand(len(branch))) / self._keep
+        return branch * kept.to(branch.dtype).view(-1, *[1] * (branch.ndim - 1))
+
+    def extra_repr(self) -> str:
+        return f"rate={self.rate:.3g}"
