@@ -16,9 +16,9 @@ from mhsvm.data.dataset import Dataset
 from mhsvm.data.loader import iterate_batches
 from mhsvm.data.store import BlockGates, GateMaps
 from mhsvm.layers import ScanRouteAttention
-from mhsvm.layers.route_attention import GATES
 from mhsvm.models import MHSVM
 from mhsvm.ops import route_statistics
+from mhsvm.ops.gates import GATES
 
 
 def measure_gate_maps(
