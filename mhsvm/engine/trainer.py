@@ -18,7 +18,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from tqdm import tqdm
 
 from mhsvm.data.loader import Batch, iterate_batches, upload
-from mhsvm.engine.checkpoint import save_checkpoint
+from mhsvm.engine.checkpoint_writer import CheckpointWriter
 from mhsvm.engine.errors import Interrupted, NotFinite, TrainingError, not_finite_message, out_of_memory_explained
 from mhsvm.engine.evaluator import Evaluation, evaluate
 from mhsvm.engine.hardware import device_model
@@ -39,7 +39,13 @@ def train(job: Job, progress: Progress, run: RunFolder, stop: StopSignal) -> Non
         TrainingError: A loss or gradient is not finite, or memory does not suffice.
         Interrupted: `stop` got a signal, in any process; the last checkpoint holds the position.
         LostProcess: Another process has ended.
+        OSError: The run's files cannot be written.
     """
+    with CheckpointWriter() as writer:
+        _train(job, progress, run, stop, writer)
+
+
+def _train(job: Job, progress: Progress, run: RunFolder, stop: StopSignal, writer: CheckpointWriter) -> None:
     alone, writes = job.world.size == 1, job.world.is_first
     hardware = {"device": device_model(job.device), "processes": job.world.size, "torch": str(torch.__version__)}
     recorder = Recorder(run, progress.history, epochs=job.epochs, hardware=hardware) if writes else None
@@ -57,8 +63,8 @@ def train(job: Job, progress: Progress, run: RunFolder, stop: StopSignal) -> Non
 
     def save(*paths: Path) -> None:
         content = checkpoint_content(job, progress)
-        for path in paths if writes else ():
-            save_checkpoint(path, content)
+        if writes:
+            writer.save(paths, content)
 
     try:
         with out_of_memory_explained(job), numerics(tf32=job.tf32, deterministic=job.deterministic):

@@ -41,7 +41,7 @@ def set_clock(monkeypatch):
         monkeypatch.setattr(job.val_augment, "normalize", takes(EVALUATION, job.val_augment.normalize))
         monkeypatch.setattr(job.loss, "forward", lose)
         monkeypatch.setattr(ModelAverage, "update", takes(OPTIMISER, ModelAverage.update))
-        for name, seconds in (("train_epoch", EPOCH), ("save_checkpoint", CHECKPOINT)):
+        for name, seconds in (("train_epoch", EPOCH), ("take_snapshot", CHECKPOINT)):
             monkeypatch.setattr(training_profile, name, takes(seconds, getattr(training_profile, name)))
 
     return install

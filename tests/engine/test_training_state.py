@@ -9,6 +9,7 @@ import torch
 
 from mhsvm.config import DEFAULTS
 from mhsvm.engine import trainer
+from mhsvm.engine.checkpoint_writer import CheckpointWriter
 from mhsvm.engine.errors import Interrupted
 from mhsvm.engine.job import Progress
 from mhsvm.engine.optim import list_optimizers, list_schedules
@@ -95,19 +96,19 @@ def test_a_stop_during_validation_redoes_the_validation_only(make_job, make_run,
 def test_an_epoch_recorded_but_not_saved_is_not_recorded_twice(make_job, make_run, monkeypatch):
     run = make_run("run")
     job = make_job()
-    original, saves = trainer.save_checkpoint, []
+    original, saves = CheckpointWriter.save, []
 
-    def killed(path, content):
-        saves.append(path)
-        if len(saves) == 4:
+    def killed(writer, paths, content):
+        saves.append(paths)
+        if len(saves) == 3:
             raise SystemExit("killed between the line and the checkpoint")
-        original(path, content)
+        original(writer, paths, content)
 
-    monkeypatch.setattr(trainer, "save_checkpoint", killed)
+    monkeypatch.setattr(CheckpointWriter, "save", killed)
     with pytest.raises(SystemExit):
         train(job, job.fresh_progress(), run, StopSignal())
     assert len(run.metrics.read_text().splitlines()) == 2
-    monkeypatch.setattr(trainer, "save_checkpoint", original)
+    monkeypatch.setattr(CheckpointWriter, "save", original)
     job = make_job()
     train(job, resume(job, run), run, StopSignal())
     assert [json.loads(line)["epoch"] for line in run.metrics.read_text().splitlines()] == [1, 2, 3]
