@@ -75,6 +75,8 @@ def code_version() -> dict[str, str]:
 
 def _plain(value: object, where: str, copies: list[tuple[Tensor, Tensor]]) -> object:
     """The same of plain types; of each tensor a pair is added to `copies`: itself, and an empty one in its place."""
+    if value is None or type(value) in (bool, int, float, str):
+        return value
     if isinstance(value, Tensor):
         copies.append((value.detach(), torch.empty(0, dtype=value.dtype)))
         return copies[-1][1]
@@ -83,8 +85,6 @@ def _plain(value: object, where: str, copies: list[tuple[Tensor, Tensor]]) -> ob
         return {key: _plain(item, f"{where}[{key!r}]", copies) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [_plain(item, f"{where}[{index}]", copies) for index, item in enumerate(value)]
-    if value is None or type(value) in (bool, int, float, str):
-        return value
     raise TypeError(f"{where} is a {type(value).__name__}; checkpoints hold tensors and plain types only")
 
 
