@@ -3,6 +3,7 @@
 from mhsvm.layers.bridge import SkipBridge
 from mhsvm.layers.drop_path import DropPath
 from mhsvm.layers.gated_scan import GatedScan
+from mhsvm.layers.group_norm import GroupNormGELU
 from mhsvm.layers.layer_norm import LayerNorm
 from mhsvm.layers.mamba import Mamba
 from mhsvm.layers.multi_head_scan import MultiHeadScan
@@ -16,6 +17,7 @@ __all__ = [
     "SS2D",
     "DropPath",
     "GatedScan",
+    "GroupNormGELU",
     "LayerNorm",
     "Mamba",
     "MultiHeadScan",

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mhsvm.layers import Mamba, PVMLayer, SkipBridge
+from mhsvm.layers import GroupNormGELU, Mamba, PVMLayer, SkipBridge
 from mhsvm.models.image import check_image
 from mhsvm.models.registry import register_model
 
@@ -69,14 +69,16 @@ class UltraLightVMUNet(nn.Module):
         conv = partial(nn.Conv2d, kernel_size=3, padding=1)
         mixer = partial(Mamba, d_state=d_state, d_conv=d_conv, expand=expand, backend=backend)
         pvm = partial(PVMLayer, branches=branches, mixer=mixer)
+        norm = partial(GroupNormGELU, NORM_GROUPS)
 
         self.encoder = nn.ModuleList(
             [conv(in_channels, c1), conv(c1, c2), conv(c2, c3), pvm(c3, c4), pvm(c4, c5), pvm(c5, c6)]
         )
-        self.encoder_norms = nn.ModuleList(nn.GroupNorm(NORM_GROUPS, c) for c in (c1, c2, c3, c4, c5))
+        self.encoder_norms = nn.ModuleList(norm(c, resize="halve") for c in (c1, c2, c3, c4, c5))
         self.bridge = SkipBridge(channels[:5], split_att=split_att) if bridge else nn.Identity()
         self.decoder = nn.ModuleList([pvm(c6, c5), pvm(c5, c4), pvm(c4, c3), conv(c3, c2), conv(c2, c1)])
-        self.decoder_norms = nn.ModuleList(nn.GroupNorm(NORM_GROUPS, c) for c in (c5, c4, c3, c2, c1))
+        doubling = [norm(c, resize="double") for c in (c4, c3, c2, c1)]
+        self.decoder_norms = nn.ModuleList([norm(c5), *doubling])
         self.head = nn.Conv2d(c1, num_classes, kernel_size=1)
         self.init_weights(keep_mamba=init == "mamba")
 
@@ -103,21 +105,13 @@ class UltraLightVMUNet(nn.Module):
             x = x.contiguous(memory_format=torch.channels_last)
         skips = []
         for layer, norm in zip(self.encoder[:5], self.encoder_norms, strict=True):
-            x = F.gelu(F.max_pool2d(norm(layer(x)), 2))
+            x = norm(layer(x))
             skips.append(x)
         x = F.gelu(self.encoder[5](x))
         skips = self.bridge(skips)
-        for i, (layer, norm) in enumerate(zip(self.decoder, self.decoder_norms, strict=True)):
-            x = norm(layer(x))
-            if i > 0:
-                x = double(x)
-            x = F.gelu(x) + skips[-1 - i]
-        return double(self.head(x))
-
-
-def double(x: Tensor) -> Tensor:
-    """A map twice as large, bilinear, corners on corners."""
-    return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=True)
+        for layer, norm, skip in zip(self.decoder, self.decoder_norms, reversed(skips), strict=True):
+            x = norm(layer(x), skip=skip)
+        return F.interpolate(self.head(x), scale_factor=2, mode="bilinear", align_corners=True)
 
 
 def draw_initial_values(module: nn.Module) -> None:

@@ -4,8 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mhsvm.ops.backends import requested_name
-from mhsvm.ops.triton import availability as triton_availability
+from mhsvm.ops.fusion import autocast_dtype, fuses
 from mhsvm.ops.triton import layer_norm as triton_norm
 
 
@@ -37,12 +36,13 @@ def layer_norm(
         )
     if gate is not None and gate.shape != x.shape:
         raise ValueError(f"the gate is shaped like x, {tuple(x.shape)}; received {tuple(gate.shape)}")
-    if not _fuses(x):
+    if not fuses(x):
         return composed_layer_norm(x, weight, bias, gate=gate, epsilon=epsilon, narrow=narrow)
-    if torch.is_autocast_enabled(x.device.type):
-        dtype = torch.get_autocast_dtype(x.device.type) if narrow else torch.float32
-    else:
+    dtype = autocast_dtype(x)
+    if dtype is None:
         dtype = x.dtype if gate is None else torch.promote_types(x.dtype, gate.dtype)
+    elif not narrow:
+        dtype = torch.float32
     return triton_norm.layer_norm(x, weight, bias, gate, epsilon=epsilon, dtype=dtype)
 
 
@@ -53,13 +53,5 @@ def composed_layer_norm(
     y = F.layer_norm(x, weight.shape, weight, bias, epsilon)
     if gate is not None:
         y = y * F.silu(gate)
-    if narrow and torch.is_autocast_enabled(x.device.type):
-        y = y.to(torch.get_autocast_dtype(x.device.type))
-    return y
-
-
-def _fuses(x: Tensor) -> bool:
-    """Whether the kernels run here on such a tensor, and are asked for; torch's compiler fuses better by itself."""
-    if torch.compiler.is_compiling() or requested_name("auto") not in ("auto", "triton"):
-        return False
-    return triton_availability.unsupported_tensor_reason(x) is None and triton_availability.unavailable_reason() is None
+    dtype = autocast_dtype(x) if narrow else None
+    return y if dtype is None else y.to(dtype)

@@ -1,0 +1,23 @@
+"""Where one kernel stands in for several of torch's operations."""
+
+import torch
+from torch import Tensor
+
+from mhsvm.ops.backends import requested_name
+from mhsvm.ops.triton import availability
+
+
+def fuses(x: Tensor) -> bool:
+    """Whether Triton's kernels run here on such a tensor, and the environment variable MHSVM_BACKEND allows them.
+
+    Not while torch's compiler is at work, which joins operations by itself, and joins more of them.
+    """
+    if torch.compiler.is_compiling() or requested_name("auto") not in ("auto", "triton"):
+        return False
+    return availability.unsupported_tensor_reason(x) is None and availability.unavailable_reason() is None
+
+
+def autocast_dtype(x: Tensor) -> torch.dtype | None:
+    """The 16-bit type that autocast gives to products of such a tensor; None outside of autocast."""
+    device = x.device.type
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
