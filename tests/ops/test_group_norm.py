@@ -106,7 +106,7 @@ def test_triton_takes_columns_with_any_stride(relative_error):
 
 
 @needs_interpreter
-def test_the_first_of_equal_pixels_gets_the_gradient():
+def test_triton_gives_the_gradient_to_the_first_of_equal_pixels():
     x = torch.zeros(1, 2, 2, 4, device=DEVICE)
     x[..., 2:] = torch.tensor([[1.0, 2.0], [2.0, 0.0]])
     x.requires_grad_()
