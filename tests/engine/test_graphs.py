@@ -6,6 +6,9 @@ from torch import nn
 
 import mhsvm
 from mhsvm.engine.graphs import GraphedModel
+from mhsvm.engine.optim import create_optimizer
+from mhsvm.engine.step import TrainStep
+from mhsvm.losses import create_loss
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 DEVICES = ["cpu", pytest.param("cuda", marks=needs_gpu)]
@@ -58,3 +61,23 @@ def test_images_of_another_size_are_refused(shape):
     graphed = GraphedModel(make_model("cpu"), (2, 3, 8, 6))
     with pytest.raises(ValueError, match=r"takes images \(n, 3, 8, 6\), n at least 1; received .* Make another"):
         graphed(torch.zeros(shape))
+
+
+@needs_gpu
+def test_inference_may_take_the_memory_of_a_training_s_graphs():
+    images = torch.randn(4, 3, 64, 64, generator=torch.Generator().manual_seed(0)).cuda()
+    targets = (images[:, :1] > 0).float()
+    losses = {}
+    for infers in (False, True):
+        model = make_model("cuda")
+        step = TrainStep(model, create_optimizer("AdamW", model), create_loss("bce_dice"), mode="graph")
+        graphed = GraphedModel(model, (4, 3, 64, 64), pool=step.pool)
+        torch.cuda.manual_seed(0)
+        losses[infers] = []
+        for _ in range(8):
+            model.train()
+            losses[infers].append(step(images, targets)[0].item())
+            if infers:
+                found = graphed(images)
+                torch.testing.assert_close(found, model(images).detach(), rtol=1e-5, atol=1e-6)
+    assert losses[True] == pytest.approx(losses[False], rel=1e-6)
