@@ -54,10 +54,21 @@ def take_snapshot(content: dict) -> dict:
 
 
 def write_snapshot(path: str | Path, snapshot: dict) -> None:
-    """Write what `take_snapshot` returned atomically."""
+    """Write what `take_snapshot` returned atomically.
+
+    Raises:
+        OSError: It cannot be written.
+    """
     # given a path, torch would write the temporary name into the file
     with replace_when_complete(path) as partial, partial.open("wb") as file:
-        torch.save(snapshot, file)
+        try:
+            torch.save(snapshot, file)
+        except RuntimeError as error:
+            # after the disk has refused, torch trips over what it has not written
+            refused = error.__context__
+            if not isinstance(refused, OSError):
+                raise
+            raise OSError(refused.errno, refused.strerror, str(path)) from refused
 
 
 def code_version() -> dict[str, str]:

@@ -1,3 +1,4 @@
+import sys
 from collections import Counter
 
 import numpy as np
@@ -62,6 +63,22 @@ def test_a_generator_takes_its_state_back(tmp_path):
 def test_weights_do_not_drag_the_optimiser_s_state_along(tmp_path):
     save_checkpoint(tmp_path / "a.pt", {"model": {"w": torch.ones(2)}, "training": {"w": torch.zeros(5000)}})
     assert torch.load(tmp_path / "a.pt", weights_only=True)["model"]["w"].untyped_storage().nbytes() == 8
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="limits the size of files as POSIX does")
+def test_a_disk_that_refuses_is_told_of_and_the_old_file_stays(tmp_path):
+    import resource
+
+    save_checkpoint(tmp_path / "a.pt", {"value": 1})
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
+    try:
+        with pytest.raises(OSError, match=r"File too large: '.*a\.pt'"):
+            save_checkpoint(tmp_path / "a.pt", {"model": torch.zeros(100_000)})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert torch.load(tmp_path / "a.pt", weights_only=True)["value"] == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["a.pt"]
 
 
 def test_anything_else_is_refused_and_the_old_file_stays(tmp_path):
