@@ -41,7 +41,7 @@ def prepare_batch(
     # as they lie in a data set: no copy
     images, masks = images.permute(0, 2, 3, 1).contiguous(), masks.contiguous()
     b, h, w, _ = images.shape
-    inputs = torch.empty((b, 3, h, w), device=images.device)
+    inputs = torch.empty((b, 3, h, w), dtype=torch.float32, device=images.device)
     shape, dtype = ((b, 1, h, w), torch.float32) if num_classes == 1 else ((b, h, w), torch.int64)
     targets = torch.empty(shape, dtype=dtype, device=images.device)
     motions = None if motions is None else motions.to(images.device).contiguous()

@@ -11,7 +11,7 @@ _CUBLAS_WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"
 
 @contextmanager
 def numerics(*, tf32: bool, deterministic: bool) -> Iterator[None]:
-    """Compute in this way until the block ends; unless it is to be deterministic, see `convolutions_by_trial`.
+    """Compute in this way until the block ends; convolutions by trial, see `convolutions_by_trial`.
 
     Args:
         tf32: Let a GPU round the factors of float32 products to 10 bits of mantissa, in matrix products and
