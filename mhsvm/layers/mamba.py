@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from mhsvm.layers.s6 import initial_state_decay, initial_step_bias
 from mhsvm.ops import selective_scan
-from mhsvm.ops.causal_conv1d import find_causal_conv1d
+from mhsvm.ops.causal_conv1d import causal_conv1d
 
 
 class Mamba(nn.Module):
@@ -47,8 +47,8 @@ class Mamba(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Sequences (b, l, v) -> (b, l, v)."""
-        u, z = self.in_proj(x).transpose(1, 2).chunk(2, dim=1)  # (b, e, l)
-        u = self._convolve(u)
+        u, z = (half.mT for half in self.in_proj(x).chunk(2, dim=-1))  # (b, e, l)
+        u = causal_conv1d(u, self.conv1d.weight.squeeze(1), self.conv1d.bias, backend=self.backend)
         # One product for all: the weight of the step size is that of both its projections.
         step, others = self.x_proj.weight.split((self.dt_rank, 2 * self.d_state))
         weight = torch.cat((self.dt_proj.weight @ step, others))
@@ -66,11 +66,3 @@ class Mamba(nn.Module):
             backend=self.backend,
         )
         return self.out_proj(y.transpose(1, 2))
-
-    def _convolve(self, u: Tensor) -> Tensor:
-        """SiLU of the causal convolution of (b, e, l)."""
-        fused = find_causal_conv1d(self.backend, u, width=self.conv1d.weight.shape[-1])
-        if fused is not None:
-            return fused(u.contiguous(), self.conv1d.weight.squeeze(1), self.conv1d.bias, activation="silu")
-        # Padded on both sides: the first l outputs are the causal ones.
-        return F.silu(self.conv1d(u)[..., : u.shape[-1]])

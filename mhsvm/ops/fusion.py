@@ -7,14 +7,16 @@ from mhsvm.ops.backends import requested_name
 from mhsvm.ops.triton import availability
 
 
-def fuses(x: Tensor) -> bool:
-    """Whether Triton's kernels run here on such a tensor, and the environment variable MHSVM_BACKEND allows them.
-
-    Not while torch's compiler is at work, which joins operations by itself, and joins more of them.
-    """
-    if torch.compiler.is_compiling() or requested_name("auto") not in ("auto", "triton"):
+def runs_triton(x: Tensor, *, backend: str = "auto") -> bool:
+    """Whether Triton's kernels run here on such a tensor, and the backend, or MHSVM_BACKEND for "auto", is no other."""
+    if requested_name(backend) not in ("auto", "triton"):
         return False
     return availability.unsupported_tensor_reason(x) is None and availability.unavailable_reason() is None
+
+
+def fuses(x: Tensor) -> bool:
+    """Whether Triton's kernels run here, and torch's compiler is not at work, which joins such operations itself."""
+    return not torch.compiler.is_compiling() and runs_triton(x)
 
 
 def autocast_dtype(x: Tensor) -> torch.dtype | None:
