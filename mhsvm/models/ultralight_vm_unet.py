@@ -16,13 +16,11 @@ from mhsvm.models.image import check_image
 from mhsvm.models.registry import register_model
 
 NORM_GROUPS = 4
-# Layers this narrow move more bytes and start more kernels for casts than products in 16 bits would save.
-MAX_FLOAT32_WIDTH = 128
 
 
 @register_model("ultralight_vm_unet")
 class UltraLightVMUNet(nn.Module):
-    """UltraLight VM-UNet. With at most 128 channels it computes in the type of its weights under autocast too.
+    """UltraLight VM-UNet.
 
     Args:
         num_classes: Channels of the output.
@@ -64,7 +62,6 @@ class UltraLightVMUNet(nn.Module):
         if init not in ("paper", "mamba"):
             raise ValueError(f"init is paper or mamba; received {init!r}")
         self.in_channels = in_channels
-        self.narrow = max(channels) <= MAX_FLOAT32_WIDTH
         c1, c2, c3, c4, c5, c6 = channels
         conv = partial(nn.Conv2d, kernel_size=3, padding=1)
         mixer = partial(Mamba, d_state=d_state, d_conv=d_conv, expand=expand, backend=backend)
@@ -92,13 +89,6 @@ class UltraLightVMUNet(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         """Image (b, in_channels, H, W) -> logits (b, num_classes, H, W); H and W are multiples of 32."""
         x = check_image(image, in_channels=self.in_channels, stride=self.stride)
-        if not (self.narrow and torch.is_autocast_enabled(x.device.type)):
-            return self.compute_logits(x)
-        with torch.autocast(x.device.type, enabled=False):
-            return self.compute_logits(x.to(self.head.weight.dtype))
-
-    def compute_logits(self, x: Tensor) -> Tensor:
-        """`forward` of an image that has been checked, in the precision around it."""
         if x.device.type == "cpu":
             # The PVM layers read a cell's channels side by side, and so do torch's pooling and resampling: a quarter
             # of the time.
