@@ -1,22 +1,14 @@
 """The bridge of UltraLight VM-UNet: attention over space, then over the channels of all skip connections."""
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-
-class PointwiseConv1d(nn.Conv1d):
-    """A linear layer (b, i) -> (b, o) that is stored and initialised as a convolution of width 1."""
-
-    def __init__(self, in_features: int, out_features: int) -> None:
-        super().__init__(in_features, out_features, kernel_size=1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x.unsqueeze(-1)).squeeze(-1)
-
-
-SPLIT_ATTENTIONS = {"fc": nn.Linear, "conv": PointwiseConv1d}
+# How a linear layer is stored and initialised: as such, or as a convolution of width 1.
+SPLIT_ATTENTIONS = {"fc": nn.Linear, "conv": partial(nn.Conv1d, kernel_size=1)}
 
 
 class SkipBridge(nn.Module):
@@ -48,8 +40,13 @@ class SkipBridge(nn.Module):
         summed = [a + skip for a, skip in zip(attended, skips, strict=True)]
         averages = torch.cat([t.mean(dim=(2, 3)) for t in summed], dim=1)
         mixed = self.mix(averages.unsqueeze(1)).squeeze(1)  # (b, sum of channels)
-        gates = [torch.sigmoid(gate(mixed))[..., None, None] for gate in self.gates]
+        gates = self.channel_gates(mixed)[..., None, None].split([t.shape[1] for t in summed], dim=1)
         return [gate * t + a for gate, t, a in zip(gates, summed, attended, strict=True)]
+
+    def channel_gates(self, mixed: Tensor) -> Tensor:
+        """Those of all skip connections side by side, (b, sum of channels): the layers as one product."""
+        weight = torch.cat([gate.weight.flatten(1) for gate in self.gates])
+        return torch.sigmoid(F.linear(mixed, weight, torch.cat([gate.bias for gate in self.gates])))
 
     def spatial_gate(self, skip: Tensor) -> Tensor:
         statistics = torch.cat([skip.mean(dim=1, keepdim=True), skip.amax(dim=1, keepdim=True)], dim=1)
