@@ -76,7 +76,7 @@ class GraphedModel(nn.Module):
 
     The graph is captured at the first call and reads the weights where they lie then: changing them in place, as an
     optimiser and `load_state_dict` do, is seen; replacing or moving them is not. Any number of images is taken: they
-    are run in batches of the shape, the last one filled up. The network is always in evaluation mode, no gradient is
+    are run in batches of the shape, the last one filled up. A call puts the network into evaluation mode, no gradient is
     kept. On a CPU, which has no graphs, the network itself is called.
 
     Args:
@@ -108,6 +108,7 @@ class GraphedModel(nn.Module):
                 f"this graph takes images (n, {', '.join(map(str, self.shape[1:]))}), n at least 1; received "
                 f"{tuple(images.shape)}. Make another GraphedModel for another size"
             )
+        self.model.eval()
         if not images.is_cuda:
             return self.model(images)
         if self._call is None:

@@ -45,9 +45,15 @@ def test_weights_that_change_in_place_are_seen_and_results_are_the_caller_s(devi
     assert torch.equal(first, kept)
 
 
-def test_it_stays_in_evaluation_mode():
-    graphed = GraphedModel(make_model("cpu"), (2, 3, 8, 6)).train()
+@pytest.mark.parametrize("device", DEVICES)
+def test_it_stays_in_evaluation_mode(device):
+    graphed = GraphedModel(make_model(device), (2, 3, 8, 6)).train()
     assert not any(module.training for module in graphed.modules())
+    # by somebody who trains the same network
+    graphed.model.train()
+    images = torch.randn(2, 3, 8, 6, device=device)
+    assert torch.equal(graphed(images), graphed(images))
+    assert not graphed.model.training
 
 
 @pytest.mark.parametrize("shape", [(3, 8, 6), (0, 3, 8, 6)])
@@ -79,5 +85,6 @@ def test_inference_may_take_the_memory_of_a_training_s_graphs():
             losses[infers].append(step(images, targets)[0].item())
             if infers:
                 found = graphed(images)
+                assert not model.training
                 torch.testing.assert_close(found, model(images).detach(), rtol=1e-5, atol=1e-6)
     assert losses[True] == pytest.approx(losses[False], rel=1e-6)
