@@ -19,8 +19,11 @@ OUTPUT_LIMITS = {torch.float32: 1e-4, torch.bfloat16: 2e-2}
 GRADIENT_LIMITS = {torch.float32: 2e-3, torch.bfloat16: 2e-2}
 # A draw in which no cell has four nearly equal routes: the gate's gradient there would amplify rounding to 1e-2.
 _SEED = 1
-# A tensor of cancelling terms is far from float64 on any backend: this many times the reference's own error.
-_ALLOWANCE = 2.0
+# A tensor of cancelling terms is far from float64 on any backend: this many times the reference's own error. Rounding
+# to 16 bits is another draw on each backend, and of some hundred tensors one draws twice the reference's error; the
+# mean over all gradients repeats within 1 %.
+_ALLOWANCE, _MEAN_ALLOWANCE = 3.0, 1.25
+_MEAN = "average gradient"
 
 
 @dataclass(frozen=True)
@@ -48,7 +51,7 @@ class ModelTruth:
         return cls(name, model.state_dict(), images, exact, _errors(own, exact), dtype)
 
     def errors_of(self, backend: str) -> dict[str, float]:
-        """Relative errors on a backend: of the output and of each parameter's gradient.
+        """Relative errors on a backend: of the output, of each parameter's gradient, and these on average.
 
         Raises:
             ValueError: One is over its limit: the network would not compute what it should.
@@ -58,7 +61,7 @@ class ModelTruth:
         errors = _errors(_run(model, self.images, dtype=self.dtype), self.exact)
         for name, error in errors.items():
             limit = (OUTPUT_LIMITS if name == "output" else GRADIENT_LIMITS)[self.dtype]
-            limit = max(limit, _ALLOWANCE * self.own_errors[name])
+            limit = max(limit, (_MEAN_ALLOWANCE if name == _MEAN else _ALLOWANCE) * self.own_errors[name])
             # not the other way round: NaN is no pass
             if not error <= limit:
                 raise ValueError(
@@ -92,4 +95,6 @@ def _run(model: nn.Module, images: Tensor, *, dtype: torch.dtype) -> dict[str, T
 
 
 def _errors(tensors: dict[str, Tensor], exact: dict[str, Tensor]) -> dict[str, float]:
-    return {name: relative_error(x, exact[name]) for name, x in tensors.items()}
+    errors = {name: relative_error(x, exact[name]) for name, x in tensors.items()}
+    of_gradients = [error for name, error in errors.items() if name != "output"]
+    return {**errors, _MEAN: sum(of_gradients) / len(of_gradients)}

@@ -76,8 +76,8 @@ class GraphedModel(nn.Module):
 
     The graph is captured at the first call and reads the weights where they lie then: changing them in place, as an
     optimiser and `load_state_dict` do, is seen; replacing or moving them is not. Any number of images is taken: they
-    are run in batches of the shape, the last one filled up. A call puts the network into evaluation mode, no gradient is
-    kept. On a CPU, which has no graphs, the network itself is called.
+    are run in batches of the shape, the last one filled up. A call puts the network into evaluation mode; no gradient
+    is kept. On a CPU, which has no graphs, the network itself is called.
 
     Args:
         model: Takes images (b, c, h, w), returns one tensor with an entry an image.
