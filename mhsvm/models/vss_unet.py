@@ -85,7 +85,7 @@ class VSSUNet(nn.Module):
     def compile(self, *args, **kwargs) -> None:
         """As `torch.nn.Module.compile`, part by part: what is compiled for one block serves all of its width.
 
-        A network that is compiled as a whole takes twice as long to compile, and is no faster.
+        As a whole, every block would be compiled anew, and steps would be no faster.
         """
         for module in self.modules():
             if isinstance(module, VSSBlock | PatchEmbed | PatchMerge | PatchExpand):
