@@ -8,8 +8,8 @@ import torch
 
 # Networks below this leave most of a GPU idle: a step of theirs is many short kernels one after another.
 SMALL_NETWORK = 1_000_000
-# UltraLight's steps a second on an H200, of 1, 4 and 8 trainings together: 196, 372, 476 with MPS; 196, 196 in turns,
-# where only the pauses of one (validation, saving, start) are the other's time.
+# UltraLight's steps a second on an H200, an early version, of 1, 4 and 8 trainings together: 196, 372, 476 with MPS; in
+# turns 196, 196, where only the pauses of one (validation, saving, start) are the other's time.
 SMALL_RUNS_PER_GPU, SMALL_RUNS_IN_TURNS = 8, 2
 
 
