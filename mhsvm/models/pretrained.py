@@ -8,7 +8,7 @@ from typing import Any
 
 from mhsvm.models.checkpoint_file import read_checkpoint
 
-_FOLDER = Path(__file__).parent / "weights"
+FOLDER = Path(__file__).parent / "weights"
 
 
 @dataclass(frozen=True)
@@ -35,12 +35,12 @@ class Pretrained:
     @property
     def path(self) -> Path:
         """The checkpoint."""
-        return _FOLDER / f"{self.name}.pt"
+        return FOLDER / f"{self.name}.pt"
 
 
 def list_pretrained(model: str | None = None) -> tuple[str, ...]:
     """Names of the weights that come with the package, all or those of one network."""
-    return tuple(row.name for row in _read_index() if model in (None, row.model))
+    return tuple(row.name for row in read_index() if model in (None, row.model))
 
 
 def find_pretrained(name: str, *, model: str | None = None) -> Pretrained:
@@ -52,7 +52,7 @@ def find_pretrained(name: str, *, model: str | None = None) -> Pretrained:
     Raises:
         ValueError: There are no such weights, they are of another network, or the file is not the one of the index.
     """
-    rows = {row.name: row for row in _read_index()}
+    rows = {row.name: row for row in read_index()}
     if name not in rows:
         known = ", ".join(list_pretrained(model)) or "none"
         raise ValueError(f"unknown weights {name!r}; known{f' of {model}' if model else ''}: {known}")
@@ -81,6 +81,7 @@ def read_pretrained(name: str, *, model: str) -> tuple[dict[str, Any], dict[str,
     return content, arguments
 
 
-def _read_index() -> list[Pretrained]:
-    with (_FOLDER / "index.csv").open(encoding="utf-8", newline="") as file:
+def read_index() -> list[Pretrained]:
+    """Every row."""
+    with (FOLDER / "index.csv").open(encoding="utf-8", newline="") as file:
         return [Pretrained(**row) for row in csv.DictReader(file)]

@@ -34,7 +34,7 @@ def weights(tmp_path, monkeypatch) -> torch.nn.Module:
     row = ["isic2017-small", "ultralight_vm_unet", "isic2017", "wu-sorted", "a" * 64, "CC-0"]
     with (folder / "index.csv").open("w", newline="") as file:
         csv.writer(file).writerows([COLUMNS, [*row, hashlib.sha256(path.read_bytes()).hexdigest()]])
-    monkeypatch.setattr(pretrained, "_FOLDER", folder)
+    monkeypatch.setattr(pretrained, "FOLDER", folder)
     return model
 
 
@@ -96,7 +96,7 @@ def test_pictures_are_predicted_by_name(weights, tmp_path, monkeypatch, capsys):
 
 
 def test_what_the_index_names_is_there_and_the_reverse():
-    folder = pretrained._FOLDER
+    folder = pretrained.FOLDER
     assert {path.stem for path in folder.glob("*.pt")} == set(list_pretrained())
     assert {path.name for path in folder.iterdir()} == {
         "README.md",
