@@ -22,6 +22,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--out", type=Path, default=DOCS / "results.md", metavar="FILE", help="default: docs/results.md"
     )
+    parser.add_argument(
+        "--notes", type=Path, default=DOCS / "results_notes.md", metavar="FILE", help="text for the page's end"
+    )
     arguments = parser.parse_args(argv)
     tests = []
     for folder in find_runs(arguments.runs):
@@ -32,6 +35,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not tests:
         raise ValueError("none of the runs is finished and tested: no page was made")
     page = results_page(tests, read_published(DOCS / "published.csv"))
+    if arguments.notes.is_file():
+        page += "\n" + arguments.notes.read_text(encoding="utf-8")
     with replace_when_complete(arguments.out) as partial:
         partial.write_text(page, encoding="utf-8")
     print(f"{len(tests)} tests in {arguments.out}")

@@ -11,6 +11,7 @@ from mhsvm.build.devices import build_device
 from mhsvm.build.networks import build_inference
 from mhsvm.build.trained import Trained, load_trained
 from mhsvm.engine.predictor import Predictor
+from mhsvm.models.pretrained import find_pretrained, list_pretrained
 
 
 def load_predictor(
@@ -25,7 +26,7 @@ def load_predictor(
     """A function from an image to its mask, from a checkpoint or from several whose probabilities are averaged.
 
     Args:
-        path: Our checkpoint or a published one, or a list of them.
+        path: Our checkpoint or a published one, a name from `mhsvm.list_pretrained()`, or a list of such.
         device: "auto", "cpu", "cuda", …
         threshold: Probability from which a pixel is lesion; None takes the checkpoint's.
         augmentation: "none", or "flips" or "turns" to average over mirrored and turned views.
@@ -40,7 +41,7 @@ def load_predictor(
     chosen = build_device(device)
     paths = [path] if isinstance(path, (str, os.PathLike)) else path
     return build_predictor(
-        [load_trained(each, device=chosen) for each in paths],
+        [load_trained(_find(each), device=chosen) for each in paths],
         chosen,
         threshold=threshold,
         augmentation=augmentation,
@@ -100,3 +101,8 @@ def _check_equal(what: str, members: Sequence[Trained], values: Sequence[object]
                 f"checkpoints that are averaged have equal {what}; received {members[0].path} with {values[0]} and "
                 f"{trained.path} with {value}. Predict with each alone{way_out}"
             )
+
+
+def _find(path: str | Path) -> Path:
+    named = str(path) in list_pretrained() and not Path(path).exists()
+    return find_pretrained(str(path)).path if named else Path(path)

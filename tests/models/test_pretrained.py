@@ -2,6 +2,7 @@
 
 import csv
 import hashlib
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
+import mhsvm
 from mhsvm.cli.main import run
 from mhsvm.cli.predict import main as predict
 from mhsvm.config import load_config, to_dict
@@ -108,3 +110,17 @@ def test_what_the_index_names_is_there_and_the_reverse():
         create_model(row.model, pretrained=name)
         assert len(row.split_hash) == 64
         assert row.licence
+
+
+@pytest.mark.parametrize("name", list_pretrained("ultralight_vm_unet"))
+def test_lesions_of_another_hospital_are_found(name, shared):
+    """PH2, at the pictures' own size: none of these networks has seen it."""
+    predict_one = mhsvm.load_predictor(name, device="cpu")
+    with zipfile.ZipFile(shared / "data" / "PH2Dataset_native_sample.zip") as archive:
+        for id_ in ("IMD002", "IMD003", "IMD242"):
+            folder = f"PH2Dataset/PH2 Dataset images/{id_}/{id_}"
+            picture = Image.open(archive.open(f"{folder}_Dermoscopic_Image/{id_}.bmp")).convert("RGB")
+            truth = np.array(Image.open(archive.open(f"{folder}_lesion/{id_}.bmp")).convert("L")) >= 128
+            mask, _ = predict_one(picture)
+            mask = np.asarray(mask) > 0
+            assert 2 * (mask & truth).sum() / (mask.sum() + truth.sum()) > 0.8, id_
