@@ -120,7 +120,7 @@ def test_lesions_of_another_hospital_are_found(name, shared):
         for id_ in ("IMD002", "IMD003", "IMD242"):
             folder = f"PH2Dataset/PH2 Dataset images/{id_}/{id_}"
             picture = Image.open(archive.open(f"{folder}_Dermoscopic_Image/{id_}.bmp")).convert("RGB")
-            truth = np.array(Image.open(archive.open(f"{folder}_lesion/{id_}.bmp")).convert("L")) >= 128
+            truth = np.array(Image.open(archive.open(f"{folder}_lesion/{id_}_lesion.bmp")).convert("L")) >= 128
             mask, _ = predict_one(picture)
             mask = np.asarray(mask) > 0
             assert 2 * (mask & truth).sum() / (mask.sum() + truth.sum()) > 0.8, id_
