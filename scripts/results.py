@@ -1,6 +1,7 @@
 """Make docs/results.md from the run folders of finished and tested trainings: `python scripts/results.py --help`."""
 
 import argparse
+import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,12 +14,22 @@ from mhsvm.data.atomic import replace_when_complete
 from mhsvm.report.results import find_runs, read_published, read_run, results_page
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
+# What the page is made from: all of a run but weights, predictions and pictures.
+RECORDS = ("config.yaml", "metrics.jsonl", "times.jsonl", "tests/*/summary.json")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Put the results of run folders into a page, beside the published numbers."""
     parser = argparse.ArgumentParser(prog="results.py", description=main.__doc__, allow_abbrev=False)
-    parser.add_argument("runs", nargs="+", type=Path, metavar="FOLDER", help="run folders, or folders of such")
+    parser.add_argument(
+        "runs",
+        nargs="*",
+        default=[DOCS / "runs"],
+        type=Path,
+        metavar="FOLDER",
+        help="run folders, or folders of such; default: docs/runs",
+    )
+    parser.add_argument("--keep", action="store_true", help="copy the runs' records to docs/runs, and take all there")
     parser.add_argument(
         "--out", type=Path, default=DOCS / "results.md", metavar="FILE", help="default: docs/results.md"
     )
@@ -26,8 +37,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--notes", type=Path, default=DOCS / "results_notes.md", metavar="FILE", help="text for the page's end"
     )
     arguments = parser.parse_args(argv)
+    folders = find_runs(arguments.runs)
+    if arguments.keep:
+        keep(folders, DOCS / "runs")
+        folders = find_runs([DOCS / "runs"])
     tests = []
-    for folder in find_runs(arguments.runs):
+    for folder in folders:
         found, reason = read_run(folder)
         if reason:
             print(f"left out: {folder}: {reason}", file=sys.stderr)
@@ -41,6 +56,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         partial.write_text(page, encoding="utf-8")
     print(f"{len(tests)} tests in {arguments.out}")
     return 0
+
+
+def keep(folders: Sequence[Path], target: Path) -> None:
+    """Copy the records of finished and tested runs, each to a folder with the names of its own and its parent's."""
+    for folder in folders:
+        if not read_run(folder)[0]:
+            continue
+        for file in sorted(file for pattern in RECORDS for file in folder.glob(pattern)):
+            copy = target / folder.resolve().parent.name / folder.resolve().name / file.relative_to(folder)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(file, copy)
 
 
 if __name__ == "__main__":

@@ -18,8 +18,8 @@ _HEADER = ("network", "trained on", "recipe", "seeds", "precision", "hardware", 
 _PUBLISHED_HEADER = ("network", "protocol", "IoU", "DSC", "source")
 _INTRODUCTION = """# Results
 
-Made by `python scripts/results.py` from run folders; nothing here is typed by hand but the published numbers, which
-come from `docs/published.csv`, and the notes at the end. For research only; this is no medical device.
+Made by `python scripts/results.py` from the run folders in `docs/runs`; nothing here is typed by hand but the published
+numbers, which come from `docs/published.csv`, and the notes at the end. For research only; this is no medical device.
 
 IoU and DSC are pooled: one confusion matrix over all pixels of the test images, as the papers print them. The figures
 per image are averages over images. Of several seeds, mean ± sample standard deviation. The time is that of training and

@@ -155,3 +155,24 @@ def test_the_script_makes_the_page(make_run, tmp_path, capsys):
     assert run(main, [str(tmp_path / "results"), "--out", str(out)]) == 2
     assert "error: none of the runs is finished and tested: no page was made" in capsys.readouterr().err
     assert not out.exists()
+
+
+def test_kept_records_make_the_page_again(make_run, tmp_path, monkeypatch):
+    script = runpy.run_path(str(ROOT / "scripts/results.py"))
+    good, bad = make_run("good"), make_run("bad", done=1)
+    (good / "notes.txt").write_text("not a record")
+    kept, pages = tmp_path / "kept", []
+    script["keep"]([good, bad], kept)
+    for source in (good, kept):
+        pages.append(tmp_path / f"{source.name}.md")
+        assert run(script["main"], [str(source), "--out", str(pages[-1])]) == 0
+    assert pages[0].read_text() == pages[1].read_text()
+    names = {file.relative_to(kept / "results" / "good").parts[0] for file in kept.rglob("*") if file.is_file()}
+    assert names <= {"config.yaml", "metrics.jsonl", "times.jsonl", "tests"}
+    assert not (kept / "results" / "bad").exists()
+
+
+def test_the_page_is_that_of_the_kept_runs(tmp_path):
+    main = runpy.run_path(str(ROOT / "scripts/results.py"))["main"]
+    assert run(main, ["--out", str(tmp_path / "page.md")]) == 0
+    assert (tmp_path / "page.md").read_text() == (ROOT / "docs/results.md").read_text()
