@@ -49,7 +49,7 @@ class SkipBridge(nn.Module):
         return torch.sigmoid(F.linear(mixed, weight, torch.cat([gate.bias for gate in self.gates])))
 
     def spatial_gate(self, skip: Tensor) -> Tensor:
-        # not amax: its gradient asks which values equal the greatest, and where a compiler has rounded one side, none do
+        # not amax: its gradient asks which values equal the greatest: where a compiler has rounded one side, none do
         greatest = skip.max(dim=1, keepdim=True).values
         statistics = torch.cat([skip.mean(dim=1, keepdim=True), greatest], dim=1)
         return torch.sigmoid(self.spatial(statistics))
