@@ -19,10 +19,10 @@ OUTPUT_LIMITS = {torch.float32: 1e-4, torch.bfloat16: 2e-2}
 GRADIENT_LIMITS = {torch.float32: 2e-3, torch.bfloat16: 2e-2}
 # A draw in which no cell has four nearly equal routes: the gate's gradient there would amplify rounding to 1e-2.
 _SEED = 1
-# A tensor of cancelling terms is far from float64 on any backend: this many times the reference's own error. Rounding
-# to 16 bits is another draw on each backend, and of some hundred tensors one draws twice the reference's error; the
-# mean over all gradients repeats within 1 %.
-_ALLOWANCE, _MEAN_ALLOWANCE = 3.0, 1.25
+# A tensor of cancelling terms is far from float64 on any backend: this many times the reference's own error there, or
+# its error in the average gradient where that is greater. Rounding to 16 bits draws another error on each backend, and
+# of some hundred tensors one draws twice the reference's; the average repeats within 1 %, and is held more closely.
+_ALLOWANCE, _MEAN_ALLOWANCE = 2.0, 1.25
 _MEAN = "average gradient"
 
 
@@ -61,7 +61,7 @@ class ModelTruth:
         errors = _errors(_run(model, self.images, dtype=self.dtype), self.exact)
         for name, error in errors.items():
             limit = (OUTPUT_LIMITS if name == "output" else GRADIENT_LIMITS)[self.dtype]
-            limit = max(limit, (_MEAN_ALLOWANCE if name == _MEAN else _ALLOWANCE) * self.own_errors[name])
+            limit = max(limit, self._allowed(name))
             # not the other way round: NaN is no pass
             if not error <= limit:
                 raise ValueError(
@@ -69,6 +69,14 @@ class ModelTruth:
                     f"its norm against the reference; the limit is {limit:.0e}"
                 )
         return errors
+
+    def _allowed(self, name: str) -> float:
+        """What the reference's own errors excuse."""
+        if name == _MEAN:
+            return _MEAN_ALLOWANCE * self.own_errors[_MEAN]
+        if name == "output":
+            return _ALLOWANCE * self.own_errors[name]
+        return _ALLOWANCE * max(self.own_errors[name], self.own_errors[_MEAN])
 
 
 def autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager:

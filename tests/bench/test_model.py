@@ -1,3 +1,4 @@
+import dataclasses
 import json
 
 import pytest
@@ -48,11 +49,24 @@ def test_every_network_passes_its_check(name):
     assert len(errors) > 50
 
 
-def test_a_wrong_backend_is_not_timed(set_table, wrong_gradient):
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_wrong_backend_is_not_timed(set_table, wrong_gradient, dtype):
     set_table(wrong_gradient)
     message = "ultralight_vm_unet on backend 'wrong' is wrong and not timed: its gradient of .* against the reference"
     with pytest.raises(ValueError, match=message):
-        run()
+        run(dtype=dtype)
+
+
+def test_gradients_that_are_a_little_off_everywhere_are_refused():
+    """No single one as far as rounding may take it, but all together."""
+    truth = ModelTruth.of("mhs_vm", dtype=torch.bfloat16, device=CPU)
+    errors = truth.errors_of("chunked")
+    assert errors["average gradient"] == pytest.approx(truth.own_errors["average gradient"], rel=0.01)
+    closer = dataclasses.replace(
+        truth, own_errors={**truth.own_errors, "average gradient": errors["average gradient"] / 1.3}
+    )
+    with pytest.raises(ValueError, match="its average gradient is off by"):
+        closer.errors_of("chunked")
 
 
 def test_what_is_not_a_number_is_not_timed(set_table, not_a_number):
