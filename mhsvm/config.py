@@ -230,6 +230,8 @@ def set_value(config: CfgNode, key: str, value: object) -> None:
 
 
 def _read_yaml(path: Path) -> Mapping:
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no config {path}")
     # BaseLoader leaves every scalar as text: YAML's own guesses (off is a bool, 1e-3 a string) play no part
     try:
         values = yaml.load(path.read_text(encoding="utf-8"), Loader=yaml.BaseLoader) or {}

@@ -84,7 +84,7 @@ def test_bad_files_are_named(text, message, tmp_path):
 
 
 def test_a_missing_file_is_an_error():
-    with pytest.raises(FileNotFoundError, match=r"nowhere\.yaml"):
+    with pytest.raises(FileNotFoundError, match=r"^there is no config nowhere\.yaml$"):
         load_config("nowhere.yaml")
 
 
