@@ -6,11 +6,11 @@ Shape letters: b batch, h w map, k classes.
 from collections.abc import Callable
 
 import torch
-from monai.losses import DiceLoss
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mhsvm.metrics.counts import IGNORE_INDEX
+from mhsvm.ops.bce_dice import bce_dice
 
 _LOSSES: dict[str, Callable[..., nn.Module]] = {}
 
@@ -52,13 +52,11 @@ class BCEDiceLoss(nn.Module):
         super().__init__()
         self.bce_weight = bce_weight
         self.dice_weight = dice_weight
-        self.dice = DiceLoss(sigmoid=True, smooth_nr=smooth, smooth_dr=smooth)
+        self.smooth = smooth
 
     def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """Loss of logits (b, 1, h, w) against targets (b, 1, h, w) in 0..1."""
-        logits = _at_least_float32(logits)
-        cross_entropy = F.binary_cross_entropy_with_logits(logits, targets)
-        return self.bce_weight * cross_entropy + self.dice_weight * self.dice(logits, targets)
+        """Loss of logits (b, 1, h, w) against targets (b, 1, h, w) in 0..1; see `mhsvm.ops.bce_dice.bce_dice`."""
+        return bce_dice(logits, targets, bce_weight=self.bce_weight, dice_weight=self.dice_weight, smooth=self.smooth)
 
 
 @register_loss("ce_dice")
@@ -74,6 +72,9 @@ class CEDiceLoss(nn.Module):
     several_classes = True
 
     def __init__(self, *, ce_weight: float = 1.0, dice_weight: float = 1.0, smooth: float = 1.0) -> None:
+        # Importing it takes seconds, and a lesion's loss does without.
+        from monai.losses import DiceLoss
+
         super().__init__()
         self.ce_weight = ce_weight
         self.dice_weight = dice_weight
@@ -81,7 +82,7 @@ class CEDiceLoss(nn.Module):
 
     def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Loss of logits (b, k, h, w) against class indices (b, h, w)."""
-        logits = _at_least_float32(logits)
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         counted = (targets != IGNORE_INDEX).unsqueeze(1)
         classes = targets.where(counted.squeeze(1), 0)
         nats = F.cross_entropy(logits, classes, reduction="none") * counted.squeeze(1)
@@ -90,7 +91,3 @@ class CEDiceLoss(nn.Module):
         truth = F.one_hot(classes, logits.shape[1]).permute(0, 3, 1, 2) * counted
         overlap = self.dice(logits.softmax(dim=1) * counted, truth.to(logits.dtype))
         return self.ce_weight * cross_entropy + self.dice_weight * overlap
-
-
-def _at_least_float32(logits: Tensor) -> Tensor:
-    return logits.to(torch.promote_types(logits.dtype, torch.float32))

@@ -16,6 +16,7 @@ SUITES = {
     "test_selective_scan.py": "triton and (published or mixed or (compiles and True))",
     "test_route_attention.py": "triton",
     "test_causal_conv1d.py": "triton",
+    "test_bce_dice.py": "triton",
 }
 
 pytestmark = pytest.mark.skipif(find_spec("triton") is None, reason="Triton comes with torch on Linux only")
