@@ -160,16 +160,16 @@ class TrainStep:
     def _run(self, *batch: Tensor, first: bool, last: bool) -> Tensor:
         if first:
             self._forget_gradients()
-        loss = self.compute_loss(*batch) * self._share
-        loss.backward()
+        loss = self.compute_loss(*batch)
+        loss.backward(self._share)
         with torch.no_grad():
-            value = loss.detach().clone()
+            value = loss.detach() * self._share
             if self._sum_up is not None:
                 self._sum_up([value])
             self._total.copy_(value) if first else self._total.add_(value)
             if last:
                 self._step()
-            self._report.copy_(torch.stack([value, self._halted]))
+            torch.stack([value, self._halted], out=self._report)
         return self._report
 
     def compute_loss(self, *batch: Tensor) -> Tensor:
@@ -196,8 +196,9 @@ class TrainStep:
         if self._sum_up is not None:
             self._sum_up(gradients)
         norm = nn.utils.get_total_norm(gradients)
-        failed = ~(torch.isfinite(norm) & torch.isfinite(self._total))
-        self._halted.copy_(torch.maximum(self._halted, failed.float()))
+        # a difference is 0, or NaN, which counts as true, where one of the two is not finite
+        both = norm + self._total
+        self._halted.logical_or_(both - both)
         if self.clip_norm > 0:
             nn.utils.clip_grads_with_norm_(self._parameters, self.clip_norm, norm)
         self._step_unless_halted()
