@@ -6,7 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from mhsvm.layers.layer_norm import LayerNorm
+from mhsvm.layers.linear import Linear
 from mhsvm.layers.mamba import Mamba
+from mhsvm.ops.branches import join_norm, split_norm
 
 
 class PVMLayer(nn.Module):
@@ -44,16 +46,13 @@ class PVMLayer(nn.Module):
         self.norm = LayerNorm(in_channels)
         self.mixer = mixer(in_channels // branches)
         self.skip_scale = nn.Parameter(torch.ones(1))
-        self.proj = nn.Linear(in_channels, out_channels)
+        self.proj = Linear(in_channels, out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
         """(b, c, *spatial) -> (b, o, *spatial), any number of spatial axes."""
         if x.ndim < 3 or x.shape[1] != self.in_channels:
             raise ValueError(f"the input is (b, {self.in_channels}, *spatial); received {tuple(x.shape)}")
-        b, c, *spatial = x.shape
-        p = self.branches
-        tokens = self.norm(x.flatten(2).transpose(1, 2))  # (b, l, c)
-        parts = tokens.unflatten(2, (p, c // p)).transpose(1, 2).flatten(0, 1)  # (b*p, l, c/p)
-        parts = self.mixer(parts) + self.skip_scale * parts
-        tokens = parts.unflatten(0, (b, p)).transpose(1, 2).flatten(2)
-        return self.proj(self.norm(tokens)).transpose(1, 2).unflatten(2, spatial)
+        norm = self.norm
+        branches = split_norm(x, norm.weight, norm.bias, self.skip_scale, branches=self.branches, epsilon=norm.eps)
+        tokens = join_norm(self.mixer(branches.parts), branches, narrow=True)  # (b, l, c)
+        return self.proj(tokens).transpose(1, 2).unflatten(2, x.shape[2:])

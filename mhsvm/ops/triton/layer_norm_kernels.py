@@ -25,6 +25,15 @@ def standardize(b_x, m_rc, channels, epsilon):
 
 
 @triton.jit
+def norm_gradient(b_grad, b_x, b_weight, b_scale, channels):
+    """Gradient of what was standardized to b_x, from that of the norm's result."""
+    b_grad *= b_weight[None, :]
+    b_mean = tl.sum(b_grad, axis=1) / channels
+    b_along = tl.sum(b_grad * b_x, axis=1) / channels
+    return (b_grad - b_mean[:, None] - b_x * b_along[:, None]) * b_scale[:, None]
+
+
+@triton.jit
 def tile(i_tile, rows, channels, ROWS: tl.constexpr, C: tl.constexpr):
     """Offsets and mask (r, c) of a tile's numbers."""
     o_r, o_c = i_tile * ROWS + tl.arange(0, ROWS).to(tl.int64), tl.arange(0, C)
@@ -70,10 +79,7 @@ def differentiate_kernel(
             b_grad *= b_gate * b_share
         b_weight_sum += b_grad * b_x
         b_bias_sum += b_grad
-        b_grad *= b_weight[None, :]
-        b_mean = tl.sum(b_grad, axis=1) / CHANNELS
-        b_along = tl.sum(b_grad * b_x, axis=1) / CHANNELS
-        b_grad_x = (b_grad - b_mean[:, None] - b_x * b_along[:, None]) * b_scale[:, None]
+        b_grad_x = norm_gradient(b_grad, b_x, b_weight, b_scale, CHANNELS)
         tl.store(p_grad_x + o_rc, b_grad_x.to(p_grad_x.dtype.element_ty), mask=m_rc)
     p_program = p_sums + tl.program_id(0) * 2 * CHANNELS + o_c
     tl.store(p_program, tl.sum(b_weight_sum, axis=0), mask=o_c < CHANNELS)

@@ -12,6 +12,7 @@ OPS = Path(__file__).parents[1]
 SUITES = {
     "test_layer_norm.py": "triton",
     "test_group_norm.py": "triton",
+    "test_branches.py": "triton",
     "triton/test_scan.py": "",
     "test_selective_scan.py": "triton and (published or mixed or (compiles and True))",
     "test_route_attention.py": "triton",
