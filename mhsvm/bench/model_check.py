@@ -1,6 +1,7 @@
 """How far a network on some backend is from the same network on the reference in float64: the check before a timing."""
 
 import copy
+import logging
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
@@ -11,6 +12,8 @@ from mhsvm.bench.verify import relative_error
 from mhsvm.layers import RouteS6
 from mhsvm.models import create_model
 
+log = logging.getLogger(__name__)
+
 # Images of the check: the reference takes a step a cell, so they are small.
 CHECK_BATCH, CHECK_SIZE = 2, 64
 
@@ -20,10 +23,21 @@ GRADIENT_LIMITS = {torch.float32: 2e-3, torch.bfloat16: 2e-2}
 # A draw in which no cell has four nearly equal routes: the gate's gradient there would amplify rounding to 1e-2.
 _SEED = 1
 # A tensor of cancelling terms is far from float64 on any backend: this many times the reference's own error there, or
-# its error in the average gradient where that is greater. Rounding to 16 bits draws another error on each backend, and
-# of some hundred tensors one draws twice the reference's; the average repeats within 1 %, and is held more closely.
-_ALLOWANCE, _MEAN_ALLOWANCE = 2.0, 1.25
+# its error in the average gradient where that is greater.
+_ALLOWANCES = {torch.float32: 2.0, torch.bfloat16: 4.0}
+# In 16 bits a single gradient's error is drawn anew by every backend, and behind MHS-VM's gate from a wide
+# distribution: the reference's own counts as the greatest of this many draws. Of seven draws of one network, each held
+# against the greatest of four others, one in a hundred was over 3 times that, and none over 3.2; against a single one
+# two in five were over 2 times. The average over gradients repeats within 10 %, and is held more closely.
+_DRAWS = {torch.float32: 1, torch.bfloat16: 4}
+_MEAN_ALLOWANCE = 1.25
 _MEAN = "average gradient"
+# Weights that differ by so much round differently, in 16 bits.
+_REDRAWN_BY = 1e-3
+
+
+class WrongNetwork(ValueError):
+    """A network does not compute on a backend what it should; the message says where, and by how much."""
 
 
 @dataclass(frozen=True)
@@ -47,14 +61,16 @@ class ModelTruth:
         images = 255 * torch.rand(CHECK_BATCH, 3, CHECK_SIZE, CHECK_SIZE)
         model, images = model.to(device), images.to(device)
         exact = _run(copy.deepcopy(model).double(), images.double(), dtype=torch.float64)
-        own = _run(model, images, dtype=dtype)
-        return cls(name, model.state_dict(), images, exact, _errors(own, exact), dtype)
+        draws = [_errors(_run(model, images, dtype=dtype), exact)]
+        draws += [_redrawn_errors(name, model, images, dtype=dtype, seed=seed) for seed in range(1, _DRAWS[dtype])]
+        own = {key: max(errors[key] for errors in draws) for key in draws[0]}
+        return cls(name, model.state_dict(), images, exact, own, dtype)
 
     def errors_of(self, backend: str) -> dict[str, float]:
         """Relative errors on a backend: of the output, of each parameter's gradient, and these on average.
 
         Raises:
-            ValueError: One is over its limit: the network would not compute what it should.
+            WrongNetwork: One is over its limit.
         """
         model = create_model(self.name, backend=backend).to(self.images.device).eval()
         model.load_state_dict(self.state)
@@ -64,10 +80,14 @@ class ModelTruth:
             limit = max(limit, self._allowed(name))
             # not the other way round: NaN is no pass
             if not error <= limit:
-                raise ValueError(
+                raise WrongNetwork(
                     f"{self.name} on backend {backend!r} is wrong and not timed: its {name} is off by {error:.1e} of "
                     f"its norm against the reference; the limit is {limit:.0e}"
                 )
+        log.info(
+            "%s on backend %r: output off by %.1e, gradients by %.1e on average (reference: %.1e, %.1e)",
+            *(self.name, backend, errors["output"], errors[_MEAN], self.own_errors["output"], self.own_errors[_MEAN]),
+        )
         return errors
 
     def _allowed(self, name: str) -> float:
@@ -75,8 +95,8 @@ class ModelTruth:
         if name == _MEAN:
             return _MEAN_ALLOWANCE * self.own_errors[_MEAN]
         if name == "output":
-            return _ALLOWANCE * self.own_errors[name]
-        return _ALLOWANCE * max(self.own_errors[name], self.own_errors[_MEAN])
+            return 2 * self.own_errors[name]
+        return _ALLOWANCES[self.dtype] * max(self.own_errors[name], self.own_errors[_MEAN])
 
 
 def autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager:
@@ -90,6 +110,18 @@ def _spread_routes(model: nn.Module) -> None:
     for module in model.modules():
         if isinstance(module, RouteS6):
             nn.init.uniform_(module.D, 0.5, 1.5)
+
+
+def _redrawn_errors(name: str, model: nn.Module, images: Tensor, *, dtype: torch.dtype, seed: int) -> dict[str, float]:
+    """What rounding does with slightly other weights; `chunked` rounds like the reference, and is quick."""
+    redrawn = create_model(name, backend="chunked").to(images.device).eval()
+    redrawn.load_state_dict(model.state_dict())
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for weight in redrawn.parameters():
+            weight *= 1 + _REDRAWN_BY * torch.randn(weight.shape, generator=generator).to(weight.device)
+    exact = _run(copy.deepcopy(redrawn).double(), images.double(), dtype=torch.float64)
+    return _errors(_run(redrawn, images, dtype=dtype), exact)
 
 
 def _run(model: nn.Module, images: Tensor, *, dtype: torch.dtype) -> dict[str, Tensor]:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from mhsvm.bench.machine import describe_device, read_versions
-from mhsvm.bench.model_check import CHECK_BATCH, CHECK_SIZE, OUTPUT_LIMITS, ModelTruth, autocast
+from mhsvm.bench.model_check import CHECK_BATCH, CHECK_SIZE, OUTPUT_LIMITS, ModelTruth, WrongNetwork, autocast
 from mhsvm.bench.timing import Candidate, synchronize, time_interleaved
 from mhsvm.data.augment import Augment
 from mhsvm.data.dataset import Dataset
@@ -82,9 +82,10 @@ def bench_train(
         num_images: Training images of UltraLight's epoch; it is validated on 12 % as many.
         seconds: How long to time each row, about.
     Returns:
-        A report of plain types, as `mhsvm bench train --json` writes it.
+        A report of plain types, as `mhsvm bench train --json` writes it. A network that is wrong, or whose captured
+        step is, stands under "wrong" with the reason, and is not timed.
     Raises:
-        ValueError: A name is unknown, a type is not offered, or a network or its captured step is wrong.
+        ValueError: A name is unknown, or a type is not offered.
     """
     if dtype not in OUTPUT_LIMITS:
         raise ValueError(f"networks are timed in float32 or bfloat16, not in {dtype}")
@@ -99,15 +100,17 @@ def bench_train(
         "check": f"against reference in float64, on {CHECK_BATCH} images of {CHECK_SIZE} x {CHECK_SIZE}; "
         "steps against eager ones",
         "results": [],
+        "wrong": [],
     }
     for model in models or list_models():
         log.info("%s", model)
-        ModelTruth.of(model, dtype=dtype, device=device).errors_of("auto")
-        size_of_step = batch or _BATCHES.get(model, _BATCH)
         bench = _Bench(model, device, dtype, mode, size, seconds)
-        rows = [*bench.training(size_of_step), *(bench.inference(b) for b in sorted({1, size_of_step}))]
-        if model == "ultralight_vm_unet":
-            rows.append(bench.epochs(size_of_step, num_images))
+        try:
+            ModelTruth.of(model, dtype=dtype, device=device).errors_of("auto")
+            rows = bench.rows(batch or _BATCHES.get(model, _BATCH), num_images)
+        except WrongNetwork as error:
+            report["wrong"].append({"model": model, "reason": str(error)})
+            continue
         report["results"] += [{**row, **_held_against(row, device, size)} for row in rows]
     return report
 
@@ -122,6 +125,10 @@ class _Bench:
     mode: str
     size: int
     seconds: float
+
+    def rows(self, batch: int, num_images: int) -> list[dict]:
+        rows = [*self.training(batch), *(self.inference(b) for b in sorted({1, batch}))]
+        return [*rows, self.epochs(batch, num_images)] if self.model == "ultralight_vm_unet" else rows
 
     def training(self, batch: int) -> list[dict]:
         images, targets = self._batch(batch)
@@ -212,7 +219,7 @@ class _Bench:
             del step
         for eager, found in zip(losses["eager"], losses[self.mode], strict=True):
             if not abs(found - eager) <= OUTPUT_LIMITS[self.dtype] * abs(eager):
-                raise ValueError(
+                raise WrongNetwork(
                     f"the training step of {self.model}, mode {self.mode}, is wrong and not timed: its loss is "
                     f"{found:.6g} where an eager one's is {eager:.6g}"
                 )

@@ -31,11 +31,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     # a backend is left out for the same reason on every shape
     for name, reason in {row["backend"]: row["reason"] for row in report.get("skipped", ())}.items():
         print(f"left out: {name}: {reason}")
+    for row in report.get("wrong", ()):
+        print(f"not timed: {row['reason']}")
     if arguments.json is not None:
         with replace_when_complete(arguments.json) as partial:
             partial.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
         print(f"written: {arguments.json}")
-    return 0
+    return 1 if report.get("wrong") else 0
 
 
 def _run(arguments: argparse.Namespace) -> dict:

@@ -61,7 +61,10 @@ def test_gradients_that_are_a_little_off_everywhere_are_refused():
     """No single one as far as rounding may take it, but all together."""
     truth = ModelTruth.of("mhs_vm", dtype=torch.bfloat16, device=CPU)
     errors = truth.errors_of("chunked")
-    assert errors["average gradient"] == pytest.approx(truth.own_errors["average gradient"], rel=0.01)
+    # what it is held against are the greatest of several draws of rounding, of which its own is one
+    assert all(errors[name] <= 1.05 * own for name, own in truth.own_errors.items())
+    assert any(errors[name] < own / 2 for name, own in truth.own_errors.items() if own > 0.01)
+    assert errors["average gradient"] == pytest.approx(truth.own_errors["average gradient"], rel=0.15)
     closer = dataclasses.replace(
         truth, own_errors={**truth.own_errors, "average gradient": errors["average gradient"] / 1.3}
     )

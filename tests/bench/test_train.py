@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from mhsvm.bench import train
+from mhsvm.bench.model_check import ModelTruth, WrongNetwork
 from mhsvm.bench.train import FIGURES, bench_train
 from mhsvm.engine.step import TrainStep
 from mhsvm.models import list_models
@@ -38,10 +39,29 @@ def test_report(set_table):
     assert not any("now" in row for row in rows)
 
 
-def test_a_wrong_backend_is_not_timed(set_table, wrong_gradient):
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_wrong_network_is_named_and_not_timed(set_table, wrong_gradient, dtype):
     set_table(wrong_gradient)
-    with pytest.raises(ValueError, match="is wrong and not timed: its gradient of"):
-        run()
+    report = run(dtype=dtype)
+    assert report["results"] == []
+    (wrong,) = report["wrong"]
+    assert wrong["model"] == NETWORK
+    assert "is wrong and not timed: its gradient of" in wrong["reason"]
+
+
+def test_the_others_are_timed_beside_a_wrong_network(set_table, monkeypatch):
+    set_table()
+    check = ModelTruth.of
+
+    def of(name, **settings):
+        if name == "vm_unet":
+            raise WrongNetwork("vm_unet is wrong")
+        return check(name, **settings)
+
+    monkeypatch.setattr(ModelTruth, "of", of)
+    report = run(models=["vm_unet", NETWORK])
+    assert report["wrong"] == [{"model": "vm_unet", "reason": "vm_unet is wrong"}]
+    assert {row["model"] for row in report["results"]} == {NETWORK}
 
 
 def test_a_step_unlike_the_eager_one_is_not_timed(set_table, monkeypatch):
@@ -58,10 +78,8 @@ def test_a_step_unlike_the_eager_one_is_not_timed(set_table, monkeypatch):
             return self.factor * super().compute_loss(*batch)
 
     monkeypatch.setattr(train, "TrainStep", Faulty)
-    with pytest.raises(
-        ValueError, match=f"the training step of {NETWORK}, mode auto, is wrong and not timed: its loss"
-    ):
-        run()
+    (wrong,) = run()["wrong"]
+    assert wrong["reason"].startswith(f"the training step of {NETWORK}, mode auto, is wrong and not timed: its loss")
 
 
 @pytest.mark.parametrize(
