@@ -21,7 +21,7 @@ class PVMLayer(nn.Module):
         in_channels: Channels c, a multiple of `branches`.
         out_channels: Channels o.
         branches: Number of slices p.
-        mixer: Makes the shared block: width c/p -> a module on sequences (b, l, c/p).
+        mixer: Makes the shared block: width c/p -> a module on sequences (b, l, c/p), which leaves its input as it is.
     Raises:
         ValueError: The branches do not divide the channels, or the input has other channels.
     Source: Wu et al. 2024, arXiv 2403.20035.

@@ -25,8 +25,10 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     Returns:
         (..., o), in the type that torch's operation gives.
     """
+    if not fuses(x):
+        return F.linear(x, weight, bias)
     num_products, rest = divmod(x.shape[:-1].numel(), _ROWS)
-    if rest or num_products * weight.numel() > _MOST_NUMBERS or not fuses(x):
+    if rest or num_products * weight.numel() > _MOST_NUMBERS:
         return F.linear(x, weight, bias)
     rows = x.reshape(num_products, _ROWS, x.shape[-1])
     return torch.baddbmm(bias, rows, weight.expand(num_products, -1, -1).mT).view(*x.shape[:-1], len(bias))
