@@ -1,4 +1,4 @@
-"""A linear layer on few and short rows, for which cuBLAS has no good kernels of its own choice."""
+"""A linear layer on few and short rows, as a batch of products."""
 
 import torch
 import torch.nn.functional as F
