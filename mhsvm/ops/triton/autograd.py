@@ -108,22 +108,18 @@ def _selective_scan_backward(grad_y, grad_last, saved, u, delta, A, B, C, D, z, 
     by_input = (
         (u, grads.u.flatten(2).mT),
         (delta, grad_delta.flatten(2).mT),
-        (A, grads.A.mT.flatten(0, 1).contiguous()),
         (B, grad_B.squeeze(3).permute(0, 2, 3, 1)),
         (C, grad_C.squeeze(3).permute(0, 2, 3, 1)),
-        (D, None if D is None else grads.D.flatten()),
         (z, None if z is None else grads.z.flatten(2).mT),
-        (delta_bias, None if delta_bias is None else grads.bias.flatten()),
     )
-    return [grad.to(x.dtype) for x, grad in by_input if x is not None]
+    return [*(grad.to(x.dtype) for x, grad in by_input if x is not None), grads.sums]
 
 
 @_selective_scan_backward.register_fake
 def _(grad_y, grad_last, saved, u, delta, A, B, C, D, z, delta_bias, delta_softplus):
     B, C = (x.new_empty((x.shape[0], x.shape[3], *x.shape[1:3])).permute(0, 2, 3, 1) for x in (B, C))
-    A, D, delta_bias = (None if x is None else x.new_empty(x.shape) for x in (A, D, delta_bias))
     u, delta, z = (None if x is None else _like_transposed(x) for x in (u, delta, z))
-    return [x for x in (u, delta, A, B, C, D, z, delta_bias) if x is not None]
+    return [*(x for x in (u, delta, B, C, z) if x is not None), _empty_sums(A, D, delta_bias)]
 
 
 def _like_transposed(x: Tensor) -> Tensor:
@@ -141,11 +137,27 @@ def _save_selective_scan(ctx, inputs, output):
 def _differentiate_selective_scan(ctx, grad_y, grad_last, _):
     saved, *tensors = ctx.saved_tensors
     grad_y = torch.zeros_like(tensors[0]) if grad_y is None else grad_y
-    grads = iter(_selective_scan_backward(grad_y, grad_last, saved, *tensors, ctx.delta_softplus))
-    return *(None if x is None else next(grads) for x in tensors), None, None
+    du, ddelta, dB, dC, *dz, sums = _selective_scan_backward(grad_y, grad_last, saved, *tensors, ctx.delta_softplus)
+    _, _, A, B, _, D, z, bias = tensors
+    dA, dD, dbias = _split_sums(sums, A, D, bias, groups=B.shape[1])
+    return du, ddelta, dA, dB, dC, dD, None if z is None else dz[0], dbias, None, None
 
 
 _selective_scan.register_autograd(_differentiate_selective_scan, setup_context=_save_selective_scan)
+
+
+def _empty_sums(A: Tensor, D: Tensor | None, bias: Tensor | None) -> Tensor:
+    """What a backward scan gives of the parameters: their gradients in one row, so that one sum makes them all."""
+    return A.new_empty(sum(0 if x is None else x.numel() for x in (A, D, bias)), dtype=torch.float32)
+
+
+def _split_sums(
+    sums: Tensor, A: Tensor, D: Tensor | None, bias: Tensor | None, *, groups: int
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """Gradients of A (..., n), D and bias in that row; that of A is as A lies in the kernels, channels side by side."""
+    dA, dD, dbias = sums.split([0 if x is None else x.numel() for x in (A, D, bias)])
+    dA = dA.view(groups, A.shape[-1], -1).mT.reshape(A.shape).to(A.dtype)
+    return dA, *(None if x is None else dx.view(x.shape).to(x.dtype) for x, dx in ((D, dD), (bias, dbias)))
 
 
 def _route_inputs(u, x_dbl, dt_bias, A, D, order) -> Inputs:
@@ -195,15 +207,14 @@ def _route_scan_backward(grad_y, saved, u, x_dbl, dt_bias, A, D, order):
     grad_x = _heads_first(x_dbl)
     grad_y = grad_y.flatten(1, 2).transpose(1, 2)
     grads = launch.backward(inputs, saved, grad_y, None, projections=_split(grad_x, A))
-    by_input = ((dt_bias, grads.bias), (A, grads.A.mT.contiguous()), (D, grads.D))
-    return [grads.u, grad_x, *(grad.reshape(x.shape).to(x.dtype) for x, grad in by_input)]
+    return [grads.u, grad_x, grads.sums]
 
 
 @_route_scan_backward.register_fake
 def _(grad_y, saved, u, x_dbl, dt_bias, A, D, order):
     b, length, m, d = u.shape
     grad_u = u.new_empty((b, length, m * A.shape[1], d), dtype=torch.float32 if A.shape[1] > 1 else u.dtype)
-    return [grad_u, _heads_first(x_dbl), *(x.new_empty(x.shape) for x in (dt_bias, A, D))]
+    return [grad_u, _heads_first(x_dbl), _empty_sums(A, D, dt_bias)]
 
 
 def _heads_first(x_dbl: Tensor) -> Tensor:
@@ -221,11 +232,12 @@ def _save_route_scan(ctx, inputs, output):
 
 def _differentiate_route_scan(ctx, grad_y, _):
     saved, *tensors = ctx.saved_tensors
-    u = tensors[0]
-    by_route, *others = _route_scan_backward(grad_y, saved, *tensors)
+    u, _, dt_bias, A, D, _ = tensors
+    by_route, grad_x, sums = _route_scan_backward(grad_y, saved, *tensors)
+    dA, dD, dbias = _split_sums(sums, A, D, dt_bias, groups=dt_bias.shape[:2].numel())
     # Here, not inside the operator: torch's compiler joins the sum to what follows.
     grad_u = by_route.unflatten(2, (u.shape[2], -1)).sum(3).to(u.dtype)
-    return grad_u, *others, None, None
+    return grad_u, grad_x, dbias, dA, dD, None, None
 
 
 _route_scan.register_autograd(_differentiate_route_scan, setup_context=_save_route_scan)

@@ -89,11 +89,11 @@ def differentiate_tile(b_s, b_g, b_dt, b_u, b_dy, b_A, b_B, b_C, T: tl.constexpr
 
 
 # Numbers that differ from layer to layer are not compiled in: each would cost seconds.
-@triton.jit(do_not_specialize=["L", "chunk", "num_chunks", "parts", "G", "channels"])
+@triton.jit(do_not_specialize=["L", "chunk", "num_chunks", "parts", "G", "channels", "s_sums"])
 def backward_kernel(
     p_dy, p_u, p_delta, p_A, p_B, p_C, p_D, p_z, p_bias, p_order, p_saved, p_carry,
     p_du, p_ddelta, p_dB, p_dC, p_dz, p_dA, p_dD, p_dbias,
-    L, chunk, num_chunks, parts, G, channels, states,
+    L, chunk, num_chunks, parts, G, channels, states, s_sums,
     s_dyb, s_dyl, s_dyg, s_ub, s_ul, s_uh, s_dub, s_dul, s_dug, s_zb, s_zl, s_zh,
     s_delta_b, s_delta_l, s_delta_h, s_delta_k, s_ddelta_b, s_ddelta_l, s_ddelta_h, s_ddelta_k,
     s_Bb, s_Bl, s_Bh, s_Bk, s_Cb, s_Cl, s_Ch, s_Ck, s_dBp, s_dBb, s_dBl, s_dBh, s_dBk,
@@ -103,8 +103,8 @@ def backward_kernel(
     """Gradients of one chunk of BLOCKS blocks of a group's channels.
 
     p_carry holds the gradient that enters each chunk from behind, of decay * state, (b, chunks, g, n, e). Sums
-    over time are left by chunk: p_dA like p_carry, p_dD and p_dbias (b, chunks, g, e). Gradients of B and C are
-    sums over the part's channels: (parts, b, l, h, k, n). A state was saved every two tiles.
+    over time are left by chunk, in rows s_sums apart: p_dA (g, n, e), p_dD and p_dbias (g, e). Gradients of B and C
+    are sums over the part's channels: (parts, b, l, h, k, n). A state was saved every two tiles.
     """
     i_p, i_g, i_c, i_b = program_ids(parts, G, num_chunks)
     i_h, i_k = i_g // ROUTES, i_g % ROUTES
@@ -224,8 +224,8 @@ def backward_kernel(
         b_u1, b_dy1, b_raw1, b_z1, b_B1, b_C1 = b_u2, b_dy2, b_raw2, b_z2, b_B2, b_C2
         o_cell, o_before, o_next = o_before, o_next, o_after
 
-    store_blocks(p_dA + i_bc * size, o_state, o_e, b_dA, m_n, channels, BLOCKS)
-    i_sum = (i_bc * G + i_g) * channels
+    store_blocks(p_dA + i_bc * s_sums, o_state, o_e, b_dA, m_n, channels, BLOCKS)
+    i_sum = i_bc * s_sums + i_g * channels
     for k in tl.static_range(BLOCKS):
         o_k = o_e + k * E
         if p_bias is not None:

@@ -70,13 +70,15 @@ def backward(
     dB_parts, dC_parts = dB[None], dC[None]
     if plan.parts > 1:
         dB_parts, dC_parts = torch.empty((2, plan.parts, *dB.shape), dtype=torch.float32, device=saved.device)
-    dA = torch.empty((b, plan.num_chunks, g, n, e), dtype=torch.float32, device=saved.device)
-    dD, dbias = (None if x is None else dA.new_empty((b, plan.num_chunks, g, e)) for x in (inputs.D, inputs.bias))
+    # A row for each chunk of a sample.
+    sizes = [0 if x is None else x.numel() for x in (inputs.A, inputs.D, inputs.bias)]
+    sums = torch.empty((b, plan.num_chunks, sum(sizes)), dtype=torch.float32, device=saved.device)
+    dA, dD, dbias = (part if size else None for part, size in zip(sums.split(sizes, dim=2), sizes, strict=True))
     with torch.cuda.device_of(inputs.u):
         backward_kernel[(b * plan.num_chunks * g * plan.parts,)](
             grad_y, inputs.u, inputs.delta, inputs.A, inputs.B, inputs.C, inputs.D, inputs.z, inputs.bias,
             inputs.order, saved, carry, du, ddelta, dB_parts, dC_parts, dz, dA, dD, dbias,
-            length, plan.chunk, plan.num_chunks, plan.parts, g, e, n,
+            length, plan.chunk, plan.num_chunks, plan.parts, g, e, n, sums.shape[2],
             *_strides(3, grad_y, inputs.u, du, inputs.z), *_strides(4, inputs.delta, ddelta, inputs.B, inputs.C),
             *_strides(5, dB_parts),
             ROUTES=routes, SOFTPLUS=inputs.softplus, BLOCKS=-(-e // (BLOCK_CHANNELS * plan.parts)),
@@ -85,8 +87,9 @@ def backward(
     if plan.parts > 1:
         dB.copy_(dB_parts.sum(0))
         dC.copy_(dC_parts.sum(0))
-    dA, dD, dbias = (None if x is None else x.sum((0, 1)) for x in (dA, dD, dbias))
-    return Gradients(du, dA, dD, dz, dbias)
+    # Over chunks first: a small scan has many rows and few columns, and one sum over all rows would be a long one.
+    by_sample = sums.sum(1) if plan.num_chunks > 1 else sums[:, 0]
+    return Gradients(du, dz, by_sample.sum(0))
 
 
 def _chunk_states(inputs: Inputs, plan: Plan, x: Tensor, B: Tensor, *, seed: Tensor | None, reverse: bool) -> Tensor:

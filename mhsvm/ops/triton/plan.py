@@ -52,13 +52,17 @@ class Inputs(NamedTuple):
 
 
 class Gradients(NamedTuple):
-    """Gradients of `Inputs` but delta, B and C; that of u is (b, l, g, e), one for each route."""
+    """Gradients of `Inputs` but delta, B and C.
+
+    Attributes:
+        u: (b, l, g, e), one for each route.
+        z: (b, l, g, e) or None.
+        sums: Those of A (g, n, e), and of D and bias (g, e) where there are any, one behind the other; float32.
+    """
 
     u: Tensor
-    A: Tensor
-    D: Tensor | None
     z: Tensor | None
-    bias: Tensor | None
+    sums: Tensor
 
 
 class Plan(NamedTuple):
