@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mhsvm.layers.s6 import initial_state_decay, initial_step_bias
+from mhsvm.layers.state_matrix import state_matrix
 from mhsvm.ops import selective_scan
 from mhsvm.ops.causal_conv1d import causal_conv1d
 
@@ -56,7 +57,7 @@ class Mamba(nn.Module):
         y = selective_scan(
             u,
             delta.transpose(1, 2),
-            -torch.exp(self.A_log),
+            state_matrix(self.A_log),
             B.transpose(1, 2),
             C.transpose(1, 2),
             self.D,

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from mhsvm.layers.state_matrix import state_matrix
 from mhsvm.ops import route_scan
 from mhsvm.ops.backends import choose_backend
 from mhsvm.routes import list_patterns, scan_routes
@@ -115,7 +116,7 @@ class RouteS6(nn.Module):
             x_dbl,
             dt_proj,
             self.dt_bias,
-            -torch.exp(self.A_log),
+            state_matrix(self.A_log),
             self.D,
             order,
             inverse,
