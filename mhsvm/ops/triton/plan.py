@@ -19,6 +19,12 @@ _MAX_BACKWARD_STEPS = 4
 _FORWARD_PROGRAMS = 1400
 _BACKWARD_PROGRAMS = 3000
 _MIN_CHUNK_STEPS = 64
+# Backward, where chunks of so many steps give no more programs than this and leave most of a GPU idle, they may be a
+# quarter of that: all still run at once, and wait less. But a gradient is carried through one chunk after the other,
+# so there are not more of them than that.
+_FEW_PROGRAMS = 256
+_MIN_SHORT_CHUNK_STEPS = 16
+_MAX_SHORT_CHUNKS = 32
 # Blocks that one program walks backward, with their states in registers: all of a small group, so that the sums
 # over its channels are complete; of a larger one as many as leave the registers some room.
 _BLOCKS_OF_SMALL_GROUP = 3
@@ -77,13 +83,17 @@ class Plan(NamedTuple):
 
 def plan_forward(inputs: Inputs) -> Plan:
     parts = -(-inputs.A.shape[2] // BLOCK_CHANNELS)
-    return _plan(inputs, parts, _FORWARD_TILE_STATES, _MAX_FORWARD_STEPS, _FORWARD_PROGRAMS)
+    return _plan(inputs, parts, _FORWARD_TILE_STATES, _MAX_FORWARD_STEPS, _FORWARD_PROGRAMS, _MIN_CHUNK_STEPS)
 
 
 def plan_backward(inputs: Inputs) -> Plan:
     blocks = -(-inputs.A.shape[2] // BLOCK_CHANNELS)
     parts = 1 if blocks <= _BLOCKS_OF_SMALL_GROUP else -(-blocks // _BLOCKS_OF_PART)
-    return _plan(inputs, parts, _BACKWARD_TILE_STATES, _MAX_BACKWARD_STEPS, _BACKWARD_PROGRAMS)
+    b, length = inputs.u.shape[:2]
+    min_steps = _MIN_CHUNK_STEPS
+    if b * inputs.A.shape[0] * parts * -(-length // min_steps) <= _FEW_PROGRAMS:
+        min_steps = min(min_steps, max(_MIN_SHORT_CHUNK_STEPS, -(-length // _MAX_SHORT_CHUNKS)))
+    return _plan(inputs, parts, _BACKWARD_TILE_STATES, _MAX_BACKWARD_STEPS, _BACKWARD_PROGRAMS, min_steps)
 
 
 def num_saved(length: int, n: int) -> int:
@@ -106,11 +116,11 @@ def _tile(n: int, tile_states: int, max_steps: int) -> dict[str, int]:
     return {"T": min(max_steps, tile_states // states), "N": states, "E": BLOCK_CHANNELS}
 
 
-def _plan(inputs: Inputs, parts: int, tile_states: int, max_steps: int, programs: int) -> Plan:
+def _plan(inputs: Inputs, parts: int, tile_states: int, max_steps: int, programs: int, min_steps: int) -> Plan:
     b, length = inputs.u.shape[:2]
     g, n, _ = inputs.A.shape
     span = _span(n)
     chunks = -(-programs // (b * g * parts))
-    chunk = max(_MIN_CHUNK_STEPS, -(-length // chunks))
+    chunk = max(min_steps, -(-length // chunks))
     chunk = -(-chunk // span) * span
     return Plan(_tile(n, tile_states, max_steps), span, chunk, -(-length // chunk), parts)

@@ -52,9 +52,25 @@ def test_chunks_and_carries(check, length):
 
 
 @pytest.mark.usefixtures("_poisoned_memory")
-@pytest.mark.parametrize("length", [1, 30])
+@pytest.mark.parametrize("length", [1, 15])
 def test_one_chunk(check, length):
     check(b=2, d=8, n=3, groups=2, length=length)
+
+
+# What a scan as small as UltraLight's at its smallest map comes to: chunks of 16 steps backward, or of 32.
+@pytest.mark.usefixtures("_poisoned_memory")
+@pytest.mark.parametrize(
+    ("length", "max_chunks", "chunk", "dtype"),
+    [(50, 32, 16, torch.float32), (62, 2, 32, torch.float32), (35, 32, 16, torch.bfloat16)],
+)
+def test_short_chunks_of_small_scans(check, monkeypatch, length, max_chunks, chunk, dtype):
+    cuts = []
+    monkeypatch.setattr(plan, "_MAX_SHORT_CHUNKS", max_chunks)
+    monkeypatch.setattr(
+        "mhsvm.ops.triton.launch.plan_backward", lambda x: cuts.append(plan.plan_backward(x)) or cuts[-1]
+    )
+    check(b=1, d=8, n=16, groups=1, length=length, dtype=dtype)
+    assert [cut.chunk for cut in cuts] == [chunk]
 
 
 @pytest.mark.usefixtures("_short_chunks")
