@@ -3,19 +3,16 @@
 from collections.abc import Sequence
 from functools import partial
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+
+from mhsvm.ops.skip_bridge import skip_bridge
 
 # How a linear layer is stored and initialised: as such, or as a convolution of width 1.
 SPLIT_ATTENTIONS = {"fc": nn.Linear, "conv": partial(nn.Conv1d, kernel_size=1)}
 
 
 class SkipBridge(nn.Module):
-    """Let the skip connections of a U-shaped network weigh each other.
-
-    For each t: a = sigmoid(conv(mean, max over channels)) * t, t' = a + t; then out = gate * t' + a, where the
-    gates of all t come from the channel averages of all t'.
+    """Let the skip connections of a U-shaped network weigh each other: `mhsvm.ops.skip_bridge` with its parameters.
 
     Args:
         channels: Channels of each skip connection.
@@ -36,20 +33,6 @@ class SkipBridge(nn.Module):
 
     def forward(self, skips: Sequence[Tensor]) -> list[Tensor]:
         """One map (b, c_i, h_i, w_i) a skip connection -> the same shapes."""
-        attended = [self.spatial_gate(skip) * skip for skip in skips]
-        summed = [a + skip for a, skip in zip(attended, skips, strict=True)]
-        averages = torch.cat([t.mean(dim=(2, 3)) for t in summed], dim=1)
-        mixed = self.mix(averages.unsqueeze(1)).squeeze(1)  # (b, sum of channels)
-        gates = self.channel_gates(mixed)[..., None, None].split([t.shape[1] for t in summed], dim=1)
-        return [gate * t + a for gate, t, a in zip(gates, summed, attended, strict=True)]
-
-    def channel_gates(self, mixed: Tensor) -> Tensor:
-        """Those of all skip connections side by side, (b, sum of channels): the layers as one product."""
-        weight = torch.cat([gate.weight.flatten(1) for gate in self.gates])
-        return torch.sigmoid(F.linear(mixed, weight, torch.cat([gate.bias for gate in self.gates])))
-
-    def spatial_gate(self, skip: Tensor) -> Tensor:
-        # not amax: its gradient asks which values equal the greatest: where a compiler has rounded one side, none do
-        greatest = skip.max(dim=1, keepdim=True).values
-        statistics = torch.cat([skip.mean(dim=1, keepdim=True), greatest], dim=1)
-        return torch.sigmoid(self.spatial(statistics))
+        weights = [gate.weight.flatten(1) for gate in self.gates]
+        biases = [gate.bias for gate in self.gates]
+        return skip_bridge(skips, self.spatial.weight, self.spatial.bias, self.mix.weight, weights, biases)
