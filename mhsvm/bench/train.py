@@ -2,14 +2,16 @@
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from mhsvm.bench.fresh import fresh_step, random_batch
 from mhsvm.bench.machine import describe_device, read_versions
 from mhsvm.bench.model_check import CHECK_BATCH, CHECK_SIZE, OUTPUT_LIMITS, ModelTruth, WrongNetwork, autocast
+from mhsvm.bench.scaling import ScalingRun, scaling_rows
 from mhsvm.bench.timing import Candidate, synchronize, time_interleaved
 from mhsvm.data.augment import Augment
 from mhsvm.data.dataset import Dataset
@@ -17,11 +19,10 @@ from mhsvm.data.loader import choose_placement
 from mhsvm.engine.graphs import WARM_UP_CALLS, GraphedModel
 from mhsvm.engine.job import Job
 from mhsvm.engine.numerics import convolutions_by_trial
-from mhsvm.engine.optim import create_optimizer, create_schedule
+from mhsvm.engine.optim import create_schedule
 from mhsvm.engine.step import TrainStep
 from mhsvm.engine.trainer import train_epoch, validate
 from mhsvm.layers import DropPath
-from mhsvm.losses import create_loss
 from mhsvm.models import create_model, list_models
 from mhsvm.ops.triton import availability
 
@@ -35,7 +36,7 @@ _NUM_TRAIN, _NUM_VAL, _EPOCHS, _VAL_BATCH = 1250, 150, 250, 32
 
 @dataclass(frozen=True)
 class Figure:
-    """What a row is to reach on an H100: now, and in the end; in seconds or bytes."""
+    """What a row is to reach on an H100: now, and in the end; in seconds or bytes at most, or a share at least."""
 
     now: float
     in_the_end: float
@@ -52,6 +53,9 @@ FIGURES = {
     ("ultralight_vm_unet", "250 epochs", 8): Figure(150.0, 60.0),
     ("vm_unet", "training step", 32): Figure(40e-3, 240e-3 / 12),
 }
+# Of as many times the images a second of one GPU: MHS-VM, 32 images on each.
+SEVERAL_GPUS = Figure(0.9, 0.95)
+_SCALED = "mhs_vm"
 # Images of a training step, as the published recipes take them.
 _BATCHES = {"ultralight_vm_unet": 8}
 _BATCH = 32
@@ -107,11 +111,10 @@ def bench_train(
         bench = _Bench(model, device, dtype, mode, size, seconds)
         try:
             ModelTruth.of(model, dtype=dtype, device=device).errors_of("auto")
-            rows = bench.rows(batch or _BATCHES.get(model, _BATCH), num_images)
+            for row in bench.rows(batch or _BATCHES.get(model, _BATCH), num_images):
+                report["results"].append({**row, **_held_against(row, device, size)})
         except WrongNetwork as error:
             report["wrong"].append({"model": model, "reason": str(error)})
-            continue
-        report["results"] += [{**row, **_held_against(row, device, size)} for row in rows]
     return report
 
 
@@ -126,9 +129,15 @@ class _Bench:
     size: int
     seconds: float
 
-    def rows(self, batch: int, num_images: int) -> list[dict]:
-        rows = [*self.training(batch), *(self.inference(b) for b in sorted({1, batch}))]
-        return [*rows, self.epochs(batch, num_images)] if self.model == "ultralight_vm_unet" else rows
+    def rows(self, batch: int, num_images: int) -> Iterator[dict]:
+        """All that is timed, one after the other, so that what comes before an error is kept."""
+        yield from self.training(batch)
+        for images in sorted({1, batch}):
+            yield self.inference(images)
+        if self.model == "ultralight_vm_unet":
+            yield self.epochs(batch, num_images)
+        if self.model == _SCALED:
+            yield from self.several_gpus(batch)
 
     def training(self, batch: int) -> list[dict]:
         images, targets = self._batch(batch)
@@ -160,6 +169,14 @@ class _Bench:
                 return network(images)
 
         return self._timed("inference", batch, infer)
+
+    def several_gpus(self, batch: int) -> list[dict]:
+        """A step in 2, 4, … processes, each with a GPU of its own, as far as there are GPUs."""
+        there = torch.cuda.device_count() if self.device.type == "cuda" else 1
+        numbers = [2**i for i in range(1, there.bit_length())]
+        dtype = str(self.dtype).removeprefix("torch.")
+        run = ScalingRun(self.model, self.device.type, dtype, self.mode, batch, self.size)
+        return scaling_rows(run, numbers) if numbers else []
 
     def epochs(self, batch: int, num_images: int) -> dict:
         """UltraLight's training from its start to its last validation, extrapolated from the first usual epoch."""
@@ -194,17 +211,11 @@ class _Bench:
         }
 
     def _batch(self, num: int) -> tuple[Tensor, Tensor]:
-        generator = torch.Generator().manual_seed(0)
-        images = 255 * torch.rand(num, 3, self.size, self.size, generator=generator)
-        targets = (torch.rand(num, 1, self.size, self.size, generator=generator) < 0.2).float()
+        images, targets = random_batch(num, self.size)
         return images.to(self.device), targets.to(self.device)
 
     def _step(self, mode: str, prepare: Augment | None = None) -> TrainStep:
-        torch.manual_seed(0)
-        model = create_model(self.model).to(self.device).train()
-        loss = create_loss("bce_dice").to(self.device)
-        optimizer = create_optimizer("AdamW", model)
-        return TrainStep(model, optimizer, loss, prepare=prepare, mode=mode, precision=self.dtype)
+        return fresh_step(self.model, device=self.device, dtype=self.dtype, mode=mode, prepare=prepare)
 
     def _check_step(self, images: Tensor, targets: Tensor) -> None:
         """Refuse to time steps whose losses are not those of eager ones, past the capture too."""
@@ -263,8 +274,13 @@ def _random_set(num: int, size: int) -> Dataset:
 
 
 def _held_against(row: dict, device: torch.device, size: int) -> dict:
-    figure = FIGURES.get((row["model"], row["phase"], row["batch"])) if size == 256 else None
-    if figure is None or device.type != "cuda":
+    if device.type != "cuda" or size != 256:
+        return {}
+    if "of_linear" in row:
+        reached = row["of_linear"] >= SEVERAL_GPUS.now
+        return {"now": SEVERAL_GPUS.now, "in_the_end": SEVERAL_GPUS.in_the_end, "reached": reached}
+    figure = FIGURES.get((row["model"], row["phase"], row["batch"]))
+    if figure is None:
         return {}
     found = row["bytes"] if "bytes" in row else row["median_s"]
     return {"now": figure.now, "in_the_end": figure.in_the_end, "reached": found <= figure.now}

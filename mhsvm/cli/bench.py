@@ -149,13 +149,14 @@ def _train_table(report: dict) -> str:
     header = ("network", "phase", "batch", "median", "quartiles", "images/s", "to reach", "reached", "in the end")
     rows = []
     for row in report["results"]:
-        show = _memory if "bytes" in row else _seconds
+        share = "of_linear" in row
+        show = _memory if "bytes" in row else "{:.2f} of linear".format if share else _seconds
         quartiles = _times(row)[1] if "quartiles_s" in row else ""
         rate = f"{row['images_per_s']:.1f}" if "images_per_s" in row else ""
         held = ("", "", "")
         if "now" in row:
             held = (show(row["now"]), "yes" if row["reached"] else "no", show(row["in_the_end"]))
-        found = show(row["bytes"] if "bytes" in row else row["median_s"])
+        found = show(row["bytes"] if "bytes" in row else row["of_linear"] if share else row["median_s"])
         rows.append((row["model"], row["phase"], str(row["batch"]), found, quartiles, rate, *held))
     return format_table(header, rows, right=("batch", *header[3:]))
 

@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from mhsvm.bench import train
+from mhsvm.bench import fresh, train
 from mhsvm.bench.model_check import ModelTruth, WrongNetwork
 from mhsvm.bench.train import FIGURES, bench_train
 from mhsvm.engine.step import TrainStep
@@ -77,7 +77,7 @@ def test_a_step_unlike_the_eager_one_is_not_timed(set_table, monkeypatch):
         def compute_loss(self, *batch):
             return self.factor * super().compute_loss(*batch)
 
-    monkeypatch.setattr(train, "TrainStep", Faulty)
+    monkeypatch.setattr(fresh, "TrainStep", Faulty)
     (wrong,) = run()["wrong"]
     assert wrong["reason"].startswith(f"the training step of {NETWORK}, mode auto, is wrong and not timed: its loss")
 
@@ -90,6 +90,16 @@ def test_a_step_unlike_the_eager_one_is_not_timed(set_table, monkeypatch):
         ({"phase": "training step", "batch": 8, "median_s": 2e-3}, 128, {}),
         ({"phase": "training step", "batch": 4, "median_s": 2e-3}, 256, {}),
         ({"phase": "250 epochs", "batch": 8, "median_s": 151.0}, 256, {"reached": False}),
+        (
+            {"phase": "training step, 2 processes", "batch": 64, "median_s": 1.0, "of_linear": 0.91},
+            256,
+            {"reached": True},
+        ),
+        (
+            {"phase": "training step, 4 processes", "batch": 64, "median_s": 1.0, "of_linear": 0.89},
+            256,
+            {"reached": False},
+        ),
     ],
 )
 def test_figures_hold_at_their_batch_and_size_on_a_gpu(row, size, held):
