@@ -112,13 +112,14 @@ def measure_kernel(
     c, num = pick(channels, i_m), pick(pixels, i_m)
     o_p = i_t * P + tl.arange(0, P)
     m_p = o_p < num
-    b_num = tl.where(m_p, c, 0)
+    # No channels where there is no pixel.
+    b_end = tl.where(m_p, c, 0)
     p_x = pick(p_skips, i_m) + i_b * c * num + o_p
     b_sum, b_max = tl.zeros([P], tl.float32), tl.full([P], float("-inf"), tl.float32)
     b_greatest = tl.zeros([P], tl.int32)
     for i_c in range(0, c, J):
         for j in tl.static_range(J):
-            m_x = i_c + j < b_num
+            m_x = i_c + j < b_end
             b_x = tl.load(p_x + (i_c + j) * num, mask=m_x, other=float("-inf")).to(tl.float32)
             m_larger = b_x > b_max
             b_greatest = tl.where(m_larger, i_c + j, b_greatest)
