@@ -147,22 +147,25 @@ def _timed(run: ScalingRun, number: int) -> Timing:
 def main() -> None:
     """One of the processes: check a step, time steps, and let the first one print the seconds."""
     run = ScalingRun(**json.loads(sys.argv[1]))
-    dtype = getattr(torch, run.dtype)
     with open_world() as world:
-        device = torch.device(run.device, world.local_rank) if run.device == "cuda" else torch.device(run.device)
-        if device.type == "cuda":
-            torch.cuda.set_device(device)
-            torch.backends.cudnn.benchmark = True
-        images, targets = random_batch(world.size * run.batch, run.size)
-        step = fresh_step(
-            run.model, device=device, dtype=dtype, mode=run.mode, sum_up=world.sum if world.size > 1 else None
-        )
-        mine = world.share(torch.arange(len(images)))
-        batch = images[mine].to(device), targets[mine].to(device)
-        _check(step, batch, images, targets, world, dtype)
-        seconds = _take_times(step, batch, 1 / world.size, run.steps)
+        seconds = _check_and_time(run, world)
         if world.is_first:
             print(json.dumps(seconds))
+
+
+def _check_and_time(run: ScalingRun, world: World) -> list[float]:
+    dtype = getattr(torch, run.dtype)
+    device = torch.device(run.device, world.local_rank) if run.device == "cuda" else torch.device(run.device)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+        torch.backends.cudnn.benchmark = True
+    images, targets = random_batch(world.size * run.batch, run.size)
+    sum_up = world.sum if world.size > 1 else None
+    step = fresh_step(run.model, device=device, dtype=dtype, mode=run.mode, sum_up=sum_up)
+    mine = world.share(torch.arange(len(images)))
+    batch = images[mine].to(device), targets[mine].to(device)
+    _check(step, batch, images, targets, world, dtype)
+    return _take_times(step, batch, 1 / world.size, run.steps)
 
 
 def _check(
