@@ -5,6 +5,7 @@ weighted by the images of the whole batch and summed, so that a step is that of 
 Decisions are made by all of them at the same place, and only the first one writes.
 """
 
+import gc
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
