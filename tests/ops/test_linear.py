@@ -28,33 +28,37 @@ def outputs_and_gradients(function, leaves):
     return y, *torch.autograd.grad(y, leaves, seed)
 
 
+def leaf(*shape):
+    return torch.randn(shape, requires_grad=True)
+
+
 @pytest.mark.parametrize(
     ("shape", "products"),
     [((2, 64, 6), 2), ((128, 6), 2), ((3, 32, 2, 6), 3), ((2, 63, 6), None), ((0, 64, 6), 0), ((256, 6), None)],
 )
 def test_it_is_torchs_linear(fused, shape, products):
     torch.manual_seed(0)
-    leaves = [torch.randn(*s, dtype=torch.float64, requires_grad=True) for s in (shape, (20, 6), (20,))]
+    leaves = [leaf(*shape), leaf(20, 6), leaf(20)]
     torch.testing.assert_close(outputs_and_gradients(linear, leaves), outputs_and_gradients(F.linear, leaves))
     assert fused == ([] if products is None else [(products, 64, 6)])
 
 
 def test_any_layout(fused):
     torch.manual_seed(0)
-    x = torch.randn(6, 64, 2, dtype=torch.float64).permute(2, 1, 0).requires_grad_()
-    leaves = [x, *(torch.randn(*s, dtype=torch.float64, requires_grad=True) for s in ((5, 6), (5,)))]
+    x = torch.randn(6, 64, 2).permute(2, 1, 0).requires_grad_()
+    leaves = [x, leaf(5, 6), leaf(5)]
     torch.testing.assert_close(outputs_and_gradients(linear, leaves), outputs_and_gradients(F.linear, leaves))
     assert fused == [(2, 64, 6)]
 
 
-def test_autocast_narrows_it_as_torchs(fused):
-    torch.manual_seed(0)
-    leaves = [torch.randn(*s) for s in ((2, 64, 6), (5, 6), (5,))]
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        y, expected = linear(*leaves), F.linear(*leaves)
-    assert y.dtype == torch.bfloat16
-    assert len(fused) == 1
-    torch.testing.assert_close(y, expected, rtol=2**-6, atol=2**-6)
+@pytest.mark.parametrize(
+    ("dtype", "autocast"), [(torch.bfloat16, False), (torch.float64, False), (torch.float32, True)]
+)
+def test_other_types_are_left_to_torch(fused, dtype, autocast):
+    leaves = [torch.randn(*s).to(dtype) for s in ((2, 64, 6), (5, 6), (5,))]
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
+        assert torch.equal(linear(*leaves), F.linear(*leaves))
+    assert not fused
 
 
 def test_elsewhere_it_is_torchs_own(monkeypatch):
