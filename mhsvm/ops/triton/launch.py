@@ -11,9 +11,9 @@ from mhsvm.ops.triton.plan import (
     Inputs,
     Plan,
     num_saved,
+    partial_dtype,
     plan_backward,
     plan_forward,
-    saved_dtype,
 )
 
 # One warp holds a tile. Fused multiply-adds are asked for by name, as Triton is to change its default.
@@ -26,7 +26,7 @@ def forward(inputs: Inputs, y: Tensor, *, save: bool) -> tuple[Tensor, Tensor]:
     b, length, g, e, n = _sizes(inputs)
     plan = plan_forward(inputs)
     last = inputs.u.new_empty((b, g, n, e), dtype=torch.float32)
-    saved = last.new_empty((b, num_saved(length, n) if save else 0, g, n, e), dtype=saved_dtype(inputs.u))
+    saved = last.new_empty((b, num_saved(length, n) if save else 0, g, n, e), dtype=partial_dtype(inputs.u))
     starts = None
     if plan.num_chunks > 1:
         starts = _chunk_states(inputs, plan, inputs.u, inputs.B, seed=None, reverse=False)
@@ -64,12 +64,13 @@ def backward(
     else:
         carry = None if grad_last is None else grad_last.float().clone()
 
-    du = torch.empty((b, length, g, e), dtype=torch.float32 if routes > 1 else inputs.u.dtype, device=saved.device)
+    by_route = partial_dtype(inputs.u) if routes > 1 else inputs.u.dtype
+    du = torch.empty((b, length, g, e), dtype=by_route, device=saved.device)
     dz = None if inputs.z is None else torch.empty_like(du, dtype=inputs.z.dtype)
     # Sums over a group's channels, by part if it has several: much to write and read, so bfloat16 where that will do.
     dB_parts, dC_parts = dB[None], dC[None]
     if plan.parts > 1:
-        dB_parts, dC_parts = torch.empty((2, plan.parts, *dB.shape), dtype=saved_dtype(inputs.u), device=saved.device)
+        dB_parts, dC_parts = torch.empty((2, plan.parts, *dB.shape), dtype=partial_dtype(inputs.u), device=saved.device)
     # A row for each chunk of a sample.
     sizes = [0 if x is None else x.numel() for x in (inputs.A, inputs.D, inputs.bias)]
     sums = torch.empty((b, plan.num_chunks, sum(sizes)), dtype=torch.float32, device=saved.device)

@@ -101,9 +101,9 @@ def num_saved(length: int, n: int) -> int:
     return -(-length // _span(n))
 
 
-def saved_dtype(u: Tensor) -> torch.dtype:
-    """Of kept states and partial sums: bfloat16 like the values, as its range is float32's, else that; in registers
-    they are float32 always."""
+def partial_dtype(u: Tensor) -> torch.dtype:
+    """Of what is kept between kernels, states and parts of sums: bfloat16 like the values, as its range is float32's,
+    else that; in registers they are float32 always."""
     return torch.bfloat16 if u.dtype == torch.bfloat16 else torch.float32
 
 
