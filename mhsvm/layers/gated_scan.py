@@ -4,6 +4,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mhsvm.layers.layer_norm import LayerNorm
+from mhsvm.ops.bias_silu import bias_silu
+from mhsvm.ops.fusion import fuses
 
 
 class GatedScan(nn.Module):
@@ -30,5 +32,11 @@ class GatedScan(nn.Module):
         """Map, channels last, (b, h, w, c) -> (b, h, w, c)."""
         # Two products leave two contiguous maps: halves of one would be copied for the convolution.
         a, q = (F.linear(x, weight) for weight in self.in_proj.weight.chunk(2))
-        a = F.silu(self.conv(a.permute(0, 3, 1, 2)))
+        a = self._convolve(a.permute(0, 3, 1, 2))
         return self.out_proj(self.norm(self.scan(a).permute(0, 2, 3, 1), gate=q))
+
+    def _convolve(self, a: Tensor) -> Tensor:
+        """SiLU(conv(a)), the bias being added by the kernel of SiLU where there is one."""
+        if not fuses(a):
+            return F.silu(self.conv(a))
+        return bias_silu(F.conv2d(a, self.conv.weight, padding=1, groups=len(self.conv.weight)), self.conv.bias)

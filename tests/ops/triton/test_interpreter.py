@@ -18,6 +18,8 @@ SUITES = {
     "test_causal_conv1d.py": "triton",
     "test_skip_bridge.py": "",
     "test_bce_dice.py": "triton",
+    "test_bias_silu.py": "triton",
+    "../layers/test_gated_scan.py": "triton",
 }
 
 
