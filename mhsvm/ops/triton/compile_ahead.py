@@ -46,8 +46,8 @@ def compile_variants(variants: Sequence[Variant], *, num_processes: int) -> None
             if isinstance(value, JITFunction):
                 settle_key(value)
     missing = [variant for variant in variants if not is_on_disk(variant)]
-    # one after the other they compile where they are launched
-    if min(len(missing), num_processes) < 2:
+    # one after the other they compile where they are launched, and there once more if Triton is told to forget
+    if min(len(missing), num_processes) < 2 or os.environ.get("TRITON_ALWAYS_COMPILE") == "1":
         return
     with _alone_on_machine() as alone:
         missing = [variant for variant in missing if alone and not is_on_disk(variant)]

@@ -1,15 +1,18 @@
 """Kernels compiled ahead, for a GPU that is not there: variants are collected, compiled in processes, and found."""
 
 import os
+import subprocess
 import sys
 import threading
 import time
 from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
+import mhsvm
 from mhsvm.ops import fusion
 from mhsvm.ops.compile_ahead import compile_ahead
 from mhsvm.ops.skip_bridge import skip_bridge
@@ -220,6 +223,27 @@ def test_keys_do_not_depend_on_what_was_launched_before(gpu):
     callers_first = [function.cache_key for function in reversed(functions)]
     assert len(callers_first) == len(first)
     assert settle() == first
+
+
+def test_kernels_are_loaded_without_torch():
+    program = """
+import sys
+
+sys.modules["torch"] = None
+sys.path.insert(0, {folder!r})
+from compile_process import _enter_packages
+
+for module in {modules}:
+    _enter_packages(module)
+    __import__(module)
+"""
+    root = Path(mhsvm.__file__).parent
+    files = [*root.glob("ops/triton/*_kernels.py"), *root.glob("data/*_kernels.py")]
+    modules = [".".join(["mhsvm", *file.relative_to(root).with_suffix("").parts]) for file in files]
+    assert len(modules) >= 10
+    text = program.format(folder=str(root / "ops" / "triton"), modules=modules)
+    environment = {**os.environ, "PYTHONPATH": str(root.parent)}
+    subprocess.run([sys.executable, "-c", text], env=environment, check=True, timeout=60)
 
 
 class Restless(nn.Module):
