@@ -82,8 +82,8 @@ def compile_side_by_side(variants: Sequence[Variant], *, num_processes: int, lim
     start = time.monotonic()
     # the longest take longest: not the last ones to begin
     variants = sorted(variants, key=lambda variant: len(variant.source.fn.src), reverse=True)
-    jobs = deque(_pickled(variant) for variant in variants)
-    processes = _start_processes(min(len(variants), num_processes, _MOST_PROCESSES))
+    jobs, failures = _pickle(variants)
+    processes = _start_processes(min(len(jobs), num_processes, _MOST_PROCESSES))
     try:
         with ThreadPoolExecutor(max(1, len(processes))) as threads:
             feeding = [threads.submit(_feed, process, jobs) for process in processes]
@@ -97,23 +97,24 @@ def compile_side_by_side(variants: Sequence[Variant], *, num_processes: int, lim
         for process in processes:
             process.communicate()
     answers = [answer for future in feeding for answer in future.result()]
-    failures = [answer for answer in answers if answer]
-    num_compiled = len(answers) - len(failures)
+    num_compiled = sum(not answer for _, answer in answers)
+    failures += [f"{name}: {answer}" for name, answer in answers if answer]
     log.info(
         "compiled %d of %d kernels that were not on disk, in %d processes: %.1f s",
         num_compiled, len(variants), len(processes), time.monotonic() - start,
     )  # fmt: skip
     if failures:
-        log.warning("kernels that failed to compile ahead are compiled when they are launched; first: %s", failures[0])
+        message = "%d kernels that failed to compile ahead are left to their launch, the first one %s"
+        log.warning(message, len(failures), failures[0])
     return num_compiled
 
 
-def _feed(process: subprocess.Popen, jobs: deque[bytes]) -> list[str]:
-    """Hand out jobs to a process until there are none, or it has ended; its answer to each."""
+def _feed(process: subprocess.Popen, jobs: deque[tuple[str, bytes]]) -> list[tuple[str, str]]:
+    """Hand out jobs to a process until there are none, or it has ended; their names, and its answer to each."""
     answers = []
     while True:
         try:
-            job = jobs.popleft()
+            name, job = jobs.popleft()
         except IndexError:
             return answers
         try:
@@ -124,8 +125,8 @@ def _feed(process: subprocess.Popen, jobs: deque[bytes]) -> list[str]:
         else:
             line = process.stdout.readline()
         if not line:
-            return [*answers, f"a process that compiled has ended with status {process.wait()}"]
-        answers.append(line.decode().strip())
+            return [*answers, (name, f"the process that compiled it has ended with status {process.wait()}")]
+        answers.append((name, line.decode().strip()))
 
 
 def _start_processes(num: int) -> list[subprocess.Popen]:
@@ -150,11 +151,20 @@ class _KernelPickler(pickle.Pickler):
         return (value.fn.__module__, value.fn.__qualname__) if isinstance(value, JITFunction) else None
 
 
-def _pickled(variant: Variant) -> bytes:
-    file = io.BytesIO()
-    # plain, so that the other process needs no class of ours
-    _KernelPickler(file).dump(tuple(variant))
-    return file.getvalue()
+def _pickle(variants: Sequence[Variant]) -> tuple[deque[tuple[str, bytes]], list[str]]:
+    """Names and contents of what can be handed to another process, and why the rest cannot."""
+    jobs, failures = deque(), []
+    for variant in variants:
+        file = io.BytesIO()
+        try:
+            # plain, so that the other process needs no class of ours
+            _KernelPickler(file).dump(tuple(variant))
+        # pickle raises any of them for what it does not take
+        except (pickle.PicklingError, AttributeError, TypeError) as error:
+            failures.append(f"{variant.source.name}: {error}")
+        else:
+            jobs.append((variant.source.name, file.getvalue()))
+    return jobs, failures
 
 
 class _NotOnDisk(Exception):

@@ -160,7 +160,10 @@ def test_a_kernel_that_does_not_compile_is_left_to_its_launch(gpu, toy, caplog):
     assert all(map(is_on_disk, plain))
     assert not is_on_disk(refused[0])
     assert "compiled 2 of 3 kernels that were not on disk, in 2 processes" in caplog.text
-    assert "first: CompileTimeAssertionFailure" in caplog.text
+    assert (
+        "1 kernels that failed to compile ahead are left to their launch, the first one double_kernel: Compile"
+        in caplog.text
+    )
     assert "N is not negative" in caplog.text
 
 
@@ -172,7 +175,17 @@ def test_a_process_that_ends_takes_nothing_with_it_but_its_kernel(gpu, toy, capl
     plain = toy_variants(toy("plain_kernels"), 16, 32)
     assert compile_side_by_side(deadly + plain, num_processes=2) == 2
     assert all(map(is_on_disk, plain))
-    assert "first: a process that compiled has ended with status 3" in caplog.text
+    assert "the first one double_kernel: the process that compiled it has ended with status 3" in caplog.text
+
+
+def test_what_cannot_be_handed_to_another_process_is_left_to_its_launch(gpu, toy, caplog):
+    from mhsvm.ops.triton.compile_ahead import compile_side_by_side
+
+    plain = toy_variants(toy("plain_kernels"), 16, 32)
+    plain[0].source.constants[(9,)] = lambda: 0
+    assert compile_side_by_side(plain, num_processes=2) == 1
+    assert "the first one double_kernel: Can't pickle" in caplog.text or "Can't get local object" in caplog.text
+    assert compile_side_by_side(plain[:1], num_processes=2) == 0
 
 
 def test_what_never_ends_is_given_up(gpu, toy, caplog):
