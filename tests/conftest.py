@@ -23,6 +23,14 @@ def shared() -> Path:
     return Path(folder)
 
 
+@pytest.fixture(scope="session")
+def _triton() -> None:
+    """A Triton that can run our kernels in its interpreter."""
+    triton = pytest.importorskip("triton", reason="Triton comes with torch on Linux only")
+    if tuple(map(int, triton.__version__.split(".")[:2])) < (3, 3):
+        pytest.skip("needs Triton 3.3, which comes with torch 2.7")
+
+
 @pytest.fixture
 def signal_at_step(monkeypatch) -> Callable[[int, int], None]:
     """A function that makes the process send itself a signal in its n-th optimiser step from now."""

@@ -10,7 +10,7 @@ from torch.optim import Optimizer
 
 from mhsvm.bench.backends import choose_candidates
 from mhsvm.bench.machine import describe_device, read_versions
-from mhsvm.bench.model_check import CHECK_BATCH, CHECK_SIZE, OUTPUT_LIMITS, ModelTruth, autocast
+from mhsvm.bench.model_check import CHECK_BATCH, CHECK_SIZE, OUTPUT_LIMITS, autocast, check_network
 from mhsvm.bench.timing import Candidate, peak_bytes, time_interleaved
 from mhsvm.bench.verify import worst
 from mhsvm.engine.optim import create_optimizer
@@ -72,8 +72,7 @@ def bench_model(
     }
     for model in models or list_models():
         log.info("%s", model)
-        truth = ModelTruth.of(model, dtype=dtype, device=device)
-        errors = {name: truth.errors_of(name) for name in names}
+        errors = check_network(model, names, dtype=dtype, device=device)
         runs = {
             name: _Run.of(model, backend=name, batch=batch, size=size, dtype=dtype, device=device) for name in names
         }

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from mhsvm.bench.fresh import fresh_step, random_batch
 from mhsvm.bench.machine import describe_device, read_versions
-from mhsvm.bench.model_check import CHECK_BATCH, CHECK_SIZE, OUTPUT_LIMITS, ModelTruth, WrongNetwork, autocast
+from mhsvm.bench.model_check import CHECK_BATCH, CHECK_SIZE, OUTPUT_LIMITS, WrongNetwork, autocast, check_network
 from mhsvm.bench.scaling import ScalingRun, scaling_rows
 from mhsvm.bench.timing import Candidate, synchronize, time_interleaved
 from mhsvm.data.augment import Augment
@@ -110,7 +110,7 @@ def bench_train(
         log.info("%s", model)
         bench = _Bench(model, device, dtype, mode, size, seconds)
         try:
-            ModelTruth.of(model, dtype=dtype, device=device).errors_of("auto")
+            check_network(model, ["auto"], dtype=dtype, device=device)
             for row in bench.rows(batch or _BATCHES.get(model, _BATCH), num_images):
                 report["results"].append({**row, **_held_against(row, device, size)})
         except WrongNetwork as error:

@@ -269,5 +269,7 @@ class TrainStep:
 def _compile(model: nn.Module) -> None:
     # code that is compiled part by part is compiled once for each width and size of map; beyond the limit torch's
     # compiler would leave the rest as it is
-    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, _MOST_VARIANTS)
+    limits = torch._dynamo.config
+    # called recompile_limit from torch 2.7 on, and this as well
+    limits.cache_size_limit = max(limits.cache_size_limit, _MOST_VARIANTS)
     model.compile(dynamic=False)

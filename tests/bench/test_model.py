@@ -70,6 +70,11 @@ def test_gradients_that_are_a_little_off_everywhere_are_refused():
     )
     with pytest.raises(ValueError, match="its average gradient is off by"):
         closer.errors_of("chunked")
+    # a single one that is half of what it should be is refused in 16 bits, too
+    name = min((key for key in truth.own_errors if key.startswith("gradient of")), key=truth.own_errors.get)
+    other = dataclasses.replace(truth, exact={**truth.exact, name: 2 * truth.exact[name]})
+    with pytest.raises(ValueError, match=f"its {name} is off by 5.0e-01"):
+        other.errors_of("chunked")
 
 
 def test_what_is_not_a_number_is_not_timed(set_table, not_a_number):

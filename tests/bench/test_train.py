@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from mhsvm.bench import fresh, train
-from mhsvm.bench.model_check import ModelTruth, WrongNetwork
+from mhsvm.bench.model_check import WrongNetwork
 from mhsvm.bench.train import FIGURES, bench_train
 from mhsvm.engine.step import TrainStep
 from mhsvm.models import list_models
@@ -51,14 +51,14 @@ def test_a_wrong_network_is_named_and_not_timed(set_table, wrong_gradient, dtype
 
 def test_the_others_are_timed_beside_a_wrong_network(set_table, monkeypatch):
     set_table()
-    check = ModelTruth.of
+    check = train.check_network
 
-    def of(name, **settings):
+    def refuse(name, backends, **settings):
         if name == "vm_unet":
             raise WrongNetwork("vm_unet is wrong")
-        return check(name, **settings)
+        return check(name, backends, **settings)
 
-    monkeypatch.setattr(ModelTruth, "of", of)
+    monkeypatch.setattr(train, "check_network", refuse)
     report = run(models=["vm_unet", NETWORK])
     assert report["wrong"] == [{"model": "vm_unet", "reason": "vm_unet is wrong"}]
     assert {row["model"] for row in report["results"]} == {NETWORK}

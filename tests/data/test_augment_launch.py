@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-from importlib.util import find_spec
 
 import pytest
 import torch
@@ -103,7 +102,7 @@ def test_memory_in_another_order_is_read_as_well():
 
 
 @pytest.mark.skipif(INTERPRETED, reason="is what runs the others there")
-@pytest.mark.skipif(find_spec("triton") is None, reason="Triton comes with torch on Linux only")
+@pytest.mark.usefixtures("_triton")
 def test_in_interpreter():
     # Triton reads the variable when it is imported
     environment = {**os.environ, "TRITON_INTERPRET": "1"}

@@ -66,10 +66,10 @@ def backward(
 
     du = torch.empty((b, length, g, e), dtype=torch.float32 if routes > 1 else inputs.u.dtype, device=saved.device)
     dz = None if inputs.z is None else torch.empty_like(du, dtype=inputs.z.dtype)
-    # Sums over a group's channels, by part if it has several.
+    # Sums over a group's channels, by part if it has several: much to write and read, so bfloat16 where that will do.
     dB_parts, dC_parts = dB[None], dC[None]
     if plan.parts > 1:
-        dB_parts, dC_parts = torch.empty((2, plan.parts, *dB.shape), dtype=torch.float32, device=saved.device)
+        dB_parts, dC_parts = torch.empty((2, plan.parts, *dB.shape), dtype=saved_dtype(inputs.u), device=saved.device)
     # A row for each chunk of a sample.
     sizes = [0 if x is None else x.numel() for x in (inputs.A, inputs.D, inputs.bias)]
     sums = torch.empty((b, plan.num_chunks, sum(sizes)), dtype=torch.float32, device=saved.device)
@@ -85,8 +85,11 @@ def backward(
             **plan.tile, **_OPTIONS,
         )  # fmt: skip
     if plan.parts > 1:
-        dB.copy_(dB_parts.sum(0))
-        dC.copy_(dC_parts.sum(0))
+        for grad, parts in ((dB, dB_parts), (dC, dC_parts)):
+            if grad.dtype == parts.dtype:
+                torch.sum(parts, 0, out=grad)
+            else:
+                grad.copy_(parts.sum(0))
     # Over chunks first: a small scan has many rows and few columns, and one sum over all rows would be a long one.
     by_sample = sums.sum(1) if plan.num_chunks > 1 else sums[:, 0]
     return Gradients(du, dz, by_sample.sum(0))

@@ -102,7 +102,8 @@ def num_saved(length: int, n: int) -> int:
 
 
 def saved_dtype(u: Tensor) -> torch.dtype:
-    """Of the kept states: bfloat16 like the values (its range is float32's), else float32; in registers always that."""
+    """Of kept states and partial sums: bfloat16 like the values, as its range is float32's, else that; in registers
+    they are float32 always."""
     return torch.bfloat16 if u.dtype == torch.bfloat16 else torch.float32
 
 

@@ -19,6 +19,8 @@ def _machine_with_gpu(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.delenv("CC", raising=False)
     monkeypatch.setattr(torch.version, "hip", None)
+    # torch 2.6 brings one that is too old
+    monkeypatch.setattr(pytest.importorskip("triton"), "__version__", "3.3.0")
 
 
 def test_without_triton(monkeypatch):
@@ -33,8 +35,7 @@ def test_without_gpu(monkeypatch):
 
 @pytest.mark.usefixtures("_machine_with_gpu")
 def test_with_a_triton_too_old(monkeypatch):
-    triton = pytest.importorskip("triton")
-    monkeypatch.setattr(triton, "__version__", "3.2.0")
+    monkeypatch.setattr(pytest.importorskip("triton"), "__version__", "3.2.0")
     reason = availability.unavailable_reason()
     assert reason == "Triton is 3.2.0: install torch 2.7 or newer, which brings Triton 3.3"
 

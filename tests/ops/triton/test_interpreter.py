@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -21,11 +20,9 @@ SUITES = {
     "test_bce_dice.py": "triton",
 }
 
-pytestmark = pytest.mark.skipif(find_spec("triton") is None, reason="Triton comes with torch on Linux only")
-
 
 @pytest.fixture(scope="module")
-def processes():
+def processes(_triton):
     """Triton reads the variable when it is imported: a process of its own for each suite, all at once."""
     environment = {**os.environ, "TRITON_INTERPRET": "1"}
     started = {

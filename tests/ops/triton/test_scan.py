@@ -84,8 +84,9 @@ def test_numbers_of_states(check, n):
     check(b=1, d=2, n=n, groups=1, length=9)
 
 
-def test_groups_of_channels_in_several_programs(check):
-    check(b=1, d=60, n=2, groups=2, length=10)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_groups_of_channels_in_several_programs(check, dtype):
+    check(b=1, d=60, n=2, groups=2, length=10, dtype=dtype)
 
 
 @pytest.mark.usefixtures("_short_chunks")
