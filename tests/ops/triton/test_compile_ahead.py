@@ -5,7 +5,6 @@ import subprocess
 import sys
 import threading
 import time
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -19,7 +18,7 @@ from mhsvm.ops.skip_bridge import skip_bridge
 from mhsvm.ops.triton import availability
 
 pytestmark = [
-    pytest.mark.skipif(find_spec("triton") is None, reason="Triton comes with torch on Linux only"),
+    pytest.mark.usefixtures("_triton"),
     pytest.mark.skipif(os.environ.get("TRITON_INTERPRET") == "1", reason="nothing is compiled in the interpreter"),
     # Triton 3.9 announces another default; the kernels ask for fusion by name
     pytest.mark.filterwarnings("ignore:TRITON_DEFAULT_FP_FUSION"),
