@@ -9,7 +9,19 @@ from mhsvm.data.augment import Augment
 from mhsvm.engine.optim import create_optimizer
 from mhsvm.engine.step import TrainStep
 from mhsvm.losses import create_loss
-from mhsvm.models import create_model
+from mhsvm.models import create_model, list_models
+
+
+def choose_models(names: Sequence[str] | None) -> tuple[str, ...]:
+    """The networks to time, all if none is named.
+
+    Raises:
+        ValueError: A name is unknown; it is said before anything has been timed.
+    """
+    chosen = tuple(names or list_models())
+    for name in chosen:
+        create_model(name)
+    return chosen
 
 
 def fresh_step(

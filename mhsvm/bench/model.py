@@ -9,13 +9,14 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from mhsvm.bench.backends import choose_candidates
+from mhsvm.bench.fresh import choose_models
 from mhsvm.bench.machine import describe_device, read_versions
 from mhsvm.bench.model_check import CHECK_BATCH, CHECK_SIZE, OUTPUT_LIMITS, autocast, check_network
 from mhsvm.bench.timing import Candidate, peak_bytes, time_interleaved
 from mhsvm.bench.verify import worst
 from mhsvm.engine.optim import create_optimizer
 from mhsvm.losses import create_loss
-from mhsvm.models import create_model, list_models
+from mhsvm.models import create_model
 
 log = logging.getLogger(__name__)
 
@@ -70,7 +71,7 @@ def bench_model(
         "results": [],
         "skipped": [{"backend": name, "reason": reason} for name, reason in skipped.items()],
     }
-    for model in models or list_models():
+    for model in choose_models(models):
         log.info("%s", model)
         errors = check_network(model, names, dtype=dtype, device=device)
         runs = {

@@ -76,7 +76,7 @@ class ScalingRun:
             if failed is not None:
                 outputs[2 * failed + 1].seek(0)
                 reason = outputs[2 * failed + 1].read().strip()[-600:] or f"not done in {_SECONDS_AT_MOST} s"
-                raise WrongNetwork(f"{self.model} in {num_processes} processes is not timed: {reason}")
+                raise WrongNetwork(f"{self.model} is not timed, number of processes {num_processes}: {reason}")
             outputs[0].seek(0)
             return Timing(tuple(json.loads(outputs[0].read().splitlines()[-1])))
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from mhsvm.bench.fresh import fresh_step, random_batch
+from mhsvm.bench.fresh import choose_models, fresh_step, random_batch
 from mhsvm.bench.machine import describe_device, read_versions
 from mhsvm.bench.model_check import CHECK_BATCH, CHECK_SIZE, OUTPUT_LIMITS, WrongNetwork, autocast, check_network
 from mhsvm.bench.scaling import ScalingRun, scaling_rows
@@ -23,7 +23,7 @@ from mhsvm.engine.optim import create_schedule
 from mhsvm.engine.step import TrainStep
 from mhsvm.engine.trainer import train_epoch, validate
 from mhsvm.layers import DropPath
-from mhsvm.models import create_model, list_models
+from mhsvm.models import create_model
 from mhsvm.ops.triton import availability
 
 log = logging.getLogger(__name__)
@@ -106,7 +106,7 @@ def bench_train(
         "results": [],
         "wrong": [],
     }
-    for model in models or list_models():
+    for model in choose_models(models):
         log.info("%s", model)
         bench = _Bench(model, device, dtype, mode, size, seconds)
         try:

@@ -25,7 +25,9 @@ def test_rates_are_held_against_one_process(monkeypatch):
 
 
 def test_a_process_that_fails_says_why():
-    with pytest.raises(WrongNetwork, match=r"(?s)^resnet in 1 processes is not timed: .*unknown model 'resnet'"):
+    with pytest.raises(
+        WrongNetwork, match=r"(?s)^resnet is not timed, number of processes 1: .*unknown model 'resnet'"
+    ):
         ScalingRun("resnet", "cpu", "float32", "eager", batch=1, size=32).time(1)
 
 
@@ -44,9 +46,12 @@ def test_wrong_gradients_are_refused():
         scaling._check(step, (images, targets), images, targets, World(), torch.float32)
 
 
-def test_right_ones_pass():
+def test_right_ones_pass_and_are_those_of_one_process():
     step, images, targets = fresh()
+    alone, _, _ = fresh()
+    scaling._differentiate(alone.model, alone.loss, images, targets, like=images, dtype=torch.float32)
     scaling._check(step, (images, targets), images, targets, World(), torch.float32)
+    assert scaling._gradient_error(step.model, alone.model) < 1e-6
 
 
 def fresh():

@@ -82,6 +82,12 @@ def test_a_step_unlike_the_eager_one_is_not_timed(set_table, monkeypatch):
     assert wrong["reason"].startswith(f"the training step of {NETWORK}, mode auto, is wrong and not timed: its loss")
 
 
+def test_an_unknown_name_is_told_before_anything_is_timed(monkeypatch):
+    monkeypatch.setattr(train, "check_network", lambda *_, **__: pytest.fail("a network was checked"))
+    with pytest.raises(ValueError, match="unknown model 'resnet'"):
+        run(models=[NETWORK, "resnet"])
+
+
 @pytest.mark.parametrize(
     ("row", "size", "held"),
     [
