@@ -4,6 +4,7 @@ Run as a file, with the folders in which modules are looked for as its arguments
 wrong. It imports neither torch, which takes longer than many a kernel, nor anything that talks to a GPU.
 """
 
+import contextlib
 import importlib
 import importlib.util
 import os
@@ -51,6 +52,19 @@ def _enter_packages(module: str) -> None:
             sys.modules[package] = importlib.util.module_from_spec(importlib.util.find_spec(package))
 
 
+def build_launcher(source, metadata) -> None:
+    """Compile the C function that launches a kernel: up to Triton 3.6 another one for each list of arguments.
+
+    One after the other, a network's would take as long as its kernels take side by side. What fails here is compiled
+    where the kernel is launched.
+    """
+    from triton.backends.nvidia import driver
+
+    if hasattr(driver, "make_launcher"):
+        with contextlib.suppress(Exception):
+            driver.CudaLauncher(source, metadata)
+
+
 def main() -> None:
     sys.path[:] = sys.argv[1:]
     # Ctrl-C is the other process's business, which ends this one by closing the pipe
@@ -65,7 +79,9 @@ def main() -> None:
         unpickler = KernelUnpickler(sys.stdin.buffer)
         try:
             source, target, options = unpickler.load()
-            compile_variant(source, target=target, options=options)
+            compiled = compile_variant(source, target=target, options=options)
+            if target.backend == "cuda":
+                build_launcher(source, compiled.metadata)
             answer = ""
         except EOFError:
             return

@@ -149,6 +149,30 @@ def test_kernels_with_tuples_compiled_in_other_processes_are_found_by_their_laun
     compile_variants(collect(lambda: run_bridge(inputs)), num_processes=2)
 
 
+@pytest.mark.parametrize("ends", ["well", "badly"])
+def test_the_c_function_that_launches_a_kernel_is_compiled_with_it(gpu, toy, monkeypatch, ends):
+    from triton.backends.nvidia import driver
+
+    from mhsvm.ops.triton import compile_process
+
+    built = []
+
+    def build(source, metadata):
+        built.append((source, metadata))
+        if ends == "badly":
+            raise AssertionError("libcuda.so cannot be found")
+
+    monkeypatch.setattr(driver, "CudaLauncher", build)
+    (variant,) = toy_variants(toy("plain_kernels"), 8)
+    monkeypatch.delattr(driver, "make_launcher", raising=False)
+    compile_process.build_launcher(variant.source, "metadata")
+    # Triton has one for all kernels there
+    assert not built
+    monkeypatch.setattr(driver, "make_launcher", None, raising=False)
+    compile_process.build_launcher(variant.source, "metadata")
+    assert built == [(variant.source, "metadata")]
+
+
 def test_a_kernel_that_does_not_compile_is_left_to_its_launch(gpu, toy, caplog):
     from mhsvm.ops.triton.compile_ahead import compile_side_by_side, is_on_disk
 
