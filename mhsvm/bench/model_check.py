@@ -33,8 +33,8 @@ _ALLOWANCES = {torch.float32: 2.0, torch.bfloat16: 4.0}
 _DRAWS = {torch.float32: 1, torch.bfloat16: 4}
 _MEAN_ALLOWANCE, _OUTPUT_ALLOWANCE = 1.25, 2.0
 _MEAN = "average gradient"
-# Weights that differ by so much round differently, in 16 bits.
-_REDRAWN_BY = 1e-3
+# Weights that differ by so much round differently.
+_REDRAWN_BY = {torch.float32: 1e-7, torch.bfloat16: 1e-3}
 
 
 class WrongNetwork(ValueError):
@@ -123,6 +123,14 @@ def autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=dtype == torch.bfloat16)
 
 
+def redraw(model: nn.Module, *, dtype: torch.dtype, seed: int) -> None:
+    """Change weights, in place, by so little that only what `dtype` makes of them is drawn anew."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight *= 1 + _REDRAWN_BY[dtype] * torch.randn(weight.shape, generator=generator).to(weight.device)
+
+
 def _spread_routes(model: nn.Module) -> None:
     """Let the routes of a head differ: with fresh weights they are so alike that the gate between them, a quotient of
     small differences, is rounding noise."""
@@ -135,10 +143,7 @@ def _redrawn_errors(name: str, model: nn.Module, images: Tensor, *, dtype: torch
     """What rounding does with slightly other weights; `chunked` rounds like the reference, and is quick."""
     redrawn = create_model(name, backend="chunked").to(images.device).eval()
     redrawn.load_state_dict(model.state_dict())
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for weight in redrawn.parameters():
-            weight *= 1 + _REDRAWN_BY * torch.randn(weight.shape, generator=generator).to(weight.device)
+    redraw(redrawn, dtype=dtype, seed=seed)
     exact = _run(copy.deepcopy(redrawn).double(), images.double(), dtype=torch.float64)
     return _errors(_run(redrawn, images, dtype=dtype), exact)
 

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import logging
 import os
 import socket
 import subprocess
@@ -23,6 +24,8 @@ from mhsvm.engine.distributed import World, open_world
 from mhsvm.engine.graphs import WARM_UP_CALLS
 from mhsvm.engine.step import TrainStep
 from mhsvm.layers import DropPath
+
+log = logging.getLogger(__name__)
 
 # Blocks of steps whose times are taken.
 _BLOCKS = 7
@@ -115,10 +118,10 @@ def scaling_rows(run: ScalingRun, numbers: Sequence[int]) -> list[dict]:
     Raises:
         WrongNetwork: See `ScalingRun.time`.
     """
-    alone = run.batch / run.time(1).median
+    alone = run.batch / _timed(run, 1).median
     rows = []
     for number in numbers:
-        timing = run.time(number)
+        timing = _timed(run, number)
         rate = number * run.batch / timing.median
         rows.append(
             {
@@ -131,6 +134,14 @@ def scaling_rows(run: ScalingRun, numbers: Sequence[int]) -> list[dict]:
             }
         )
     return rows
+
+
+def _timed(run: ScalingRun, number: int) -> Timing:
+    start = time.monotonic()
+    timing = run.time(number)
+    taken = time.monotonic() - start
+    log.info("%s, number of processes %d: steps of %.4g s, %.0f s with start", run.model, number, timing.median, taken)
+    return timing
 
 
 def main() -> None:
