@@ -7,7 +7,9 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from mhsvm.data.threads import num_cores
 from mhsvm.engine.numerics import convolutions_by_trial
+from mhsvm.ops.compile_ahead import compile_ahead
 
 # Calls before a capture: libraries make their workspaces, and kernels are compiled and chosen.
 WARM_UP_CALLS = 3
@@ -120,8 +122,10 @@ class GraphedModel(nn.Module):
         # what a first caller in inference mode would leave could not be written to outside of it
         with torch.inference_mode(False), torch.no_grad(), _without_autocast_cache(), convolutions_by_trial():
             batch = images.new_zeros(self.shape)
+            call = functools.partial(warm_up, self.model, [batch])
+            compile_ahead(call, self.model, device=batch.device, num_processes=num_cores())
             for _ in range(WARM_UP_CALLS):
-                warm_up(self.model, [batch])
+                call()
             self._call = CapturedCall(self.model, [batch], pool=self._pool or torch.cuda.graph_pool_handle())
 
     def _run(self, part: Tensor) -> Tensor:

@@ -7,15 +7,18 @@ the flag. b batch.
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from mhsvm.data.threads import num_cores
 from mhsvm.engine.ema import ModelAverage
 from mhsvm.engine.graphs import WARM_UP_CALLS, CapturedCall, warm_up
+from mhsvm.ops.compile_ahead import compile_ahead
+from mhsvm.ops.fusion import left_to_compiler
 
 STEP_MODES = ("auto", "eager", "graph", "compile")
 _MOST_VARIANTS = 64
@@ -99,6 +102,7 @@ class TrainStep:
             optimizer.found_inf = self._halted
 
         self._largest = 0
+        self._rehearsed: set[tuple] = set()
         self._uses: Counter[tuple] = Counter()
         self._calls: dict[tuple, CapturedCall] = {}
         self.pool = torch.cuda.graph_pool_handle() if self.captures else None
@@ -126,9 +130,14 @@ class TrainStep:
             processes, and 1 where this step or one before was not finite, so that none since has changed anything.
         """
         self._set_inputs(share)
+        shapes = tuple(tuple(x.shape) for x in batch)
+        if shapes not in self._rehearsed:
+            self._rehearsed.add(shapes)
+            rehearsal = partial(warm_up, self._rehearse, batch) if self.captures else partial(self._rehearse, *batch)
+            compile_ahead(rehearsal, self.model, device=self.device, num_processes=num_cores())
         if not self.captures:
             return self._run(*batch, first=first, last=last)
-        key = (first, last, *(tuple(x.shape) for x in batch))
+        key = (first, last, *shapes)
         body = partial(self._run, first=first, last=last and self._capturable)
         if key in self._calls:
             report = self._calls[key](*batch)
@@ -174,14 +183,26 @@ class TrainStep:
 
     def compute_loss(self, *batch: Tensor) -> Tensor:
         """The mean loss of a batch, with its graph of gradients."""
+        self._largest = max(self._largest, len(batch[0]))
+        stance = "default" if self._compiles(batch) else "force_eager"
+        return self._compute_loss(batch, partial(torch.compiler.set_stance, stance) if self.compiled else nullcontext)
+
+    def _compiles(self, batch: Sequence[Tensor]) -> bool:
+        """Whether the network is compiled for the batch: an epoch's last one comes too seldom."""
+        return self.compiled and len(batch[0]) >= self._largest
+
+    def _compute_loss(self, batch: Sequence[Tensor], around: Callable[[], AbstractContextManager]) -> Tensor:
         inputs, targets = batch if self._prepare is None else self._prepare(*batch)
-        self._largest = max(self._largest, len(inputs))
-        # an epoch's last batch comes too seldom to be compiled for
-        stance = "default" if len(inputs) == self._largest else "force_eager"
         autocast = torch.autocast(self.device.type, dtype=self.precision, enabled=self.precision != torch.float32)
-        with autocast, torch.compiler.set_stance(stance) if self.compiled else nullcontext():
+        with autocast, around():
             logits = self.model(inputs)
         return self.loss(logits, targets)
+
+    def _rehearse(self, *batch: Tensor) -> None:
+        """What a step does up to the gradients, which go nowhere; without torch's compiler."""
+        loss = self._compute_loss(batch, left_to_compiler if self._compiles(batch) else nullcontext)
+        trained = [p for p in self._parameters if p.requires_grad]
+        torch.autograd.grad(loss, trained, self._share, allow_unused=True)
 
     def _forget_gradients(self) -> None:
         if self._calls:

@@ -10,6 +10,7 @@ from mhsvm.config import DEFAULTS
 from mhsvm.engine.ema import ModelAverage
 from mhsvm.engine.optim import create_optimizer, list_optimizers, load_optimizer_state
 from mhsvm.engine.step import TrainStep
+from mhsvm.ops import fusion
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 DEVICES = ["cpu", pytest.param("cuda", marks=needs_gpu)]
@@ -260,3 +261,58 @@ def test_a_graph_averages():
         run_steps(step, batches(10, device="cuda"))
         averages[mode] = average.model.state_dict()
     torch.testing.assert_close(averages["graph"], averages["eager"], rtol=1e-5, atol=1e-7)
+
+
+def test_a_rehearsal_comes_once_for_each_shape_and_changes_nothing(monkeypatch):
+    def rehearse(run, module, *, device, num_processes):
+        assert module is rehearsed.model
+        assert num_processes >= 1
+        shapes.append(device.type)
+        with torch.random.fork_rng(devices=[]):
+            assert run() is None
+
+    shapes = []
+    plain, rehearsed = make_step(dropout=0.5), make_step(dropout=0.5)
+    steps = [*batches(2), *batches(2, size=3)]
+    torch.manual_seed(5)
+    expected = [plain(*batch).clone() for batch in steps]
+    monkeypatch.setattr("mhsvm.engine.step.compile_ahead", rehearse)
+    torch.manual_seed(5)
+    found = [rehearsed(*batch).clone() for batch in steps]
+    assert shapes == ["cpu"] * 2
+    assert_same(found, expected)
+    assert_same(state_of(rehearsed), state_of(plain))
+    assert_same([p.grad for p in rehearsed.model.parameters()], [p.grad for p in plain.model.parameters()])
+
+
+class Attentive(nn.Module):
+    """Notes who is at work."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(4, 1)
+        self.seen = []
+
+    def forward(self, x):
+        self.seen.append((torch.compiler.is_compiling(), fusion._left_to_compiler.get()))
+        return self.layer(x)
+
+
+def test_a_rehearsal_leaves_to_the_compiler_what_it_will_join_and_compiles_nothing(monkeypatch):
+    class Rehearsed(Exception):
+        pass
+
+    def rehearse(run, module, *, device, num_processes):
+        with torch.compiler.set_stance("force_eager"):
+            run()
+        raise Rehearsed
+
+    monkeypatch.setattr("mhsvm.engine.step.compile_ahead", rehearse)
+    model = Attentive()
+    step = TrainStep(model, create_optimizer("AdamW", model), nn.MSELoss(), mode="compile")
+    for batch in (*batches(1), *batches(1, size=3)):
+        with pytest.raises(Rehearsed):
+            step(*batch)
+        step._largest = 6
+    # smaller batches run eagerly
+    assert model.seen == [(False, True), (False, False)]

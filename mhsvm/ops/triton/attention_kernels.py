@@ -12,10 +12,6 @@ divisions are kept few, and the number of routes is a constant.
 import triton
 import triton.language as tl
 
-from mhsvm.ops.route_statistics import EPSILON
-
-_EPSILON = tl.constexpr(EPSILON)
-
 
 @triton.jit
 def offsets_in_routes(o_k, o_e, size, ROUTES: tl.constexpr):
@@ -33,14 +29,14 @@ def offsets_in_map(o_e, size, channels):
 
 
 @triton.jit
-def measure(b_y, m_k, ROUTES: tl.constexpr):
+def measure(b_y, m_k, ROUTES: tl.constexpr, EPSILON: tl.constexpr):
     """Minimum, distances from the mean (k, e), deviation, 1 / (mean distance from the minimum + EPSILON)."""
     b_low = tl.min(tl.where(m_k, b_y, float("inf")), axis=0)
     b_above = tl.where(m_k, b_y - b_low[None, :], 0.0)
     b_mean = tl.sum(b_above, axis=0) * (1.0 / ROUTES)
     b_centred = tl.where(m_k, b_above - b_mean[None, :], 0.0)
     b_deviation = tl.sqrt(tl.sum(b_centred * b_centred, axis=0) * (1.0 / (ROUTES - 1)))
-    return b_low, b_centred, b_deviation, 1.0 / (b_mean + _EPSILON)
+    return b_low, b_centred, b_deviation, 1.0 / (b_mean + EPSILON)
 
 
 @triton.jit
@@ -52,14 +48,15 @@ def head_threshold(p_thresholds, threshold):
 @triton.jit(do_not_specialize=["units"])
 def attend_kernel(
     p_y, p_thresholds, p_z, size, units, threshold, power,
-    GATE: tl.constexpr, ROUTES: tl.constexpr, K: tl.constexpr, VECTOR: tl.constexpr, BLOCK: tl.constexpr,
+    GATE: tl.constexpr, EPSILON: tl.constexpr,
+    ROUTES: tl.constexpr, K: tl.constexpr, VECTOR: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """Sum over the routes, times the gate of their variation."""
     o_k, o_e = tl.arange(0, K), tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     m_k, m_e = (o_k < ROUTES)[:, None], o_e < size
     o_y = offsets_in_routes(o_k, o_e, size, ROUTES)
     b_y = tl.load(p_y + o_y, mask=m_k & m_e[None, :], other=0.0)
-    _, _, b_deviation, b_inverse = measure(b_y, m_k, ROUTES)
+    _, _, b_deviation, b_inverse = measure(b_y, m_k, ROUTES, EPSILON)
     b_threshold = head_threshold(p_thresholds, threshold)
     b_weight, _ = GATE(b_deviation * b_inverse, b_threshold, power)
     b_z = tl.sum(b_y, axis=0) * b_weight
@@ -70,7 +67,8 @@ def attend_kernel(
 @triton.jit(do_not_specialize=["units"])
 def differentiate_kernel(
     p_y, p_thresholds, p_dz, p_dy, p_dthresholds, size, units, threshold, power,
-    GATE: tl.constexpr, ROUTES: tl.constexpr, K: tl.constexpr, VECTOR: tl.constexpr, BLOCK: tl.constexpr,
+    GATE: tl.constexpr, EPSILON: tl.constexpr,
+    ROUTES: tl.constexpr, K: tl.constexpr, VECTOR: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """Gradients of `attend_kernel`: dy is laid out like y, that of a head's threshold one sum a program."""
     o_k, o_e = tl.arange(0, K), tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
@@ -80,7 +78,7 @@ def differentiate_kernel(
     o_z = offsets_in_map(o_e, size, units * VECTOR)
     b_dz = tl.load(p_dz + o_z, mask=m_e, other=0.0).to(tl.float32)
 
-    b_low, b_centred, b_deviation, b_inverse = measure(b_y, m_k, ROUTES)
+    b_low, b_centred, b_deviation, b_inverse = measure(b_y, m_k, ROUTES, EPSILON)
     b_threshold = head_threshold(p_thresholds, threshold)
     b_cv = b_deviation * b_inverse
     b_weight, b_slope = GATE(b_cv, b_threshold, power)

@@ -8,6 +8,7 @@ import math
 import torch
 from torch import Tensor
 
+from mhsvm.ops.route_statistics import EPSILON
 from mhsvm.ops.triton.attention_kernels import attend_kernel, differentiate_kernel
 from mhsvm.ops.triton.gates import FUSED_GATES
 
@@ -62,4 +63,4 @@ def _vector(d: int) -> int:
 def _constants(y: Tensor, gate: str) -> dict[str, object]:
     _, _, k, _, d = y.shape
     tile = {"ROUTES": k, "K": 1 << (k - 1).bit_length(), "VECTOR": _vector(d), "BLOCK": _BLOCK}
-    return {"GATE": FUSED_GATES[gate], **tile}
+    return {"GATE": FUSED_GATES[gate], "EPSILON": EPSILON, **tile}

@@ -22,7 +22,7 @@ def unavailable_reason() -> str | None:
     """Why the kernels cannot run on this machine, or None if they can."""
     if importlib.util.find_spec("triton") is None:
         return "the package triton is missing; on Linux it comes with torch for CUDA"
-    return None if _interpreted() else _missing_for_gpu()
+    return None if interpreted() else _missing_for_gpu()
 
 
 def unsupported_reason(u: Tensor, A: Tensor) -> str | None:
@@ -35,14 +35,14 @@ def unsupported_reason(u: Tensor, A: Tensor) -> str | None:
 
 def unsupported_tensor_reason(u: Tensor) -> str | None:
     """Why kernels that work in float32 on a GPU cannot take this tensor, or None if they can."""
-    if u.device.type != "cuda" and not _interpreted():
+    if u.device.type != "cuda" and not interpreted():
         return f"u is on {u.device}, and the kernels run on a GPU"
     if u.dtype == torch.float64:
         return "the kernels keep the state in float32, and u is float64"
     return None
 
 
-def _interpreted() -> bool:
+def interpreted() -> bool:
     """Whether Triton runs its kernels on the CPU, for tests."""
     return os.environ.get("TRITON_INTERPRET") == "1"
 

@@ -1,0 +1,95 @@
+"""What a process does that compiles kernels for another one: read variants from stdin, answer each with a line.
+
+Run as a file, with the folders in which modules are looked for as its arguments. An answer is empty, or says what went
+wrong. It imports neither torch, which takes longer than many a kernel, nor anything that talks to a GPU.
+"""
+
+import contextlib
+import importlib
+import importlib.util
+import os
+import pickle
+import signal
+import sys
+
+_settled: set[int] = set()
+
+
+def settle_key(function) -> None:
+    """Make the key of a kernel's source, by which it is found on disk, the same in every process.
+
+    Triton 3.6 makes another one of a function whose callees have no key yet, so that it depends on what has been
+    launched before.
+    """
+    if id(function) in _settled:
+        return
+    _settled.add(id(function))
+    for name in function.fn.__code__.co_names:
+        callee = function.fn.__globals__.get(name)
+        if hasattr(callee, "cache_key"):
+            settle_key(callee)
+    function.hash = None
+    _ = function.cache_key
+
+
+class KernelUnpickler(pickle.Unpickler):
+    """Reads what refers to kernels by (module, name)."""
+
+    def persistent_load(self, reference: tuple[str, str]):
+        module, name = reference
+        _enter_packages(module)
+        kernel = getattr(importlib.import_module(module), name)
+        settle_key(kernel)
+        return kernel
+
+
+def _enter_packages(module: str) -> None:
+    """Make the packages around a module known without running their own files, which import torch."""
+    parts = module.split(".")
+    for end in range(1, len(parts)):
+        package = ".".join(parts[:end])
+        if package not in sys.modules:
+            sys.modules[package] = importlib.util.module_from_spec(importlib.util.find_spec(package))
+
+
+def build_launcher(source, metadata) -> None:
+    """Compile the C function that launches a kernel: up to Triton 3.6 another one for each list of arguments.
+
+    One after the other, a network's would take as long as its kernels take side by side. What fails here is compiled
+    where the kernel is launched.
+    """
+    from triton.backends.nvidia import driver
+
+    if hasattr(driver, "make_launcher"):
+        with contextlib.suppress(Exception):
+            driver.CudaLauncher(source, metadata)
+
+
+def main() -> None:
+    sys.path[:] = sys.argv[1:]
+    # Ctrl-C is the other process's business, which ends this one by closing the pipe
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    answers = os.fdopen(os.dup(1), "w")
+    # whatever else is printed belongs with the messages
+    os.dup2(2, 1)
+
+    from triton.compiler import compile as compile_variant
+
+    while True:
+        unpickler = KernelUnpickler(sys.stdin.buffer)
+        try:
+            source, target, options = unpickler.load()
+            compiled = compile_variant(source, target=target, options=options)
+            if target.backend == "cuda":
+                build_launcher(source, compiled.metadata)
+            answer = ""
+        except EOFError:
+            return
+        # any failure is answered: the other process meets it again where it launches the kernel
+        except Exception as error:
+            answer = " ".join(f"{type(error).__name__}: {error}".split())
+        print(answer, file=answers, flush=True)
+
+
+if __name__ == "__main__":
+    main()
