@@ -97,10 +97,10 @@ class RouteS6(nn.Module):
         self.A_log = nn.Parameter(initial_state_decay(m, k, d, n))
         self.D = nn.Parameter(torch.ones(m, k, d))
 
-    def forward(self, x: Tensor, *, dtype: torch.dtype | None = None) -> Tensor:
-        """Map (b, h, w, m*d), the heads' channels side by side -> (b, m, k, l, d), of `dtype`.
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (b, h, w, m*d), the heads' channels side by side -> (b, m, k, l, d).
 
-        By default the output is float32, or float64 for such a map, since a gate may compare routes."""
+        The output is float32, or float64 for such a map: never rounded to 16 bits, since a gate may compare routes."""
         b, h, w, _ = x.shape
         m, k, d = self.D.shape
         u = x.reshape(b, h * w, m, d)
@@ -120,6 +120,5 @@ class RouteS6(nn.Module):
             self.D,
             order,
             inverse,
-            dtype=dtype,
             backend=self.backend,
         )

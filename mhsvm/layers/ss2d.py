@@ -23,5 +23,5 @@ class SS2D(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map (b, c, h, w) -> (b, c, h, w); fastest on a map in channels-last memory."""
         x = x.permute(0, 2, 3, 1)
-        y = self.s6(x, dtype=x.dtype).sum(dim=2)  # (b, 1, l, c)
-        return y.reshape(x.shape).permute(0, 3, 1, 2)
+        y = self.s6(x).sum(dim=2)  # (b, 1, l, c)
+        return y.to(x.dtype).reshape(x.shape).permute(0, 3, 1, 2)

@@ -5,7 +5,6 @@ step-size projection.
 """
 
 from collections.abc import Callable
-from functools import partial
 
 import torch
 from torch import Tensor
@@ -25,7 +24,6 @@ def route_scan(
     order: Tensor,
     inverse: Tensor,
     *,
-    dtype: torch.dtype | None = None,
     backend: str = "auto",
 ) -> Tensor:
     """Scan a map along every route of every head; what stands behind it (gate, sum) is the caller's.
@@ -43,19 +41,19 @@ def route_scan(
         D: Weight of the direct path, (m, k, d).
         order: Position on the route -> cell, a permutation of 0..l-1, (m, k, l), int32 or int64.
         inverse: Cell -> position on the route, (m, k, l), int32 or int64.
-        dtype: Of the outputs. By default float32, or float64 if `u` is: a gate over the routes needs their small
-            differences. A plain sum does not, and 16 bits are half as much to write and read.
         backend: As in `selective_scan`.
     Returns:
-        y, (b, m, k, l, d), in map order, one output a route. The scan itself is in float32, or float64 if `u` is.
+        y, (b, m, k, l, d), in map order, one output a route. It is float32, or float64 if `u` is: never
+        rounded to 16 bits, as a gate over the routes needs their small differences.
     Raises:
         ValueError: Shapes, types or devices disagree, or `backend` is unknown or cannot run here.
     Source: Gu & Dao 2023, arXiv 2312.00752, algorithm 2; routes as in Ji 2024, arXiv 2406.05992.
     """
     _check(u, x_dbl, dt_weight, dt_bias, A, D, order, inverse)
     chosen = choose_backend(backend, u, A)
-    scan = chosen.route_scan or partial(composed_route_scan, scan=chosen.selective_scan)
-    return scan(u, x_dbl, dt_weight, dt_bias, A, D, order, inverse, dtype=dtype or state_dtype(u))
+    if chosen.route_scan is not None:
+        return chosen.route_scan(u, x_dbl, dt_weight, dt_bias, A, D, order, inverse)
+    return composed_route_scan(u, x_dbl, dt_weight, dt_bias, A, D, order, inverse, scan=chosen.selective_scan)
 
 
 def composed_route_scan(
@@ -68,21 +66,20 @@ def composed_route_scan(
     order: Tensor,
     inverse: Tensor,
     *,
-    dtype: torch.dtype | None = None,
     scan: Callable[..., Tensor],
 ) -> Tensor:
     """`route_scan` as index, scan, index: the reference of the fused ones. `scan` is a backend's selective scan."""
     k, n = A.shape[1], A.shape[3]
-    states = state_dtype(u)
+    dtype = state_dtype(u)
     # Positions first, like a sequence: (l, m, k). In that order in memory too, as torch's compiler does not foresee the
     # layout of what is indexed otherwise.
     order, inverse = order.permute(2, 0, 1).contiguous(), inverse.permute(2, 0, 1).contiguous()
     with torch.autocast(u.device.type, enabled=False):
-        u, x_dbl = u.to(states), x_dbl.to(states)
+        u, x_dbl = u.to(dtype), x_dbl.to(dtype)
         u = _Reorder.apply(u.unsqueeze(3).expand(-1, -1, -1, k, -1), order, inverse)  # (b, l, m, k, d)
         x_dbl = _Reorder.apply(x_dbl, order, inverse)
         step, B, C = x_dbl.split((x_dbl.shape[-1] - 2 * n, n, n), dim=-1)
-        delta = step if dt_weight is None else torch.einsum("blmkr,mkdr->blmkd", step, dt_weight.to(states))
+        delta = step if dt_weight is None else torch.einsum("blmkr,mkdr->blmkd", step, dt_weight.to(dtype))
         y = scan(
             u.flatten(2).mT,
             delta.flatten(2).mT,
@@ -94,7 +91,7 @@ def composed_route_scan(
             delta_softplus=True,
         )
         y = _Reorder.apply(y.mT.unflatten(2, D.shape), inverse, order)  # (b, l, m, k, d)
-    return y.permute(0, 2, 3, 1, 4).to(dtype or states)
+    return y.permute(0, 2, 3, 1, 4)
 
 
 class _Reorder(torch.autograd.Function):

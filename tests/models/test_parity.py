@@ -57,7 +57,7 @@ def test_output_and_every_gradient(shared, file, backend):
     assert {key: error for key, error in gradient_errors.items() if not error < GRADIENT_BOUND} == {}
 
 
-def stateless_route_scan(u, x_dbl, dt_weight, dt_bias, A, D, order, inverse, *, dtype, backend):
+def stateless_route_scan(u, x_dbl, dt_weight, dt_bias, A, D, order, inverse, *, backend):
     n = A.shape[3]
     step, B, C = x_dbl.split([x_dbl.shape[-1] - 2 * n, n, n], dim=-1)
     dt = F.softplus(torch.einsum("blmkr,mkdr->blmkd", step, dt_weight) + dt_bias)

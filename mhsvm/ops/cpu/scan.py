@@ -60,8 +60,6 @@ def route_scan(
     D: Tensor,
     order: Tensor,
     inverse: Tensor,
-    *,
-    dtype: torch.dtype,
 ) -> Tensor:
     """`mhsvm.ops.route_scan`, following the routes by index."""
     if dt_weight is None:
@@ -73,4 +71,4 @@ def route_scan(
     y, _ = scan(
         u.float().transpose(1, 2), None, projected, weight, bias, A.float(), B, C, D.float(), None, order.long(), True
     )
-    return y.to(dtype)
+    return y

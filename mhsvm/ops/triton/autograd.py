@@ -37,8 +37,6 @@ def route_scan(
     D: Tensor,
     order: Tensor,
     inverse: Tensor,
-    *,
-    dtype: torch.dtype,
 ) -> Tensor:
     """`mhsvm.ops.route_scan`: follows the routes by index. Fastest without `dt_weight`."""
     if dt_weight is not None:
@@ -48,7 +46,7 @@ def route_scan(
             delta = torch.einsum("blmkr,mkdr->blmkd", step.float(), dt_weight.float())
             x_dbl = torch.cat((delta, projections), dim=-1)
     save = _needs_gradient(u, x_dbl, dt_bias, A, D)
-    y, _ = _route_scan(u, x_dbl, dt_bias, A, D, order, dtype, save)
+    y, _ = _route_scan(u, x_dbl, dt_bias, A, D, order, save)
     return y
 
 
@@ -176,25 +174,24 @@ def _split(x_dbl: Tensor, A: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 @torch.library.custom_op(
     "mhsvm::triton_route_scan",
     mutates_args=(),
-    schema="(Tensor u, Tensor x_dbl, Tensor dt_bias, Tensor A, Tensor D, Tensor order, ScalarType dtype, bool save) "
-    "-> (Tensor, Tensor)",
+    schema="(Tensor u, Tensor x_dbl, Tensor dt_bias, Tensor A, Tensor D, Tensor order, bool save) -> (Tensor, Tensor)",
 )
-def _route_scan(u, x_dbl, dt_bias, A, D, order, dtype, save):
+def _route_scan(u, x_dbl, dt_bias, A, D, order, save):
     from mhsvm.ops.triton import launch
 
     b, length, m, d = u.shape
-    y = u.new_empty((b, m, A.shape[1], length, d), dtype=dtype)
+    y = u.new_empty((b, m, A.shape[1], length, d), dtype=torch.float32)
     inputs = _route_inputs(u, x_dbl, dt_bias, A, D, order)
     _, saved = launch.forward(inputs, y.flatten(1, 2).transpose(1, 2), save=save)
     return y, saved
 
 
 @_route_scan.register_fake
-def _(u, x_dbl, dt_bias, A, D, order, dtype, save):
+def _(u, x_dbl, dt_bias, A, D, order, save):
     b, length, m, d = u.shape
     k, n = A.shape[1], A.shape[3]
     saved = (b, num_saved(length, n) if save else 0, m * k, n, d)
-    return u.new_empty((b, m, k, length, d), dtype=dtype), u.new_empty(saved, dtype=partial_dtype(u))
+    return u.new_empty((b, m, k, length, d), dtype=torch.float32), u.new_empty(saved, dtype=partial_dtype(u))
 
 
 @torch.library.custom_op(
@@ -227,7 +224,7 @@ def _heads_first(x_dbl: Tensor) -> Tensor:
 
 
 def _save_route_scan(ctx, inputs, output):
-    *tensors, _, _ = inputs
+    *tensors, _ = inputs
     ctx.save_for_backward(output[1], *tensors)
     ctx.mark_non_differentiable(output[1])
     ctx.set_materialize_grads(False)
@@ -240,7 +237,7 @@ def _differentiate_route_scan(ctx, grad_y, _):
     dA, dD, dbias = _split_sums(sums, A, D, dt_bias, groups=dt_bias.shape[:2].numel())
     # Here, not inside the operator: torch's compiler joins the sum to what follows.
     grad_u = by_route.unflatten(2, (u.shape[2], -1)).sum(3).to(u.dtype)
-    return grad_u, grad_x, dbias, dA, dD, None, None, None
+    return grad_u, grad_x, dbias, dA, dD, None, None
 
 
 _route_scan.register_autograd(_differentiate_route_scan, setup_context=_save_route_scan)

@@ -6,8 +6,8 @@ from torch.autograd.function import once_differentiable
 
 # Pixels of a tile and its channels, which divide the networks' widths, so that no lane is idle.
 _PIXELS, _CHANNELS = 64, 32
-# Programs backward, each with sums of its own: some four times as many as a large GPU holds, so that it ends evenly.
-_MAX_PROGRAMS = 4096
+# Programs backward, each with sums of its own: as many as a large GPU holds at once. More were slower.
+_MAX_PROGRAMS = 1024
 
 
 def bias_silu(x: Tensor, bias: Tensor) -> Tensor:

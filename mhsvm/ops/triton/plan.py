@@ -26,9 +26,17 @@ _FEW_PROGRAMS = 256
 _MIN_SHORT_CHUNK_STEPS = 16
 _MAX_SHORT_CHUNKS = 32
 # Blocks that one program walks backward, with their states in registers: all of a small group, so that the sums
-# over its channels are complete; of a larger one as many as leave the registers some room.
+# over its channels are complete; of a larger one as many as leave the registers some room. bfloat16 leaves more: three
+# won there in groups of 6 and of 12 blocks, and lost in groups of 24 and of 48.
 _BLOCKS_OF_SMALL_GROUP = 3
 _BLOCKS_OF_PART = 2
+_MOST_BLOCKS_BY_THREE = 12
+# Programs backward that a multiprocessor holds, by their registers. Where they fill a GPU about evenly without chunks,
+# these would only cost their pass.
+_PROGRAMS_AT_ONCE = 8
+_FULL = 0.9
+# Multiprocessors where there is no GPU to ask: those of an H100.
+_MULTIPROCESSORS = 132
 
 
 class Inputs(NamedTuple):
@@ -88,12 +96,25 @@ def plan_forward(inputs: Inputs) -> Plan:
 
 def plan_backward(inputs: Inputs) -> Plan:
     blocks = -(-inputs.A.shape[2] // BLOCK_CHANNELS)
-    parts = 1 if blocks <= _BLOCKS_OF_SMALL_GROUP else -(-blocks // _BLOCKS_OF_PART)
+    by_three = blocks <= _BLOCKS_OF_SMALL_GROUP
+    by_three |= blocks <= _MOST_BLOCKS_BY_THREE and partial_dtype(inputs.u) == torch.bfloat16
+    parts = -(-blocks // (_BLOCKS_OF_SMALL_GROUP if by_three else _BLOCKS_OF_PART))
     b, length = inputs.u.shape[:2]
-    min_steps = _MIN_CHUNK_STEPS
-    if b * inputs.A.shape[0] * parts * -(-length // min_steps) <= _FEW_PROGRAMS:
+    programs, min_steps = b * inputs.A.shape[0] * parts, _MIN_CHUNK_STEPS
+    if _fills_gpu(programs, inputs.u.device):
+        min_steps = length
+    elif programs * -(-length // min_steps) <= _FEW_PROGRAMS:
         min_steps = min(min_steps, max(_MIN_SHORT_CHUNK_STEPS, -(-length // _MAX_SHORT_CHUNKS)))
     return _plan(inputs, parts, _BACKWARD_TILE_STATES, _MAX_BACKWARD_STEPS, _BACKWARD_PROGRAMS, min_steps)
+
+
+def _fills_gpu(programs: int, device: torch.device) -> bool:
+    """Whether so many equal programs leave little of a GPU idle when the last of them run."""
+    multiprocessors = _MULTIPROCESSORS
+    if device.type == "cuda":
+        multiprocessors = torch.cuda.get_device_properties(device).multi_processor_count
+    at_once = _PROGRAMS_AT_ONCE * multiprocessors
+    return programs >= _FULL * at_once * -(-programs // at_once)
 
 
 def num_saved(length: int, n: int) -> int:

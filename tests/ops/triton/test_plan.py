@@ -6,8 +6,8 @@ import torch
 from mhsvm.ops.triton.plan import Inputs, plan_backward, plan_forward
 
 
-def make_inputs(b, d, length, groups):
-    u, A = torch.empty(b, length, groups, d // groups, device="meta"), torch.empty(groups, 16, d // groups)
+def make_inputs(b, d, length, groups, dtype=torch.float32):
+    u, A = torch.empty(b, length, groups, d // groups, device="meta", dtype=dtype), torch.empty(groups, 16, d // groups)
     return Inputs(u, u, A, u, u, None, None, None, None, softplus=True)
 
 
@@ -31,6 +31,24 @@ def test_large_scans_are_cut_as_measured(shape, forward, backward):
     plans = plan_forward(inputs), plan_backward(inputs)
     assert [(plan.chunk, plan.num_chunks, plan.parts) for plan in plans] == [forward, backward]
     assert [plan.tile["T"] for plan in plans] == [8, 4]
+
+
+# MHS-VM's in bfloat16 at batch 32, VM-UNet's first, and with half and twice the images.
+@pytest.mark.parametrize(
+    ("shape", "backward"),
+    [
+        ((32, 384, 4096, 16), (688, 6, 1)),
+        ((32, 768, 1024, 16), (1024, 1, 2)),
+        ((32, 1536, 256, 16), (256, 1, 4)),
+        ((32, 3072, 64, 16), (64, 1, 12)),
+        ((32, 768, 4096, 4), (2048, 2, 12)),
+        ((16, 768, 1024, 16), (176, 6, 2)),
+        ((64, 384, 4096, 16), (4096, 1, 1)),
+    ],
+)
+def test_large_scans_in_16_bits(shape, backward):
+    plan = plan_backward(make_inputs(*shape, dtype=torch.bfloat16))
+    assert (plan.chunk, plan.num_chunks, plan.parts) == backward
 
 
 # UltraLight's at batch 8 and at batch 1, one long sequence, and the largest that is cut more finely.
