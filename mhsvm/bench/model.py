@@ -14,6 +14,7 @@ from mhsvm.bench.machine import describe_device, read_versions
 from mhsvm.bench.model_check import CHECK_BATCH, CHECK_SIZE, OUTPUT_LIMITS, autocast, check_network
 from mhsvm.bench.timing import Candidate, peak_bytes, time_interleaved
 from mhsvm.bench.verify import worst
+from mhsvm.engine.numerics import numerics
 from mhsvm.engine.optim import create_optimizer
 from mhsvm.losses import create_loss
 from mhsvm.models import create_model
@@ -24,6 +25,7 @@ SCHEMA = 1
 PHASES = ("training step", "inference")
 
 
+@numerics(tf32=False, deterministic=False)
 def bench_model(
     *,
     device: torch.device,

@@ -22,6 +22,7 @@ from mhsvm.bench.model_check import OUTPUT_LIMITS, WrongNetwork, autocast
 from mhsvm.bench.timing import Timing, synchronize
 from mhsvm.engine.distributed import World, open_world
 from mhsvm.engine.graphs import WARM_UP_CALLS
+from mhsvm.engine.numerics import numerics
 from mhsvm.engine.step import TrainStep
 from mhsvm.layers import DropPath
 
@@ -147,7 +148,7 @@ def _timed(run: ScalingRun, number: int) -> Timing:
 def main() -> None:
     """One of the processes: check a step, time steps, and let the first one print the seconds."""
     run = ScalingRun(**json.loads(sys.argv[1]))
-    with open_world() as world:
+    with open_world() as world, numerics(tf32=False, deterministic=False):
         seconds = _check_and_time(run, world)
         if world.is_first:
             print(json.dumps(seconds))
@@ -158,7 +159,6 @@ def _check_and_time(run: ScalingRun, world: World) -> list[float]:
     device = torch.device(run.device, world.local_rank) if run.device == "cuda" else torch.device(run.device)
     if device.type == "cuda":
         torch.cuda.set_device(device)
-        torch.backends.cudnn.benchmark = True
     images, targets = random_batch(world.size * run.batch, run.size)
     sum_up = world.sum if world.size > 1 else None
     step = fresh_step(run.model, device=device, dtype=dtype, mode=run.mode, sum_up=sum_up)

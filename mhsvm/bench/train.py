@@ -27,7 +27,7 @@ from mhsvm.data.dataset import Dataset
 from mhsvm.data.loader import choose_placement
 from mhsvm.engine.graphs import WARM_UP_CALLS, GraphedModel
 from mhsvm.engine.job import Job
-from mhsvm.engine.numerics import convolutions_by_trial
+from mhsvm.engine.numerics import numerics
 from mhsvm.engine.optim import create_schedule
 from mhsvm.engine.step import TrainStep
 from mhsvm.engine.trainer import train_epoch, validate
@@ -73,7 +73,7 @@ _BATCH = 32
 _ALLOWANCE, _DRAWS = 4.0, 4
 
 
-@convolutions_by_trial()
+@numerics(tf32=False, deterministic=False)
 def bench_train(
     *,
     device: torch.device,

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from mhsvm.data.decode import decode_image, to_rgb
 from mhsvm.data.resize import resize_image
 from mhsvm.engine.evaluator import check_finite, decide, probabilities
+from mhsvm.engine.numerics import numerics
 from mhsvm.engine.postprocess import clean_mask
 from mhsvm.engine.probability import resize_probability
 from mhsvm.engine.views import find_views
@@ -94,7 +95,9 @@ class Predictor:
         arrays = [read_rgb(image) for image in images]
         resized = np.stack([resize_image(array, self.size) for array in arrays])
         inputs = self.normalize(torch.from_numpy(resized).to(self.device).permute(0, 3, 1, 2).float())
-        maps = self._mean_probability(inputs).cpu()
+        # the masks of a checkpoint shall not depend on what kind of GPU segments
+        with numerics(tf32=False, deterministic=False):
+            maps = self._mean_probability(inputs).cpu()
         check_finite(maps)
         return [self._at_own_size(maps[row : row + 1], array.shape[:2]) for row, array in enumerate(arrays)]
 

@@ -92,6 +92,22 @@ def test_a_step_may_be_as_far_from_the_eager_one_as_rounding_takes_that(set_tabl
     assert "training step" in {row["phase"] for row in report["results"]}
 
 
+def test_factors_of_float32_are_not_rounded(set_table, monkeypatch):
+    set_table()
+    seen = []
+
+    class Seeing(TrainStep):
+        def compute_loss(self, *batch):
+            seen.append((torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32))
+            return super().compute_loss(*batch)
+
+    monkeypatch.setattr(fresh, "TrainStep", Seeing)
+    before = torch.backends.cudnn.allow_tf32
+    run()
+    assert set(seen) == {(False, False)}
+    assert torch.backends.cudnn.allow_tf32 == before
+
+
 def test_an_unknown_name_is_told_before_anything_is_timed(monkeypatch):
     monkeypatch.setattr(train, "check_network", lambda *_, **__: pytest.fail("a network was checked"))
     with pytest.raises(ValueError, match="unknown model 'resnet'"):

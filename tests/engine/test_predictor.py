@@ -161,6 +161,20 @@ def test_files_that_are_no_images_are_named(tmp_path):
         predictor()(tmp_path / "text.png")
 
 
+def test_factors_are_not_rounded():
+    seen = []
+
+    class Seeing(nn.Module):
+        def forward(self, x):
+            seen.append((torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32))
+            return x[:, :1]
+
+    before = torch.backends.cudnn.allow_tf32
+    predictor(Seeing())(make_image(16, 24))
+    assert seen == [(False, False)]
+    assert torch.backends.cudnn.allow_tf32 == before
+
+
 def test_broken_weights_make_no_empty_mask():
     class Broken(nn.Module):
         def forward(self, inputs):
