@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 
 import torch
 
+from mhsvm.data.threads import num_cores
+
 # Networks below this leave most of a GPU idle: a step of theirs is many short kernels one after another.
 SMALL_NETWORK = 1_000_000
 # UltraLight's steps a second on an H200, an early version, of 1, 4 and 8 trainings together: 196, 372, 476 with MPS; in
@@ -47,7 +49,7 @@ def find_places(device: str, *, per_device: int | None, num_parameters: int, at_
         on_gpu = gpus > 0 or device.startswith("cuda")
         small = on_gpu and num_parameters < SMALL_NETWORK
         most = SMALL_RUNS_PER_GPU if at_once else SMALL_RUNS_IN_TURNS
-        per_device = max(1, min(most, _processors() // 2 // max(1, gpus))) if small else 1
+        per_device = max(1, min(most, num_cores() // 2 // max(1, gpus))) if small else 1
     if gpus:
         names = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(gpus)))).split(",")[:gpus]
         single = [Place(f"cuda:{row}", {"CUDA_VISIBLE_DEVICES": name}) for row, name in enumerate(names)]
@@ -56,7 +58,7 @@ def find_places(device: str, *, per_device: int | None, num_parameters: int, at_
     if per_device == 1:
         return single
     # otherwise each run would start as many threads, and torch.compile processes, as there are processors
-    threads = str(max(1, _processors() // (per_device * len(single))))
+    threads = str(max(1, num_cores() // (per_device * len(single))))
     shared = {name: os.environ.get(name, threads) for name in ("OMP_NUM_THREADS", "TORCHINDUCTOR_COMPILE_THREADS")}
     return [Place(place.device, {**place.environment, **shared}) for place in single] * per_device
 
@@ -71,7 +73,3 @@ def _check_device(name: str, num_gpus: int) -> None:
         raise ValueError(f"run.device {name!r} is no device: take auto, cpu or cuda:0") from error
     if device.type == "cuda" and (device.index or 0) >= num_gpus:
         raise ValueError(f"run.device {name} is not there: this process sees {num_gpus} GPUs")
-
-
-def _processors() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -11,7 +11,7 @@ def machine(monkeypatch):
 
     def pretend(gpus: int, processors: int, visible: str | None = None) -> None:
         monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
-        monkeypatch.setattr(places, "_processors", lambda: processors)
+        monkeypatch.setattr(places, "num_cores", lambda: processors)
         monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
         monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
         monkeypatch.delenv("TORCHINDUCTOR_COMPILE_THREADS", raising=False)
