@@ -10,7 +10,13 @@ import importlib.util
 import os
 import pickle
 import signal
+import subprocess
 import sys
+
+# Of a machine without a C compiler or a library, or with a full disk.
+_MACHINE_ERRORS = (AssertionError, ImportError, OSError, RuntimeError, subprocess.SubprocessError)
+# Of a job that does not belong here: a kernel that cannot be loaded, or does not take its arguments.
+_JOB_ERRORS = (AttributeError, LookupError, TypeError, ValueError, pickle.PickleError)
 
 _settled: set[int] = set()
 
@@ -61,7 +67,7 @@ def build_launcher(source, metadata) -> None:
     from triton.backends.nvidia import driver
 
     if hasattr(driver, "make_launcher"):
-        with contextlib.suppress(Exception):
+        with contextlib.suppress(*_MACHINE_ERRORS):
             driver.CudaLauncher(source, metadata)
 
 
@@ -74,6 +80,7 @@ def main() -> None:
     os.dup2(2, 1)
 
     from triton.compiler import compile as compile_variant
+    from triton.errors import TritonError
 
     while True:
         unpickler = KernelUnpickler(sys.stdin.buffer)
@@ -85,8 +92,8 @@ def main() -> None:
             answer = ""
         except EOFError:
             return
-        # any failure is answered: the other process meets it again where it launches the kernel
-        except Exception as error:
+        # the other process meets it again where it launches the kernel
+        except (TritonError, *_MACHINE_ERRORS, *_JOB_ERRORS) as error:
             answer = " ".join(f"{type(error).__name__}: {error}".split())
         print(answer, file=answers, flush=True)
 

@@ -25,12 +25,11 @@ _MIN_CHUNK_STEPS = 64
 _FEW_PROGRAMS = 256
 _MIN_SHORT_CHUNK_STEPS = 16
 _MAX_SHORT_CHUNKS = 32
-# Blocks that one program walks backward, with their states in registers: all of a small group, so that the sums
-# over its channels are complete; of a larger one as many as leave the registers some room. bfloat16 leaves more: three
-# won there in groups of 6 and of 12 blocks, and lost in groups of 24 and of 48.
-_BLOCKS_OF_SMALL_GROUP = 3
-_BLOCKS_OF_PART = 2
-_MOST_BLOCKS_BY_THREE = 12
+# Blocks that one program walks backward, with their states in registers: in a small group, whose sums over channels
+# are complete or come in few parts, and in a large one. Three spill a little. In bfloat16 they won in groups of 6 and
+# of 12 blocks, and lost in groups of 24 and of 48; in float32 they were timed in groups of 3 alone.
+_BLOCKS_IN_SMALL_GROUP, _BLOCKS_IN_LARGE_GROUP = 3, 2
+_MOST_BLOCKS_OF_SMALL_GROUP, _MOST_BLOCKS_IN_BFLOAT16 = 3, 12
 # Programs backward that a multiprocessor holds, by their registers. Where they fill a GPU about evenly without chunks,
 # these would only cost their pass.
 _PROGRAMS_AT_ONCE = 8
@@ -96,9 +95,8 @@ def plan_forward(inputs: Inputs) -> Plan:
 
 def plan_backward(inputs: Inputs) -> Plan:
     blocks = -(-inputs.A.shape[2] // BLOCK_CHANNELS)
-    by_three = blocks <= _BLOCKS_OF_SMALL_GROUP
-    by_three |= blocks <= _MOST_BLOCKS_BY_THREE and partial_dtype(inputs.u) == torch.bfloat16
-    parts = -(-blocks // (_BLOCKS_OF_SMALL_GROUP if by_three else _BLOCKS_OF_PART))
+    most = _MOST_BLOCKS_IN_BFLOAT16 if inputs.u.dtype == torch.bfloat16 else _MOST_BLOCKS_OF_SMALL_GROUP
+    parts = -(-blocks // (_BLOCKS_IN_SMALL_GROUP if blocks <= most else _BLOCKS_IN_LARGE_GROUP))
     b, length = inputs.u.shape[:2]
     programs, min_steps = b * inputs.A.shape[0] * parts, _MIN_CHUNK_STEPS
     if _fills_gpu(programs, inputs.u.device):
