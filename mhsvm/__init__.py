@@ -6,15 +6,16 @@ Importing this package is quick: what a name below needs is loaded when the name
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from mhsvm.version import __version__ as __version__
+
 if TYPE_CHECKING:
     from mhsvm import metrics, ops, routes
-    from mhsvm.build import load_predictor
-    from mhsvm.engine.graphs import GraphedModel
+    from mhsvm.assemble import load_predictor
     from mhsvm.layers import MultiHeadScan, PVMLayer
     from mhsvm.models import create_model, list_models, list_pretrained, load_weights
-    from mhsvm.ops import selective_scan
+    from mhsvm.ops.scan import selective_scan
+    from mhsvm.runtime.graphs import GraphedModel
 
-__version__ = "0.1.0"
 
 __all__ = [
     "GraphedModel",
@@ -32,13 +33,13 @@ __all__ = [
 ]
 
 _HOMES = {
-    "GraphedModel": "mhsvm.engine.graphs",
+    "GraphedModel": "mhsvm.runtime.graphs",
     "MultiHeadScan": "mhsvm.layers",
     "PVMLayer": "mhsvm.layers",
     "create_model": "mhsvm.models",
     "list_models": "mhsvm.models",
     "list_pretrained": "mhsvm.models",
-    "load_predictor": "mhsvm.build",
+    "load_predictor": "mhsvm.assemble",
     "load_weights": "mhsvm.models",
     "selective_scan": "mhsvm.ops",
 }

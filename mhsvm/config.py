@@ -1,6 +1,6 @@
 """Every setting, its default and its type (None: a float or none). Imports nothing of mhsvm.
 
-`mhsvm.build` alone reads a config.
+`mhsvm.assemble` alone reads a config.
 
 A node that is named after a class or function holds that constructor's arguments under their own names.
 """

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mhsvm.metrics.counts import IGNORE_INDEX
-from mhsvm.ops.bce_dice import bce_dice
+from mhsvm.ops.fused.bce_dice import bce_dice
 
 _LOSSES: dict[str, Callable[..., nn.Module]] = {}
 
@@ -55,7 +55,7 @@ class BCEDiceLoss(nn.Module):
         self.smooth = smooth
 
     def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """Loss of logits (b, 1, h, w) against targets (b, 1, h, w) in 0..1; see `mhsvm.ops.bce_dice.bce_dice`."""
+        """Loss of logits (b, 1, h, w) against targets (b, 1, h, w) in 0..1; see `mhsvm.ops.fused.bce_dice.bce_dice`."""
         return bce_dice(logits, targets, bce_weight=self.bce_weight, dice_weight=self.dice_weight, smooth=self.smooth)
 
 

@@ -9,9 +9,10 @@ from pathlib import Path
 # Works from a clone that is not installed, too.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from results_page import find_runs, read_published, read_run, results_page
+
 from mhsvm.cli.main import run
-from mhsvm.data.atomic import replace_when_complete
-from mhsvm.report.results import find_runs, read_published, read_run, results_page
+from mhsvm.files import replace_when_complete
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 # What the page is made from: all of a run but weights, predictions and pictures.

@@ -8,7 +8,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import pytest
 import torch
 
-from mhsvm.engine.step import TrainStep
+from mhsvm.training.step import TrainStep
+
+pytest_plugins = ["tests.fixtures.files", "tests.fixtures.jobs"]
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,7 @@ import pytest
 
 from mhsvm import losses, models
 from mhsvm.config import DEFAULTS, config_from_dict, get_value, load_config, to_dict
-from mhsvm.engine import optim
+from mhsvm.training import optim
 
 CONFIGS = sorted(Path(__file__).parents[1].glob("configs/*.yaml"))
 

@@ -8,7 +8,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from mhsvm.cli.table import format_table
-from mhsvm.data.atomic import check_only_holds, replace_folder_when_complete
+from mhsvm.evaluation.scores import format_figure, format_interval
+from mhsvm.files import check_only_holds, replace_folder_when_complete
 from mhsvm.report.comparison import (
     Comparison,
     Contender,
@@ -19,7 +20,6 @@ from mhsvm.report.comparison import (
 )
 from mhsvm.report.measured_run import read_runs
 from mhsvm.report.plots import write_plots
-from mhsvm.report.scores import format_figure, format_interval
 
 _NAMED = 5
 

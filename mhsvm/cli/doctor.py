@@ -10,8 +10,11 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from mhsvm.bench.machine import describe_device, list_devices, read_versions
-from mhsvm.bench.verify import (
+from mhsvm.cli.table import format_table
+from mhsvm.ops.dispatch import ENVIRONMENT_VARIABLE, all_backends, choose_backend
+from mhsvm.ops.routes import route_scan
+from mhsvm.ops.scan import selective_scan
+from mhsvm.ops.verify import (
     LIMITS,
     ScanShape,
     Truth,
@@ -21,9 +24,7 @@ from mhsvm.bench.verify import (
     scan_truth,
     worst,
 )
-from mhsvm.cli.table import format_table
-from mhsvm.ops import route_scan, selective_scan
-from mhsvm.ops.backends import ENVIRONMENT_VARIABLE, all_backends, choose_backend
+from mhsvm.system import describe_device, list_devices, read_versions
 
 WIDTH = 100
 TYPES = (torch.float32, torch.bfloat16)

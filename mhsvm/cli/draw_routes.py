@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mhsvm.cli.options import positive
-from mhsvm.data.atomic import replace_when_complete
+from mhsvm.files import replace_when_complete
 from mhsvm.report.routes import draw_patterns
 from mhsvm.routes import list_patterns
 

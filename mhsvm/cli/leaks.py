@@ -7,15 +7,15 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from mhsvm.build import build_split
+from mhsvm.assemble import build_split
 from mhsvm.cli.console import ConsoleHandler, logging_to
 from mhsvm.cli.options import size
-from mhsvm.data.atomic import replace_folder_when_complete
-from mhsvm.data.leaks import Leak, find_leaks, leaks_between
-from mhsvm.data.sets import find_set, open_set
 from mhsvm.data.split_file import Split
-from mhsvm.data.store import PreparedSet
-from mhsvm.report.leaks import write_leaks
+from mhsvm.files import replace_folder_when_complete
+from mhsvm.leakage.leaks import Leak, find_leaks, leaks_between
+from mhsvm.leakage.report import write_leaks
+from mhsvm.prepare.sets import find_set, open_set
+from mhsvm.store import PreparedSet
 
 # Of a split: from which part to which an image must not leak.
 _CROSSINGS = (("train", "test"), ("val", "test"), ("train", "val"))

@@ -18,7 +18,6 @@ COMMANDS = {
     "prepare": "turn archives or folders of a data set into one prepared file",
     "synthesize": "draw a small data set that looks like dermoscopy",
     "profile": "count what a network costs, and time it",
-    "bench": "check the scans' backends, then time them, alone and in the networks",
     "doctor": "tell what runs on this machine, what does not and why",
     "draw-routes": "draw the routes of the scan patterns",
     "routegen": "write the scan routes of an image size in the published format",

@@ -13,16 +13,17 @@ from typing import NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from mhsvm.build import Trained, build_device, build_predictor, load_trained
+from mhsvm.assemble import Trained, build_device, build_predictor, load_trained
 from mhsvm.cli.options import add_model_options
-from mhsvm.data.pairs import EXTENSIONS
-from mhsvm.data.threads import in_order, num_cores
-from mhsvm.engine.postprocess import count_regions
-from mhsvm.engine.predictor import Prediction, Predictor, read_rgb
-from mhsvm.engine.views import list_augmentations
+from mhsvm.inference.contours import find_polygons
+from mhsvm.inference.postprocessing import count_regions
+from mhsvm.inference.prediction_folder import PredictionFolder
+from mhsvm.inference.predictor import Prediction, Predictor, read_rgb
+from mhsvm.inference.tta import list_augmentations
 from mhsvm.models.pretrained import find_pretrained
-from mhsvm.report.contours import find_polygons
-from mhsvm.report.prediction_folder import PredictionFolder
+from mhsvm.prepare.pairs import EXTENSIONS
+from mhsvm.system import num_cores
+from mhsvm.threads import in_order
 
 # hidden files, and the segments of pictures that ISIC's archives hold beside them
 _NO_PICTURE = re.compile(r"^\.|_superpixels\.")

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mhsvm.cli.options import size
-from mhsvm.data.prepare import prepare_set
-from mhsvm.data.sources import list_sources
+from mhsvm.prepare.pipeline import prepare_set
+from mhsvm.prepare.sources import list_sources
 
 
 def main(argv: Sequence[str] | None = None) -> int:

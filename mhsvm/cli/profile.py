@@ -11,15 +11,15 @@ import torch
 from torch import nn
 from yacs.config import CfgNode
 
-from mhsvm.bench.machine import describe_device
-from mhsvm.bench.timing import peak_bytes, time_interleaved
-from mhsvm.build import build_device, build_model
+from mhsvm.assemble import build_device, build_model
 from mhsvm.cli.options import positive, size
 from mhsvm.cli.table import format_table
 from mhsvm.complexity import Complexity, Macs, Part, measure_complexity
 from mhsvm.config import load_config
-from mhsvm.data.atomic import replace_when_complete
-from mhsvm.engine.graphs import GraphedModel
+from mhsvm.files import replace_when_complete
+from mhsvm.runtime.graphs import GraphedModel
+from mhsvm.system import describe_device
+from mhsvm.timing import peak_bytes, time_interleaved
 
 
 def main(argv: Sequence[str] | None = None) -> int:

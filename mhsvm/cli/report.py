@@ -9,16 +9,18 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from mhsvm.data.atomic import replace_when_complete
-from mhsvm.data.sets import open_predicted_set
-from mhsvm.data.store import PredictionSet, PreparedSet, read_gate_maps
-from mhsvm.data.threads import in_order, num_cores
-from mhsvm.engine.evaluator import decide_stored, truth_of
+from mhsvm.evaluation.evaluator import truth_of
+from mhsvm.evaluation.tables import SCHEMA
+from mhsvm.files import replace_when_complete
+from mhsvm.inference.probability import stored_to_mask
+from mhsvm.prepare.sets import open_predicted_set
 from mhsvm.report.gallery import show_case
 from mhsvm.report.html import report_page
 from mhsvm.report.measured_run import MeasuredRun, find_tests, read_runs
-from mhsvm.report.tables import SCHEMA
 from mhsvm.report.training import Training, read_test_times, read_training
+from mhsvm.store import PredictionSet, PreparedSet, read_gate_maps
+from mhsvm.system import num_cores
+from mhsvm.threads import in_order
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -92,7 +94,7 @@ def _cases(predictions: PredictionSet, prepared: PreparedSet, threshold: float) 
         yield {
             "image": image,
             "truth": truth_of(torch.from_numpy(mask), predictions.num_classes).numpy(),
-            "pred": decide_stored(probability, threshold),
+            "pred": stored_to_mask(probability, threshold),
             "probability": probability,
         }
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from mhsvm.data.atomic import replace_when_complete
+from mhsvm.files import replace_when_complete
 from mhsvm.routes import published_tables
 
 DESCRIPTION = "Write the scan routes of an image size in the published file format."

@@ -5,12 +5,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mhsvm.cli.options import size
-from mhsvm.data.atomic import check_only_holds, replace_folder_when_complete
-from mhsvm.data.decode import IGNORE
-from mhsvm.engine.checkpoint import code_version
-from mhsvm.engine.scorer import FolderScore, score_files
-from mhsvm.report.scores import describe_scores, metrics_lines, write_cases
-from mhsvm.report.tables import write_summary
+from mhsvm.evaluation.scorer import FolderScore, score_files
+from mhsvm.evaluation.scores import describe_scores, metrics_lines, write_cases
+from mhsvm.evaluation.tables import write_summary
+from mhsvm.files import check_only_holds, replace_folder_when_complete
+from mhsvm.prepare.decode import IGNORE
+from mhsvm.system import code_version
 
 
 def main(argv: Sequence[str] | None = None) -> int:

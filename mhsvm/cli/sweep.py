@@ -9,8 +9,8 @@ from mhsvm.cli.console import ConsoleHandler, logging_to
 from mhsvm.cli.options import parse_with_settings, positive
 from mhsvm.cli.table import format_table
 from mhsvm.config import load_config
-from mhsvm.data.atomic import replace_when_complete
-from mhsvm.engine.stop import StopSignal
+from mhsvm.files import replace_when_complete
+from mhsvm.runtime.stop import StopSignal
 from mhsvm.sweep.check import check_grid
 from mhsvm.sweep.grid import make_grid, parse_seeds
 from mhsvm.sweep.lock import hold_folder

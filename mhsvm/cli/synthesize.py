@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mhsvm.cli.options import size
-from mhsvm.data.synthetic import list_layouts, write_synthetic_set
+from mhsvm.synthetic import list_layouts, write_synthetic_set
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from mhsvm.build import (
+from mhsvm.assemble import (
     Trained,
     build_device,
     build_evaluation,
@@ -24,23 +24,23 @@ from mhsvm.build import (
 )
 from mhsvm.cli.console import ConsoleHandler, logging_to
 from mhsvm.cli.options import add_model_options
-from mhsvm.data.atomic import replace_folder_when_complete
 from mhsvm.data.dataset import load_dataset
-from mhsvm.data.leakage import Leakage
-from mhsvm.data.native import NativeMasks, open_native_masks
-from mhsvm.data.store import PredictionSet, PredictionWriter, PreparedSet, write_gate_maps
-from mhsvm.engine.checkpoint import code_version
-from mhsvm.engine.evaluator import Evaluation, decide_stored, truth_of
-from mhsvm.engine.gates import measure_gate_maps
-from mhsvm.engine.hardware import device_model, peak_memory
-from mhsvm.engine.measurement import Measurement
-from mhsvm.engine.protocol import Protocol, choose_protocol
-from mhsvm.engine.tester import EvaluationJob, evaluate_and_keep, evaluate_job
+from mhsvm.evaluation.evaluator import Evaluation, truth_of
+from mhsvm.evaluation.figures import Case, choose_cases, write_figures
+from mhsvm.evaluation.folder import check_replaceable, default_folder, write_tables, write_times
+from mhsvm.evaluation.gates import measure_gate_maps
+from mhsvm.evaluation.measurement import Measurement
+from mhsvm.evaluation.protocol import Protocol, choose_protocol
+from mhsvm.evaluation.tester import EvaluationJob, evaluate_and_keep, evaluate_job
+from mhsvm.files import replace_folder_when_complete
+from mhsvm.inference.probability import stored_to_mask
+from mhsvm.leakage.report import leakage_content, leakage_lines, write_leaks
+from mhsvm.leakage.seen_images import Leakage
 from mhsvm.metrics import Scores, per_image
 from mhsvm.models import MHSVM
-from mhsvm.report.evaluation_folder import check_replaceable, default_folder, write_tables, write_times
-from mhsvm.report.figures import Case, choose_cases, write_figures
-from mhsvm.report.leaks import leakage_content, leakage_lines, write_leaks
+from mhsvm.prepare.native import NativeMasks, open_native_masks
+from mhsvm.store import PredictionSet, PredictionWriter, PreparedSet, write_gate_maps
+from mhsvm.system import code_version, device_model, peak_memory
 
 log = logging.getLogger("mhsvm")
 
@@ -317,6 +317,6 @@ def _cases(job: EvaluationJob, evaluation: Evaluation, predictions: PredictionSe
             dice=dice[row],
             image=job.dataset.images[row].numpy(),
             truth=truth_of(job.dataset.masks[row], job.dataset.num_classes).numpy(),
-            pred=decide_stored(probability, job.threshold),
+            pred=stored_to_mask(probability, job.threshold),
             probability=probability,
         )

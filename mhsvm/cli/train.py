@@ -9,22 +9,22 @@ from pathlib import Path
 
 from yacs.config import CfgNode
 
-from mhsvm.build import build_job, build_set, build_split
+from mhsvm.assemble import build_job, build_set, build_split
 from mhsvm.cli.console import ConsoleHandler, logging_to
 from mhsvm.cli.options import parse_with_settings
 from mhsvm.cli.table import format_table
 from mhsvm.config import config_from_dict, get_value, load_config, set_value
 from mhsvm.data.split_file import Split
-from mhsvm.data.store import PreparedSet
-from mhsvm.engine.distributed import LostProcess, World, open_world
-from mhsvm.engine.errors import Interrupted, NotFinite, OutOfMemory, TrainingError
-from mhsvm.engine.job import Job, Progress
-from mhsvm.engine.run_folder import RunFolder
-from mhsvm.engine.stop import StopSignal
-from mhsvm.engine.trainer import train
-from mhsvm.engine.training_profile import STAGES, TrainingProfile, profile_training
-from mhsvm.engine.training_state import restore
 from mhsvm.models.published import read_checkpoint
+from mhsvm.runtime.distributed import LostProcess, World, open_world
+from mhsvm.runtime.stop import StopSignal
+from mhsvm.store import PreparedSet
+from mhsvm.training.errors import Interrupted, NotFinite, OutOfMemory, TrainingError
+from mhsvm.training.job import Job, Progress
+from mhsvm.training.profile import STAGES, TrainingProfile, profile_training
+from mhsvm.training.run_folder import RunFolder
+from mhsvm.training.trainer import train
+from mhsvm.training.training_state import restore
 
 log = logging.getLogger("mhsvm")
 

@@ -2,7 +2,7 @@
 
 All randomness of an epoch is drawn on the CPU as one 2 x 2 matrix a sample, so that every device sees the same images:
 they differ where a pixel's source lies halfway between two others. Nothing here waits for a GPU, where all of it can be
-one or two kernels, see `mhsvm.data.augment_launch`.
+one or two kernels, see `mhsvm.ops.fused.prepare_batch`.
 Shape letters: b batch, n samples, h w map, k classes.
 """
 
@@ -13,7 +13,7 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
-from mhsvm.data.augment_launch import ChannelStatistics, prepare_batch
+from mhsvm.ops.fused.prepare_batch import ChannelStatistics, prepare_batch
 
 _NORMALIZATIONS: dict[str, Callable[[Tensor], Tensor]] = {}
 _AUGMENTATIONS: dict[str, Callable[[int, Generator], Tensor]] = {}

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from mhsvm.data.store import PreparedSet
+from mhsvm.store import PreparedSet
 
 
 @dataclass(frozen=True)

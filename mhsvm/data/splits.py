@@ -84,7 +84,7 @@ def make_split(name: str, *, ids: Sequence[str], subsets: Sequence[str], groups:
         ids: Id of each image, unique, in the set's order.
         subsets: Official subset of each image: "train", "val", "test", or "" where there is none.
         groups: Images of the same non-empty group never straddle the parts of a seeded split. For k-fold,
-            pass near-duplicates as groups too (`mhsvm.data.duplicate_file.duplicate_groups`).
+            pass near-duplicates as groups too (`mhsvm.leakage.duplicate_file.duplicate_groups`).
         dataset: Name of the set, such as "isic2017": some protocols are defined for certain sets only.
     Returns:
         The split, its parts in the order of `ids`.

@@ -5,14 +5,14 @@ from functools import partial
 
 from torch import Tensor, nn
 
-from mhsvm.ops.skip_bridge import skip_bridge
+from mhsvm.ops.fused.skip_bridge import skip_bridge
 
 # How a linear layer is stored and initialised: as such, or as a convolution of width 1.
 SPLIT_ATTENTIONS = {"fc": nn.Linear, "conv": partial(nn.Conv1d, kernel_size=1)}
 
 
 class SkipBridge(nn.Module):
-    """Let the skip connections of a U-shaped network weigh each other: `mhsvm.ops.skip_bridge` with its parameters.
+    """The skip connections of a U-shaped network weigh each other: `mhsvm.ops.fused.skip_bridge` with parameters.
 
     Args:
         channels: Channels of each skip connection.

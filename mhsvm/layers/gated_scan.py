@@ -4,7 +4,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mhsvm.layers.layer_norm import LayerNorm
-from mhsvm.ops.bias_silu import bias_silu
+from mhsvm.ops.fused.bias_silu import bias_silu
 from mhsvm.ops.fusion import fuses
 
 

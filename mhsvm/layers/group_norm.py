@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from mhsvm.ops.group_norm import group_norm_gelu
+from mhsvm.ops.fused.group_norm import group_norm_gelu
 
 
 class GroupNormGELU(nn.GroupNorm):

@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from mhsvm.ops.layer_norm import layer_norm
+from mhsvm.ops.fused.layer_norm import layer_norm
 
 
 class LayerNorm(nn.LayerNorm):

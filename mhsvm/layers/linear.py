@@ -2,11 +2,11 @@
 
 from torch import Tensor, nn
 
-from mhsvm.ops.linear import linear
+from mhsvm.ops.fused.linear import linear
 
 
 class Linear(nn.Linear):
-    """torch's linear layer with a bias and its parameters, computed as `mhsvm.ops.linear` says.
+    """torch's linear layer with a bias and its parameters, computed as `mhsvm.ops.fused.linear` says.
 
     Args:
         in_channels: Channels c.

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from mhsvm.layers.layer_norm import LayerNorm
 from mhsvm.layers.linear import Linear
 from mhsvm.layers.mamba import Mamba
-from mhsvm.ops.branches import join_norm, split_norm
+from mhsvm.ops.fused.branches import join_norm, split_norm
 
 
 class PVMLayer(nn.Module):

@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor, nn
 
-from mhsvm.ops import route_attention
-from mhsvm.ops.gates import GATES, find_gate
+from mhsvm.ops.routes import route_attention
+from mhsvm.ops.routes.gates import GATES, find_gate
 
 
 class ScanRouteAttention(nn.Module):

@@ -7,8 +7,8 @@ from contextvars import ContextVar
 import torch
 from torch import Tensor
 
-from mhsvm.ops.backends import requested_name
-from mhsvm.ops.triton import availability
+from mhsvm.ops import availability
+from mhsvm.ops.dispatch import requested_name
 
 _left_to_compiler = ContextVar("_left_to_compiler", default=False)
 

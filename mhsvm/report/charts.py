@@ -8,7 +8,7 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from mhsvm.report.overlay import BLUE, VERMILLION, as_fractions
+from mhsvm.inference.overlay import BLUE, VERMILLION, as_fractions
 
 # Stands for the page's own ink until the drawing is done.
 _INK = "#010203"

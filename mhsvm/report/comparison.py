@@ -12,9 +12,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from mhsvm.evaluation.scores import describe_scores
 from mhsvm.metrics import Difference, Scores, adjust_p_values, paired_differences, per_image, truth_pixels
 from mhsvm.report.measured_run import MeasuredRun
-from mhsvm.report.scores import describe_scores
 
 SCHEMA = 1
 

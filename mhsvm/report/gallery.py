@@ -11,11 +11,11 @@ from dataclasses import dataclass
 import numpy as np
 from matplotlib import colormaps
 
-from mhsvm.data.store import BlockGates, GateMaps
+from mhsvm.inference.overlay import PREDICTION, TRUTH, VERMILLION, class_palette
 from mhsvm.metrics import BOUNDARY, Scores, per_image
 from mhsvm.report import pictures
 from mhsvm.report.groups import CaseFacts, Grouping, look_at
-from mhsvm.report.overlay import PREDICTION, TRUTH, VERMILLION, class_palette
+from mhsvm.store import BlockGates, GateMaps
 
 
 @dataclass(frozen=True)

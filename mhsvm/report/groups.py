@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from mhsvm.evaluation.scores import describe_scores
 from mhsvm.metrics import Scores
-from mhsvm.report.scores import describe_scores
 from mhsvm.report.skin_tone import tone_labels, tone_of, typology_angle
 
 # Below this, a mean says more of its images than of the model.

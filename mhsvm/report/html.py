@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from importlib import resources
 from string import Template
 
-from mhsvm.data.store import GateMaps
 from mhsvm.report import sections
 from mhsvm.report.gallery import ShownCase, gallery_data, gates_data
 from mhsvm.report.groups import group_cases
 from mhsvm.report.measured_run import MeasuredRun
 from mhsvm.report.training import Training
+from mhsvm.store import GateMaps
 
 
 def report_page(

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import torch
 
+from mhsvm.evaluation.scores import COUNTS
+from mhsvm.evaluation.tables import SCHEMA
 from mhsvm.metrics import BOUNDARY, Scores
-from mhsvm.report.scores import COUNTS
-from mhsvm.report.tables import SCHEMA
 
 
 @dataclass(frozen=True)

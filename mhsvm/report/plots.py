@@ -6,8 +6,8 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
+from mhsvm.inference.overlay import BLACK, BLUE, BLUISH_GREEN, ORANGE, REDDISH_PURPLE, VERMILLION, as_fractions
 from mhsvm.report.comparison import Comparison, Contender, gains_over
-from mhsvm.report.overlay import BLACK, BLUE, BLUISH_GREEN, ORANGE, REDDISH_PURPLE, VERMILLION, as_fractions
 
 # The figures that papers print, with the challenge's.
 _SHOWN = {

@@ -3,12 +3,12 @@
 import html
 from collections.abc import Iterable, Mapping, Sequence
 
+from mhsvm.evaluation.scores import format_figure, format_interval
 from mhsvm.metrics import BOUNDARY, per_image
 from mhsvm.metrics.summary import POOLED
 from mhsvm.report import charts
 from mhsvm.report.groups import LEAST_IMAGES, Grouping
 from mhsvm.report.measured_run import MeasuredRun
-from mhsvm.report.scores import format_figure, format_interval
 from mhsvm.report.training import Training, format_duration
 
 _HEADLINES = {

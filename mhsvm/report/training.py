@@ -30,7 +30,7 @@ class Training:
         name: Of the run.
         config: As YAML.
         epochs: How many there were to be.
-        history: The figures of each epoch that is done; see `mhsvm.engine.run_folder.Recorder`.
+        history: The figures of each epoch that is done; see `mhsvm.training.run_folder.Recorder`.
         cost: What it took.
     """
 

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 import torch
 from yacs.config import CfgNode
 
-from mhsvm.build import build_job, build_set
-from mhsvm.data.sets import find_set, open_set
+from mhsvm.assemble import build_job, build_set
 from mhsvm.data.split_file import Split
 from mhsvm.data.splits import make_split
-from mhsvm.data.store import PreparedSet
+from mhsvm.prepare.sets import find_set, open_set
+from mhsvm.store import PreparedSet
 from mhsvm.sweep.grid import GridRun
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from mhsvm.data.threads import num_cores
+from mhsvm.system import num_cores
 
 # Networks below this leave most of a GPU idle: a step of theirs is many short kernels one after another.
 SMALL_NETWORK = 1_000_000
@@ -64,7 +64,7 @@ def find_places(device: str, *, per_device: int | None, num_parameters: int, at_
 
 
 def _check_device(name: str, num_gpus: int) -> None:
-    """As `mhsvm.build.build_device` does, but without taking memory of a GPU for as long as the sweep lasts."""
+    """As `mhsvm.assemble.build_device` does, but without taking memory of a GPU for as long as the sweep lasts."""
     if name == "auto":
         return
     try:

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mhsvm.config import load_config
-from mhsvm.engine.run_folder import RunFolder
 from mhsvm.models.checkpoint_file import read_checkpoint
 from mhsvm.sweep.check import SetToTest
 from mhsvm.sweep.grid import GridRun
 from mhsvm.sweep.schedule import Command
+from mhsvm.training.run_folder import RunFolder
 
 _MHSVM = (sys.executable, "-m", "mhsvm")
 

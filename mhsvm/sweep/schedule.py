@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from mhsvm.engine.stop import StopSignal
+from mhsvm.runtime.stop import StopSignal
 from mhsvm.sweep.places import Place
 
 log = logging.getLogger(__name__)

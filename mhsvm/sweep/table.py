@@ -15,7 +15,7 @@ from pathlib import Path
 
 from scipy.stats import t as student
 
-from mhsvm.data.atomic import replace_when_complete
+from mhsvm.files import replace_when_complete
 from mhsvm.sweep.grid import GridRun
 
 CONFIDENCE = 0.95

@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 import torch
 
-from mhsvm.build import build_model, build_split, describe_data
+from mhsvm.assemble import build_model, build_split, describe_data
 from mhsvm.config import load_config, to_dict
-from mhsvm.data.store import PreparedSet, Sample, write_set
-from mhsvm.engine.checkpoint import code_version, save_checkpoint
 from mhsvm.models import create_model
 from mhsvm.models.key_maps import published_sources
+from mhsvm.store import PreparedSet, Sample, write_set
+from mhsvm.system import code_version
+from mhsvm.training.checkpoint import save_checkpoint
 
 SIDE = 32
 TINY_UNET = {"dims": (8, 16), "depths": (1, 1), "decoder_depths": (1, 1), "d_state": 2}

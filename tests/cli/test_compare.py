@@ -9,9 +9,9 @@ import torch
 from mhsvm.cli import compare as command
 from mhsvm.cli import test as test_command
 from mhsvm.cli.main import run
+from mhsvm.evaluation.scores import write_cases
+from mhsvm.evaluation.tables import write_summary
 from mhsvm.metrics import Scores
-from mhsvm.report.scores import write_cases
-from mhsvm.report.tables import write_summary
 
 
 @pytest.fixture

@@ -5,8 +5,9 @@ import torch
 
 from mhsvm.cli import doctor
 from mhsvm.cli.main import main
-from mhsvm.ops import backends, chunked
-from mhsvm.ops.backends import Backend, all_backends
+from mhsvm.ops import dispatch as backends
+from mhsvm.ops.dispatch import Backend, all_backends
+from mhsvm.ops.scan import chunked
 
 REASON = "needs a unicorn, which is " + "far " * 20 + "away"
 

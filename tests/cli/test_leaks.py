@@ -7,8 +7,8 @@ import pytest
 
 from mhsvm.cli import leaks as command
 from mhsvm.cli.main import run
-from mhsvm.data.store import Sample, write_set
-from mhsvm.data.synthetic import draw_sample
+from mhsvm.store import Sample, write_set
+from mhsvm.synthetic import draw_sample
 
 
 @pytest.fixture

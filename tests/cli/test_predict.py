@@ -11,10 +11,10 @@ from PIL import Image
 from scipy import ndimage
 
 import mhsvm
-from mhsvm.build import load_trained
+from mhsvm.assemble import load_trained
 from mhsvm.cli import predict as command
 from mhsvm.cli.main import run
-from mhsvm.report.overlay import PREDICTION, class_palette
+from mhsvm.inference.overlay import PREDICTION, class_palette
 
 
 def run_predict(checkpoint, source, out="out", *options):

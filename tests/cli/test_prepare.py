@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from mhsvm.cli.main import main as mhsvm
-from mhsvm.data.store import PreparedSet
+from mhsvm.store import PreparedSet
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "prepare.py"
 

@@ -15,8 +15,8 @@ from mhsvm.cli import report as command
 from mhsvm.cli import test
 from mhsvm.cli.main import run
 from mhsvm.config import load_config
-from mhsvm.data.store import PredictionSet, PreparedSet
 from mhsvm.report.measured_run import read_cases
+from mhsvm.store import PredictionSet, PreparedSet
 
 TEST = "results/run/tests/lesions-ratio-60-20-20-1"
 MHS_VM = ("model.name", "mhs_vm", "model.mhs_vm.dims", "8,16", "model.mhs_vm.depths", "1,1")

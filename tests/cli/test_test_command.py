@@ -9,14 +9,14 @@ import pytest
 import torch
 from PIL import Image
 
-from mhsvm.build import load_predictor, load_trained
+from mhsvm.assemble import load_predictor, load_trained
 from mhsvm.cli import test as command
 from mhsvm.cli.main import run
 from mhsvm.data.augment import Augment
-from mhsvm.data.prepare import prepare_set
-from mhsvm.data.store import PredictionSet, PreparedSet, Sample, read_gate_maps, write_set
 from mhsvm.metrics import Scores, bootstrap_intervals, boundary_distances, confusion_counts, summarize
 from mhsvm.models import create_model
+from mhsvm.prepare.pipeline import prepare_set
+from mhsvm.store import PredictionSet, PreparedSet, Sample, read_gate_maps, write_set
 
 CPU = torch.device("cpu")
 MHS_VM = ("model.name", "mhs_vm", "model.mhs_vm.dims", "8,16", "model.mhs_vm.depths", "1,1")

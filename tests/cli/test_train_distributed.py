@@ -24,7 +24,7 @@ PROGRAM = """
 import os, signal, sys
 from mhsvm.cli.main import run
 from mhsvm.cli.train import main
-from mhsvm.engine.distributed import World
+from mhsvm.runtime.distributed import World
 
 count, any_of_all = [0], World.any
 steps = {"0": (5, signal.SIGKILL), "1": (4, signal.SIGTERM)}

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from mhsvm.data.dataset import load_dataset
-from mhsvm.data.store import PreparedSet, Sample, write_set
+from mhsvm.store import PreparedSet, Sample, write_set
 
 
 @pytest.fixture

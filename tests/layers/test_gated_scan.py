@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 from mhsvm.layers import GatedScan
-from mhsvm.ops.triton.availability import unavailable_reason
-from mhsvm.ops.triton.bias_silu import bias_silu as triton_bias_silu
+from mhsvm.ops.availability import unavailable_reason
+from mhsvm.ops.fused.bias_silu_launch import bias_silu as triton_bias_silu
 
 needs_interpreter = pytest.mark.skipif(
     not torch.cuda.is_available() and unavailable_reason() is not None, reason="needs Triton's interpreter or a GPU"
@@ -39,7 +39,7 @@ def test_triton_equals_torchs_own(monkeypatch, inner, out_proj, precision):
         return triton_bias_silu(x, bias)
 
     monkeypatch.delenv("MHSVM_BACKEND", raising=False)
-    monkeypatch.setattr("mhsvm.ops.triton.bias_silu.bias_silu", spy)
+    monkeypatch.setattr("mhsvm.ops.fused.bias_silu_launch.bias_silu", spy)
     branch = make(inner, out_proj=out_proj)
     expected = outputs_and_gradients(copy.deepcopy(branch).double())
     assert not calls

@@ -14,9 +14,9 @@ import mhsvm
 from mhsvm.cli.main import run
 from mhsvm.cli.predict import main as predict
 from mhsvm.config import load_config, to_dict
-from mhsvm.engine.checkpoint import save_checkpoint
 from mhsvm.models import create_model, list_pretrained, pretrained
 from mhsvm.models.pretrained import find_pretrained
+from mhsvm.training.checkpoint import save_checkpoint
 
 COLUMNS = ("name", "model", "data", "split", "split_hash", "licence", "sha256")
 SETTINGS = ("model.ultralight_vm_unet.branches", "2", "model.ultralight_vm_unet.channels", "8,8,8,8,8,8")

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from mhsvm.ops.backends import all_backends
+from mhsvm.ops.dispatch import all_backends
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -6,11 +6,11 @@ import math
 import numpy as np
 import torch
 
-from mhsvm.data.store import BlockGates, GateMaps
 from mhsvm.metrics import Scores
 from mhsvm.report.gallery import ShownCase, gallery_data, gates_data
 from mhsvm.report.groups import CaseFacts, Group, Grouping
 from mhsvm.report.pictures import grey_map
+from mhsvm.store import BlockGates, GateMaps
 
 NAN = math.nan
 

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
+from mhsvm.evaluation.scores import describe_scores
 from mhsvm.metrics import Scores
 from mhsvm.report.groups import CaseFacts, group_cases, look_at
-from mhsvm.report.scores import describe_scores
 
 
 def test_facts_of_an_image():

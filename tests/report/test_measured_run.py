@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from mhsvm.evaluation.scores import write_cases
+from mhsvm.evaluation.tables import write_summary
 from mhsvm.metrics import Scores
 from mhsvm.report.measured_run import read_cases, read_runs
-from mhsvm.report.scores import write_cases
-from mhsvm.report.tables import write_summary
 
 NAN = math.nan
 SCORES = Scores(

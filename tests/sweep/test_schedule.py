@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from mhsvm.engine.stop import StopSignal
+from mhsvm.runtime.stop import StopSignal
 from mhsvm.sweep import schedule
 from mhsvm.sweep.lock import hold_folder
 from mhsvm.sweep.places import Place
@@ -105,7 +105,7 @@ def test_what_does_not_stop_is_ended(make_task, tmp_path, monkeypatch):
 
 def test_a_folder_is_held_until_the_last_process_has_ended(make_task, tmp_path):
     program = (
-        "import os, sys; from pathlib import Path; from mhsvm.engine.stop import StopSignal;"
+        "import os, sys; from pathlib import Path; from mhsvm.runtime.stop import StopSignal;"
         "from mhsvm.sweep.lock import hold_folder; from mhsvm.sweep.places import Place;"
         "from mhsvm.sweep.schedule import Command, Task, run_tasks\n"
         "folder = Path(sys.argv[1])\n"

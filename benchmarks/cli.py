@@ -1,0 +1,181 @@
+"""`python -m benchmarks scan|model|train`: check what runs against the reference, then time it."""
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from benchmarks.model import bench_model
+from benchmarks.scan import bench_scan
+from benchmarks.train import bench_train
+from mhsvm.assemble import build_device
+from mhsvm.cli.console import ConsoleHandler, logging_to
+from mhsvm.cli.options import positive
+from mhsvm.cli.table import format_table
+from mhsvm.files import replace_when_complete
+from mhsvm.ops.verify import ScanShape
+from mhsvm.training.step import STEP_MODES
+
+TYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Time the scan or whole networks on every backend that can run here, or training; what is wrong is not timed."""
+    arguments = _parse(argv)
+    with logging_to(ConsoleHandler()):
+        report = _run(arguments)
+    print(_headline(report))
+    print(_TABLES[arguments.what](report))
+    # a backend is left out for the same reason on every shape
+    for name, reason in {row["backend"]: row["reason"] for row in report.get("skipped", ())}.items():
+        print(f"left out: {name}: {reason}")
+    for row in report.get("wrong", ()):
+        print(f"not timed: {row['reason']}")
+    if arguments.json is not None:
+        with replace_when_complete(arguments.json) as partial:
+            partial.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+        print(f"written: {arguments.json}")
+    return 1 if report.get("wrong") else 0
+
+
+def _run(arguments: argparse.Namespace) -> dict:
+    common = {"device": build_device(arguments.device), "dtype": TYPES[arguments.dtype]}
+    if arguments.seconds is not None:
+        common["seconds"] = arguments.seconds
+    if arguments.what == "scan":
+        return bench_scan(shapes=arguments.shapes, backends=arguments.backends, captured=arguments.captured, **common)
+    common |= {"models": arguments.models, "batch": arguments.batch}
+    if arguments.what == "model":
+        return bench_model(size=arguments.size, backends=arguments.backends, **common)
+    return bench_train(mode=arguments.step, size=arguments.size, num_images=arguments.images, **common)
+
+
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=main.__doc__, allow_abbrev=False)
+    what = parser.add_subparsers(dest="what", required=True, metavar="scan|model|train")
+    scan = what.add_parser("scan", help="the selective scan alone", allow_abbrev=False)
+    scan.add_argument(
+        "--shapes",
+        nargs="+",
+        type=_shape,
+        metavar="b,d,l,g",
+        help="samples, channels, steps, groups; default: those of the networks",
+    )
+    scan.add_argument("--captured", action="store_true", help="time each call as a CUDA graph; needs a GPU")
+    model = what.add_parser("model", help="a training step and inference of the networks", allow_abbrev=False)
+    model.add_argument("--models", nargs="+", metavar="NAME", help="default: all")
+    model.add_argument("--batch", type=positive, metavar="N", help="images at a time; default: 32 on a GPU, else 1")
+    model.add_argument("--size", type=positive, metavar="PIXELS", help="side; default: 256 on a GPU, else 128")
+    train = what.add_parser("train", help="training as it is done: a step, inference, epochs", allow_abbrev=False)
+    train.add_argument("--models", nargs="+", metavar="NAME", help="default: all")
+    train.add_argument("--batch", type=positive, metavar="N", help="images of a step; default: the recipe's")
+    train.add_argument("--size", type=positive, default=256, metavar="PIXELS", help="side; default: 256")
+    train.add_argument("--images", type=positive, default=1250, metavar="N", help="of an epoch; default: 1250")
+    train.add_argument("--step", choices=STEP_MODES, default="auto", help="as the setting train.step; default: auto")
+    for command in (scan, model):
+        command.add_argument("--backends", nargs="+", metavar="NAME", help="default: all that can run, not reference")
+    for command in (scan, model, train):
+        command.add_argument("--device", default="auto", help="auto (the GPU if there is one), cpu, cuda, cuda:1, …")
+        command.add_argument("--dtype", choices=TYPES, default="float32", help="default: float32")
+        command.add_argument("--seconds", type=float, metavar="S", help="to time each candidate for, about")
+        command.add_argument("--json", type=Path, metavar="FILE", help="write the whole report there")
+    return parser.parse_args(argv)
+
+
+def _shape(text: str) -> ScanShape:
+    sizes = text.split(",")
+    if len(sizes) != 4 or not all(size.isdecimal() for size in sizes):
+        raise argparse.ArgumentTypeError(f"takes four numbers b,d,l,g such as 32,384,4096,16, not {text!r}")
+    try:
+        return ScanShape(*map(int, sizes))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def _headline(report: dict) -> str:
+    device, versions = report["device"], report["versions"]
+    lines = [
+        f"{device['name']}: {device['model']}; torch {versions['torch']}, mhsvm {versions['mhsvm']}",
+        f"{report['dtype']}; checked {report['check']}",
+    ]
+    if report["benchmark"] == "scan":
+        calls = "CUDA graphs" if report["captured"] else "eager"
+        lines.append(f"calls: {calls}; a copy moves {_rate(report['copy_bytes_per_s'])}")
+    elif report["benchmark"] == "train":
+        lines.append(f"{report['size']} x {report['size']} pixels; steps: {report['mode']}")
+    else:
+        lines.append(f"batches of {report['batch']}, {report['size']} x {report['size']} pixels")
+    return "\n".join(lines) + "\n"
+
+
+def _scan_table(report: dict) -> str:
+    header = ("b,d,l,g", "backend", "phase", "median", "quartiles", "useful", "rate", "of copy", "peak")
+    rows = [
+        (
+            ",".join(str(row["shape"][key]) for key in "bdlg"),
+            row["backend"],
+            row["phase"],
+            *_times(row),
+            f"{row['useful_bytes'] / 1e6:.4g} MB",
+            _rate(row["bytes_per_s"]),
+            f"{row['share_of_copy_rate']:.1%}",
+            _memory(row["peak_bytes"]),
+        )
+        for row in report["results"]
+    ]
+    return format_table(header, rows, right=header[3:])
+
+
+def _model_table(report: dict) -> str:
+    header = ("network", "parameters", "backend", "phase", "median", "quartiles", "images/s", "peak")
+    rows = [
+        (
+            row["model"],
+            f"{row['parameters']:,}",
+            row["backend"],
+            row["phase"],
+            *_times(row),
+            f"{row['images_per_s']:.1f}",
+            _memory(row["peak_bytes"]),
+        )
+        for row in report["results"]
+    ]
+    return format_table(header, rows, right=("parameters", *header[4:]))
+
+
+def _train_table(report: dict) -> str:
+    header = ("network", "phase", "batch", "median", "quartiles", "images/s", "to reach", "reached", "in the end")
+    rows = []
+    for row in report["results"]:
+        share = "of_linear" in row
+        show = _memory if "bytes" in row else "{:.2f} of linear".format if share else _seconds
+        quartiles = _times(row)[1] if "quartiles_s" in row else ""
+        rate = f"{row['images_per_s']:.1f}" if "images_per_s" in row else ""
+        held = ("", "", "")
+        if "now" in row:
+            held = (show(row["now"]), "yes" if row["reached"] else "no", show(row["in_the_end"]))
+        found = show(row["bytes"] if "bytes" in row else row["of_linear"] if share else row["median_s"])
+        rows.append((row["model"], row["phase"], str(row["batch"]), found, quartiles, rate, *held))
+    return format_table(header, rows, right=("batch", *header[3:]))
+
+
+_TABLES = {"scan": _scan_table, "model": _model_table, "train": _train_table}
+
+
+def _seconds(seconds: float) -> str:
+    return f"{seconds:.1f} s" if seconds >= 10 else f"{seconds * 1e3:.4g} ms"
+
+
+def _times(row: dict) -> tuple[str, str]:
+    lower, upper = (f"{seconds * 1e3:.4g}" for seconds in row["quartiles_s"])
+    return f"{row['median_s'] * 1e3:.4g} ms", f"{lower}-{upper}"
+
+
+def _rate(bytes_per_s: float) -> str:
+    return f"{bytes_per_s / 1e9:.4g} GB/s"
+
+
+def _memory(num_bytes: int | None) -> str:
+    return "-" if num_bytes is None else f"{num_bytes / 2**20:,.0f} MiB"

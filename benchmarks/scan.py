@@ -1,0 +1,188 @@
+"""The selective scan of every backend, side by side: checked against the reference, then timed.
+
+b batch, d channels, l steps, g groups of channels that share B and C, n state size.
+"""
+
+import logging
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from benchmarks.backends import choose_candidates
+from mhsvm.ops.dispatch import Backend
+from mhsvm.ops.scan import selective_scan
+from mhsvm.ops.verify import LIMITS, ScanShape, Truth, make_scan_inputs, scan_truth, worst
+from mhsvm.system import describe_device, read_versions
+from mhsvm.timing import Candidate, capture, copy_rate, peak_bytes, time_interleaved
+
+log = logging.getLogger(__name__)
+
+SCHEMA = 1
+
+# Stages of MHS-VM with four heads at batch 32, the first of VM-UNet, and a Mamba block of UltraLight VM-UNet.
+GPU_SHAPES = (
+    ScanShape(32, 384, 4096, 16),
+    ScanShape(32, 768, 1024, 16),
+    ScanShape(32, 1536, 256, 16),
+    ScanShape(32, 3072, 64, 16),
+    ScanShape(32, 768, 4096, 4),
+    ScanShape(32, 12, 1024, 1),
+)
+# The first and last of them for one image, and that Mamba block for a small batch.
+CPU_SHAPES = (ScanShape(1, 384, 4096, 16), ScanShape(1, 3072, 64, 16), ScanShape(8, 12, 1024, 1))
+
+PHASES = ("forward", "forward+backward")
+
+
+def bench_scan(
+    *,
+    device: torch.device,
+    dtype: torch.dtype = torch.float32,
+    shapes: Sequence[ScanShape] | None = None,
+    backends: Sequence[str] | None = None,
+    captured: bool = False,
+    seconds: float = 0.5,
+) -> dict:
+    """Check the backends on each shape, then time them in one run.
+
+    Args:
+        device: Where to scan.
+        dtype: Of u, delta, B and C; the state is float32 in any case.
+        shapes: By default those of the networks, at batch 32 on a GPU and at sizes that take seconds on a CPU.
+        backends: Names to compare; by default all that "auto" may choose and that take such inputs.
+        captured: Time each call as a CUDA graph, as it runs in a captured network: what Python and the launches of
+            its kernels take falls away, for every backend alike.
+        seconds: How long to time each backend in each phase, about.
+    Returns:
+        A report of plain types, as `mhsvm bench scan --json` writes it.
+    Raises:
+        ValueError: A backend is unknown, cannot run here or is wrong: its largest error is named. `captured` is
+            asked for on a CPU.
+    """
+    if captured and device.type != "cuda":
+        raise ValueError(f"calls are captured as CUDA graphs, which need a GPU; the device is {device}")
+    shapes = shapes or (GPU_SHAPES if device.type == "cuda" else CPU_SHAPES)
+    report = {
+        "schema": SCHEMA,
+        "benchmark": "scan",
+        "versions": read_versions(),
+        "device": describe_device(device),
+        "dtype": str(dtype).removeprefix("torch."),
+        "captured": captured,
+        "check": "against reference in float64, on the first and last sample of each shape",
+        "copy_bytes_per_s": copy_rate(device, seconds=seconds),
+        "results": [],
+        "skipped": [],
+    }
+    for shape in shapes:
+        log.info("scan of (b, d, l, g) = (%s)", shape)
+        inputs = make_scan_inputs(shape, dtype=dtype, device=device)
+        candidates, skipped = choose_candidates(backends, inputs["u"], inputs["A"])
+        report["skipped"] += [{"shape": asdict(shape), "backend": name, "reason": why} for name, why in skipped.items()]
+        truth = scan_truth(inputs)
+        errors = {backend.name: _check(backend, shape, inputs, truth) for backend in candidates}
+        for row in _time(candidates, inputs, device=device, captured=captured, seconds=seconds):
+            rate = useful_bytes(shape, dtype, row["phase"]) / row["median_s"]
+            report["results"].append(
+                {
+                    "shape": asdict(shape),
+                    **row,
+                    "useful_bytes": useful_bytes(shape, dtype, row["phase"]),
+                    "bytes_per_s": rate,
+                    "share_of_copy_rate": rate / report["copy_bytes_per_s"],
+                    "errors": errors[row["backend"]],
+                }
+            )
+    return report
+
+
+def useful_bytes(shape: ScanShape, dtype: torch.dtype, phase: str) -> int:
+    """What must be moved: forward reads u, delta, B, C and writes y; backward reads them and the gradient of y again
+    and writes the four gradients. What all samples share is too small to count."""
+    sequence, projection = shape.b * shape.d * shape.l, shape.b * shape.g * shape.n * shape.l
+    inputs, output = 2 * sequence + 2 * projection, sequence
+    numbers = inputs + output if phase == "forward" else 3 * inputs + 2 * output
+    return numbers * dtype.itemsize
+
+
+def _check(backend: Backend, shape: ScanShape, inputs: Mapping[str, Tensor], truth: Truth) -> dict[str, float]:
+    errors = truth.errors_of(_scan_of(backend), _lay_out(inputs, backend))
+    (name, error), limit = worst(errors), LIMITS[inputs["u"].dtype]
+    # not the other way round: NaN is no pass
+    if not error <= limit:
+        raise ValueError(
+            f"backend {backend.name!r} is wrong and not timed: on (b, d, l, g) = ({shape}) its {name} is off by "
+            f"{error:.1e} of its norm against the reference; the limit is {limit:.0e}"
+        )
+    return errors
+
+
+def _time(
+    backends: Sequence[Backend],
+    inputs: Mapping[str, Tensor],
+    *,
+    device: torch.device,
+    captured: bool,
+    seconds: float,
+) -> list[dict]:
+    rows = []
+    for phase, make in zip(PHASES, (_forward, _forward_and_backward), strict=True):
+        copies = {backend.name: _copies(inputs, backend, device) for backend in backends}
+        candidates = {backend.name: make(backend, copies[backend.name]) for backend in backends}
+        timed = candidates
+        if captured:
+            timed = {name: capture(run, num=len(copies[name]), device=device) for name, run in candidates.items()}
+        for name, timing in time_interleaved(timed, device=device, seconds=seconds).items():
+            peak = peak_bytes(candidates[name], device)
+            rows.append({"backend": name, "phase": phase, **timing.to_dict(), "peak_bytes": peak})
+    return rows
+
+
+def _forward(backend: Backend, copies: Sequence[dict[str, Tensor]]) -> Candidate:
+    scan = _scan_of(backend)
+
+    def run(i: int) -> Tensor:
+        with torch.no_grad():
+            return scan(**copies[i % len(copies)])
+
+    return run
+
+
+def _forward_and_backward(backend: Backend, copies: Sequence[dict[str, Tensor]]) -> Candidate:
+    scan = _scan_of(backend)
+    leaves = [{name: x.requires_grad_() for name, x in inputs.items()} for inputs in copies]
+    # in the memory order of u, as the layer behind the scan would give it
+    grad_y = [torch.ones_like(inputs["u"]) for inputs in copies]
+
+    def run(i: int) -> tuple[Tensor, ...]:
+        inputs = leaves[i % len(leaves)]
+        return torch.autograd.grad(scan(**inputs), tuple(inputs.values()), grad_y[i % len(leaves)])
+
+    return run
+
+
+def _scan_of(backend: Backend) -> Callable[..., Tensor]:
+    return partial(selective_scan, delta_softplus=True, backend=backend.name)
+
+
+def _copies(inputs: Mapping[str, Tensor], backend: Backend, device: torch.device) -> list[dict[str, Tensor]]:
+    """The inputs laid out for a backend, several times where a GPU's cache would hold them from call to call."""
+    num = 1
+    if device.type == "cuda":
+        size = sum(x.numel() * x.element_size() for x in inputs.values())
+        num = math.ceil(2 * torch.cuda.get_device_properties(device).L2_cache_size / size)
+    return [_lay_out(inputs, backend) for _ in range(num)]
+
+
+def _lay_out(inputs: Mapping[str, Tensor], backend: Backend) -> dict[str, Tensor]:
+    """Copies of the inputs in the memory order that the backend reads fastest."""
+    if not backend.channels_last:
+        return {name: x.clone() for name, x in inputs.items()}
+    # time, their last axis, moves behind the batch
+    return {
+        name: x.movedim(-1, 1).contiguous().movedim(1, -1) if x.dim() > 2 else x.clone() for name, x in inputs.items()
+    }

@@ -1,0 +1,56 @@
+"""Sets, splits and augmentation by a config."""
+
+from yacs.config import CfgNode
+
+from mhsvm.data.augment import Augment
+from mhsvm.data.split_file import Split
+from mhsvm.data.splits import make_split
+from mhsvm.leakage.duplicate_file import duplicate_groups
+from mhsvm.ops import availability
+from mhsvm.prepare.sets import find_set, open_set
+from mhsvm.store import PreparedSet
+
+
+def build_set(config: CfgNode) -> PreparedSet:
+    """Open the set of `config.data`.
+
+    Raises:
+        FileNotFoundError: There is none.
+        ValueError: It cannot be used, or has another number of classes than the model.
+    """
+    prepared = open_set(find_set(config.data.set), size=config.data.size, num_classes=config.model.num_classes)
+    if prepared.num_classes != config.model.num_classes:
+        raise ValueError(
+            f"{prepared.path} has masks of {prepared.num_classes} classes and model.num_classes is "
+            f"{config.model.num_classes}: set model.num_classes {prepared.num_classes}"
+        )
+    return prepared
+
+
+def build_split(name: str, prepared: PreparedSet) -> Split:
+    """The split `name` of a set; for k-fold its near-duplicates count as groups."""
+    groups = duplicate_groups(prepared) if name.startswith("kfold") else prepared.groups
+    return make_split(name, ids=prepared.ids, subsets=prepared.subsets, groups=groups, dataset=prepared.name)
+
+
+def build_augment(config: CfgNode, *, training: bool) -> Augment:
+    """Normalisation, with the random motions of `config.data` for training."""
+    return Augment(
+        normalization=config.data.normalization,
+        augmentation=config.data.augmentation if training else "none",
+        num_classes=config.model.num_classes,
+        soft_targets=config.data.soft_targets,
+        fused=availability.unavailable_reason() is None,
+    )
+
+
+def describe_data(prepared: PreparedSet, split: Split) -> dict:
+    """What a checkpoint records of its data."""
+    return {
+        "name": prepared.name,
+        "checksum": prepared.checksum,
+        "size": list(prepared.size),
+        "split": split.name,
+        "split_hash": split.hash,
+        **{f"{part}_ids": list(split.ids(part)) for part in ("train", "val", "test")},
+    }

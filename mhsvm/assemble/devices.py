@@ -1,0 +1,42 @@
+"""The devices that a config or a command names."""
+
+import torch
+
+from mhsvm.runtime.distributed import World
+
+
+def build_device(name: str) -> torch.device:
+    """ "auto" is the GPU if there is one.
+
+    Raises:
+        ValueError: The device is unknown, or not there.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"device {name!r} cannot be used here: {str(error).splitlines()[0]}") from error
+    return device
+
+
+def build_own_device(name: str, world: World) -> torch.device:
+    """The device of one process of a training: of several processes, each gets a GPU of its machine.
+
+    Raises:
+        ValueError: The device is unknown or not there, names one GPU for several processes, or there are too few.
+    """
+    device = build_device(name)
+    if world.size == 1 or device.type != "cuda":
+        return device
+    if device.index is not None:
+        raise ValueError(f"run.device {name} is one GPU, and this training has {world.size} processes: set it to auto")
+    if world.local_rank >= torch.cuda.device_count():
+        raise ValueError(
+            f"this machine has {torch.cuda.device_count()} GPUs, too few for process {world.local_rank + 1} on it: "
+            "start one process for each GPU (--nproc_per_node=gpu), or set run.device cpu"
+        )
+    device = torch.device("cuda", world.local_rank)
+    torch.cuda.set_device(device)
+    return device

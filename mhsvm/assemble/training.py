@@ -1,0 +1,147 @@
+"""Trainings by a config: loss, optimiser, schedule, step, and all of it together."""
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+from yacs.config import CfgNode
+
+from mhsvm import losses
+from mhsvm.assemble.data import build_augment, describe_data
+from mhsvm.assemble.devices import build_own_device
+from mhsvm.assemble.networks import build_inference, build_model
+from mhsvm.config import to_dict
+from mhsvm.data.augment import Augment
+from mhsvm.data.dataset import load_dataset
+from mhsvm.data.loader import choose_placement
+from mhsvm.data.split_file import Split
+from mhsvm.runtime.distributed import ALONE, World
+from mhsvm.store import PreparedSet
+from mhsvm.system import code_version
+from mhsvm.training import optim
+from mhsvm.training.ema import ModelAverage
+from mhsvm.training.job import Job
+from mhsvm.training.step import TrainStep
+
+_PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+def build_loss(config: CfgNode) -> nn.Module:
+    """The loss of `config.loss`.
+
+    Raises:
+        ValueError: It is unknown, or for another number of classes.
+    """
+    name, several = config.loss.name, config.model.num_classes > 1
+    loss = losses.create_loss(name, **config.loss.get(name, {}))
+    if loss.several_classes != several:
+        fitting = "ce_dice" if several else "bce_dice"
+        raise ValueError(f"loss {name!r} does not fit model.num_classes {config.model.num_classes}: take {fitting!r}")
+    return loss
+
+
+def build_optimizer(config: CfgNode, model: nn.Module) -> Optimizer:
+    """The optimiser of `config.optimizer`."""
+    node = config.optimizer
+    return optim.create_optimizer(node.name, model, decay_all=node.decay_all, **node.get(node.name, {}))
+
+
+def build_schedule(config: CfgNode, optimizer: Optimizer) -> LRScheduler:
+    """The schedule of `config.schedule`."""
+    node = config.schedule
+    return optim.create_schedule(node.name, optimizer, **node.get(node.name, {}))
+
+
+def build_step(
+    config: CfgNode,
+    model: nn.Module,
+    optimizer: Optimizer,
+    *,
+    loss: nn.Module,
+    augment: Augment,
+    world: World = ALONE,
+) -> TrainStep:
+    """The training step of `config.train`, on batches as they leave a data set, with their motions."""
+    node = config.train
+    return TrainStep(
+        model,
+        optimizer,
+        loss,
+        prepare=augment,
+        mode=node.step,
+        clip_norm=node.clip_norm,
+        precision=_PRECISIONS[node.precision],
+        average=ModelAverage(model, decay=node.ema_decay) if node.ema_decay > 0 else None,
+        sum_up=world.sum if world.size > 1 else None,
+    )
+
+
+def build_job(config: CfgNode, prepared: PreparedSet, split: Split, world: World = ALONE) -> Job:
+    """Everything that a training needs, seeded by `config.run.seed`; in one of several processes, its part of it.
+
+    Raises:
+        ValueError: The split has no training or no validation part, or parts of the config do not fit.
+    """
+    _check_training(config, prepared, split, world)
+    device = build_own_device(config.run.device, world)
+    torch.manual_seed(config.run.seed)
+    model = build_model(config).to(device)
+    if not world.is_first:
+        # the weights are the same in all processes; what drops out is not
+        torch.manual_seed(config.run.seed + world.rank)
+    optimizer = build_optimizer(config, model)
+    loss, augment = build_loss(config).to(device), build_augment(config, training=True)
+    step = build_step(config, model, optimizer, loss=loss, augment=augment, world=world)
+    train_set, val_set = (load_dataset(prepared, split.ids(part)) for part in ("train", "val"))
+    placement = choose_placement(train_set.num_bytes + val_set.num_bytes, device, config.data.placement)
+    return Job(
+        model=model,
+        optimizer=optimizer,
+        schedule=build_schedule(config, optimizer),
+        loss=loss,
+        step=step,
+        infer=build_inference(
+            model if step.average is None else step.average.model,
+            size=prepared.size,
+            batch_size=config.evaluation.batch_size,
+            captures=step.captures,
+            pool=step.pool,
+        ),
+        train_set=train_set.to(placement.device),
+        val_set=val_set.to(placement.device),
+        augment=augment,
+        val_augment=build_augment(config, training=False),
+        generator=torch.Generator().manual_seed(config.run.seed),
+        device=device,
+        description={
+            "config": to_dict(config),
+            "data": describe_data(prepared, split),
+            "version": code_version(),
+        },
+        epochs=config.train.epochs,
+        batch_size=config.train.batch_size,
+        accumulation=config.train.accumulation,
+        eval_batch_size=config.evaluation.batch_size,
+        threshold=config.evaluation.threshold,
+        tf32=config.train.tf32,
+        deterministic=config.train.deterministic,
+        notes=(
+            f"images: {placement.reason}",
+            f"steps: {step.describe()}",
+            *([f"{world.size} processes share each batch"] if world.size > 1 else []),
+        ),
+        world=world,
+    )
+
+
+def _check_training(config: CfgNode, prepared: PreparedSet, split: Split, world: World) -> None:
+    if config.train.precision not in _PRECISIONS:
+        raise ValueError(f"train.precision is one of {', '.join(_PRECISIONS)}, not {config.train.precision!r}")
+    for part in ("train", "val"):
+        if not split.ids(part):
+            raise ValueError(f"split {split.name!r} of {prepared.path} has no {part} part; choose another data.split")
+    if config.train.batch_size < world.size:
+        raise ValueError(
+            f"train.batch_size is that of all {world.size} processes together, and {config.train.batch_size} is less "
+            f"than one image each: set train.batch_size {world.size} or more, or start fewer processes"
+        )

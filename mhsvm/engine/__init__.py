@@ -1,1 +1,0 @@
-"""Training, evaluation and prediction, given the objects; nothing here reads a config."""

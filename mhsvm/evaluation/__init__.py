@@ -1,0 +1,1 @@
+"""Measuring checkpoints and masks: evaluator, protocol, scoring, result files."""

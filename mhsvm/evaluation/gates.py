@@ -1,0 +1,97 @@
+"""What Scan Route Attention does on single images.
+
+Shape letters: b batch, m heads, k routes, l cells, d channels of a head.
+"""
+
+import math
+from collections.abc import Sequence
+from contextlib import ExitStack
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from mhsvm.data.augment import Augment
+from mhsvm.data.dataset import Dataset
+from mhsvm.data.loader import iterate_batches
+from mhsvm.layers import ScanRouteAttention
+from mhsvm.models import MHSVM
+from mhsvm.ops.routes import route_statistics
+from mhsvm.ops.routes.gates import GATES
+from mhsvm.store import BlockGates, GateMaps
+
+
+def measure_gate_maps(
+    model: MHSVM, dataset: Dataset, ids: Sequence[str], *, augment: Augment, gate: str, device: torch.device
+) -> GateMaps:
+    """What the gates of a network do on some images of a set.
+
+    Args:
+        model: As `measure_gates` takes it, on `device`.
+        dataset: Has the images.
+        ids: Of the images, none of them twice.
+        augment: Normalises as the network was trained.
+        gate: Name of its gate.
+        device: Where to compute.
+    """
+    rows = torch.tensor([dataset.ids.index(image_id) for image_id in ids])
+    (batch,) = iterate_batches(dataset, rows, batch_size=len(rows), device=device)
+    inputs, _ = augment(batch.images, batch.masks)
+    return GateMaps(tuple(ids), model.patterns, gate, measure_gates(model, inputs))
+
+
+@torch.inference_mode()
+def measure_gates(model: nn.Module, inputs: Tensor) -> tuple[BlockGates, ...]:
+    """Run a network with scan heads on images, one at a time, and keep what its gates did.
+
+    Args:
+        model: In evaluation mode, not in a CUDA graph: the gates are watched from Python.
+        inputs: Normalised images, (n, 3, H, W).
+    Raises:
+        ValueError: The network has no Scan Route Attention.
+    """
+    layers = {name: layer for name, layer in model.named_modules() if isinstance(layer, ScanRouteAttention)}
+    if not layers:
+        raise ValueError(f"{type(model).__name__} has no gates over scan routes to look at: only MHS-VM has")
+    watched: dict[str, list[tuple[np.ndarray, ...]]] = {name: [] for name in layers}
+    size = inputs.shape[-2:]
+
+    def watch(name: str):
+        def hook(layer: ScanRouteAttention, arguments: tuple[Tensor]) -> None:
+            watched[name].append(tuple(part.cpu().numpy() for part in _measure(layer, *arguments, size)))
+
+        return hook
+
+    with ExitStack() as hooks:
+        for name, layer in layers.items():
+            hooks.enter_context(layer.register_forward_pre_hook(watch(name)))
+        for image in inputs.split(1):
+            model(image)
+    # a block holds one attention: its own name is what comes before ".mixer…"
+    return tuple(
+        BlockGates(name.partition(".mixer")[0], *map(np.concatenate, zip(*of_images, strict=True)))
+        for name, of_images in watched.items()
+    )
+
+
+def _measure(layer: ScanRouteAttention, y: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
+    """Of (b, m, k, l, d): the gate (b, m, h, w), the closed share (b, m), the routes' shares (b, m, k)."""
+    weigh = GATES[layer.gate].weigh
+    if weigh is None:
+        weight = torch.ones_like(y[:, :, 0])
+    else:
+        _, variation = route_statistics(y, backend=layer.backend)
+        weight = weigh(variation, layer.threshold, layer.power)  # (b, m, l, d)
+    h, w = _map_size(size, y.shape[3])
+    sizes = y.abs().double().sum(dim=(3, 4))
+    return (
+        weight.mean(dim=-1).unflatten(-1, (h, w)).float(),
+        (weight == 0).double().mean(dim=(2, 3)),
+        sizes / sizes.sum(dim=2, keepdim=True),
+    )
+
+
+def _map_size(size: tuple[int, int], num_cells: int) -> tuple[int, int]:
+    """Height and width of a map of so many cells: a stage divides both by its stride."""
+    stride = round(math.sqrt(size[0] * size[1] / num_cells))
+    return size[0] // stride, size[1] // stride

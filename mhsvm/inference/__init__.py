@@ -1,0 +1,1 @@
+"""Predicting masks: predictor, test-time augmentation, postprocessing, prediction folders."""

@@ -1,0 +1,1 @@
+"""Images that two parts of a study share: hashes, near-duplicates, reports."""

@@ -1,0 +1,124 @@
+"""Images that are one or show one lesion: in words and figures, as a table, and as contact sheets to look at."""
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+from mhsvm.leakage.leaks import Leak
+from mhsvm.leakage.seen_images import Leakage
+from mhsvm.metrics import summarize
+from mhsvm.store import PreparedSet
+
+_COLUMNS, _ROWS = 4, 8
+_SIDE, _MARGIN, _LINE = 168, 12, 16
+# Pairs that are told one by one; the table has all.
+_NAMED = 20
+_INK, _PAPER = (20, 20, 20), (255, 255, 255)
+
+
+def leakage_lines(leakage: Leakage) -> list[str]:
+    """What a checkpoint has seen of its test images, in words."""
+    lines = [] if leakage.unknown is None else [f"leakage: {leakage.unknown}"]
+    counts = leakage.counts()
+    if counts:
+        found = ", ".join(f"{kind} {count}" for kind, count in counts.items())
+        lines.append(f"leakage: test images with a counterpart in training, by kind: {found}")
+        # equal ids are told by their number
+        pairs = [f"{leak.id_b} (like {leak.id_a})" for leak in leakage.leaks if leak.id_a != leak.id_b]
+        lines += [f"leakage: {pair}" for pair in pairs[:_NAMED]]
+        if len(pairs) > _NAMED:
+            lines.append(f"leakage: … and {len(pairs) - _NAMED} pairs more")
+    elif leakage.unknown is None:
+        lines.append("leakage: no test image is in training, or has a near-duplicate there")
+    return lines
+
+
+def leakage_content(leakage: Leakage, *, every: Tensor, unseen: Tensor, dropped: bool) -> dict:
+    """What a summary says of leakage.
+
+    Args:
+        leakage: Of the checkpoint and the whole test part.
+        every: Counts of every test image, (n, c, 4), see `mhsvm.metrics.class_counts`.
+        unseen: Of those alone that it has not seen.
+        dropped: Whether the test's own figures are of the unseen images alone.
+    """
+    return {
+        "unknown": leakage.unknown,
+        "counts": leakage.counts(),
+        "seen": sorted(leakage.seen),
+        "dropped": dropped,
+        "num_images": {"every": len(every), "unseen": len(unseen)},
+        "metrics": {"every": summarize(every), "unseen": summarize(unseen) if len(unseen) else None},
+    }
+
+
+def leakage_figures(content: dict) -> str:
+    """Both figures in a line; of what `leakage_content` gives."""
+    every, unseen = content["metrics"]["every"], content["metrics"]["unseen"]
+    without = "none is left" if unseen is None else f"{unseen['dsc']:.4f} of {content['num_images']['unseen']}"
+    return (
+        f"dsc, pooled: {every['dsc']:.4f} of all {content['num_images']['every']} test images; without those that "
+        f"are in training or have a near-duplicate there: {without}"
+    )
+
+
+def write_leaks(folder: Path, leaks: Sequence[Leak], first: PreparedSet, second: PreparedSet, *, name: str) -> None:
+    """Write NAME.csv, and NAME-1.png, … with the pairs that need a look.
+
+    Pairs of equal pixels need none. Of the others the most doubtful come first.
+
+    Args:
+        folder: Where to; it exists.
+        leaks: Pairs of an image of the first and one of the second set.
+        first, second: The sets, which may be one.
+        name: Of the files.
+    """
+    subsets = [dict(zip(each.ids, each.subsets, strict=True)) for each in (first, second)]
+    with (folder / f"{name}.csv").open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["kind", "id_a", "id_b", "score", "subset_a", "subset_b"])
+        for leak in leaks:
+            score = "" if leak.score is None else f"{leak.score:.4f}"
+            writer.writerow([leak.kind, leak.id_a, leak.id_b, score, subsets[0][leak.id_a], subsets[1][leak.id_b]])
+    doubtful = sorted((leak for leak in leaks if leak.score != 1), key=lambda leak: leak.score or 0)
+    for place, start in enumerate(range(0, len(doubtful), _COLUMNS * _ROWS), start=1):
+        sheet = _draw_sheet(doubtful[start : start + _COLUMNS * _ROWS], first, second)
+        sheet.save(folder / f"{name}-{place}.png")
+
+
+def _draw_sheet(leaks: Sequence[Leak], first: PreparedSet, second: PreparedSet) -> Image.Image:
+    rows_of = [{image_id: row for row, image_id in enumerate(each.ids)} for each in (first, second)]
+    width, height = 2 * _SIDE, _SIDE + 3 * _LINE
+    columns, rows = min(len(leaks), _COLUMNS), -(-len(leaks) // _COLUMNS)
+    sheet = Image.new("RGB", (columns * (width + _MARGIN) + _MARGIN, rows * (height + _MARGIN) + _MARGIN), _PAPER)
+    draw = ImageDraw.Draw(sheet)
+    for place, leak in enumerate(leaks):
+        left = _MARGIN + place % _COLUMNS * (width + _MARGIN)
+        top = _MARGIN + place // _COLUMNS * (height + _MARGIN)
+        likeness = "unlike" if leak.score is None else f"{leak.score:.3f}"
+        _write(draw, (left, top), f"{likeness}  {leak.kind}", width)
+        for side, (prepared, image_id) in enumerate(((first, leak.id_a), (second, leak.id_b))):
+            (pixels,) = prepared.images([rows_of[side][image_id]])
+            sheet.paste(_thumbnail(pixels), (left + side * _SIDE, top + _LINE))
+            # one below the other: ids may be long
+            _write(
+                draw, (left, top + _SIDE + (1 + side) * _LINE), f"{'left' if side == 0 else 'right'}: {image_id}", width
+            )
+    return sheet
+
+
+def _thumbnail(pixels: np.ndarray) -> Image.Image:
+    image = Image.fromarray(pixels)
+    # two pixels apart from its neighbour
+    return image.resize((_SIDE - 2, _SIDE - 2), Image.Resampling.BILINEAR)
+
+
+def _write(draw: ImageDraw.ImageDraw, place: tuple[int, int], text: str, width: int) -> None:
+    font = ImageFont.load_default(12)
+    while draw.textlength(text, font=font) > width:
+        text = text[: -len(" …") - 1].rstrip() + " …" if text.endswith(" …") else text[:-1] + " …"
+    draw.text(place, text, fill=_INK, font=font)

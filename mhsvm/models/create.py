@@ -1,0 +1,45 @@
+"""Networks by name, with fresh or trained weights."""
+
+import difflib
+import inspect
+from typing import Any
+
+from torch import nn
+
+from mhsvm.models.pretrained import read_pretrained
+from mhsvm.models.published import load_weights
+from mhsvm.models.registry import find_model
+
+
+def create_model(
+    name: str, *, num_classes: int = 1, in_channels: int = 3, pretrained: str | None = None, **kwargs: Any
+) -> nn.Module:
+    """Build a network, with fresh weights or with those that come with the package.
+
+    Args:
+        name: A name from `list_models()`.
+        num_classes: Channels of the output; 1 for a binary mask.
+        in_channels: Channels of the image.
+        pretrained: A name from `list_pretrained(name)`; None draws fresh weights.
+        kwargs: Arguments of that model, see its class; with `pretrained`, those it was trained with are the defaults.
+    Returns:
+        A module (b, in_channels, H, W) -> logits (b, num_classes, H, W).
+    Raises:
+        ValueError: The model, a keyword or the weights are unknown, or an argument does not fit model or weights.
+    """
+    factory = find_model(name)
+    for argument, value in (("num_classes", num_classes), ("in_channels", in_channels)):
+        if value < 1:
+            raise ValueError(f"{argument} is at least 1; received {value}")
+    if pretrained is not None:
+        content, arguments = read_pretrained(pretrained, model=name)
+        model = create_model(name, num_classes=num_classes, in_channels=in_channels, **{**arguments, **kwargs})
+        load_weights(model, content)
+        return model
+    known = [key for key in inspect.signature(factory).parameters if key not in ("num_classes", "in_channels")]
+    for key in kwargs:
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            raise ValueError(f"model {name!r} has no argument {key!r}.{hint} It takes: {', '.join(known)}")
+    return factory(num_classes=num_classes, in_channels=in_channels, **kwargs)

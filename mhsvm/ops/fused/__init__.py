@@ -1,0 +1,1 @@
+"""Operations that one kernel computes where torch needs several."""

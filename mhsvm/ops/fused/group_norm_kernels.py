@@ -1,0 +1,266 @@
+"""Kernels of a GroupNorm with what follows it: resizing of the map, GELU, a skip connection.
+
+b batch, g groups (G) of j channels (J), r = G * J rows of a tile, p pixels (P), s chunks of pixels (S); capitals are
+the next powers of 2. A map has strides s_ of the batch (b), a channel (c) and a pixel (p). A chunk of pixels leaves
+partial results, which every program behind adds up alike; nothing depends on the order in which programs run.
+"""
+
+import triton
+import triton.language as tl
+
+from mhsvm.ops.common_kernels import LOG2_E
+
+
+@triton.jit
+def group_rows(groups, width, G: tl.constexpr, J: tl.constexpr):
+    """Channel of each row (r), and whether there is one."""
+    o_r = tl.arange(0, G * J)
+    return o_r // J * width + o_r % J, (o_r % J < width) & (o_r // J < groups)
+
+
+@triton.jit
+def sum_groups(b_r, G: tl.constexpr, J: tl.constexpr):
+    """Sums (g) of rows (r)."""
+    return tl.sum(tl.reshape(b_r, [G, J]), axis=1)
+
+
+@triton.jit
+def to_rows(b_g, G: tl.constexpr, J: tl.constexpr):
+    """What belongs to a group (g), for each of its rows (r)."""
+    return tl.reshape(tl.broadcast_to(b_g[:, None], [G, J]), [G * J])
+
+
+@triton.jit
+def load_map(p_x, o_r, o_p, m_rp, s_c, s_p):
+    return tl.load(p_x + o_r[:, None] * s_c + o_p[None, :] * s_p, mask=m_rp, other=0.0).to(tl.float32)
+
+
+@triton.jit
+def measure_kernel(
+    p_x, p_moments, pixels, chunk, groups, width, s_b, s_c, s_p,
+    G: tl.constexpr, J: tl.constexpr, P: tl.constexpr, S: tl.constexpr,
+):  # fmt: skip
+    """Mean and sum of squared distances from it, (b, s, 2, g), of each chunk of pixels and group."""
+    o_r, m_r = group_rows(groups, width, G, J)
+    p_x += tl.program_id(1).to(tl.int64) * s_b
+    start = tl.program_id(0) * chunk
+    b_mean, b_squares, num = tl.zeros([G], tl.float32), tl.zeros([G], tl.float32), 0.0
+    for i_p in range(start, tl.minimum(start + chunk, pixels), P):
+        o_p = i_p + tl.arange(0, P)
+        m_rp = m_r[:, None] & (o_p < pixels)[None, :]
+        b_x = load_map(p_x, o_r, o_p, m_rp, s_c, s_p)
+        more = tl.minimum(pixels - i_p, P) * width * 1.0
+        b_tile = sum_groups(tl.sum(b_x, axis=1), G, J) / more
+        b_centred = tl.where(m_rp, b_x - to_rows(b_tile, G, J)[:, None], 0.0)
+        b_apart = b_tile - b_mean
+        b_squares += sum_groups(tl.sum(b_centred * b_centred, axis=1), G, J)
+        b_squares += b_apart * b_apart * (num * more / (num + more))
+        b_mean += b_apart * (more / (num + more))
+        num += more
+    p_moments += (tl.program_id(1) * S + tl.program_id(0)) * 2 * G + tl.arange(0, G)
+    tl.store(p_moments, b_mean)
+    tl.store(p_moments + G, b_squares)
+
+
+@triton.jit
+def load_moments(p_moments, pixels, chunk, width, epsilon, G: tl.constexpr, J: tl.constexpr, S: tl.constexpr):
+    """Mean and reciprocal deviation (r, 1) of a sample's groups."""
+    o_s, o_g = tl.arange(0, S), tl.arange(0, G)
+    b_num = (tl.maximum(tl.minimum(pixels - o_s * chunk, chunk), 0) * width * 1.0)[:, None]
+    p_moments += (tl.program_id(1) * S + o_s[:, None]) * 2 * G + o_g[None, :]
+    b_means = tl.load(p_moments, mask=b_num > 0, other=0.0)
+    b_squares = tl.load(p_moments + G, mask=b_num > 0, other=0.0)
+    total = pixels * width * 1.0
+    b_mean = tl.sum(b_num * b_means, axis=0) / total
+    b_apart = b_means - b_mean[None, :]
+    b_variance = tl.sum(b_squares + b_num * b_apart * b_apart, axis=0) / total
+    b_scale = 1.0 / tl.sqrt(b_variance + epsilon)
+    return to_rows(b_mean, G, J)[:, None], to_rows(b_scale, G, J)[:, None]
+
+
+@triton.jit
+def standardize(p_x, o_r, o_p, m_rp, s_c, s_p, b_mean, b_scale):
+    return (load_map(p_x, o_r, o_p, m_rp, s_c, s_p) - b_mean) * b_scale
+
+
+@triton.jit
+def source(o_out, size, num_out):
+    """The lesser of two cells that an output cell lies between, corners on corners, and its distance from there."""
+    b_at = o_out * ((size - 1.0) / (num_out - 1.0))
+    i_low = tl.minimum(b_at.to(tl.int32), size - 1)
+    return i_low, b_at - i_low
+
+
+@triton.jit
+def corner(o_p, w, i: tl.constexpr):
+    """Pixel i of the four, row by row, that become the output pixel `o_p` of a map of half the width `w`."""
+    half = w // 2
+    return (o_p // half * 2 + i // 2) * w + o_p % half * 2 + i % 2
+
+
+@triton.jit
+def resample(
+    p_x, o_r, o_p, m_rp, h, w, s_c, s_p, b_mean, b_scale, b_weight, RESIZE: tl.constexpr
+):  # fmt: skip
+    """Standardized values (r, p) at output pixels and, of a pooled map, which of the four pixels each one is."""
+    b_chosen = tl.zeros(m_rp.shape, tl.int32)
+    if RESIZE == "halve":
+        b_x = standardize(p_x, o_r, corner(o_p, w, 0), m_rp, s_c, s_p, b_mean, b_scale)
+        for i in tl.static_range(1, 4):
+            b_other = standardize(p_x, o_r, corner(o_p, w, i), m_rp, s_c, s_p, b_mean, b_scale)
+            # The largest after the weight, which may be negative; the first of equal ones, as torch has it.
+            m_larger = b_other * b_weight > b_x * b_weight
+            b_chosen = tl.where(m_larger, i, b_chosen)
+            b_x = tl.where(m_larger, b_other, b_x)
+    elif RESIZE == "double":
+        i_top, b_down = source(o_p // (2 * w), h, 2 * h)
+        i_left, b_right = source(o_p % (2 * w), w, 2 * w)
+        i_bottom, i_right = tl.minimum(i_top + 1, h - 1), tl.minimum(i_left + 1, w - 1)
+        b_nw = standardize(p_x, o_r, i_top * w + i_left, m_rp, s_c, s_p, b_mean, b_scale)
+        b_ne = standardize(p_x, o_r, i_top * w + i_right, m_rp, s_c, s_p, b_mean, b_scale)
+        b_sw = standardize(p_x, o_r, i_bottom * w + i_left, m_rp, s_c, s_p, b_mean, b_scale)
+        b_se = standardize(p_x, o_r, i_bottom * w + i_right, m_rp, s_c, s_p, b_mean, b_scale)
+        b_upper = (1.0 - b_right)[None, :] * b_nw + b_right[None, :] * b_ne
+        b_lower = (1.0 - b_right)[None, :] * b_sw + b_right[None, :] * b_se
+        b_x = (1.0 - b_down)[None, :] * b_upper + b_down[None, :] * b_lower
+    else:
+        b_x = standardize(p_x, o_r, o_p, m_rp, s_c, s_p, b_mean, b_scale)
+    return b_x, b_chosen
+
+
+@triton.jit
+def load_weights(p_weight, p_bias, o_r, m_r):
+    b_weight = tl.load(p_weight + o_r, mask=m_r, other=0.0).to(tl.float32)
+    b_bias = tl.load(p_bias + o_r, mask=m_r, other=0.0).to(tl.float32)
+    return b_weight[:, None], b_bias[:, None]
+
+
+@triton.jit
+def normal_share(b_z):
+    """Probability that a normal number is below z."""
+    return 0.5 + 0.5 * tl.erf(b_z * 0.7071067811865476)
+
+
+@triton.jit
+def gelu_slope(b_z):
+    return normal_share(b_z) + b_z * 0.3989422804014327 * tl.exp2(b_z * b_z * LOG2_E * -0.5)
+
+
+@triton.jit
+def apply_kernel(
+    p_x, p_moments, p_weight, p_bias, p_skip, p_y, h, w, chunk, groups, width, epsilon, s_b, s_c, s_p,
+    s_skip_b, s_skip_c, s_skip_p, s_yb, s_yc, s_yp, pixels_out,
+    RESIZE: tl.constexpr, G: tl.constexpr, J: tl.constexpr, P: tl.constexpr, S: tl.constexpr,
+):  # fmt: skip
+    """y = GELU(resize(norm(x))) + skip."""
+    i_b = tl.program_id(1).to(tl.int64)
+    o_r, m_r = group_rows(groups, width, G, J)
+    o_p = tl.program_id(0) * P + tl.arange(0, P)
+    m_rp = m_r[:, None] & (o_p < pixels_out)[None, :]
+    b_mean, b_scale = load_moments(p_moments, h * w, chunk, width, epsilon, G, J, S)
+    b_weight, b_bias = load_weights(p_weight, p_bias, o_r, m_r)
+    b_x, _ = resample(p_x + i_b * s_b, o_r, o_p, m_rp, h, w, s_c, s_p, b_mean, b_scale, b_weight, RESIZE)
+    b_z = b_x * b_weight + b_bias
+    b_y = b_z * normal_share(b_z)
+    if p_skip is not None:
+        b_y += load_map(p_skip + i_b * s_skip_b, o_r, o_p, m_rp, s_skip_c, s_skip_p)
+    p_y += i_b * s_yb + o_r[:, None] * s_yc + o_p[None, :] * s_yp
+    tl.store(p_y, b_y.to(p_y.dtype.element_ty), mask=m_rp)
+
+
+@triton.jit
+def sum_kernel(
+    p_grad_y, p_x, p_moments, p_weight, p_bias, p_slopes, p_channel_sums, p_group_sums, h, w, chunk, chunk_out,
+    groups, width, epsilon, s_gb, s_gc, s_gp, s_b, s_c, s_p, pixels_out,
+    RESIZE: tl.constexpr, G: tl.constexpr, J: tl.constexpr, P: tl.constexpr, S: tl.constexpr,
+):  # fmt: skip
+    """Sums over each chunk of output pixels of the gradient d before GELU, and of d times the standardized values.
+
+    By channel (b, s, 2, c), times the values first; by group with the weights on them (b, s, 2, g). Of a map that was
+    doubled, d itself is kept, (b, c, p).
+    """
+    i_b = tl.program_id(1).to(tl.int64)
+    o_r, m_r = group_rows(groups, width, G, J)
+    b_mean, b_scale = load_moments(p_moments, h * w, chunk, width, epsilon, G, J, S)
+    b_weight, b_bias = load_weights(p_weight, p_bias, o_r, m_r)
+    b_along, b_sum = tl.zeros([G * J, P], tl.float32), tl.zeros([G * J, P], tl.float32)
+    start = tl.program_id(0) * chunk_out
+    for i_p in range(start, tl.minimum(start + chunk_out, pixels_out), P):
+        o_p = i_p + tl.arange(0, P)
+        m_rp = m_r[:, None] & (o_p < pixels_out)[None, :]
+        b_x, _ = resample(p_x + i_b * s_b, o_r, o_p, m_rp, h, w, s_c, s_p, b_mean, b_scale, b_weight, RESIZE)
+        b_grad = load_map(p_grad_y + i_b * s_gb, o_r, o_p, m_rp, s_gc, s_gp) * gelu_slope(b_x * b_weight + b_bias)
+        if RESIZE == "double":
+            o_slopes = (i_b * groups * width + o_r[:, None]) * pixels_out + o_p[None, :]
+            tl.store(p_slopes + o_slopes, b_grad, mask=m_rp)
+        b_along += b_grad * b_x
+        b_sum += b_grad
+    b_along, b_sum = tl.sum(b_along, axis=1), tl.sum(b_sum, axis=1)
+    i_part = tl.program_id(1) * tl.num_programs(0) + tl.program_id(0)
+    p_channel_sums += i_part * 2 * groups * width + o_r
+    tl.store(p_channel_sums, b_along, mask=m_r)
+    tl.store(p_channel_sums + groups * width, b_sum, mask=m_r)
+    b_weights = tl.sum(b_weight, axis=1)
+    p_group_sums += (tl.program_id(1) * S + tl.program_id(0)) * 2 * G + tl.arange(0, G)
+    tl.store(p_group_sums, sum_groups(b_along * b_weights, G, J))
+    tl.store(p_group_sums + G, sum_groups(b_sum * b_weights, G, J))
+
+
+@triton.jit
+def gather_doubled(p_slopes, o_r, o_p, m_rp, h, w):
+    """Gradient at pixels of a map from those of the doubled one: of all output cells less than one cell away."""
+    o_h, o_w = o_p // w, o_p % w
+    step_h, step_w = (h - 1.0) / (2 * h - 1.0), (w - 1.0) / (2 * w - 1.0)
+    # They are at most four: cell i lies at 2i to 2i + 1, and its neighbours a little more than two from it.
+    o_top, o_left = tl.maximum(2 * o_h - 1, 0), tl.maximum(2 * o_w - 1, 0)
+    b_grad = tl.zeros(m_rp.shape, tl.float32)
+    for i in tl.static_range(4):
+        b_row = tl.maximum(1.0 - tl.abs((o_top + i) * step_h - o_h), 0.0)
+        for j in tl.static_range(4):
+            b_column = tl.maximum(1.0 - tl.abs((o_left + j) * step_w - o_w), 0.0)
+            m_p = (o_top + i < 2 * h) & (o_left + j < 2 * w)
+            o_out = (o_top + i) * 2 * w + o_left + j
+            b_slope = load_map(p_slopes, o_r, o_out, m_rp & m_p[None, :], 4 * h * w, 1)
+            b_grad += (b_row * b_column)[None, :] * b_slope
+    return b_grad
+
+
+@triton.jit
+def differentiate_kernel(
+    p_grad_y, p_x, p_moments, p_weight, p_bias, p_slopes, p_group_sums, p_grad_x, h, w, chunk, chunk_out, pixels_out,
+    groups, width, epsilon, s_gb, s_gc, s_gp, s_b, s_c, s_p, s_xb, s_xc, s_xp,
+    RESIZE: tl.constexpr, G: tl.constexpr, J: tl.constexpr, P: tl.constexpr, S: tl.constexpr,
+):  # fmt: skip
+    """Gradient of x, at the pixels of x, or at the four of each pixel of a pooled map."""
+    i_b = tl.program_id(1).to(tl.int64)
+    o_r, m_r = group_rows(groups, width, G, J)
+    o_p = tl.program_id(0) * P + tl.arange(0, P)
+    m_rp = m_r[:, None] & (o_p < (pixels_out if RESIZE == "halve" else h * w))[None, :]
+    b_mean, b_scale = load_moments(p_moments, h * w, chunk, width, epsilon, G, J, S)
+    b_weight, b_bias = load_weights(p_weight, p_bias, o_r, m_r)
+
+    o_s, o_g = tl.arange(0, S), tl.arange(0, G)
+    p_group_sums += (tl.program_id(1) * S + o_s[:, None]) * 2 * G + o_g[None, :]
+    m_s = (o_s * chunk_out < pixels_out)[:, None]
+    total = h * w * width * 1.0
+    b_along = to_rows(tl.sum(tl.load(p_group_sums, mask=m_s, other=0.0), axis=0) / total, G, J)[:, None]
+    b_level = to_rows(tl.sum(tl.load(p_group_sums + G, mask=m_s, other=0.0), axis=0) / total, G, J)[:, None]
+
+    p_x += i_b * s_b
+    p_grad_x += i_b * s_xb + o_r[:, None] * s_xc
+    if RESIZE == "double":
+        b_grad = gather_doubled(p_slopes + i_b * groups * width * pixels_out, o_r, o_p, m_rp, h, w)
+        b_x = standardize(p_x, o_r, o_p, m_rp, s_c, s_p, b_mean, b_scale)
+    else:
+        b_x, b_chosen = resample(p_x, o_r, o_p, m_rp, h, w, s_c, s_p, b_mean, b_scale, b_weight, RESIZE)
+        b_grad = load_map(p_grad_y + i_b * s_gb, o_r, o_p, m_rp, s_gc, s_gp) * gelu_slope(b_x * b_weight + b_bias)
+    b_grad *= b_weight
+    if RESIZE == "halve":
+        for i in tl.static_range(4):
+            o_i = corner(o_p, w, i)
+            b_x = standardize(p_x, o_r, o_i, m_rp, s_c, s_p, b_mean, b_scale)
+            b_grad_x = b_scale * (tl.where(b_chosen == i, b_grad, 0.0) - b_level - b_x * b_along)
+            tl.store(p_grad_x + o_i[None, :] * s_xp, b_grad_x.to(p_grad_x.dtype.element_ty), mask=m_rp)
+    else:
+        b_grad_x = b_scale * (b_grad - b_level - b_x * b_along)
+        tl.store(p_grad_x + o_p[None, :] * s_xp, b_grad_x.to(p_grad_x.dtype.element_ty), mask=m_rp)

@@ -1,0 +1,86 @@
+"""Kernels of LayerNorm over rows that lie side by side: each row is read once and held in registers.
+
+c channels (C, the next power of 2, in a tile), r rows of a tile. Numbers are float32 in registers, whatever is loaded
+and stored. The number of channels is a constant of the compiler's, which so knows how rows are aligned.
+"""
+
+import triton
+import triton.language as tl
+
+from mhsvm.ops.common_kernels import sigmoid
+
+
+@triton.jit
+def load_rows(p_x, o_rc, m_rc):
+    return tl.load(p_x + o_rc, mask=m_rc, other=0.0).to(tl.float32)
+
+
+@triton.jit
+def standardize(b_x, m_rc, channels, epsilon):
+    """Rows with mean 0 and variance 1, and the reciprocal (r) of their deviation."""
+    b_mean = tl.sum(b_x, axis=1) / channels
+    b_centred = tl.where(m_rc, b_x - b_mean[:, None], 0.0)
+    b_scale = 1.0 / tl.sqrt(tl.sum(b_centred * b_centred, axis=1) / channels + epsilon)
+    return b_centred * b_scale[:, None], b_scale
+
+
+@triton.jit
+def norm_gradient(b_grad, b_x, b_weight, b_scale, channels):
+    """Gradient of what was standardized to b_x, from that of the norm's result."""
+    b_grad *= b_weight[None, :]
+    b_mean = tl.sum(b_grad, axis=1) / channels
+    b_along = tl.sum(b_grad * b_x, axis=1) / channels
+    return (b_grad - b_mean[:, None] - b_x * b_along[:, None]) * b_scale[:, None]
+
+
+@triton.jit
+def tile(i_tile, rows, channels, ROWS: tl.constexpr, C: tl.constexpr):
+    """Offsets and mask (r, c) of a tile's numbers."""
+    o_r, o_c = i_tile * ROWS + tl.arange(0, ROWS).to(tl.int64), tl.arange(0, C)
+    return o_r[:, None] * channels + o_c[None, :], (o_r < rows)[:, None] & (o_c < channels)[None, :]
+
+
+@triton.jit
+def normalize_kernel(
+    p_x, p_weight, p_bias, p_gate, p_y, rows, epsilon, CHANNELS: tl.constexpr, ROWS: tl.constexpr, C: tl.constexpr
+):  # fmt: skip
+    """y = norm(x), times SiLU(gate) if there is one."""
+    o_c = tl.arange(0, C)
+    o_rc, m_rc = tile(tl.program_id(0), rows, CHANNELS, ROWS, C)
+    b_x, _ = standardize(load_rows(p_x, o_rc, m_rc), m_rc, CHANNELS, epsilon)
+    b_weight, b_bias = load_rows(p_weight, o_c, o_c < CHANNELS), load_rows(p_bias, o_c, o_c < CHANNELS)
+    b_y = b_x * b_weight[None, :] + b_bias[None, :]
+    if p_gate is not None:
+        b_gate = load_rows(p_gate, o_rc, m_rc)
+        b_y *= b_gate * sigmoid(b_gate)
+    tl.store(p_y + o_rc, b_y.to(p_y.dtype.element_ty), mask=m_rc)
+
+
+@triton.jit
+def differentiate_kernel(
+    p_grad_y, p_x, p_weight, p_bias, p_gate, p_grad_x, p_grad_gate, p_sums, rows, epsilon,
+    CHANNELS: tl.constexpr, ROWS: tl.constexpr, C: tl.constexpr,
+):  # fmt: skip
+    """Gradients of x and the gate, and each program's sums (2, c) for those of weight and bias."""
+    o_c = tl.arange(0, C)
+    b_weight = load_rows(p_weight, o_c, o_c < CHANNELS)
+    b_weight_sum, b_bias_sum = tl.zeros([ROWS, C], tl.float32), tl.zeros([ROWS, C], tl.float32)
+    for i_tile in range(tl.program_id(0), tl.cdiv(rows, ROWS), tl.num_programs(0)):
+        o_rc, m_rc = tile(i_tile, rows, CHANNELS, ROWS, C)
+        b_grad = load_rows(p_grad_y, o_rc, m_rc)
+        b_x, b_scale = standardize(load_rows(p_x, o_rc, m_rc), m_rc, CHANNELS, epsilon)
+        if p_gate is not None:
+            b_gate = load_rows(p_gate, o_rc, m_rc)
+            b_share = sigmoid(b_gate)
+            b_bias = load_rows(p_bias, o_c, o_c < CHANNELS)
+            b_slope = b_share * (1.0 + b_gate * (1.0 - b_share))
+            b_grad_gate = b_grad * (b_x * b_weight[None, :] + b_bias[None, :]) * b_slope
+            tl.store(p_grad_gate + o_rc, b_grad_gate.to(p_grad_gate.dtype.element_ty), mask=m_rc)
+            b_grad *= b_gate * b_share
+        b_weight_sum += b_grad * b_x
+        b_bias_sum += b_grad
+        b_grad_x = norm_gradient(b_grad, b_x, b_weight, b_scale, CHANNELS)
+        tl.store(p_grad_x + o_rc, b_grad_x.to(p_grad_x.dtype.element_ty), mask=m_rc)
+    p_program = p_sums + tl.program_id(0) * 2 * CHANNELS + o_c
+    tl.store(p_program, tl.sum(b_weight_sum, axis=0), mask=o_c < CHANNELS)
+    tl.store(p_program + CHANNELS, tl.sum(b_bias_sum, axis=0), mask=o_c < CHANNELS)

@@ -1,0 +1,48 @@
+"""Gates over the routes of a scan: how much the routes differ becomes a weight."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+# Added to the denominator of the coefficient of variation.
+EPS = 1e-5
+
+
+@dataclass(frozen=True)
+class Gate:
+    """How the variation of the routes becomes a weight.
+
+    Attributes:
+        weigh: (variation, threshold, power) -> weight, of the shape of the variation; None weighs all with 1.
+        default_threshold: None if the gate has no threshold.
+        fused: Whether `mhsvm.ops.routes.gates_kernels` has it too, under the same name.
+    """
+
+    weigh: Callable[[Tensor, float | Tensor, float], Tensor] | None
+    default_threshold: float | None
+    fused: bool = False
+
+
+GATES: dict[str, Gate] = {
+    "relu": Gate(lambda cv, threshold, power: torch.relu(cv - threshold), 0.5, fused=True),
+    "sigmoid": Gate(lambda cv, threshold, power: torch.sigmoid(cv - threshold), 0.0, fused=True),
+    "power": Gate(lambda cv, threshold, power: cv**power, None, fused=True),
+    "exp": Gate(lambda cv, threshold, power: torch.exp(cv - threshold), 0.0, fused=True),
+    # Not fused: the gradient of a plain sum needs no outputs of the routes, which the kernels would keep and read.
+    "none": Gate(None, None),
+}
+
+
+def find_gate(name: str, *, power: float) -> Gate:
+    """The gate of this name, which shall be used with this power.
+
+    Raises:
+        ValueError: There is none, or the power is below 1.
+    """
+    if name not in GATES:
+        raise ValueError(f"gate is one of {', '.join(GATES)}; received {name!r}")
+    if power < 1:
+        raise ValueError(f"the power of a gate is at least 1; received {power}")
+    return GATES[name]

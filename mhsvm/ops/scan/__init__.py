@@ -1,0 +1,1 @@
+"""The selective scan and its backends."""

@@ -1,0 +1,180 @@
+"""Which image belongs to which mask, and which mask to which: by id, never by position."""
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+from mhsvm.prepare.archive import SourceFile
+from mhsvm.prepare.problems import Problems, Rule
+from mhsvm.prepare.sources import Source
+
+NO_PAIR = Rule("no pair of an image and a mask", "give every folder or zip file of the set, or one folder around them")
+NO_MASK = Rule("image without a mask", "add the folder or zip file with its mask, or remove the image")
+NO_IMAGE = Rule("mask without an image", "add the folder or zip file with its image, or remove the mask")
+DUPLICATE = Rule("id that occurs twice", "give an archive or its extracted folder, not both; rename files of one name")
+TWO_SUBSETS = Rule("image and mask from different subsets", "put both into the same one of train, val and test")
+NO_MASKS = Rule("no mask", "give the folder or zip file that holds them")
+
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff")
+
+_MASK_ENDING = re.compile(r"_(segmentation|mask|lesion)$", re.IGNORECASE)
+_PREDICTION_ENDING = re.compile(r"_(segmentation|mask|lesion|pred(iction)?)$", re.IGNORECASE)
+_ROLE_FOLDER = re.compile(r"(?P<image>images?)|(?P<mask>masks?|.*ground_?truth.*)", re.IGNORECASE)
+# "train", or the word inside an official name such as ISIC-2017_Test_v2_Data.
+_SUBSET_FOLDER = re.compile(r"(isic.*_)?(train(?:ing)?|val(?:id(?:ation)?)?|test(?:ing)?)(?(1)_.*|)", re.IGNORECASE)
+_SUBSETS = {"tra": "train", "val": "val", "tes": "test"}
+
+
+@dataclass(frozen=True)
+class Pair:
+    """An image and its mask, still files; `subset` is "train", "val", "test" or ""."""
+
+    id: str
+    image: SourceFile
+    mask: SourceFile
+    subset: str
+
+
+def find_pairs(files: Iterable[SourceFile], source: Source, problems: Problems) -> list[Pair]:
+    """Pair the images and masks among the files of a source.
+
+    Args:
+        files: Any files; those of another kind or of another set do not matter.
+        source: How the set's files are named.
+        problems: Takes missing partners, ids that occur twice, and that there is no pair at all.
+    Returns:
+        The pairs, by ascending id.
+    """
+    files = list(files)
+    images: dict[str, list[SourceFile]] = defaultdict(list)
+    masks: dict[str, list[SourceFile]] = defaultdict(list)
+    for file in files:
+        role, stem = _role(file, source), PurePosixPath(file.name).stem
+        if role == "image" and source.id_pattern.fullmatch(stem):
+            images[stem].append(file)
+        elif role == "mask":
+            masks[stem].append(file)
+    masks = _by_id(masks, images, source)
+    for found in (images, masks):
+        _note_duplicates(found, problems)
+    for id_ in images.keys() - masks.keys():
+        problems.add(NO_MASK, f"{id_}: {images[id_][0].name}")
+    for id_ in masks.keys() - images.keys():
+        problems.add(NO_IMAGE, f"{id_}: {masks[id_][0].name}")
+    pairs = [_pair(id_, images[id_][0], masks[id_][0], problems) for id_ in sorted(images.keys() & masks.keys())]
+    if not pairs:
+        problems.add(NO_PAIR, f"looked for {source.looked_for}; found {_overview(files)}")
+    return pairs
+
+
+def mask_files(files: Iterable[SourceFile], problems: Problems, *, what: str) -> dict[str, list[SourceFile]]:
+    """The masks among files, by their names without extension.
+
+    Files that their names tell for masks (by an ending such as `_segmentation`, or by a folder such as `masks` or
+    `…_GroundTruth`) are taken alone, so that what lies beside them does not matter; without any such, all images are.
+
+    Args:
+        files: Any files.
+        problems: Takes that there is no mask at all.
+        what: What is looked for, in the message, such as "truth".
+    """
+    files = list(files)
+    images = [file for file in files if PurePosixPath(file.name).suffix.lower() in EXTENSIONS]
+    found: dict[str, list[SourceFile]] = defaultdict(list)
+    for file in [file for file in images if _is_mask(file)] or images:
+        found[PurePosixPath(file.name).stem].append(file)
+    if not found:
+        problems.add(NO_MASKS, f"{what}: looked for {', '.join(EXTENSIONS)}; found {_overview(files)}")
+    return found
+
+
+def masks_by_id(
+    masks: Mapping[str, list[SourceFile]], names: Collection[str], problems: Problems
+) -> dict[str, SourceFile]:
+    """Id -> mask, where other names tell what the ids are.
+
+    An ending (`_segmentation`, `_mask`, `_lesion`, `_prediction`, `_pred`) is no part of an id, unless the others have
+    it too.
+
+    Args:
+        masks: From `mask_files`.
+        names: Ids, or the names of the masks that these are to be matched with.
+        problems: Takes ids that occur twice.
+    """
+    known = {*names, *map(_without_ending, names)}
+    found: dict[str, list[SourceFile]] = defaultdict(list)
+    for stem, files in masks.items():
+        found[stem if stem in known else _without_ending(stem)] += files
+    _note_duplicates(found, problems)
+    return {id_: same[0] for id_, same in found.items()}
+
+
+def _without_ending(stem: str) -> str:
+    return _PREDICTION_ENDING.sub("", stem)
+
+
+def _role(file: SourceFile, source: Source) -> str | None:
+    path = PurePosixPath(file.name)
+    if path.suffix.lower() not in EXTENSIONS or (source.ignored and source.ignored.search(file.name)):
+        return None
+    if source.needs_folders:
+        return _folder_role(file)
+    return "mask" if _is_mask(file) else "image"
+
+
+def _is_mask(file: SourceFile) -> bool:
+    return _folder_role(file) == "mask" or _MASK_ENDING.search(PurePosixPath(file.name).stem) is not None
+
+
+def _folder_role(file: SourceFile) -> str | None:
+    """What the nearest folder that tells says: "image" or "mask"."""
+    matches = (_ROLE_FOLDER.fullmatch(folder) for folder in _folders_from_nearest(file))
+    return next((match.lastgroup for match in matches if match), None)
+
+
+def _note_duplicates(found: Mapping[str, list[SourceFile]], problems: Problems) -> None:
+    for id_, same in found.items():
+        if len(same) > 1:
+            problems.add(DUPLICATE, f"{id_}: {', '.join(file.name for file in same)}")
+
+
+def _by_id(
+    masks: dict[str, list[SourceFile]], images: dict[str, list[SourceFile]], source: Source
+) -> dict[str, list[SourceFile]]:
+    """Masks by id. An ending is part of the id where an image is called so, too."""
+    found: dict[str, list[SourceFile]] = defaultdict(list)
+    for stem, files in masks.items():
+        id_ = stem if stem in images else _MASK_ENDING.sub("", stem)
+        if source.id_pattern.fullmatch(id_):
+            found[id_] += files
+    return found
+
+
+def _pair(id_: str, image: SourceFile, mask: SourceFile, problems: Problems) -> Pair:
+    of_image, of_mask = _subset(image), _subset(mask)
+    if of_image and of_mask and of_image != of_mask:
+        problems.add(TWO_SUBSETS, f"{id_}: {image.name}, {mask.name}")
+    return Pair(id_, image, mask, of_image or of_mask)
+
+
+def _subset(file: SourceFile) -> str:
+    """From the nearest folder or archive that names a subset."""
+    matches = (_SUBSET_FOLDER.fullmatch(folder) for folder in _folders_from_nearest(file))
+    return next((_SUBSETS[match[2][:3].lower()] for match in matches if match), "")
+
+
+def _folders_from_nearest(file: SourceFile) -> list[str]:
+    """Names of the folders and archives around a file, the innermost first; an archive counts as a folder."""
+    return [re.sub(r"\.zip$", "", part, flags=re.IGNORECASE) for part in PurePosixPath(file.name).parts[-2::-1]]
+
+
+def _overview(files: list[SourceFile]) -> str:
+    """What there is, in short: the commonest kinds of files by outer folder."""
+    paths = [PurePosixPath(file.name) for file in files]
+    kinds = Counter(("/".join(path.parts[:-1][:2]), path.suffix.lower() or "without extension") for path in paths)
+    if not kinds:
+        return "no files"
+    shown = [f"{count} {kind} in {folder}" for (folder, kind), count in kinds.most_common(5)]
+    return ", ".join(shown) + (f", ... and {len(kinds) - 5} more kinds" if len(kinds) > 5 else "")

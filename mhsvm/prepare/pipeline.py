@@ -1,0 +1,170 @@
+"""From the files of a source to a prepared set: decode, check, resize, write, each image once.
+
+Threads do it, not processes: decoding, decompressing and resizing run outside Python's lock, so they fill the cores;
+nothing has to be started or copied, and nothing is left behind when the command is killed.
+"""
+
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from tqdm import tqdm
+
+from mhsvm.prepare.archive import SourceFile, open_sources, source_checksums
+from mhsvm.prepare.decode import IGNORE, MaskLevelsError, decode_image, decode_mask
+from mhsvm.prepare.pairs import Pair, find_pairs
+from mhsvm.prepare.problems import Problems, Rule
+from mhsvm.prepare.resize import (
+    CLASS_METHOD,
+    IMAGE_METHOD,
+    MASK_METHOD,
+    Size,
+    as_height_width,
+    mask_coverage,
+    resize_classes,
+    resize_image,
+)
+from mhsvm.prepare.sources import find_source
+from mhsvm.store import Sample, write_set
+from mhsvm.system import num_cores
+from mhsvm.threads import in_order
+from mhsvm.version import __version__
+
+UNREADABLE = Rule("unreadable file", "download or export it again; BMP, PNG, JPEG and single-frame TIFF are read")
+GREYS = Rule(
+    "mask with other levels than black and white",
+    "threshold it at half and save it as PNG (a JPEG has greys by nature); for class indices give --num-classes",
+)
+CLASSES = Rule("class mask with a level that is no class", "save indices 0..K-1 and 255 = ignore; K is --num-classes")
+SHAPES = Rule("mask and image of different sizes", "export masks at the size of their images, after EXIF orientation")
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What was prepared, and in how many seconds; `num_empty` masks show no lesion (no class but 0)."""
+
+    path: Path
+    num_samples: int
+    subsets: dict[str, int]
+    num_empty: int
+    checksum: str
+    seconds: float
+
+
+def prepare_set(
+    source: str,
+    paths: Sequence[str | Path],
+    out: str | Path,
+    *,
+    name: str | None = None,
+    size: Size = 256,
+    num_classes: int = 1,
+    num_workers: int | None = None,
+    overwrite: bool = False,
+    progress: bool = False,
+    attributes: dict[str, str] | None = None,
+) -> Summary:
+    """Prepare a data set from its folders or unextracted zip files.
+
+    Args:
+        source: A name from `list_sources()`.
+        paths: Folders and zip files that together hold the set, or one folder that holds them.
+        out: The HDF5 file to make.
+        name: The set's name, if not the source's.
+        size: Of all images and masks, in pixels: a number or (h, w).
+        num_classes: 1 for lesion masks, k >= 2 for class indices.
+        num_workers: Threads; None for one a core.
+        overwrite: Whether `out` may be replaced.
+        progress: Whether to show a bar.
+        attributes: Written into the set beside its provenance.
+    Returns:
+        A summary.
+    Raises:
+        ValueError: An argument is wrong, or the source has problems: all of them are listed, and nothing is written.
+        FileExistsError: `out` is there and `overwrite` is not set.
+    """
+    start, out, problems = time.perf_counter(), Path(out), Problems()
+    described, size = find_source(source), as_height_width(size)
+    if not 1 <= num_classes <= IGNORE:
+        raise ValueError(f"there are 1 to {IGNORE} classes, because {IGNORE} means ignore; got {num_classes}")
+    if num_workers is not None and num_workers < 1:
+        raise ValueError(f"at least 1 worker is needed; got {num_workers}")
+    _check_out(out, source, overwrite=overwrite)
+    headline = f"the source of {out} has problems, and nothing was written:"
+    with open_sources([Path(path) for path in paths], problems) as files:
+        pairs = find_pairs(files, described, problems)
+        if not pairs:
+            problems.raise_if_any(headline)
+        convert = partial(_convert, size=size, num_classes=num_classes, problems=problems)
+        converted = in_order(convert, pairs, num_workers=num_workers or num_cores())
+        bar = tqdm(converted, total=len(pairs), desc=out.name, unit="image", mininterval=0.5, disable=not progress)
+        empty: list[str] = []
+        checksum = write_set(
+            out,
+            _while_good(bar, num_classes, problems, headline, empty),
+            name=name or source,
+            size=size,
+            num_classes=num_classes,
+            attributes={**_provenance(num_classes, files), **(attributes or {})},
+            total=len(pairs),
+        )
+    subsets = dict(Counter(pair.subset for pair in pairs))
+    return Summary(out, len(pairs), subsets, len(empty), checksum, time.perf_counter() - start)
+
+
+def _check_out(out: Path, source: str, *, overwrite: bool) -> None:
+    if out.is_dir():
+        raise ValueError(f"the prepared set is one file; {out} is a folder: give such as {out / f'{source}.h5'}")
+    if out.exists() and not overwrite:
+        raise FileExistsError(f"{out} is there already; give --overwrite to replace it")
+
+
+def _provenance(num_classes: int, files: Sequence[SourceFile]) -> dict[str, str]:
+    return {
+        "mhsvm_version": __version__,
+        "image_resizing": IMAGE_METHOD,
+        "mask_resizing": MASK_METHOD if num_classes == 1 else CLASS_METHOD,
+        "sources": source_checksums(files),
+    }
+
+
+def _while_good(
+    converted: Iterable[Sample | None], num_classes: int, problems: Problems, headline: str, empty: list[str]
+) -> Iterator[Sample]:
+    """Pass samples on until something is wrong; then look at the rest, and tell all of it at once.
+
+    The ids of masks without lesion go to `empty`: they are allowed, but worth a line of the summary.
+    """
+    for sample in converted:
+        if not problems:
+            lesion = sample.mask if num_classes == 1 else sample.mask % IGNORE
+            if not lesion.any():
+                empty.append(sample.id)
+            yield sample
+    problems.raise_if_any(headline)
+
+
+def _convert(pair: Pair, *, size: tuple[int, int], num_classes: int, problems: Problems) -> Sample | None:
+    """Decode, check and resize one pair; None, with a note in `problems`, if something is wrong with it."""
+    image = mask = None
+    try:
+        image = decode_image(pair.image.read())
+    except ValueError as error:
+        problems.add(UNREADABLE, f"{pair.image.name}: {error}")
+    try:
+        mask = decode_mask(pair.mask.read(), num_classes)
+    except MaskLevelsError as error:
+        problems.add(GREYS if num_classes == 1 else CLASSES, f"{pair.mask.name}: {error}")
+    except ValueError as error:
+        problems.add(UNREADABLE, f"{pair.mask.name}: {error}")
+    if image is None or mask is None:
+        return None
+    if image.shape[:2] != mask.shape:
+        shapes = [f"{array.shape[0]} x {array.shape[1]}" for array in (image, mask)]
+        problems.add(SHAPES, f"{pair.id}: the image has {shapes[0]} pixels, the mask {shapes[1]} (height x width)")
+        return None
+    resized = mask_coverage(mask, size) if num_classes == 1 else resize_classes(mask, size, num_classes)
+    return Sample(pair.id, resize_image(image, size), resized, mask.shape, pair.subset)

@@ -1,0 +1,15 @@
+"""Anybody's own images and masks, side by side in two folders, ready-split or not."""
+
+import re
+
+from mhsvm.prepare.sources.registry import Source, register_source
+
+register_source(
+    "folder",
+    Source(
+        id_pattern=re.compile(r".+"),
+        looked_for="images/NAME.* and masks/NAME.*, or {train,val,test}/{images,masks}/NAME.*, where a mask may also "
+        "be called NAME_segmentation, NAME_mask or NAME_lesion",
+        needs_folders=True,
+    ),
+)

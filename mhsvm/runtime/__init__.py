@@ -1,0 +1,1 @@
+"""Computing: CUDA graphs, several processes, numerics, stopping."""

@@ -1,0 +1,17 @@
+"""Prepared sets, predictions on them and maps of gates, as HDF5: nothing else in the package opens HDF5 files."""
+
+from mhsvm.store.gate_maps import BlockGates, GateMaps, read_gate_maps, write_gate_maps
+from mhsvm.store.predictions import PredictionSet, PredictionWriter
+from mhsvm.store.prepared import PreparedSet, Sample, write_set
+
+__all__ = [
+    "BlockGates",
+    "GateMaps",
+    "PredictionSet",
+    "PredictionWriter",
+    "PreparedSet",
+    "Sample",
+    "read_gate_maps",
+    "write_gate_maps",
+    "write_set",
+]

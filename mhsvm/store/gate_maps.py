@@ -1,0 +1,80 @@
+"""What the gates of a network's scan heads did on some images: `maps.h5` of a test.
+
+Shape letters: n images, m heads, k routes of a head, h w the map of a block in cells.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from mhsvm.files import replace_when_complete
+from mhsvm.store.hdf5 import open_for_reading, read_strings, write_attributes, write_strings
+
+FORMAT = "mhsvm-gate-maps"
+
+
+@dataclass(frozen=True)
+class BlockGates:
+    """The gates of one block of a network.
+
+    Attributes:
+        block: Its name in the network.
+        gate: float32 (n, m, h, w), sigma(cv) of each head, the mean over its channels.
+        closed: float64 (n, m), the share of the head's cells, channel by channel, in which the gate is 0.
+        route_share: float64 (n, m, k), |y_k| / sum_k |y_k| of each route's output, summed over cells and channels;
+            NaN where all outputs are 0.
+    """
+
+    block: str
+    gate: np.ndarray
+    closed: np.ndarray
+    route_share: np.ndarray
+
+
+@dataclass(frozen=True)
+class GateMaps:
+    """The gates of all blocks.
+
+    Attributes:
+        ids: Names of the n images.
+        patterns: Scan pattern of each head.
+        gate: Name of the gate.
+        blocks: In the order of the forward pass.
+    """
+
+    ids: tuple[str, ...]
+    patterns: tuple[str, ...]
+    gate: str
+    blocks: tuple[BlockGates, ...]
+
+
+def write_gate_maps(path: str | Path, maps: GateMaps) -> None:
+    """Write a file, which is complete or not there."""
+    with replace_when_complete(path) as partial, h5py.File(partial, "w") as file:
+        write_attributes(file, FORMAT, {"gate": maps.gate}, {})
+        write_strings(file, "ids", maps.ids)
+        write_strings(file, "patterns", maps.patterns)
+        write_strings(file, "blocks", [block.block for block in maps.blocks])
+        for place, block in enumerate(maps.blocks):
+            group = file.create_group(f"block{place:02d}")
+            group.create_dataset("gate", data=block.gate, compression="lzf")
+            group["closed"], group["route_share"] = block.closed, block.route_share
+
+
+def read_gate_maps(path: str | Path) -> GateMaps:
+    """Read what `write_gate_maps` wrote.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: Not HDF5, damaged, of another kind or of another schema version.
+    """
+    with open_for_reading(path, FORMAT, "python test.py --save-maps ID …") as file:
+        names = read_strings(file, "blocks")
+        groups = [file[f"block{place:02d}"] for place in range(len(names))]
+        blocks = [
+            BlockGates(name, group["gate"][:], group["closed"][:], group["route_share"][:])
+            for name, group in zip(names, groups, strict=True)
+        ]
+        return GateMaps(read_strings(file, "ids"), read_strings(file, "patterns"), str(file.attrs["gate"]), (*blocks,))

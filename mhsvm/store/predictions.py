@@ -1,0 +1,160 @@
+"""Predictions on a prepared set: `predictions.h5` of a run folder.
+
+Shape letters: n images, b images of a batch, k classes, h w the size in pixels.
+"""
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from mhsvm.files import replace_when_complete
+from mhsvm.store.hdf5 import (
+    MAP_FILTER,
+    AttributeValue,
+    Rows,
+    open_for_reading,
+    read_attributes,
+    read_rows,
+    read_strings,
+    write_attributes,
+    write_strings,
+)
+
+FORMAT = "mhsvm-predictions"
+
+
+class PredictionSet:
+    """Predictions, open for reading.
+
+    Attributes:
+        path: The file.
+        ids: One id an image, in the order of prediction.
+        size: (h, w).
+        num_classes: 1, or k >= 2.
+        set_name, set_checksum: File name and checksum of the prepared set that was predicted on.
+        attributes: What the writer was given to describe the predictions.
+    """
+
+    def __init__(self, file: h5py.File):
+        self._file = file
+        self.path = Path(file.filename)
+        self.ids = read_strings(file, "ids")
+        self.size: tuple[int, int] = file["probability"].shape[-2:]
+        self.num_classes = int(file.attrs["num_classes"])
+        self.set_name = str(file.attrs["set_name"])
+        self.set_checksum = str(file.attrs["set_checksum"])
+        self.attributes = read_attributes(file)
+
+    @classmethod
+    def open(cls, path: str | Path) -> "PredictionSet":
+        """Open a file that `PredictionWriter` made.
+
+        Raises:
+            FileNotFoundError: There is no such file.
+            ValueError: Not HDF5, damaged, of another kind or of another schema version.
+        """
+        return cls(open_for_reading(path, FORMAT, "python test.py"))
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __enter__(self) -> "PredictionSet":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._file.close()
+
+    def probability(self, rows: Rows) -> np.ndarray:
+        """Probabilities of the given rows in 255ths, uint8 (len(rows), h, w) or (len(rows), k, h, w)."""
+        return read_rows(self._file["probability"], rows)
+
+
+class PredictionWriter:
+    """Writes predictions a batch at a time, inside a `with` block.
+
+    The file appears under its name when the block ends well; when it raises, nothing is left.
+
+    Args:
+        path: The file to make or replace.
+        set_name: File name of the prepared set.
+        set_checksum: Its checksum.
+        size: (h, w).
+        num_classes: 1, or k >= 2.
+        attributes: Descriptions that `PredictionSet.attributes` gives back.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        set_name: str,
+        set_checksum: str,
+        size: tuple[int, int],
+        num_classes: int,
+        attributes: dict[str, AttributeValue] | None = None,
+    ):
+        self._path = Path(path)
+        self._shape = tuple(size) if num_classes == 1 else (num_classes, *size)
+        self._own = {"set_name": set_name, "set_checksum": set_checksum, "num_classes": num_classes}
+        self._foreign = attributes or {}
+        self._ids: dict[str, None] = {}
+
+    def __enter__(self) -> "PredictionWriter":
+        with ExitStack() as stack:
+            partial = stack.enter_context(replace_when_complete(self._path))
+            self._file = stack.enter_context(h5py.File(partial, "w"))
+            shape = self._shape
+            self._probability = self._file.create_dataset(
+                "probability",
+                (0, *shape),
+                np.uint8,
+                maxshape=(None, *shape),
+                chunks=(1, *shape),
+                **MAP_FILTER,
+            )
+            self._open = stack.pop_all()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if exception[0] is None:
+            with self._open:
+                write_strings(self._file, "ids", list(self._ids))
+                write_attributes(self._file, FORMAT, self._own, self._foreign)
+        else:
+            self._open.__exit__(*exception)
+
+    def append(self, ids: Sequence[str], probability: np.ndarray) -> None:
+        """Add a batch.
+
+        Args:
+            ids: One id an image.
+            probability: (b, h, w), or (b, k, h, w) for k classes; uint8 in 255ths, or floating in 0..1, which is
+                rounded to 255ths.
+        Raises:
+            ValueError: Another shape or range, or an id that is already there.
+        """
+        expected = (len(ids), *self._shape)
+        if probability.shape != expected:
+            raise ValueError(f"probabilities of {len(ids)} ids must have the shape {expected}; got {probability.shape}")
+        repeated = [id_ for place, id_ in enumerate(ids) if id_ in self._ids or id_ in ids[:place]]
+        if repeated:
+            raise ValueError(f"every image is predicted once; came again: {', '.join(repeated)}")
+        start = len(self._probability)
+        self._probability.resize(start + len(ids), axis=0)
+        self._probability[start:] = _in_255ths(probability)
+        self._ids.update(dict.fromkeys(ids))
+
+
+def _in_255ths(probability: np.ndarray) -> np.ndarray:
+    if probability.dtype == np.uint8:
+        return probability
+    low, high = probability.min(initial=0), probability.max(initial=0)
+    if not (low >= 0 and high <= 1):
+        raise ValueError(f"probabilities must lie in 0..1; got {low:g}..{high:g}: apply the sigmoid or softmax first")
+    return np.rint(probability * 255).astype(np.uint8)

@@ -1,0 +1,171 @@
+"""The prepared set: images and masks at one size, and what is known of each.
+
+Shape letters: n samples, h w the prepared size in pixels.
+"""
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from mhsvm.files import replace_when_complete
+from mhsvm.store.hdf5 import (
+    MAP_FILTER,
+    AttributeValue,
+    Rows,
+    open_for_reading,
+    read_attributes,
+    read_rows,
+    read_strings,
+    write_attributes,
+    write_strings,
+)
+
+FORMAT = "mhsvm-set"
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One image with its mask, at the prepared size.
+
+    Attributes:
+        id: Unlike every other id of the set.
+        image: uint8 (h, w, 3).
+        mask: uint8 (h, w): coverage 0..255 of the lesion, or class indices with 255 = ignore.
+        original_size: (height, width) before resizing.
+        subset: "train", "val", "test", or "" where the source has none.
+        group: Patient or lesion, or "" where unknown.
+    """
+
+    id: str
+    image: np.ndarray
+    mask: np.ndarray
+    original_size: tuple[int, int]
+    subset: str = ""
+    group: str = ""
+
+
+class PreparedSet:
+    """A prepared set, open for reading: columns in memory, images and masks read when asked for.
+
+    Attributes:
+        path, name: The file, and the data set's name ("isic2017", …).
+        ids, subsets, groups: One string a sample; see `Sample`.
+        original_sizes: int32 (n, 2), height and width before resizing.
+        size: (h, w).
+        num_classes: 1: masks are coverage 0..255; k >= 2: class indices 0..k-1, 255 = ignore.
+        checksum: sha256, in hex, over the ids, images and masks.
+        attributes: Where it comes from: source checksums, resize methods, package version.
+    """
+
+    def __init__(self, file: h5py.File):
+        self._file = file
+        self.path = Path(file.filename)
+        self.name = str(file.attrs["name"])
+        self.ids = read_strings(file, "ids")
+        self.subsets = read_strings(file, "subsets")
+        self.groups = read_strings(file, "groups")
+        self.original_sizes = file["original_sizes"][:]
+        self.size: tuple[int, int] = file["masks"].shape[1:]
+        self.num_classes = int(file.attrs["num_classes"])
+        self.checksum = str(file.attrs["checksum"])
+        self.attributes = read_attributes(file)
+
+    @classmethod
+    def open(cls, path: str | Path) -> "PreparedSet":
+        """Open a file that `write_set` made.
+
+        Raises:
+            FileNotFoundError: There is no such file.
+            ValueError: Not HDF5, damaged, of another kind or of another schema version.
+        """
+        return cls(open_for_reading(path, FORMAT, "python scripts/prepare.py"))
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __enter__(self) -> "PreparedSet":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def __reduce__(self):
+        # A loader's process opens the file itself: an HDF5 handle cannot travel.
+        return (PreparedSet.open, (self.path,))
+
+    def close(self) -> None:
+        self._file.close()
+
+    def images(self, rows: Rows) -> np.ndarray:
+        """Images of the given rows (a slice, or indices in any order), uint8 (len(rows), h, w, 3)."""
+        return read_rows(self._file["images"], rows)
+
+    def masks(self, rows: Rows) -> np.ndarray:
+        """Masks of the given rows (a slice, or indices in any order), uint8 (len(rows), h, w)."""
+        return read_rows(self._file["masks"], rows)
+
+
+def write_set(
+    path: str | Path,
+    samples: Iterable[Sample],
+    *,
+    name: str,
+    size: tuple[int, int],
+    num_classes: int,
+    attributes: dict[str, AttributeValue],
+    total: int,
+) -> str:
+    """Write a prepared set one sample at a time; the file appears under its name only when it is complete.
+
+    Args:
+        path: The file to make or replace.
+        samples: `total` samples with different ids; consumed once, in the order of the set.
+        name: The data set's name.
+        size: (h, w) of every image and mask, in pixels.
+        num_classes: 1 for coverage masks, k >= 2 for class indices.
+        attributes: Descriptions that `PreparedSet.attributes` gives back.
+        total: Number of samples, at least 1.
+    Returns:
+        The set's checksum.
+    Raises:
+        ValueError: A sample of another size or type, a repeated id, more or fewer samples than `total`.
+    """
+    h, w = size
+    if total < 1:
+        raise ValueError(f"a set has at least one sample; {total} were announced")
+    checksum = hashlib.sha256(f"{num_classes} {h} {w}\n".encode())
+    columns: list[tuple[str, str, str, tuple[int, int]]] = []
+    seen: set[str] = set()
+    with replace_when_complete(path) as partial, h5py.File(partial, "w") as file:
+        images = file.create_dataset("images", (total, h, w, 3), np.uint8, chunks=(1, h, w, 3))
+        masks = file.create_dataset("masks", (total, h, w), np.uint8, chunks=(1, h, w), **MAP_FILTER)
+        for row, sample in enumerate(samples):
+            _check_sample(sample, (h, w))
+            if row == total or sample.id in seen:
+                raise ValueError(f"{total} samples with different ids were announced; {sample.id!r} is one too many")
+            images[row], masks[row] = sample.image, sample.mask
+            for part in (f"{sample.id}\n".encode(), sample.image.tobytes(), sample.mask.tobytes()):
+                checksum.update(part)
+            seen.add(sample.id)
+            columns.append((sample.id, sample.subset, sample.group, sample.original_size))
+        if len(columns) != total:
+            raise ValueError(f"{total} samples were announced, {len(columns)} came")
+        *strings, original_sizes = zip(*columns, strict=True)
+        for key, values in zip(("ids", "subsets", "groups"), strings, strict=True):
+            write_strings(file, key, values)
+        file["original_sizes"] = np.array(original_sizes, np.int32)
+        own = {"name": name, "num_classes": num_classes, "checksum": checksum.hexdigest()}
+        write_attributes(file, FORMAT, own, attributes)
+    return checksum.hexdigest()
+
+
+def _check_sample(sample: Sample, size: tuple[int, int]) -> None:
+    for what, array, shape in (("image", sample.image, (*size, 3)), ("mask", sample.mask, size)):
+        if array.shape != shape or array.dtype != np.uint8:
+            raise ValueError(
+                f"the {what} of {sample.id!r} must be uint8 {shape}; got {array.dtype} {array.shape}: resize it first"
+            )

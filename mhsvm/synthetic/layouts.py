@@ -1,0 +1,182 @@
+"""Synthetic sets on disk, in the folders and file names of the public ones."""
+
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from mhsvm.synthetic.sample import draw_sample
+
+_MIN_SIDE = 32
+
+
+@dataclass(frozen=True)
+class _Case:
+    """Where an image and its mask go, and the id it has in its set."""
+
+    id: str
+    image: Path
+    mask: Path
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """A set's files.
+
+    Args:
+        cases: Number of images -> where each of them goes.
+        add_extras: What else lies in an official archive, written into a finished set.
+    """
+
+    cases: Callable[[int], list[_Case]]
+    add_extras: Callable[[Path, list[_Case]], None]
+
+
+def list_layouts() -> tuple[str, ...]:
+    """Names that `write_synthetic_set` knows."""
+    return tuple(_LAYOUTS)
+
+
+def write_synthetic_set(
+    *, layout: str, num: int, seed: int, out: str | Path, size: tuple[int, int] = (256, 256)
+) -> None:
+    """Draw a set and write it as a public set is laid out; a run that stops early leaves nothing at `out`.
+
+    The ISIC layouts have training, validation and test folders in the official proportion, at least one image
+    each from three images on.
+
+    Args:
+        layout: A name of `list_layouts()`.
+        num: Number of images. Image i of a seed is the same in a set of any length.
+        seed: Seed of the set.
+        out: Folder to make; may exist if it is empty.
+        size: Height and width of the images, pixels.
+    Raises:
+        ValueError: `layout` is unknown, or a number is out of range.
+        FileExistsError: There is something at `out`.
+    """
+    if layout not in _LAYOUTS:
+        raise ValueError(f"unknown layout {layout!r}; known are {', '.join(list_layouts())}")
+    if num < 1:
+        raise ValueError(f"a set has at least 1 image, got {num}")
+    if seed < 0:
+        raise ValueError(f"a seed is 0 or more, got {seed}")
+    if min(size) < _MIN_SIDE:
+        raise ValueError(f"height and width are at least {_MIN_SIDE} pixels, got {size[0]} x {size[1]}")
+    out = Path(out).resolve()
+    if out.is_file() or (out.is_dir() and any(out.iterdir())):
+        raise FileExistsError(f"{out} exists and is not an empty folder: name another, or remove it")
+    cases = _LAYOUTS[layout].cases(num)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as scratch:
+        # The folder itself would keep the owner-only rights of a temporary one.
+        root = Path(scratch) / "set"
+        for index, case in enumerate(tqdm(cases, desc="drawing", unit="img", disable=None)):
+            image, mask = draw_sample(seed=seed, index=index, size=size)
+            _write(Image.fromarray(image), root / case.image)
+            # PH2's masks are 1-bit, ISIC's are 8-bit.
+            _write(Image.fromarray(mask).convert("1" if case.mask.suffix == ".bmp" else "L"), root / case.mask)
+        _LAYOUTS[layout].add_extras(root, cases)
+        if out.is_dir():
+            out.rmdir()
+        root.rename(out)
+
+
+def _isic_cases(num: int, *, images: str, masks: str, official: dict[str, int]) -> list[_Case]:
+    """Subsets in the official proportion, in folders named after them; ids with gaps, as in the archives."""
+    shares = (round(num * count / sum(official.values())) for count in official.values())
+    _, val, test = (max(share, int(num >= len(official))) for share in shares)
+    counts = num - val - test, val, test
+    subsets = [subset for subset, count in zip(official, counts, strict=True) for _ in range(count)]
+    cases = []
+    for index, subset in enumerate(subsets):
+        image_id = f"ISIC_{index + index // 5:07d}"
+        image = Path(images.format(subset), f"{image_id}.jpg")
+        cases.append(_Case(image_id, image, Path(masks.format(subset), f"{image_id}_segmentation.png")))
+    return cases
+
+
+def _ph2_cases(num: int) -> list[_Case]:
+    cases = []
+    for number in range(2, num + 2):
+        image_id = f"IMD{number:03d}"
+        folder = Path("PH2Dataset", "PH2 Dataset images", image_id)
+        image = folder / f"{image_id}_Dermoscopic_Image" / f"{image_id}.bmp"
+        cases.append(_Case(image_id, image, folder / f"{image_id}_lesion" / f"{image_id}_lesion.bmp"))
+    return cases
+
+
+def _folder_cases(num: int) -> list[_Case]:
+    ids = [f"case_{number:04d}" for number in range(num)]
+    return [_Case(i, Path("images", f"{i}.jpg"), Path("masks", f"{i}.png")) for i in ids]
+
+
+def _add_isic2017_extras(root: Path, cases: list[_Case]) -> None:
+    """Superpixel pictures of a few images and a table of patients, beside the images."""
+    for folder in {case.image.parent for case in cases}:
+        own = [case for case in cases if case.image.parent == folder]
+        rows = [f"{case.id},{20 + 5 * (row % 13)},{('female', 'male')[row % 2]}\n" for row, case in enumerate(own)]
+        table = root / folder / f"{folder.name}_metadata.csv"
+        table.write_text("image_id,age_approximate,sex\n" + "".join(rows), encoding="utf-8")
+        for case in own[:3]:
+            with Image.open(root / case.image) as image:
+                width, height = image.size
+            tiles = np.arange(height)[:, None] // 16 * 64 + np.arange(width) // 16
+            code = np.stack([tiles % 256, tiles // 256, np.zeros_like(tiles)], axis=-1)
+            _write(Image.fromarray(code.astype(np.uint8)), root / folder / f"{case.id}_superpixels.png")
+
+
+def _add_isic2018_extras(root: Path, cases: list[_Case]) -> None:
+    """Licence and attribution texts in every folder."""
+    for folder in {path.parent for case in cases for path in (case.image, case.mask)}:
+        (root / folder / "LICENSE.txt").write_text("Drawn by mhsvm: no rights reserved.\n", encoding="utf-8")
+        (root / folder / "ATTRIBUTION.txt").write_text("mhsvm synthesize\n", encoding="utf-8")
+
+
+def _add_ph2_extras(root: Path, cases: list[_Case]) -> None:
+    """Regions of interest of every other image, and the table of cases."""
+    for case in cases[::2]:
+        path = root / case.image.parents[1] / f"{case.id}_roi" / f"{case.id}_R1_Label3.bmp"
+        path.parent.mkdir()
+        shutil.copyfile(root / case.mask, path)
+    lines = "".join(f"|| {case.id} ||\n" for case in cases)
+    (root / "PH2Dataset" / "PH2_dataset.txt").write_text(lines, encoding="utf-8")
+
+
+def _add_nothing(root: Path, cases: list[_Case]) -> None:
+    pass
+
+
+def _write(image: Image.Image, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image.save(path, **({"quality": 90} if path.suffix == ".jpg" else {}))
+
+
+_LAYOUTS = {
+    "isic2017": _Layout(
+        partial(
+            _isic_cases,
+            images="ISIC-2017_{}_Data",
+            masks="ISIC-2017_{}_Part1_GroundTruth",
+            official={"Training": 2000, "Validation": 150, "Test_v2": 600},
+        ),
+        _add_isic2017_extras,
+    ),
+    "isic2018": _Layout(
+        partial(
+            _isic_cases,
+            images="ISIC2018_Task1-2_{}_Input",
+            masks="ISIC2018_Task1_{}_GroundTruth",
+            official={"Training": 2594, "Validation": 100, "Test": 1000},
+        ),
+        _add_isic2018_extras,
+    ),
+    "ph2": _Layout(_ph2_cases, _add_ph2_extras),
+    "folder": _Layout(_folder_cases, _add_nothing),
+}

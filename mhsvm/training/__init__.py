@@ -1,0 +1,1 @@
+"""Training, given the objects; nothing here reads a config."""

@@ -1,0 +1,84 @@
+"""What a training is made of, and where it is."""
+
+import math
+from dataclasses import dataclass, field
+
+import torch
+from torch import Generator, Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from mhsvm.data.augment import Augment
+from mhsvm.data.dataset import Dataset
+from mhsvm.runtime.distributed import ALONE, World
+from mhsvm.training.step import TrainStep
+
+
+@dataclass(frozen=True)
+class Job:
+    """The objects and settings of a training.
+
+    Attributes:
+        step: Trains `model` by `optimizer`, and averages its weights if they are to be averaged.
+        infer: The network that is validated, kept and later tested, as it is run for that: `model` or its moving
+            average, itself or in a graph.
+        description: What every checkpoint records besides the state: config, data, version.
+        generator: Source of order and augmentation; on the CPU.
+        batch_size: Images of a batch in all processes together.
+        tf32, deterministic: See `mhsvm.runtime.numerics`.
+        notes: What was chosen, in sentences for the log.
+        world: The processes that train together.
+    """
+
+    model: nn.Module
+    optimizer: Optimizer
+    schedule: LRScheduler
+    loss: nn.Module
+    step: TrainStep
+    infer: nn.Module
+    train_set: Dataset
+    val_set: Dataset
+    augment: Augment
+    val_augment: Augment
+    generator: Generator
+    device: torch.device
+    description: dict
+    epochs: int
+    batch_size: int
+    accumulation: int
+    eval_batch_size: int
+    threshold: float
+    tf32: bool = False
+    deterministic: bool = False
+    notes: tuple[str, ...] = ()
+    world: World = ALONE
+
+    @property
+    def kept_model(self) -> nn.Module:
+        """The network whose weights a checkpoint offers for use."""
+        return self.model if self.step.average is None else self.step.average.model
+
+    def fresh_progress(self) -> "Progress":
+        """Where it is before its first epoch."""
+        return Progress(data_state=self.generator.get_state())
+
+
+@dataclass
+class Progress:
+    """Where a training is.
+
+    Attributes:
+        epoch: Epochs that are done.
+        position: Images done in the epoch under way.
+        loss_sum: Sum of their losses.
+        data_state: State of the job's generator at the start of the epoch under way.
+        best_loss: Lowest validation loss so far.
+        history: The figures of each epoch that is done.
+    """
+
+    data_state: Tensor
+    epoch: int = 0
+    position: int = 0
+    loss_sum: float = 0.0
+    best_loss: float = math.inf
+    history: list[dict] = field(default_factory=list)

@@ -1,0 +1,55 @@
+"""What a checkpoint holds of a training, and putting a training back to it, bit for bit."""
+
+import torch
+from torch import Tensor
+
+from mhsvm.training.job import Job, Progress
+from mhsvm.training.optim import load_optimizer_state
+
+
+def checkpoint_content(job: Job, progress: Progress) -> dict:
+    """Everything that testing and resuming need; of averaged weights, the average is what is tested."""
+    random_states, *others = job.world.gather(_random_states(job.device))
+    return {
+        **job.description,
+        "model": job.kept_model.state_dict(),
+        "training": {
+            "model": None if job.kept_model is job.model else job.model.state_dict(),
+            "optimizer": job.optimizer.state_dict(),
+            "schedule": job.schedule.state_dict(),
+            "random_states": random_states,
+            **({"other_random_states": others} if others else {}),
+            "progress": dict(vars(progress)),
+        },
+    }
+
+
+def restore(job: Job, checkpoint: dict) -> Progress:
+    """Put a job back to where a checkpoint left it."""
+    training = checkpoint["training"]
+    job.kept_model.load_state_dict(checkpoint["model"])
+    if training.get("model") is not None:
+        job.model.load_state_dict(training["model"])
+    load_optimizer_state(job.optimizer, training["optimizer"])
+    # torch notes on the optimiser, not in its state, that it has stepped, and warns when a schedule sees no note
+    job.optimizer._opt_called = True
+    # milestones are a setting, not a state; the checkpoint holds them as a plain dictionary
+    job.schedule.load_state_dict({k: v for k, v in training["schedule"].items() if k != "milestones"})
+    recorded = [training["random_states"], *training.get("other_random_states", ())]
+    # a process more than there were goes on as it was seeded
+    if job.world.rank < len(recorded):
+        _set_random_states(recorded[job.world.rank], job.device)
+    return Progress(**training["progress"])
+
+
+def _random_states(device: torch.device) -> dict[str, Tensor]:
+    states = {"cpu": torch.get_rng_state()}
+    if device.type == "cuda":
+        states["cuda"] = torch.cuda.get_rng_state(device)
+    return states
+
+
+def _set_random_states(states: dict[str, Tensor], device: torch.device) -> None:
+    torch.set_rng_state(states["cpu"])
+    if device.type == "cuda" and "cuda" in states:
+        torch.cuda.set_rng_state(states["cuda"], device)

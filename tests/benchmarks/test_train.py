@@ -1,0 +1,160 @@
+"""The benchmark of training: checked before it is timed, and held against the figures where they apply."""
+
+import json
+
+import pytest
+import torch
+
+from benchmarks import fresh, model_check, train
+from benchmarks.model_check import WrongNetwork
+from benchmarks.train import FIGURES, bench_train
+from mhsvm.models import list_models
+from mhsvm.training.step import TrainStep
+
+CPU = torch.device("cpu")
+NETWORK = "ultralight_vm_unet"
+
+
+def run(**options):
+    settings = {"models": [NETWORK], "batch": 2, "size": 32, "num_images": 5, "seconds": 0.001}
+    return bench_train(device=CPU, **settings | options)
+
+
+def test_report(set_table):
+    set_table()
+    report = json.loads(json.dumps(run()))
+    assert (report["schema"], report["benchmark"], report["mode"], report["size"]) == (1, "train", "auto", 32)
+    rows = report["results"]
+    found = [(row["model"], row["phase"], row["batch"]) for row in rows]
+    phases = [("training step", 2), ("inference", 1), ("inference", 2), ("250 epochs", 2)]
+    assert found == [(NETWORK, *phase) for phase in phases]
+    for row in rows[:3]:
+        lower, upper = row["quartiles_s"]
+        assert 0 < lower <= row["median_s"] <= upper
+        assert row["images_per_s"] == pytest.approx(row["batch"] / row["median_s"])
+    epochs = rows[3]
+    assert epochs["images"] == 5
+    assert epochs["median_s"] == pytest.approx(epochs["first_epoch_s"] + 249 * epochs["epoch_s"])
+    # they are those of a GPU
+    assert not any("now" in row for row in rows)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_wrong_network_is_named_and_not_timed(set_table, wrong_gradient, dtype):
+    set_table(wrong_gradient)
+    report = run(dtype=dtype)
+    assert report["results"] == []
+    (wrong,) = report["wrong"]
+    assert wrong["model"] == NETWORK
+    assert "is wrong and not timed: its gradient of" in wrong["reason"]
+
+
+def test_the_others_are_timed_beside_a_wrong_network(set_table, monkeypatch):
+    set_table()
+    check = train.check_network
+
+    def refuse(name, backends, **settings):
+        if name == "vm_unet":
+            raise WrongNetwork("vm_unet is wrong")
+        return check(name, backends, **settings)
+
+    monkeypatch.setattr(train, "check_network", refuse)
+    report = run(models=["vm_unet", NETWORK])
+    assert report["wrong"] == [{"model": "vm_unet", "reason": "vm_unet is wrong"}]
+    assert {row["model"] for row in report["results"]} == {NETWORK}
+
+
+class FaultyStep(TrainStep):
+    """Loses a thousandth unless it is eager."""
+
+    def __init__(self, *args, mode, **settings):
+        super().__init__(*args, mode="eager", **settings)
+        self.factor = 1.0 if mode == "eager" else 0.999
+
+    def compute_loss(self, *batch):
+        return self.factor * super().compute_loss(*batch)
+
+
+def test_a_step_unlike_the_eager_one_is_not_timed(set_table, monkeypatch):
+    set_table()
+    monkeypatch.setattr(fresh, "TrainStep", FaultyStep)
+    (wrong,) = run()["wrong"]
+    assert wrong["reason"].startswith(f"the training step of {NETWORK}, mode auto, is wrong and not timed: its loss 1")
+
+
+def test_a_step_may_be_as_far_from_the_eager_one_as_rounding_takes_that(set_table, monkeypatch):
+    set_table()
+    monkeypatch.setattr(fresh, "TrainStep", FaultyStep)
+    # as if float32 had three digits
+    monkeypatch.setitem(model_check._REDRAWN_BY, torch.float32, 1e-2)
+    report = run()
+    assert not report["wrong"]
+    assert "training step" in {row["phase"] for row in report["results"]}
+
+
+def test_factors_of_float32_are_not_rounded(set_table, monkeypatch):
+    set_table()
+    seen = []
+
+    class Seeing(TrainStep):
+        def compute_loss(self, *batch):
+            seen.append((torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32))
+            return super().compute_loss(*batch)
+
+    monkeypatch.setattr(fresh, "TrainStep", Seeing)
+    before = torch.backends.cudnn.allow_tf32
+    run()
+    assert set(seen) == {(False, False)}
+    assert torch.backends.cudnn.allow_tf32 == before
+
+
+def test_an_unknown_name_is_told_before_anything_is_timed(monkeypatch):
+    monkeypatch.setattr(train, "check_network", lambda *_, **__: pytest.fail("a network was checked"))
+    with pytest.raises(ValueError, match="unknown model 'resnet'"):
+        run(models=[NETWORK, "resnet"])
+
+
+@pytest.mark.parametrize(
+    ("row", "size", "held"),
+    [
+        ({"phase": "training step", "batch": 8, "median_s": 2e-3}, 256, {"reached": True}),
+        ({"phase": "training step", "batch": 8, "median_s": 3e-3}, 256, {"reached": False}),
+        ({"phase": "training step", "batch": 8, "median_s": 2e-3}, 128, {}),
+        ({"phase": "training step", "batch": 4, "median_s": 2e-3}, 256, {}),
+        ({"phase": "250 epochs", "batch": 8, "median_s": 151.0}, 256, {"reached": False}),
+        (
+            {"phase": "training step, 2 processes", "batch": 64, "median_s": 1.0, "of_linear": 0.91},
+            256,
+            {"reached": True},
+        ),
+        (
+            {"phase": "training step, 4 processes", "batch": 64, "median_s": 1.0, "of_linear": 0.89},
+            256,
+            {"reached": False},
+        ),
+    ],
+)
+def test_figures_hold_at_their_batch_and_size_on_a_gpu(row, size, held):
+    found = train._held_against({"model": NETWORK, **row}, torch.device("cuda"), size)
+    assert found.get("reached") == held.get("reached")
+    assert bool(found) == bool(held)
+
+
+def test_every_figure_is_of_a_network_and_stricter_in_the_end():
+    assert {name for name, _, _ in FIGURES} <= set(list_models())
+    assert all(figure.in_the_end < figure.now for figure in FIGURES.values())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"models": ["resnet"]}, "unknown model 'resnet'; known models: mhs_vm"),
+        ({"dtype": torch.float16}, "networks are timed in float32 or bfloat16, not in torch.float16"),
+        ({"size": 40}, "multiples of 32"),
+        ({"mode": "graph"}, "train.step graph needs a GPU"),
+    ],
+)
+def test_what_cannot_be_timed(set_table, options, message):
+    set_table()
+    with pytest.raises(ValueError, match=message):
+        run(**options)

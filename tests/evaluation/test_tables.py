@@ -1,0 +1,36 @@
+"""The numbers that a test leaves."""
+
+import json
+
+import pytest
+import torch
+
+from mhsvm.evaluation.tables import result_line, write_summary
+from mhsvm.metrics import class_counts
+
+# tp 6, fp 2, fn 1, tn 9 together
+CONFUSION = torch.tensor([[[3, 1], [1, 3]], [[6, 1], [0, 3]]])
+THREE_CLASSES = torch.tensor([[[1, 0, 0], [0, 1, 1], [1, 0, 2]], [[2, 1, 0], [0, 4, 0], [0, 0, 0]]])
+
+
+def test_the_line_that_people_grep_for():
+    line = result_line(0.123456, class_counts(CONFUSION), CONFUSION.sum(dim=0))
+    assert line == (
+        "test of best model, loss: 0.1235,miou: 0.666667, f1_or_dsc: 0.800000, accuracy: 0.833333, "
+        "specificity: 0.818182, sensitivity: 0.857143, confusion_matrix: [[9, 2], [1, 6]]"
+    )
+
+
+def test_the_line_of_several_classes_has_the_whole_matrix():
+    line = result_line(1.0, class_counts(THREE_CLASSES), THREE_CLASSES.sum(dim=0))
+    assert line.endswith("confusion_matrix: [[3, 1, 0], [0, 5, 1], [1, 0, 2]]")
+    assert "miou: 0.607143," in line  # (5/7 + 2/4) / 2
+
+
+def test_a_summary_is_json_with_a_schema(tmp_path):
+    write_summary(tmp_path / "summary.json", {"b": [1, 2.5], "a": None, "name": "Läsion"})
+    content = json.loads((tmp_path / "summary.json").read_text(encoding="utf-8"))
+    assert content == {"schema": 2, "b": [1, 2.5], "a": None, "name": "Läsion"}
+    assert list(content) == ["schema", "b", "a", "name"]
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_summary(tmp_path / "summary.json", {"loss": float("nan")})

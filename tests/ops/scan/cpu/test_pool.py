@@ -1,0 +1,140 @@
+"""The kernels' threads beside processes, other threads and torch's own."""
+
+import multiprocessing
+import os
+import subprocess
+import sys
+import threading
+
+import pytest
+import torch
+
+from mhsvm.ops.scan.cpu.pool import run_units
+from mhsvm.ops.scan.cpu.scan import selective_scan
+
+
+def scan_and_gradients(seed):
+    """Large enough to be shared among threads, while torch's own operations, unsafe after a fork, are not."""
+    generator = torch.Generator().manual_seed(seed)
+    u, delta, B = (torch.randn(shape, generator=generator) for shape in ((4, 64, 100), (4, 64, 100), (4, 2, 32, 100)))
+    A = -torch.rand(64, 32, generator=generator)
+    inputs = [x.requires_grad_() for x in (u, delta, A, B)]
+    y = selective_scan(*inputs, B, delta_softplus=True)
+    return [x.numpy(force=True).copy() for x in (y, *torch.autograd.grad(y.square().sum(), inputs))]
+
+
+@pytest.fixture
+def _two_threads():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(threads)
+
+
+def same(one, other):
+    return all((x == y).all() for x, y in zip(one, other, strict=True))
+
+
+def run_in_child(queue):
+    torch.set_num_threads(2)
+    queue.put(scan_and_gradients(0))
+
+
+@pytest.mark.usefixtures("_two_threads")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork.*:DeprecationWarning")
+@pytest.mark.parametrize("method", [x for x in ("fork", "spawn") if x in multiprocessing.get_all_start_methods()])
+def test_child_processes(method):
+    expected = scan_and_gradients(0)
+    context = multiprocessing.get_context(method)
+    queue = context.Queue()
+    child = context.Process(target=run_in_child, args=(queue,))
+    child.start()
+    try:
+        assert same(queue.get(timeout=120), expected)
+        child.join(timeout=60)
+        assert child.exitcode == 0
+    finally:
+        child.kill()
+    assert same(scan_and_gradients(0), expected)
+
+
+@pytest.mark.usefixtures("_two_threads")
+def test_several_python_threads_at_once():
+    expected = [scan_and_gradients(seed) for seed in range(3)]
+    results = {}
+
+    def work(seed):
+        results[seed] = [scan_and_gradients(seed) for _ in range(5)]
+
+    workers = [threading.Thread(target=work, args=(seed,)) for seed in range(3)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(timeout=120)
+    for seed in range(3):
+        assert all(same(run, expected[seed]) for run in results[seed])
+
+
+@pytest.mark.usefixtures("_two_threads")
+@pytest.mark.parametrize(("units", "work"), [(0, 0), (1, 2**30), (3, 2**30), (1000, 2**30), (1000, 1)])
+def test_every_unit_is_run_once(units, work):
+    done = []
+    run_units(lambda first, last: done.extend(range(first, last)), (), units=units, work=work)
+    assert sorted(done) == list(range(units))
+
+
+@pytest.mark.usefixtures("_two_threads")
+def test_little_work_stays_in_the_calling_thread():
+    names = set()
+    run_units(lambda first, last: names.add(threading.current_thread().name), (), units=8, work=1000)
+    assert names == {threading.current_thread().name}
+
+
+@pytest.mark.usefixtures("_two_threads")
+def test_an_error_in_any_thread_reaches_the_caller():
+    def fail(first, last):
+        if first > 0:
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        run_units(fail, (), units=4, work=2**30)
+
+
+# The statistics compile faster than the scan.
+SCRIPT = """
+import torch
+from mhsvm.ops.routes.route_statistics_cpu import route_statistics
+print(route_statistics(torch.arange(40.0).reshape(1, 1, 2, 20, 1).sin())[1].flatten().tolist())
+"""
+
+
+def run_script(text, environment):
+    return subprocess.run([sys.executable, "-c", text], env=environment, capture_output=True, text=True, timeout=180)
+
+
+def test_runs_without_a_folder_to_cache_in(tmp_path):
+    """A file stands where the cache's folders would be, which no user may write in, not even root."""
+    file = tmp_path / "file"
+    file.touch()
+    script = """
+from numba.core import caching
+for locator in (caching.InTreeCacheLocator, caching.UserWideCacheLocator) if hasattr(
+    caching, "InTreeCacheLocator") else (caching._InTreeCacheLocator, caching._UserWideCacheLocator):
+    locator.get_cache_path = lambda self: FILE
+""".replace("FILE", repr(str(file / "cache")))
+    environment = {key: value for key, value in os.environ.items() if key != "NUMBA_CACHE_DIR"}
+    run = run_script(script + SCRIPT, environment)
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.startswith("[1.414")
+    assert "set NUMBA_CACHE_DIR to a folder that can" in run.stderr
+
+
+def test_the_next_process_finds_the_kernels_on_disk(tmp_path):
+    environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path), "NUMBA_DEBUG_CACHE": "1"}
+    first, second = (run_script(SCRIPT, environment).stdout for _ in range(2))
+    assert "data saved" in first
+    assert "data loaded" in second
+    assert "data saved" not in second
+    assert first.splitlines()[-1] == second.splitlines()[-1]
+    # The name holds the sources that the kernel was made from.
+    assert any(tmp_path.rglob("statistics_kernels.measure_routes_????????????-*.nbc"))

@@ -1,0 +1,70 @@
+import pytest
+import torch
+
+from mhsvm.ops import availability
+
+U, A = torch.ones(1, 1, 3), -torch.ones(1, 1)
+
+
+@pytest.fixture(autouse=True)
+def _not_interpreted(monkeypatch):
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    availability._missing_for_gpu.cache_clear()
+    yield
+    availability._missing_for_gpu.cache_clear()
+
+
+@pytest.fixture
+def _machine_with_gpu(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.delenv("CC", raising=False)
+    monkeypatch.setattr(torch.version, "hip", None)
+    # torch 2.6 brings one that is too old
+    monkeypatch.setattr(pytest.importorskip("triton"), "__version__", "3.3.0")
+
+
+def test_without_triton(monkeypatch):
+    monkeypatch.setattr(availability.importlib.util, "find_spec", lambda name: None)
+    assert availability.unavailable_reason() == "the package triton is missing; on Linux it comes with torch for CUDA"
+
+
+def test_without_gpu(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert availability.unavailable_reason() == "torch finds no CUDA device"
+
+
+@pytest.mark.usefixtures("_machine_with_gpu")
+def test_with_a_triton_too_old(monkeypatch):
+    monkeypatch.setattr(pytest.importorskip("triton"), "__version__", "3.2.0")
+    reason = availability.unavailable_reason()
+    assert reason == "Triton is 3.2.0: install torch 2.7 or newer, which brings Triton 3.3"
+
+
+@pytest.mark.usefixtures("_machine_with_gpu")
+def test_on_a_gpu_of_amd(monkeypatch):
+    monkeypatch.setattr(torch.version, "hip", "6.4")
+    assert "torch is built for AMD's" in availability.unavailable_reason()
+
+
+@pytest.mark.usefixtures("_machine_with_gpu")
+def test_without_compiler(monkeypatch):
+    monkeypatch.setattr(availability.shutil, "which", lambda name: None)
+    assert "a C compiler: install the package gcc" in availability.unavailable_reason()
+
+
+@pytest.mark.usefixtures("_machine_with_gpu")
+def test_without_headers(monkeypatch, tmp_path):
+    monkeypatch.setenv("CC", "cc")
+    monkeypatch.setattr(availability.sysconfig, "get_paths", lambda: {"include": str(tmp_path)})
+    assert "install the package python3." in availability.unavailable_reason()
+    (tmp_path / "Python.h").touch()
+    availability._missing_for_gpu.cache_clear()
+    assert availability.unavailable_reason() is None
+
+
+def test_inputs_it_cannot_take(monkeypatch):
+    assert availability.unsupported_reason(U, A) == "u is on cpu, and the kernels run on a GPU"
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    assert availability.unsupported_reason(U, A) is None
+    assert "u is float64" in availability.unsupported_reason(U.double(), A)
+    assert availability.unsupported_reason(U, -torch.ones(1, 65)) == "the kernels hold at most 64 states, and A has 65"

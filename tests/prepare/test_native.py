@@ -1,0 +1,62 @@
+"""Masks at the images' own sizes, found by id."""
+
+import zipfile
+
+import numpy as np
+import pytest
+
+from mhsvm.prepare.native import open_native_masks
+
+
+def open_(sources, ids, set_name="isic2017", num_classes=1):
+    return open_native_masks(sources, ids, set_name=set_name, num_classes=num_classes)
+
+
+def test_masks_are_read_by_id(lay_out, lesion):
+    folder = lay_out(
+        {f"ISIC-2017_Test_v2_Part1_GroundTruth/ISIC_{n}_segmentation.png": lesion(n, n + 20, 30) for n in range(4)}
+    )
+    with open_([folder], ["ISIC_2", "ISIC_0"]) as masks:
+        assert list(masks) == ["ISIC_2", "ISIC_0"]
+        assert masks.read("ISIC_2").shape == (22, 30)
+        assert np.unique(masks.read("ISIC_0")).tolist() == [0, 1]
+
+
+def test_other_years_do_not_matter(lay_out, lesion):
+    names = ("ISIC-2017_Test_v2_Part1_GroundTruth", "ISIC2018_Task1_Training_GroundTruth")
+    folder = lay_out({f"{name}/ISIC_1_segmentation.png": lesion(height=20 + len(name)) for name in names})
+    with open_([folder], ["ISIC_1"]) as masks:
+        assert masks.read("ISIC_1").shape[0] == 20 + len(names[0])
+
+
+def test_own_masks_from_a_zip(tmp_path, lesion):
+    with zipfile.ZipFile(tmp_path / "own.zip", "w") as archive:
+        archive.writestr("masks/mole.png", lesion())
+    with open_([tmp_path / "own.zip"], ["mole"], set_name="my-moles") as masks:
+        assert masks.read("mole").sum() > 0
+
+
+def test_all_problems_at_once(lay_out, lesion, encode):
+    greys = encode(np.arange(100, dtype=np.uint8).reshape(10, 10))
+    folder = lay_out({"masks/a.png": lesion(), "masks/b.png": b"no picture", "masks/c.png": greys})
+    with (
+        pytest.raises(ValueError, match="the native masks have problems, and nothing was measured") as raised,
+        open_([folder, folder / "absent"], ["a", "b", "c", "d", "e"], set_name="own"),
+    ):
+        pass
+    message = str(raised.value)
+    assert "test image without a native mask: 2\n    d\n    e" in message
+    assert "unreadable file: 1\n    own/masks/b.png" in message
+    assert "mask with other levels than black and white: 1\n    own/masks/c.png: 100 levels from 0 to 99" in message
+    assert "no such folder or zip file: 1" in message
+
+
+def test_class_masks(lay_out, lesion):
+    folder = lay_out({"masks/a.png": lesion(level=2), "masks/b.png": lesion(level=7)})
+    with open_([folder], ["a"], set_name="organs", num_classes=3) as masks:
+        assert np.unique(masks.read("a")).tolist() == [0, 2]
+    with (
+        pytest.raises(ValueError, match="class mask with a level that is no class: 1\n    own/masks/b.png: levels 7"),
+        open_([folder], ["a", "b"], set_name="organs", num_classes=3),
+    ):
+        pass

@@ -1,0 +1,248 @@
+"""Preparing: what comes out of real and made archives, and that nothing comes out of bad ones."""
+
+import signal
+import subprocess
+import sys
+import time
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mhsvm.prepare.pipeline import prepare_set
+from mhsvm.prepare.resize import mask_coverage, resize_image
+from mhsvm.store import PreparedSet
+
+
+@pytest.fixture
+def own(picture, lesion):
+    """Four good pairs of a ready-split own set, by name."""
+    files = {}
+    for seed, subset in enumerate(["train", "train", "val", "test"]):
+        files[f"{subset}/images/{seed}.png"] = picture(seed)
+        files[f"{subset}/masks/{seed}.png"] = lesion(seed)
+    return files
+
+
+def wrong_with(source, tmp_path, **arguments):
+    """The message about a source; holds that nothing was written."""
+    out = tmp_path / "out" / "set.h5"
+    with pytest.raises(
+        ValueError, match=r"^the source of .*set\.h5 has problems, and nothing was written:\n"
+    ) as caught:
+        prepare_set("folder", [source], out, size=16, **arguments)
+    assert not out.parent.exists() or list(out.parent.iterdir()) == []
+    return str(caught.value)
+
+
+def test_own_set(own, lay_out, tmp_path):
+    source = lay_out(own)
+    summary = prepare_set("folder", [source], tmp_path / "own.h5", name="own", size=(16, 12))
+    assert summary.path == tmp_path / "own.h5"
+    assert (summary.num_samples, summary.num_empty) == (4, 0)
+    assert summary.subsets == {"train": 2, "val": 1, "test": 1}
+    with PreparedSet.open(summary.path) as prepared:
+        assert (prepared.name, prepared.size, prepared.num_classes) == ("own", (16, 12), 1)
+        assert prepared.ids == ("0", "1", "2", "3")
+        assert prepared.subsets == ("train", "train", "val", "test")
+        assert prepared.original_sizes.tolist() == [[20, 30]] * 4
+        assert prepared.checksum == summary.checksum
+        assert set(prepared.attributes) == {"mhsvm_version", "image_resizing", "mask_resizing", "sources"}
+        for row, subset in enumerate(prepared.subsets):
+            image = np.asarray(Image.open(source / subset / "images" / f"{row}.png"))
+            mask = np.asarray(Image.open(source / subset / "masks" / f"{row}.png")) > 0
+            np.testing.assert_array_equal(prepared.images([row])[0], resize_image(image, (16, 12)))
+            np.testing.assert_array_equal(prepared.masks([row])[0], mask_coverage(mask, (16, 12)))
+
+
+def test_folder_zip_and_number_of_workers_give_the_same_set(own, lay_out, pack, tmp_path):
+    checksums = {
+        prepare_set("folder", sources, tmp_path / f"{number}.h5", size=16, num_workers=workers).checksum
+        for number, (sources, workers) in enumerate([([lay_out(own)], 1), ([lay_out(own)], 7), ([pack(own)], 2)])
+    }
+    assert len(checksums) == 1
+
+
+def test_classes(lay_out, encode, picture, tmp_path):
+    levels = np.zeros((20, 30), np.uint8)
+    levels[4:12, 6:18], levels[12:, :3] = 2, 255
+    source = lay_out({"images/a.png": picture(), "masks/a.png": encode(levels)})
+    summary = prepare_set("folder", [source], tmp_path / "own.h5", size=(10, 15), num_classes=3)
+    assert summary.num_empty == 0
+    with PreparedSet.open(summary.path) as prepared:
+        assert prepared.num_classes == 3
+        expected = levels[::2, ::2].copy()
+        expected[6:, 1] = 0  # half of these pixels is ignored: among equals the class wins
+        np.testing.assert_array_equal(prepared.masks([0])[0], expected)
+
+
+def test_masks_without_lesion_are_counted(own, lay_out, lesion, encode, picture, tmp_path):
+    own["val/masks/2.png"] = lesion(level=0)
+    assert prepare_set("folder", [lay_out(own)], tmp_path / "own.h5", size=16).num_empty == 1
+    ignored = np.full((20, 30), 255, np.uint8)
+    source = lay_out({"images/a.png": picture(), "masks/a.png": encode(ignored)}, name="classes")
+    assert prepare_set("folder", [source], tmp_path / "c.h5", size=16, num_classes=2).num_empty == 1
+
+
+def test_all_problems_in_one_message(own, lay_out, encode, picture, lesion, tmp_path):
+    own |= {
+        "train/images/alone.png": picture(),
+        "train/masks/lost.png": lesion(),
+        "train/images/0.jpg": picture(format="JPEG"),
+        "val/images/cut.png": picture()[:60],
+        "val/masks/cut.png": lesion(),
+        "val/images/text.png": picture(),
+        "val/masks/text.png": b"no image",
+        "val/images/jpeg.png": picture(),
+        "val/masks/jpeg.jpg": lesion(format="JPEG"),
+        "test/images/small.png": picture(),
+        "test/masks/small.png": lesion(height=10, width=15),
+    }
+    message = wrong_with(lay_out(own), tmp_path)
+    for line in (
+        "id that occurs twice: 1\n    0: own/train/images/0.jpg, own/train/images/0.png\n",
+        "image without a mask: 1\n    alone: own/train/images/alone.png\n",
+        "mask without an image: 1\n    lost: own/train/masks/lost.png\n",
+        "unreadable file: 2\n    own/val/images/cut.png: ",
+        "    own/val/masks/text.png: no BMP, PNG, JPEG, TIFF file, or a damaged one\n",
+        "mask with other levels than black and white: 1\n    own/val/masks/jpeg.jpg: ",
+        "    fix: threshold it at half and save it as PNG (a JPEG has greys by nature); for class indices give ",
+        "mask and image of different sizes: 1\n    small: the image has 20 x 30 pixels, the mask 10 x 15",
+    ):
+        assert line in message
+
+
+def test_level_that_is_no_class(lay_out, encode, picture, tmp_path):
+    levels = np.tile(np.arange(5, dtype=np.uint8), (20, 6))
+    message = wrong_with(lay_out({"images/a.png": picture(), "masks/a.png": encode(levels)}), tmp_path, num_classes=3)
+    assert "class mask with a level that is no class: 1\n    own/masks/a.png: levels 3, 4\n" in message
+
+
+def test_unsound_archive(own, pack, tmp_path):
+    message = wrong_with(pack(own | {"../outside.png": b"1", "bomb.png": bytes(40 * 2**20)}), tmp_path)
+    assert "path that leaves the archive: 1\n    own.zip/../outside.png" in message
+    assert "zip bomb" in message
+    assert not (tmp_path.parent / "outside.png").exists()
+
+
+def test_member_that_is_not_as_declared(own, tmp_path):
+    path = tmp_path / "own.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in own.items():
+            archive.writestr(name, content)
+    content = path.read_bytes()
+    first = own["train/images/0.png"]
+    path.write_bytes(content.replace(first, first[:-20] + bytes(20)))
+    assert "unreadable file: 1\n    own.zip/train/images/0.png: cannot be read as it is declared" in wrong_with(
+        path, tmp_path
+    )
+
+
+def test_broken_link(own, lay_out, tmp_path):
+    source = lay_out(own)
+    (source / "val" / "images" / "2.png").unlink()
+    (source / "val" / "images" / "2.png").symlink_to(tmp_path / "absent.png")
+    message = wrong_with(source, tmp_path)
+    assert "unreadable file: 1\n    own/val/images/2.png: cannot be read as it is declared: " in message
+    assert "No such file or directory" in message
+
+
+def test_wrong_arguments(own, lay_out, tmp_path):
+    source, out = lay_out(own), tmp_path / "own.h5"
+    out.write_text("kept")
+    with pytest.raises(FileExistsError, match=r"own\.h5 is there already; give --overwrite to replace it"):
+        prepare_set("folder", [source], out)
+    assert out.read_text() == "kept"
+    assert prepare_set("folder", [source], out, size=16, overwrite=True).num_samples == 4
+    with pytest.raises(ValueError, match=r"one file; .* is a folder: give such as .*folder\.h5"):
+        prepare_set("folder", [source], tmp_path, overwrite=True)
+    with pytest.raises(ValueError, match="1 to 255 classes, because 255 means ignore; got 256"):
+        prepare_set("folder", [source], tmp_path / "x.h5", num_classes=256)
+    with pytest.raises(ValueError, match="at least 1 worker is needed; got 0"):
+        prepare_set("folder", [source], tmp_path / "x.h5", num_workers=0)
+    with pytest.raises(ValueError, match="no source 'isic'"):
+        prepare_set("isic", [source], tmp_path / "x.h5")
+
+
+@pytest.mark.parametrize("ended_by", [signal.SIGINT, signal.SIGKILL])
+def test_ended_halfway(lay_out, lesion, picture, tmp_path, ended_by):
+    # Enough large images for seconds of work.
+    large, mask = picture(height=2000, width=3000, format="JPEG"), lesion(height=2000, width=3000)
+    source = lay_out({f"images/{number}.jpg": large for number in range(150)})
+    lay_out({f"masks/{number}.png": mask for number in range(150)})
+    out = tmp_path / "out" / "own.h5"
+    script = Path(__file__).parents[2] / "scripts" / "prepare.py"
+    process = subprocess.Popen(
+        [sys.executable, script, "folder", "--source", source, "--out", out, "--size", "16"],
+        stderr=subprocess.PIPE,
+        text=True,
+        # Where the tests themselves run in the background, an interrupt would be ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    while not (out.parent.exists() and list(out.parent.iterdir())):
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.send_signal(ended_by)
+    errors = process.communicate(timeout=20)[1]
+    assert not out.exists()
+    if ended_by == signal.SIGINT:
+        assert (process.returncode, errors.splitlines()[-1]) == (130, "interrupted")
+        assert "Traceback" not in errors
+        assert list(out.parent.iterdir()) == []
+    else:
+        assert [path.suffix for path in out.parent.iterdir()] == [".partial"]
+        small = lay_out({"images/a.png": picture(), "masks/a.png": lesion()}, name="small")
+        prepare_set("folder", [small], out, size=16)
+        assert list(out.parent.iterdir()) == [out]
+
+
+def test_isic2017_all_of_it(isic2017_set, shared):
+    assert isic2017_set.subsets == {"train": 2000, "val": 150}
+    assert isic2017_set.num_empty == 0
+    assert isic2017_set.seconds < 60
+    with PreparedSet.open(isic2017_set.path) as prepared:
+        assert (prepared.name, prepared.size) == ("isic2017", (256, 256))
+        assert list(prepared.ids) == sorted(prepared.ids)
+        assert [line.split("  ")[1] for line in prepared.attributes["sources"].splitlines()] == [
+            "ISIC-2017_Training_Data.zip",
+            "ISIC-2017_Training_Part1_GroundTruth.zip",
+            "ISIC-2017_Validation_Data.zip",
+            "ISIC-2017_Validation_Part1_GroundTruth.zip",
+        ]
+        training = [row for row, subset in enumerate(prepared.subsets) if subset == "train"]
+        test_part = training[1400:]
+        lesion_pixels = int((prepared.masks(test_part) >= 128).sum())
+        assert len(test_part) * 256 * 256 == 39_321_600
+        assert lesion_pixels == pytest.approx(5_912_000, rel=1e-3)
+        assert round(100 * lesion_pixels / 39_321_600, 2) == 15.03
+        row = prepared.ids.index("ISIC_0001769")
+        with zipfile.ZipFile(shared / "data" / "ISIC-2017_Validation_Data.zip") as archive:
+            image = Image.open(archive.open("ISIC-2017_Validation_Data/ISIC_0001769.jpg"))
+            np.testing.assert_array_equal(prepared.images([row])[0], np.asarray(image))
+
+
+def test_isic2017_native(isic2017_set, shared, tmp_path):
+    summary = prepare_set("isic2017", [shared / "data" / "ISIC-2017_native_sample.zip"], tmp_path / "native.h5")
+    assert summary.subsets == {"val": 4}
+    with PreparedSet.open(summary.path) as native, PreparedSet.open(isic2017_set.path) as squashed:
+        assert (native.original_sizes > 500).all()
+        rows = [squashed.ids.index(id_) for id_ in native.ids]
+        # The same pictures went through another resizing and JPEG at quality 75: near, not equal.
+        difference = np.abs(native.images(slice(None)).astype(int) - squashed.images(rows))
+        assert difference.mean() < 3
+        assert ((native.masks(slice(None)) >= 128) == (squashed.masks(rows) >= 128)).mean() > 0.995
+
+
+def test_ph2_half_size_and_native(shared, tmp_path):
+    half = prepare_set("ph2", [shared / "data" / "PH2Dataset_half_size.zip"], tmp_path / "half.h5")
+    native = prepare_set("ph2", [shared / "data" / "PH2Dataset_native_sample.zip"], tmp_path / "native.h5")
+    assert (half.num_samples, half.subsets, half.num_empty) == (200, {"": 200}, 0)
+    assert native.num_samples == 3
+    with PreparedSet.open(half.path) as first, PreparedSet.open(native.path) as second:
+        assert second.ids == ("IMD002", "IMD003", "IMD242")
+        assert (second.original_sizes > 500).all()
+        rows = [first.ids.index(id_) for id_ in second.ids]
+        assert np.abs(first.images(rows).astype(int) - second.images(slice(None))).mean() < 3
+        assert np.abs(first.masks(rows).astype(int) - second.masks(slice(None))).mean() < 1

@@ -1,0 +1,98 @@
+"""A set by name, by path, and a folder that is used as it is."""
+
+import os
+
+import pytest
+
+from mhsvm.prepare import sets
+from mhsvm.prepare.sets import find_set, open_set
+
+
+@pytest.fixture
+def ready_split(lay_out, picture, lesion):
+    """A folder train|val/images|masks with one pair each."""
+    files = {}
+    for seed, subset in enumerate(["train", "val"]):
+        files[f"{subset}/images/{seed}.png"] = picture(seed)
+        files[f"{subset}/masks/{seed}_mask.png"] = lesion(seed)
+    return lay_out(files, name="mine")
+
+
+def test_find_set(tmp_path):
+    root = tmp_path / "data"
+    for folder in ("both", "folder", "hidden"):
+        (root / folder).mkdir(parents=True)
+    for file in ("both.h5", "file.h5", "notes.txt"):
+        (root / file).touch()
+    assert find_set("both", root) == root / "both.h5"
+    assert find_set("file", root) == root / "file.h5"
+    assert find_set("folder", root) == root / "folder"
+    assert find_set(root / "file.h5", root) == root / "file.h5"
+    assert find_set(str(tmp_path), root) == tmp_path
+    with pytest.raises(
+        FileNotFoundError, match=r"no data set 'isic': .* In .*data/: both, both\.h5, file\.h5, folder, hid"
+    ):
+        find_set("isic", root)
+    with pytest.raises(FileNotFoundError, match=r"In .*absent/: no sets\. Make one with `python scripts/prepare\.py`"):
+        find_set("isic", tmp_path / "absent")
+
+
+def test_folder_is_prepared_once(ready_split, monkeypatch):
+    with open_set(ready_split, size=16) as prepared:
+        assert (prepared.name, prepared.ids, prepared.subsets) == ("mine", ("0", "1"), ("train", "val"))
+        assert prepared.path == ready_split / ".mhsvm-16.h5"
+        checksum = prepared.checksum
+    monkeypatch.setattr(sets, "prepare_set", lambda *_, **__: pytest.fail("prepared again"))
+    with open_set(ready_split, size=16) as again, open_set(ready_split / ".mhsvm-16.h5") as by_path:
+        assert again.checksum == by_path.checksum == checksum
+
+
+def test_folder_is_prepared_again_when_it_changed(ready_split, picture, lesion):
+    first = open_set(ready_split, size=16).checksum
+    image = ready_split / "val" / "images" / "1.png"
+    image.write_bytes(picture(seed=5))
+    os.utime(image, ns=(1, 1))
+    second = open_set(ready_split, size=16).checksum
+    assert second != first
+    (ready_split / "val" / "images" / "2.png").write_bytes(picture(seed=2))
+    (ready_split / "val" / "masks" / "2.png").write_bytes(lesion(seed=2))
+    assert open_set(ready_split, size=16).ids == ("0", "1", "2")
+
+
+def test_sizes_and_classes_have_files_of_their_own(ready_split, lesion):
+    for mask in ready_split.glob("*/masks/*"):
+        mask.write_bytes(lesion(level=1))
+    open_set(ready_split, size=16).close()
+    assert open_set(ready_split, size=(16, 12)).size == (16, 12)
+    assert open_set(ready_split, size=16, num_classes=2).num_classes == 2
+    assert {path.name for path in ready_split.glob(".mhsvm*")} == {
+        ".mhsvm-16.h5",
+        ".mhsvm-16x12.h5",
+        ".mhsvm-16-2-classes.h5",
+    }
+
+
+def test_damaged_cache_is_made_again(ready_split):
+    path = open_set(ready_split, size=16).path
+    path.write_bytes(b"damaged")
+    assert len(open_set(ready_split, size=16)) == 2
+
+
+def test_folder_that_cannot_be_written_to(ready_split, monkeypatch, tmp_path):
+    monkeypatch.setattr(os, "access", lambda path, mode: not (path == ready_split and mode == os.W_OK))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    path = open_set(ready_split, size=16).path
+    assert path.is_relative_to(tmp_path / "cache" / "mhsvm")
+    assert path.name == "mhsvm-16.h5"
+    assert list(ready_split.glob(".mhsvm*")) == []
+
+
+def test_folder_with_problems(ready_split):
+    (ready_split / "val" / "masks" / "1_mask.png").unlink()
+    with pytest.raises(ValueError, match=r"image without a mask: 1\n    1: mine/val/images/1\.png"):
+        open_set(ready_split, size=16)
+
+
+def test_missing_path(tmp_path):
+    with pytest.raises(FileNotFoundError, match="there is no file"):
+        open_set(tmp_path / "absent")

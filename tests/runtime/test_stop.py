@@ -1,0 +1,15 @@
+import os
+import signal
+
+import pytest
+
+from mhsvm.runtime.stop import StopSignal
+
+
+def test_a_second_ctrl_c_stops_at_once():
+    with StopSignal() as stop:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert stop.signum == signal.SIGINT
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
