@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from benchmarks.backends import choose_candidates
+from mhsvm.ops import selective_scan
 from mhsvm.ops.dispatch import Backend
-from mhsvm.ops.scan import selective_scan
 from mhsvm.ops.verify import LIMITS, ScanShape, Truth, make_scan_inputs, scan_truth, worst
 from mhsvm.system import describe_device, read_versions
 from mhsvm.timing import Candidate, capture, copy_rate, peak_bytes, time_interleaved

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from mhsvm.assemble import load_predictor
     from mhsvm.layers import MultiHeadScan, PVMLayer
     from mhsvm.models import create_model, list_models, list_pretrained, load_weights
-    from mhsvm.ops.scan import selective_scan
+    from mhsvm.ops import selective_scan
     from mhsvm.runtime.graphs import GraphedModel
 
 

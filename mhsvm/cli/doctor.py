@@ -11,9 +11,8 @@ import torch
 from torch import Tensor
 
 from mhsvm.cli.table import format_table
+from mhsvm.ops import route_scan, selective_scan
 from mhsvm.ops.dispatch import ENVIRONMENT_VARIABLE, all_backends, choose_backend
-from mhsvm.ops.routes import route_scan
-from mhsvm.ops.scan import selective_scan
 from mhsvm.ops.verify import (
     LIMITS,
     ScanShape,

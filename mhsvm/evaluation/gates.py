@@ -16,7 +16,7 @@ from mhsvm.data.dataset import Dataset
 from mhsvm.data.loader import iterate_batches
 from mhsvm.layers import ScanRouteAttention
 from mhsvm.models import MHSVM
-from mhsvm.ops.routes import route_statistics
+from mhsvm.ops import route_statistics
 from mhsvm.ops.routes.gates import GATES
 from mhsvm.store import BlockGates, GateMaps
 

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from mhsvm.layers.s6 import initial_state_decay, initial_step_bias
 from mhsvm.layers.state_matrix import state_matrix
+from mhsvm.ops import selective_scan
 from mhsvm.ops.fused.causal_conv1d import causal_conv1d
-from mhsvm.ops.scan import selective_scan
 
 
 class Mamba(nn.Module):

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from mhsvm.ops.routes import route_attention
+from mhsvm.ops import route_attention
 from mhsvm.ops.routes.gates import GATES, find_gate
 
 

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from mhsvm.layers.state_matrix import state_matrix
+from mhsvm.ops import route_scan
 from mhsvm.ops.dispatch import choose_backend
-from mhsvm.ops.routes import route_scan
 from mhsvm.routes import list_patterns, scan_routes
 
 NUM_ROUTES = 4

@@ -3,7 +3,7 @@ import json
 import pytest
 
 from benchmarks.cli import main as bench
-from mhsvm.cli.main import main
+from mhsvm.cli.main import run
 
 
 @pytest.fixture(autouse=True)
@@ -13,7 +13,7 @@ def _environment(monkeypatch):
 
 def test_scan(workplace, capsys):
     options = ["--shapes", "1,4,9,2", "2,4,5,1", "--backends", "chunked", "reference", "--dtype", "bfloat16"]
-    assert main(["bench", "scan", "--device", "cpu", "--seconds", "0.001", "--json", "a/b.json", *options]) == 0
+    assert run(bench, ["scan", "--device", "cpu", "--seconds", "0.001", "--json", "a/b.json", *options]) == 0
     printed = capsys.readouterr().out
     report = json.loads((workplace / "a/b.json").read_text())
     assert (report["benchmark"], report["dtype"], len(report["results"])) == ("scan", "bfloat16", 8)
@@ -31,7 +31,7 @@ def test_scan(workplace, capsys):
 
 def test_model(workplace, capsys):
     options = ["--models", "ultralight_vm_unet", "--batch", "1", "--size", "64", "--backends", "chunked"]
-    assert main(["bench", "model", "--device", "cpu", "--seconds", "0.001", *options]) == 0
+    assert run(bench, ["model", "--device", "cpu", "--seconds", "0.001", *options]) == 0
     printed = capsys.readouterr().out
     assert "batches of 1, 64 x 64 pixels" in printed
     (training, inference) = [line for line in printed.splitlines() if line.startswith("ultralight_vm_unet  ")]
@@ -41,7 +41,7 @@ def test_model(workplace, capsys):
 
 def test_train(workplace, capsys):
     options = ["--models", "ultralight_vm_unet", "--batch", "1", "--size", "32", "--images", "1", "--json", "a.json"]
-    assert main(["bench", "train", "--device", "cpu", "--seconds", "0.001", *options]) == 0
+    assert run(bench, ["train", "--device", "cpu", "--seconds", "0.001", *options]) == 0
     printed = capsys.readouterr().out
     assert "32 x 32 pixels; steps: auto" in printed
     rows = [line.split() for line in printed.splitlines() if line.startswith("ultralight_vm_unet  ")]
@@ -65,7 +65,7 @@ def test_what_was_left_out_is_said_once(capsys):
     ],
 )
 def test_wrong_names_are_told_without_a_traceback(capsys, options, message):
-    assert main(["bench", options[0], "--device", "cpu", *options[1:], "--seconds", "0.001"]) == 2
+    assert run(bench, [options[0], "--device", "cpu", *options[1:], "--seconds", "0.001"]) == 2
     captured = capsys.readouterr()
     assert captured.err.startswith(f"error: {message}")
 

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from mhsvm.layers import ScanRouteAttention
-from mhsvm.ops.routes import route_statistics
+from mhsvm.ops import route_statistics
 
 ROUTES_2_4_6_8 = torch.tensor([2.0, 4.0, 6.0, 8.0]).reshape(1, 1, 4, 1, 1)
 # deviation sqrt(20/3), mean above the minimum 3

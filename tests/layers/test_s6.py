@@ -6,7 +6,7 @@ import torch.nn.functional as F
 
 from mhsvm.layers import RouteS6
 from mhsvm.layers.s6 import stacked_routes
-from mhsvm.ops.scan import selective_scan
+from mhsvm.ops import selective_scan
 from mhsvm.routes import scan_routes
 
 

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from mhsvm.ops import dispatch as backends
-from mhsvm.ops import list_backends
+from mhsvm.ops import list_backends, selective_scan
 from mhsvm.ops.dispatch import Backend, all_backends, choose_backend
-from mhsvm.ops.scan import chunked, reference, selective_scan
+from mhsvm.ops.scan import chunked, reference
 
 U, A = torch.ones(1, 1, 3), -torch.ones(1, 1)
 

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch._subclasses import FakeTensorMode
 
-from mhsvm.ops.routes import route_attention
+from mhsvm.ops import route_attention
 from mhsvm.ops.routes.gates import GATES, Gate
 from mhsvm.ops.routes.route_attention import composed_route_attention
 

@@ -2,7 +2,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from mhsvm.ops.routes import route_scan
+from mhsvm.ops import route_scan
 from mhsvm.ops.scan import reference
 from mhsvm.routes import scan_routes
 

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from mhsvm.ops.routes import route_statistics
+from mhsvm.ops import route_statistics
 from mhsvm.ops.routes.route_statistics import composed_route_statistics
 
 ROUTES_2_4_6_8 = torch.tensor([2.0, 4.0, 6.0, 8.0]).reshape(1, 1, 4, 1, 1)

@@ -8,7 +8,8 @@ import types
 import pytest
 import torch
 
-from mhsvm.ops.scan import mamba_ssm, reference, selective_scan
+from mhsvm.ops import selective_scan
+from mhsvm.ops.scan import mamba_ssm, reference
 
 INTERFACE = "mamba_ssm.ops.selective_scan_interface"
 

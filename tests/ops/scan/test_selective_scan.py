@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from mhsvm.ops.scan import reference, selective_scan
+from mhsvm.ops import selective_scan
+from mhsvm.ops.scan import reference
 
 
 @pytest.fixture
