@@ -21,6 +21,7 @@ import weakref
 from collections.abc import Iterator
 from dataclasses import astuple, dataclass
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -196,12 +197,19 @@ class _MixerCounter:
 
     def _enter(self, path: str, mixer: nn.Module, inputs: tuple[Tensor]) -> None:
         self.depth += 1
-        macs, activations = (_mamba_costs if isinstance(mixer, Mamba) else _route_scan_costs)(mixer, *inputs)
+        macs, activations = _mixer_costs(mixer, *inputs)
         self.macs[path] += macs
         self.activations += activations
 
     def _leave(self, *_: object) -> None:
         self.depth -= 1
+
+
+def _mixer_costs(mixer: nn.Module, x: Tensor) -> tuple[Macs, int]:
+    if isinstance(mixer, Mamba):
+        return _mamba_costs(mixer, x)
+    assert isinstance(mixer, RouteS6)
+    return _route_scan_costs(mixer, x)
 
 
 def _mamba_costs(block: Mamba, x: Tensor) -> tuple[Macs, int]:
@@ -257,7 +265,9 @@ class _Observer(TorchDispatchMode):
         self._alive += num_bytes
         self.peak = max(self.peak, self._alive)
 
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
         out = func(*args, **(kwargs or {}))
         tensors = [leaf for leaf in tree_leaves(out) if isinstance(leaf, Tensor)]
         for tensor in tensors:

@@ -8,6 +8,7 @@ A node that is named after a class or function holds that constructor's argument
 import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import yaml
 from yacs.config import CfgNode
@@ -202,7 +203,7 @@ def to_dict(config: CfgNode) -> dict:
     }
 
 
-def get_value(config: CfgNode, key: str) -> object:
+def get_value(config: CfgNode, key: str) -> Any:
     """Value of a dotted key.
 
     Raises:
@@ -214,7 +215,7 @@ def get_value(config: CfgNode, key: str) -> object:
     return config[name]
 
 
-def set_value(config: CfgNode, key: str, value: object) -> None:
+def set_value(config: CfgNode, key: str, value: Any) -> None:
     """Set a dotted key of a config that is not frozen, with the value turned into the key's type.
 
     Raises:
@@ -261,7 +262,7 @@ def _leaves(values: Mapping, prefix: str = "") -> Iterator[tuple[str, object]]:
 def _find(config: CfgNode, key: str) -> list[str]:
     """The parts of a dotted key as the defaults spell them; capitals do not matter."""
     parts: list[str] = []
-    node: object = config
+    node: Any = config
     for part in key.split("."):
         names = {name.lower(): name for name in node} if isinstance(node, CfgNode) else {}
         if part.lower() not in names:
@@ -287,7 +288,7 @@ def _names_in_use(config: CfgNode) -> list[str]:
     return [node["name"] for node in config.values() if node.get("name")]
 
 
-def _typed(value: object, default: object, key: str) -> object:
+def _typed(value: Any, default: Any, key: str) -> Any:
     try:
         if isinstance(default, tuple):
             return tuple(_scalar(item, default[0]) for item in _items(value))
@@ -307,7 +308,7 @@ def _items(value: object) -> list:
     return [value]
 
 
-def _scalar(value: object, default: object) -> object:
+def _scalar(value: Any, default: Any) -> Any:
     if default is None:
         return None if value is None or str(value).lower() in ("none", "null") else float(value)
     if isinstance(value, (list, tuple)) or value is None:

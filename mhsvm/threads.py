@@ -11,7 +11,8 @@ from mhsvm.system import num_cores
 # More would hold more native images at once than memory may take: some 0.5 GB for one of 30 megapixels.
 _MOST_IMAGES = 8
 
-Item, Result = TypeVar("Item"), TypeVar("Result")
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 @contextmanager

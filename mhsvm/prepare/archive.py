@@ -56,7 +56,7 @@ class SourceFile:
         if self.num_bytes > LARGEST_FILE:
             raise ValueError(f"{self.num_bytes:,} bytes; an image file has at most {LARGEST_FILE:,}")
         try:
-            if self.archive is None:
+            if self.archive is None or self.member is None:
                 return self.location.read_bytes()
             with self.archive.open(self.member) as file:
                 # Asking for a number of bytes bounds the memory even where the declared size is a lie; zipfile then

@@ -9,7 +9,7 @@ import struct
 import zlib
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 # The value of a class mask's pixels that no loss and no metric looks at.
 IGNORE = 255
@@ -119,11 +119,12 @@ def _open_upright(content: bytes) -> Image.Image:
         image = Image.open(io.BytesIO(content), formats=_FORMATS)
         if image.width * image.height > _LARGEST_IMAGE:
             raise ValueError(f"{image.width} x {image.height} pixels are more than {_LARGEST_IMAGE:,}")
-        if image.format == "TIFF" and image.n_frames > 1:
-            raise ValueError(f"a TIFF of {image.n_frames} frames; one is expected")
+        num_frames = getattr(image, "n_frames", 1)
+        if image.format == "TIFF" and num_frames > 1:
+            raise ValueError(f"a TIFF of {num_frames} frames; one is expected")
         image.load()
         return ImageOps.exif_transpose(image)
-    except Image.UnidentifiedImageError as error:
+    except UnidentifiedImageError as error:
         raise ValueError(f"no {', '.join(_FORMATS)} file, or a damaged one") from error
     except _PILLOW_ERRORS as error:
         raise ValueError(f"{error}") from error

@@ -139,7 +139,7 @@ def _while_good(
     The ids of masks without lesion go to `empty`: they are allowed, but worth a line of the summary.
     """
     for sample in converted:
-        if not problems:
+        if sample is not None and not problems:
             lesion = sample.mask if num_classes == 1 else sample.mask % IGNORE
             if not lesion.any():
                 empty.append(sample.id)

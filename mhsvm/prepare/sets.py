@@ -86,7 +86,7 @@ def open_predicted_set(predictions: PredictionSet, name_or_path: str | Path | No
         path = find_set(name_or_path)
     else:
         # older predictions do not know where it was
-        recorded = [Path(predictions.attributes["set_path"])] if "set_path" in predictions.attributes else []
+        recorded = [Path(str(predictions.attributes["set_path"]))] if "set_path" in predictions.attributes else []
         places = [*recorded, Path("data") / predictions.set_name]
         found = [place for place in places if place.is_file()]
         if not found:

@@ -109,7 +109,7 @@ class World:
         except (ValueError, OSError) as caught:
             error = caught
         failed = [rank for rank, has_failed in enumerate(self.gather(error is not None)) if has_failed]
-        if failed and failed[0] == self.rank:
+        if error is not None and failed[0] == self.rank:
             raise error
         if failed:
             # torchrun ends all processes when one exits: that one is to be the one that says why

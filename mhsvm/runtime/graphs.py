@@ -3,6 +3,7 @@
 import functools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +11,9 @@ from torch import Tensor, nn
 from mhsvm.ops.compiling.ahead import compile_ahead
 from mhsvm.runtime.numerics import convolutions_by_trial
 from mhsvm.system import num_cores
+
+if TYPE_CHECKING:
+    from torch.cuda import _POOL_HANDLE as PoolHandle
 
 # Calls before a capture: libraries make their workspaces, and kernels are compiled and chosen.
 WARM_UP_CALLS = 3
@@ -57,7 +61,7 @@ class CapturedCall:
         pool: Memory that graphs share which never run at the same time, from `torch.cuda.graph_pool_handle()`.
     """
 
-    def __init__(self, function: Callable[..., Tensor], inputs: Sequence[Tensor], *, pool: tuple[int, int]) -> None:
+    def __init__(self, function: Callable[..., Tensor], inputs: Sequence[Tensor], *, pool: "PoolHandle") -> None:
         self._inputs = [torch.empty_like(x).copy_(x) for x in inputs]
         self._graph = torch.cuda.CUDAGraph()
         # other threads may allocate page-locked memory meanwhile: that of the loader
@@ -89,7 +93,7 @@ class GraphedModel(nn.Module):
         ValueError: The shape is not one of a batch; in a call: images of another size, or none.
     """
 
-    def __init__(self, model: nn.Module, shape: Sequence[int], *, pool: tuple[int, int] | None = None) -> None:
+    def __init__(self, model: nn.Module, shape: Sequence[int], *, pool: "PoolHandle | None" = None) -> None:
         super().__init__()
         if len(shape) != 4 or min(shape) < 1:
             raise ValueError(f"the shape of a graph's batch is (b, c, h, w), each at least 1; received {tuple(shape)}")
@@ -114,11 +118,11 @@ class GraphedModel(nn.Module):
         if not images.is_cuda:
             return self.model(images)
         if self._call is None:
-            self._capture(images)
-        parts = [self._run(part) for part in images.split(self.shape[0])]
+            self._call = self._capture(images)
+        parts = [self._run(self._call, part) for part in images.split(self.shape[0])]
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
-    def _capture(self, images: Tensor) -> None:
+    def _capture(self, images: Tensor) -> CapturedCall:
         # what a first caller in inference mode would leave could not be written to outside of it
         with torch.inference_mode(False), torch.no_grad(), _without_autocast_cache(), convolutions_by_trial():
             batch = images.new_zeros(self.shape)
@@ -126,9 +130,9 @@ class GraphedModel(nn.Module):
             compile_ahead(call, self.model, device=batch.device, num_processes=num_cores())
             for _ in range(WARM_UP_CALLS):
                 call()
-            self._call = CapturedCall(self.model, [batch], pool=self._pool or torch.cuda.graph_pool_handle())
+            return CapturedCall(self.model, [batch], pool=self._pool or torch.cuda.graph_pool_handle())
 
-    def _run(self, part: Tensor) -> Tensor:
+    def _run(self, call: CapturedCall, part: Tensor) -> Tensor:
         missing = self.shape[0] - len(part)
         filled = torch.cat([part, part.new_zeros(missing, *self.shape[1:])]) if missing else part
-        return self._call(filled)[: len(part)].clone()
+        return call(filled)[: len(part)].clone()

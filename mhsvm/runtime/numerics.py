@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 
@@ -19,7 +20,9 @@ def numerics(*, tf32: bool, deterministic: bool) -> Iterator[None]:
         deterministic: Only algorithms that give the same bits in every run on one device; an operation that has none
             raises a RuntimeError.
     """
-    matmul, cudnn, filling = torch.backends.cuda.matmul, torch.backends.cudnn, torch.utils.deterministic
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    # torch adds the attribute to this module when it is imported
+    filling: Any = torch.utils.deterministic
     before = matmul.allow_tf32, cudnn.allow_tf32, filling.fill_uninitialized_memory
     was_deterministic = torch.are_deterministic_algorithms_enabled()
     matmul.allow_tf32 = cudnn.allow_tf32 = tf32

@@ -1,7 +1,10 @@
 """Stopping a training cleanly from outside."""
 
 import signal
+from collections.abc import Callable
 from types import FrameType
+
+_Handler = Callable[[int, FrameType | None], object] | int | None
 
 
 class StopSignal:
@@ -13,7 +16,7 @@ class StopSignal:
 
     def __init__(self) -> None:
         self.signum: int | None = None
-        self._previous: dict[int, object] = {}
+        self._previous: dict[int, _Handler] = {}
 
     def __enter__(self) -> "StopSignal":
         for signum in (signal.SIGINT, signal.SIGTERM):

@@ -6,6 +6,7 @@ Shape letters: n images, b images of a batch, k classes, h w the size in pixels.
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from types import TracebackType
 
 import h5py
 import numpy as np
@@ -101,7 +102,11 @@ class PredictionWriter:
     ):
         self._path = Path(path)
         self._shape = tuple(size) if num_classes == 1 else (num_classes, *size)
-        self._own = {"set_name": set_name, "set_checksum": set_checksum, "num_classes": num_classes}
+        self._own: dict[str, AttributeValue] = {
+            "set_name": set_name,
+            "set_checksum": set_checksum,
+            "num_classes": num_classes,
+        }
         self._foreign = attributes or {}
         self._ids: dict[str, None] = {}
 
@@ -121,13 +126,15 @@ class PredictionWriter:
             self._open = stack.pop_all()
         return self
 
-    def __exit__(self, *exception: object) -> None:
-        if exception[0] is None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if error is None:
             with self._open:
                 write_strings(self._file, "ids", list(self._ids))
                 write_attributes(self._file, FORMAT, self._own, self._foreign)
         else:
-            self._open.__exit__(*exception)
+            self._open.__exit__(kind, error, traceback)
 
     def append(self, ids: Sequence[str], probability: np.ndarray) -> None:
         """Add a batch.

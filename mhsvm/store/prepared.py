@@ -93,7 +93,7 @@ class PreparedSet:
     def __exit__(self, *exception: object) -> None:
         self.close()
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[object, ...]:
         # A loader's process opens the file itself: an HDF5 handle cannot travel.
         return (PreparedSet.open, (self.path,))
 
@@ -158,7 +158,7 @@ def write_set(
         for key, values in zip(("ids", "subsets", "groups"), strings, strict=True):
             write_strings(file, key, values)
         file["original_sizes"] = np.array(original_sizes, np.int32)
-        own = {"name": name, "num_classes": num_classes, "checksum": checksum.hexdigest()}
+        own: dict[str, AttributeValue] = {"name": name, "num_classes": num_classes, "checksum": checksum.hexdigest()}
         write_attributes(file, FORMAT, own, attributes)
     return checksum.hexdigest()
 

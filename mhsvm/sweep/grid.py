@@ -85,12 +85,12 @@ def make_grid(
     runs = []
     for variant in _make_variants(choices, settings):
         config = load_config(config_path, variant.settings)
-        for fold, seed in itertools.product(_fold_numbers(folds), seeds or [config.run.seed]):
+        for (fold, split), seed in itertools.product(_folds(config.data.split, folds), seeds or [config.run.seed]):
             parts = [variant.name, "" if fold is None else f"fold{fold}", f"seed{seed}"]
             name = "_".join(part for part in parts if part)
             own = ["run.folder", str(folder), "run.name", name, "run.seed", str(seed)]
             if fold is not None:
-                own += ["data.split", _fold_of(config.data.split, folds, fold)]
+                own += ["data.split", split]
             whole = (*variant.settings, *own)
             runs.append(GridRun(name, variant.name, seed, fold, whole, load_config(config_path, whole)))
     repeated = [name for name, times in Counter(run.name.lower() for run in runs).items() if times > 1]
@@ -157,15 +157,14 @@ def _in_a_name(value: str) -> str:
     return re.sub(r"[^\w.+-]+", "-", re.sub(r"\s*,\s*", "+", value.strip("()[] "))).strip("-") or "none"
 
 
-def _fold_numbers(folds: int | None) -> list[int | None]:
-    return [None] if folds is None else list(range(folds))
-
-
-def _fold_of(split: str, folds: int, fold: int) -> str:
+def _folds(split: str, folds: int | None) -> list[tuple[int | None, str]]:
+    """Number and split of each fold; (None, split) without folds."""
+    if folds is None:
+        return [(None, split)]
     match = _KFOLD.fullmatch(split)
     if not match or int(match[1]) != folds:
         raise ValueError(
             f"--folds {folds} goes with a split of {folds} folds, and data.split is {split!r}: "
             f"set data.split kfold-{folds}-42, where 42 is the seed of the folds"
         )
-    return f"kfold-{folds}-{match[2]}-{fold}"
+    return [(fold, f"kfold-{folds}-{match[2]}-{fold}") for fold in range(folds)]
