@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from mhsvm.prepare import decode
-from mhsvm.prepare.decode import MaskLevelsError, decode_grey, decode_image, decode_mask
+from mhsvm.prepare.decode import MaskLevelsError, decode_grayscale, decode_image, decode_mask
 
 RED, GREEN = (200, 30, 40), (20, 180, 60)
 COLOURS = np.array([[RED, GREEN], [GREEN, RED], [RED, RED]], np.uint8)
@@ -96,7 +96,7 @@ def test_grey_rgb_mask(encode):
         (np.array([[0, 7]], np.uint8), "2 levels from 0 to 7"),
         (np.array([[1, 255]], np.uint8), "2 levels from 1 to 255"),
         (np.array([[0, 255]], np.uint16) * 100, "2 levels from 0 to 25500"),
-        (np.array([[(0, 0, 0), (255, 0, 0)]], np.uint8), "colours"),
+        (np.array([[(0, 0, 0), (255, 0, 0)]], np.uint8), "colors"),
     ],
 )
 def test_masks_that_are_none(encode, levels, message):
@@ -174,11 +174,11 @@ def test_pillows_own_bomb_limit(encode):
     ],
 )
 def test_greys_are_shares_of_full_scale(encode, pixels, full):
-    greys = decode_grey(encode(pixels))
+    greys = decode_grayscale(encode(pixels))
     assert greys.dtype == np.float32
     np.testing.assert_array_equal(greys, (pixels / full).astype(np.float32))
 
 
 def test_colours_are_no_greys(encode):
     with pytest.raises(MaskLevelsError, match="colours"):
-        decode_grey(encode(COLOURS))
+        decode_grayscale(encode(COLOURS))

@@ -121,7 +121,7 @@ def test_a_folder_is_held_until_the_last_process_has_ended(make_task, tmp_path):
             time.sleep(0.02)
         sweep.kill()
     try:
-        with pytest.raises(ValueError, match="a training that a killed sweep left behind, is at work in"):
+        with pytest.raises(ValueError, match="a sweep, or a training of a killed sweep, is running in"):
             hold_folder(tmp_path).__enter__()
     finally:
         os.kill(int(pid.read_text()), signal.SIGKILL)
