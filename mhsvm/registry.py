@@ -29,7 +29,7 @@ class Registry(Generic[Entry]):
         """
 
         def decorate(entry: Registered) -> Registered:
-            # its own type is kept for the caller, who registers what the kind requires
+            # the caller keeps the type of the entry, and is trusted to register an entry of the kind
             self._add(name, cast(Entry, entry), _origin(entry))
             return entry
 

@@ -17,7 +17,7 @@ ROOT = Path(mhsvm.__file__).parent
 HEAVY = ("monai", "timm", "sklearn", "matplotlib", "numba", "triton")
 
 # Each room of the package and the rooms that it may import besides itself.
-BASE = {"version", "registry", "files", "system", "threads"}
+BASE = {"version", "registry", "files", "system", "threads", "table"}
 NETWORKS = BASE | {"ops", "routes", "layers", "models"}
 DATA = BASE | {"ops", "store", "data"}
 INFERENCE = DATA | NETWORKS | {"metrics", "prepare", "runtime", "inference"}
@@ -31,6 +31,7 @@ MAY_IMPORT = {
     "files": set(),
     "system": {"version"},
     "threads": {"system"},
+    "table": set(),
     "ops": BASE,
     "routes": BASE,
     "layers": BASE | {"ops", "routes"},

@@ -75,7 +75,7 @@ def test_values_that_are_paths_make_no_folders(config):
         ({"choices": ["train.epochs=3", "TRAIN.epochs=4"]}, "train.epochs is set more than once"),
         ({"choices": ["train.epochs=3"], "settings": ["train.Epochs", "4"]}, "train.epochs is set more than once"),
         ({"choices": ["run.seed=1,2"]}, "--set cannot vary run.seed: name the seeds with --seeds 0-4"),
-        ({"choices": ["Run.device=cpu,cuda"]}, "--set cannot vary Run.device: the sweep goes over the GPUs by itself"),
+        ({"choices": ["Run.device=cpu,cuda"]}, "--set cannot vary Run.device: the sweep assigns the GPUs"),
         ({"choices": ["model.weights=a/b,a-b"]}, "two runs of the sweep would be called weights=a-b_seed7"),
         ({"seeds": [1, 1]}, "two runs of the sweep would be called seed1"),
         ({"seeds": [1], "settings": ["run.seed", "2"]}, "run.seed and --seeds are both given"),
