@@ -10,7 +10,7 @@ import torch
 
 from mhsvm.training.step import TrainStep
 
-pytest_plugins = ["tests.fixtures.files", "tests.fixtures.jobs", "tests.fixtures.workplace"]
+pytest_plugins = ["tests.fixtures.backends", "tests.fixtures.files", "tests.fixtures.jobs", "tests.fixtures.workplace"]
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from mhsvm.ops.compiling.ahead import compile_ahead
-from mhsvm.ops.fusion import left_to_compiler
+from mhsvm.ops.dispatch import left_to_compiler
 from mhsvm.runtime.graphs import WARM_UP_CALLS, CapturedCall, warm_up
 from mhsvm.system import num_cores
 from mhsvm.training.ema import ModelAverage
