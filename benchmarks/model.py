@@ -17,7 +17,7 @@ from mhsvm.ops.verify import ScanShape, make_scan_inputs, worst
 from mhsvm.runtime.numerics import numerics
 from mhsvm.system import describe_device, read_versions
 from mhsvm.timing import Candidate, peak_bytes, time_interleaved
-from mhsvm.training.optim import create_optimizer
+from mhsvm.training.optimizers import create_optimizer
 
 log = logging.getLogger(__name__)
 

@@ -10,7 +10,6 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from mhsvm.cli.table import format_table
 from mhsvm.ops import route_scan, selective_scan
 from mhsvm.ops.backends import all_backends
 from mhsvm.ops.dispatch import ENVIRONMENT_VARIABLE
@@ -27,6 +26,7 @@ from mhsvm.ops.verify import (
     worst,
 )
 from mhsvm.system import describe_device, list_devices, read_versions
+from mhsvm.table import format_table
 
 WIDTH = 100
 TYPES = (torch.float32, torch.bfloat16)

@@ -35,7 +35,7 @@ class TrainStep:
 
     Args:
         model: Returns logits; in training mode when a step is taken.
-        optimizer: Of its parameters; from `mhsvm.training.optim.create_optimizer` for what a graph needs.
+        optimizer: Of its parameters; from `mhsvm.training.optimizers.create_optimizer` for what a graph needs.
         loss: (logits, targets) -> mean over the batch.
         prepare: Makes inputs and targets of a batch, on the device; by default the batch is (inputs, targets).
         mode: "eager"; "graph", which needs a GPU; "compile", the network through torch.compile, and on a GPU in the

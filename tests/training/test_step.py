@@ -9,7 +9,7 @@ from torch import nn
 from mhsvm.config import DEFAULTS
 from mhsvm.ops import dispatch
 from mhsvm.training.ema import ModelAverage
-from mhsvm.training.optim import create_optimizer, list_optimizers, load_optimizer_state
+from mhsvm.training.optimizers import create_optimizer, list_optimizers, load_optimizer_state
 from mhsvm.training.step import TrainStep
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
