@@ -258,7 +258,6 @@ PENDING: tuple[str, ...] = (
     "mhsvm/training/ema.py",
     "mhsvm/training/errors.py",
     "mhsvm/training/job.py",
-    "mhsvm/training/optim.py",
     "mhsvm/training/profile.py",
     "mhsvm/training/run_folder.py",
     "mhsvm/training/step.py",
