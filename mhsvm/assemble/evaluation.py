@@ -45,8 +45,8 @@ def build_evaluation(
     return EvaluationJob(
         model=build_inference(trained.model, size=(h, w), batch_size=batch_size, captures=device.type == "cuda"),
         dataset=dataset,
-        augment=build_augment(config, training=False),
-        loss=build_loss(config).to(device),
+        augment=build_augment(config, training=False, backend=trained.backend),
+        loss=build_loss(config, backend=trained.backend).to(device),
         threshold=config.evaluation.threshold,
         batch_size=batch_size,
         device=device,

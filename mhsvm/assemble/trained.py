@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from yacs.config import CfgNode
 
-from mhsvm.assemble.networks import build_model
+from mhsvm.assemble.networks import build_model, choose_backend
 from mhsvm.config import config_from_dict
 from mhsvm.models import load_weights
 from mhsvm.models.checkpoint_file import read_checkpoint, weights_in
@@ -31,6 +31,7 @@ class Trained:
         published: The file records nothing but weights, as those of the original projects do.
         data: What our checkpoints record of the set: name, checksum, split, its hash and ids; else None.
         notes: What was assumed, in sentences for the user.
+        backend: Of the model, and of all that is computed with it.
     """
 
     path: Path
@@ -39,6 +40,7 @@ class Trained:
     published: bool
     data: dict | None
     notes: tuple[str, ...]
+    backend: str = "auto"
 
     @property
     def size(self) -> tuple[int, int]:
@@ -101,6 +103,7 @@ def load_trained(
         _set_gate_threshold(config, gate_threshold)
     config.model.weights = ""
     config.freeze()
+    backend = choose_backend(config, backend)
     model = build_model(config, backend=backend)
     load_weights(model, content)
     return Trained(
@@ -110,6 +113,7 @@ def load_trained(
         published=not ours,
         data=content.get("data") if ours else None,
         notes=tuple(notes),
+        backend=backend,
     )
 
 

@@ -1,8 +1,7 @@
 """From uint8 to what a network sees: float, normalisation, and one random plane motion a sample.
 
 All randomness of an epoch is drawn on the CPU as one 2 x 2 matrix a sample, so that every device sees the same images:
-they differ where a pixel's source lies halfway between two others. Nothing here waits for a GPU, where all of it can be
-one or two kernels, see `mhsvm.ops.fused.prepare_batch`.
+they differ where a pixel's source is halfway between two others. The work is done by `mhsvm.ops.fused.prepare_batch`.
 Shape letters: b batch, n samples, h w map, k classes.
 """
 
@@ -11,17 +10,12 @@ from collections.abc import Callable
 
 import torch
 from torch import Generator, Tensor
-from torch.nn import functional as F
 
-from mhsvm.ops.fused.prepare_batch import ChannelStatistics, prepare_batch
+from mhsvm.ops.fused.prepare_batch import ChannelStatistics, minmax, prepare_batch
 from mhsvm.registry import Registry
 
 NORMALIZATIONS: Registry[Callable[[Tensor], Tensor]] = Registry("normalization")
 AUGMENTATIONS: Registry[Callable[[int, Generator], Tensor]] = Registry("augmentation")
-
-_IMAGENET = ChannelStatistics(mean=(0.485, 0.456, 0.406), deviation=(0.229, 0.224, 0.225))
-# The normalisations that the kernels know, by what they take for them.
-_FUSED: dict[str, ChannelStatistics | None] = {"minmax": None, "imagenet": _IMAGENET}
 
 
 def register_normalization(name: str):
@@ -52,9 +46,9 @@ class Augment:
         augmentation: A name from `list_augmentations()`.
         num_classes: 1 for coverage masks; several for class indices.
         soft_targets: Keep a coverage mask's soft edge in the target; otherwise it is 1 from half coverage on.
-        fused: Take Triton's kernels for batches on a GPU, if they know the normalisation: those that come with mhsvm.
+        backend: As in `mhsvm.ops.selective_scan`.
     Raises:
-        ValueError: A name is unknown, or soft targets are asked of class indices.
+        ValueError: A name is unknown, or soft targets are requested of class indices.
     """
 
     def __init__(
@@ -64,7 +58,7 @@ class Augment:
         augmentation: str = "none",
         num_classes: int = 1,
         soft_targets: bool = False,
-        fused: bool = False,
+        backend: str = "auto",
     ) -> None:
         if soft_targets and num_classes > 1:
             raise ValueError("soft targets need masks of one class; class indices have no soft edge")
@@ -72,8 +66,7 @@ class Augment:
         self.draw_motions = AUGMENTATIONS[augmentation]
         self.num_classes = num_classes
         self.soft_targets = soft_targets
-        self._normalization = normalization
-        self._fused = fused and normalization in _FUSED
+        self.backend = backend
 
     def draw(self, num_samples: int, generator: Generator) -> Tensor:
         """Motions of `num_samples` images as float32 (n, 2, 2) on the CPU, drawn from `generator`."""
@@ -90,60 +83,20 @@ class Augment:
             Inputs, float32 (b, 3, h, w).
             Targets: float32 (b, 1, h, w) in 0..1 for one class, int64 (b, h, w) for several.
         """
-        if self._fused and images.is_cuda:
-            return prepare_batch(
-                images,
-                masks,
-                motions,
-                statistics=_FUSED[self._normalization],
-                num_classes=self.num_classes,
-                soft_targets=self.soft_targets,
-            )
-        inputs, targets = self.normalize(images.float()), masks.float().unsqueeze(1)
-        if motions is not None:
-            moved = _move(torch.cat([inputs, targets], dim=1), motions.to(inputs.device))
-            inputs, targets = moved[:, :-1], moved[:, -1:]
-        if self.num_classes > 1:
-            return inputs, targets.squeeze(1).long()
-        return inputs, targets / 255 if self.soft_targets else (targets >= 128).float()
+        return prepare_batch(
+            images,
+            masks,
+            motions,
+            normalize=self.normalize,
+            num_classes=self.num_classes,
+            soft_targets=self.soft_targets,
+            backend=self.backend,
+        )
 
 
-def _move(maps: Tensor, motions: Tensor) -> Tensor:
-    """Move maps (b, c, h, w) about their centre; nearest neighbour, what comes from outside is 0."""
-    h, w = maps.shape[-2:]
-    # grid_sample wants the way back, in coordinates that run from -1 to 1 along each side; made element by element,
-    # since a matrix product may be rounded to fewer bits than a position needs
-    back = motions.transpose(1, 2)[:, None, None]
-    x = _cell_centres(w, maps).expand(h, w)
-    y = _cell_centres(h, maps)[:, None].expand(h, w)
-    grid = torch.stack(
-        [
-            x * back[..., 0, 0] + y * (back[..., 0, 1] * (h / w)),
-            x * (back[..., 1, 0] * (w / h)) + y * back[..., 1, 1],
-        ],
-        dim=-1,
-    )
-    return F.grid_sample(maps, grid, mode="nearest", padding_mode="zeros", align_corners=False)
-
-
-def _cell_centres(num_cells: int, like: Tensor) -> Tensor:
-    """Coordinates (num_cells,) of the cells of a side that runs from -1 to 1."""
-    return (2 * torch.arange(num_cells, dtype=like.dtype, device=like.device) + (1 - num_cells)) / num_cells
-
-
-@register_normalization("minmax")
-def minmax(images: Tensor) -> Tensor:
-    """Each image's least value to 0 and its greatest to 255, over all channels; an even image becomes 0."""
-    low, high = images.amin(dim=(1, 2, 3), keepdim=True), images.amax(dim=(1, 2, 3), keepdim=True)
-    return (images - low) / (high - low).clamp_min(1) * 255
-
-
-@register_normalization("imagenet")
-def imagenet(images: Tensor) -> Tensor:
-    """Mean 0 and deviation 1 by ImageNet's channel statistics."""
-    # plain numbers, not a tensor: copying one to a GPU would wait for it
-    channels = zip(images.unbind(dim=1), *_IMAGENET, strict=True)
-    return torch.stack([(channel / 255 - mean) / deviation for channel, mean, deviation in channels], dim=1)
+NORMALIZATIONS.add("minmax", minmax)
+# Of ImageNet's images.
+NORMALIZATIONS.add("imagenet", ChannelStatistics(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)))
 
 
 @register_augmentation("none")

@@ -22,6 +22,7 @@ class PVMLayer(nn.Module):
         out_channels: Channels o.
         branches: Number of slices p.
         mixer: Makes the shared block: width c/p -> a module on sequences (b, l, c/p), which leaves its input as it is.
+        backend: Of the norm and the projection, as in `mhsvm.ops.selective_scan`; the mixer has its own.
     Raises:
         ValueError: The branches do not divide the channels, or the input has other channels.
     Source: Wu et al. 2024, arXiv 2403.20035.
@@ -34,6 +35,7 @@ class PVMLayer(nn.Module):
         *,
         branches: int = 4,
         mixer: Callable[[int], nn.Module] = Mamba,
+        backend: str = "auto",
     ) -> None:
         super().__init__()
         if branches < 1 or in_channels % branches:
@@ -43,16 +45,27 @@ class PVMLayer(nn.Module):
             )
         self.in_channels = in_channels
         self.branches = branches
-        self.norm = LayerNorm(in_channels)
+        self.backend = backend
+        self.norm = LayerNorm(in_channels, backend=backend)
         self.mixer = mixer(in_channels // branches)
         self.skip_scale = nn.Parameter(torch.ones(1))
-        self.proj = Linear(in_channels, out_channels)
+        self.proj = Linear(in_channels, out_channels, backend=backend)
 
     def forward(self, x: Tensor) -> Tensor:
         """(b, c, *spatial) -> (b, o, *spatial), any number of spatial axes."""
         if x.ndim < 3 or x.shape[1] != self.in_channels:
             raise ValueError(f"the input is (b, {self.in_channels}, *spatial); received {tuple(x.shape)}")
         norm = self.norm
-        branches = split_norm(x, norm.weight, norm.bias, self.skip_scale, branches=self.branches, epsilon=norm.eps)
-        tokens = join_norm(self.mixer(branches.parts), branches, narrow=True)  # (b, l, c)
+        branches = split_norm(
+            x,
+            norm.weight,
+            norm.bias,
+            self.skip_scale,
+            branches=self.branches,
+            eps=norm.eps,
+            backend=self.backend,
+        )
+        tokens = join_norm(
+            self.mixer(branches.parts), branches, autocast_output=True, backend=self.backend
+        )  # (b, l, c)
         return self.proj(tokens).transpose(1, 2).unflatten(2, x.shape[2:])

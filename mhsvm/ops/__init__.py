@@ -1,4 +1,17 @@
-"""The selective scan, on plain sequences and along the routes of a map."""
+"""Operations of the networks: selective scans, operations on routes, and operations fused in one kernel.
+
+Every operation has a plain reference by torch's operations and is dispatched by `mhsvm.ops.dispatch`. Everywhere in this
+package a letter has one meaning as the size of a dimension; the file's docstring names sizes of its own:
+
+    b batch             l steps of a sequence, or cells of a map     h, w map
+    c channels of a map                    d channels of a sequence or of a head
+    g groups of channels                   n state size              r rank of delta's projection
+    m heads             k routes of a head
+    p branches          v channels of a branch                       f taps of a filter
+
+In kernels, an upper-case letter is the size of a tile along that dimension, a compile-time constant. Names begin with
+`p_` for pointers, `o_` offsets, `m_` masks, `i_` ids, `s_` strides and `b_` values in registers.
+"""
 
 from mhsvm.ops.backends import list_backends
 from mhsvm.ops.routes.route_attention import route_attention

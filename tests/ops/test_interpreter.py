@@ -7,25 +7,15 @@ from pathlib import Path
 
 import pytest
 
-OPS = Path(__file__).parents[1]
-# Files and what of them, for a process each: as many as a small machine has cores, and about as long.
+TESTS = Path(__file__).parents[1]
+# Folders or files, and which of their tests, for a process each: about equally long.
 SUITES = {
-    "scans": (["triton/test_scan.py"], ""),
-    "sequences": (["test_selective_scan.py"], "triton and (published or mixed or (compiles and True))"),
-    "maps": (
-        [
-            "test_bce_dice.py",
-            "test_bias_silu.py",
-            "test_branches.py",
-            "test_causal_conv1d.py",
-            "test_group_norm.py",
-            "test_layer_norm.py",
-            "test_route_attention.py",
-            "test_skip_bridge.py",
-            "../layers/test_gated_scan.py",
-        ],
-        "triton or skip_bridge",
+    "scans": (["ops/scan/triton"], []),
+    "sequences": (
+        ["ops/scan/test_selective_scan.py", "ops/routes"],
+        ["-k", "triton and (published or mixed or (compiles and True) or test_route_attention)"],
     ),
+    "fused": (["ops/fused", "layers", "models/test_backend_argument.py"], ["-m", "interpreter"]),
 }
 
 
@@ -35,13 +25,13 @@ def processes(_triton):
     environment = {**os.environ, "TRITON_INTERPRET": "1"}
     started = {
         suite: subprocess.Popen(
-            [sys.executable, "-m", "pytest", *(str(OPS / file) for file in files), "-k", expression],
+            [sys.executable, "-m", "pytest", *(str(TESTS / file) for file in files), *selection],
             env=environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
         )
-        for suite, (files, expression) in SUITES.items()
+        for suite, (files, selection) in SUITES.items()
     }
     yield started
     for process in started.values():

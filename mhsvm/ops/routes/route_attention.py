@@ -9,7 +9,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from mhsvm.ops import availability
+from mhsvm.ops import triton_support
 from mhsvm.ops.dispatch import Operation
 from mhsvm.ops.routes import route_attention_autograd as triton
 from mhsvm.ops.routes import route_statistics_cpu as cpu_statistics
@@ -93,7 +93,7 @@ def _check(y: Tensor, threshold: float | Tensor | None) -> None:
 
 
 def _unsupported_by_triton(y: Tensor, *, gate: str, **options: object) -> str | None:
-    reason = availability.unsupported_tensor_reason(y)
+    reason = triton_support.unsupported_by_triton(y)
     # A plain sum has no gate: the operation by name is torch's own sum.
     if reason is None and not GATES[gate].fused and GATES[gate].weigh is not None:
         return f"its kernels have no gate {gate!r}"

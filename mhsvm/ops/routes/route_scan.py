@@ -10,7 +10,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from mhsvm.ops import availability
+from mhsvm.ops import triton_support
 from mhsvm.ops.dispatch import Operation
 from mhsvm.ops.scan import chunked, mamba_ssm, reference
 from mhsvm.ops.scan.cpu import scan as cpu
@@ -160,7 +160,7 @@ ROUTE_SCAN = Operation("route_scan", partial(composed_route_scan, scan=reference
 ROUTE_SCAN.register(
     "triton",
     triton.route_scan,
-    unsupported_reason=lambda u, x_dbl, dt_weight, dt_bias, A, *rest, **options: availability.unsupported_reason(u, A),
+    unsupported_reason=lambda u, x_dbl, dt_weight, dt_bias, A, *rest, **options: triton_support.unsupported_scan(u, A),
 )
 ROUTE_SCAN.register(
     "mamba_ssm",

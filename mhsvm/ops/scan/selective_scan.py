@@ -6,7 +6,7 @@ b batch, d channels, l steps, g groups of channels that share B and C, n state s
 import torch
 from torch import Tensor
 
-from mhsvm.ops import availability
+from mhsvm.ops import triton_support
 from mhsvm.ops.dispatch import Operation
 from mhsvm.ops.scan import chunked, mamba_ssm, reference
 from mhsvm.ops.scan.cpu import scan as cpu
@@ -103,7 +103,7 @@ SELECTIVE_SCAN = Operation("selective_scan", reference.selective_scan)
 SELECTIVE_SCAN.register(
     "triton",
     triton.selective_scan,
-    unsupported_reason=lambda u, delta, A, *rest, **options: availability.unsupported_reason(u, A),
+    unsupported_reason=lambda u, delta, A, *rest, **options: triton_support.unsupported_scan(u, A),
     channels_last=True,
 )
 SELECTIVE_SCAN.register(
