@@ -51,7 +51,7 @@ def test_what_tests_left_is_compared(workplace, make_set, make_checkpoint, capsy
 def test_table_figures_cases_and_numbers(runs, capsys):
     assert command.main(["results/tall", "results/wide"]) == 0
     printed = capsys.readouterr().out
-    header = next(line for line in printed.splitlines() if line.startswith("figure"))
+    header = next(line for line in printed.splitlines() if line.startswith("metric"))
     assert " ".join(header.split()) == "figure run value 95% interval difference 95% interval p effect"
     folder = runs / "results/comparisons/tall-vs-wide"
     assert {path.name for path in folder.iterdir()} == {"cases.csv", "comparison.json", "gains-1.png", "intervals.png"}
@@ -81,7 +81,7 @@ def test_three_runs_have_adjusted_p_values(runs, capsys):
         (["results/tall", "results/untested"], "results/untested has not been tested yet: `python test.py --d SET --p"),
         (["results/tall", "results/long"], "there is no folder results/long"),
         (["results/tall", "data"], "data is neither a run nor a test nor a score"),
-        (["results/tall", "results/tall"], "a test comes twice"),
+        (["results/tall", "results/tall"], "a test is given twice"),
         (["results/tall", "results/wide", "--test", "moles"], "results/tall has no test 'moles'; it has lesions-all"),
         (["results/tall", "results/wide", "--out", "results"], "results holds more than a comparison, such as tall"),
     ],
