@@ -1,4 +1,4 @@
-"""Charts as SVG for a page, in its text color and in colors that color-blind readers can tell apart."""
+"""Charts as SVG for a page, in its text color and in colors that color-blind readers can distinguish."""
 
 import io
 import re

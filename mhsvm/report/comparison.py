@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from mhsvm.evaluation.scores import describe_scores
-from mhsvm.metrics import Difference, Scores, adjust_p_values, paired_differences, per_image, truth_pixels
+from mhsvm.metrics import Difference, Scores, adjust_p_values, paired_differences, per_image, target_pixels
 from mhsvm.report.measured_run import MeasuredRun
 
 
@@ -132,7 +132,7 @@ def _pick(scores: Scores, ids: Sequence[str]) -> Scores:
 
 def _check_targets(name: str, scores: Scores, other_name: str, others: Scores) -> None:
     """Check that the ground truths of two tests agree in their numbers of pixels, image by image."""
-    target, other_target = (truth_pixels(each.counts) for each in (scores, others))
+    target, other_target = (target_pixels(each.counts) for each in (scores, others))
     if target.shape != other_target.shape:
         raise ValueError(
             f"{name} has {target.shape[1]} scored classes and {other_name} {other_target.shape[1]}: "
@@ -141,8 +141,8 @@ def _check_targets(name: str, scores: Scores, other_name: str, others: Scores) -
     differing = (target != other_target).flatten(1).any(dim=1).nonzero().flatten().tolist()
     if differing:
         raise ValueError(
-            f"the ground truth of {len(differing)} of {len(target)} images differs between {name} and {other_name}, such as "
-            f"{scores.ids[differing[0]]}: they were measured at different sizes or against other masks. "
+            f"the ground truth of {len(differing)} of {len(target)} images differs between {name} and {other_name}, "
+            f"such as {scores.ids[differing[0]]}: they were measured at different sizes or against other masks. "
             "Test both on one prepared set, or score their masks at one size"
         )
 

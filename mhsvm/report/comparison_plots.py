@@ -1,4 +1,4 @@
-"""Plots of a comparison, in colors and shapes that color-blind readers can tell apart."""
+"""Plots of a comparison, in colors and shapes that color-blind readers can distinguish."""
 
 from pathlib import Path
 

@@ -35,7 +35,6 @@ _CONSTANTS = {
         "jaccard_thresholded": "jaccard_thresholded",
         **{f"{name}_per_image": f"{name}, pixels" for name in BOUNDARY},
     },
-    "scale": Markup('<span class="scale"><i>0</i><i>Dice</i><i>1</i></span>'),
     "least_images": LEAST_IMAGES,
 }
 

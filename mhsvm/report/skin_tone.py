@@ -33,7 +33,7 @@ def typology_angle(image: np.ndarray, lesion: np.ndarray) -> float | None:
         lesion: bool (h, w).
     Returns:
         The angle; None if lesion and vignette leave hardly any skin, or if the light makes it bluish (b* <= 0).
-    Source: Chardon et al. 1991, "Skin colour typology and suntanning pathways".
+    Source: Chardon et al. 1991, doi 10.1111/j.1467-2494.1991.tb00561.x.
     """
     lightness, yellowness = _lightness_and_yellowness(image)
     reach = max(1, round(_MARGIN * max(lesion.shape)))

@@ -6,7 +6,7 @@ import torch
 
 from mhsvm.evaluation.scores import describe_scores
 from mhsvm.metrics import Scores
-from mhsvm.report.groups import CaseFacts, group_cases, case_facts
+from mhsvm.report.groups import CaseFacts, case_facts, group_cases
 
 
 def test_facts_of_an_image():

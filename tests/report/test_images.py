@@ -4,8 +4,9 @@ import base64
 import io
 
 import numpy as np
-from mhsvm.report.images import color_image, gray_map, label_map, mask, shown_size
 from PIL import Image
+
+from mhsvm.report.images import color_image, gray_map, label_map, mask, shown_size
 
 
 def decoded(url: str) -> Image.Image:

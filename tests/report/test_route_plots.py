@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 from matplotlib.collections import LineCollection
-from mhsvm.report.route_plots import draw_patterns
 
+from mhsvm.report.route_plots import draw_patterns
 from mhsvm.routes import list_patterns, route_table
 
 
@@ -42,7 +42,7 @@ def test_the_routes_of_one_pattern_are_in_one_row():
 @pytest.mark.parametrize(
     ("patterns", "size", "message"),
     [
-        (["Q"], (4, 4), "unknown scan pattern 'Q'; known are: C, X, S, Z"),
+        (["Q"], (4, 4), "unknown scan pattern 'Q'; known: C, X, S, Z"),
         ([], (4, 4), "at least one scan pattern is drawn; received none"),
         (["C"], (0, 4), "a map for scan routes must have at least 1 x 1 cells, got 0 x 4"),
     ],
