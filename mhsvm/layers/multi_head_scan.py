@@ -15,8 +15,8 @@ class MultiHeadScan(nn.Module):
     Args:
         channels: Channels c of the map; each of the m heads scans d = c // m channels.
         patterns: One scan pattern a head, names from `mhsvm.routes.list_patterns()`; they may repeat.
-        gate: Gate of the attention: "relu", "sigmoid", "power", "exp", "none" (the plain sum of the routes) or a gate that
-            has been registered.
+        gate: Gate of the attention: "relu", "sigmoid", "power", "exp", "none" (the plain sum of the routes), or a
+            registered gate.
         gate_threshold: Threshold of the gate, by default 0.5 for "relu", 0 for "sigmoid" and "exp".
         gate_learnable: Make the threshold one learnable scalar a head.
         gate_power: Exponent of the gate "power".

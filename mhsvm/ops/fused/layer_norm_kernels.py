@@ -17,10 +17,14 @@ def load_rows(p_x, o_rc, m_rc):
 
 @triton.jit
 def standardize(b_x, m_rc, channels, epsilon):
-    """Rows with mean 0 and variance 1, and the reciprocal (r) of their deviation."""
-    b_mean = tl.sum(b_x, axis=1) / channels
+    """Rows with mean 0 and variance 1, and the reciprocal (r) of their deviation.
+
+    Triton's plain division and root are approximate: the mean of equal numbers would differ from them by a rounding
+    error, which a variance of 0 multiplies by 1 / sqrt(eps).
+    """
+    b_mean = tl.div_rn(tl.sum(b_x, axis=1), channels * 1.0)
     b_centred = tl.where(m_rc, b_x - b_mean[:, None], 0.0)
-    b_scale = 1.0 / tl.sqrt(tl.sum(b_centred * b_centred, axis=1) / channels + epsilon)
+    b_scale = 1.0 / tl.sqrt_rn(tl.div_rn(tl.sum(b_centred * b_centred, axis=1), channels * 1.0) + epsilon)
     return b_centred * b_scale[:, None], b_scale
 
 
@@ -28,8 +32,8 @@ def standardize(b_x, m_rc, channels, epsilon):
 def norm_gradient(b_grad, b_x, b_weight, b_scale, channels):
     """Gradient of what was standardized to b_x, from that of the norm's result."""
     b_grad *= b_weight[None, :]
-    b_mean = tl.sum(b_grad, axis=1) / channels
-    b_along = tl.sum(b_grad * b_x, axis=1) / channels
+    b_mean = tl.div_rn(tl.sum(b_grad, axis=1), channels * 1.0)
+    b_along = tl.div_rn(tl.sum(b_grad * b_x, axis=1), channels * 1.0)
     return (b_grad - b_mean[:, None] - b_x * b_along[:, None]) * b_scale[:, None]
 
 

@@ -38,8 +38,8 @@ def route_attention(
 
     Args:
         y: Outputs of the routes as `route_scan` gives them, (b, m, k, l, d), float32 or float64, at least two routes.
-        gate: "relu" max(0, cv - t), "sigmoid" 1/(1+e^-(cv-t)), "power" cv^p, "exp" e^(cv-t), "none" 1, or a gate that
-            has been registered.
+        gate: "relu" max(0, cv - t), "sigmoid" 1/(1+e^-(cv-t)), "power" cv^p, "exp" e^(cv-t), "none" 1, or a
+            registered gate.
         threshold: t, one number or one a head, (m, 1, 1); by default 0.5 for "relu", 0 for "sigmoid" and "exp". The
             other gates have none, and ignore it.
         power: p of "power", at least 1 (below, its gradient is infinite where all routes are equal).

@@ -16,7 +16,9 @@ from mhsvm.ops.scan.cpu.tiles import (
     add,
     advance,
     copy,
+    delta_gradients,
     fill,
+    finish_deltas,
     gate_gradients,
     gather,
     numbers,
@@ -25,8 +27,6 @@ from mhsvm.ops.scan.cpu.tiles import (
     retreat,
     scatter,
     skip_and_gate,
-    delta_gradients,
-    finish_deltas,
     write_block,
     write_parameters,
 )
@@ -41,8 +41,8 @@ def selective_scan_fwd_cpu_kernel(
 ):  # fmt: skip
     """Write y, last_state and, unless it is empty, starts.
 
-    Strided: u, delta (if r = 0), projected (if r > 0), B, C, z (if use_gate), y, order. Contiguous: weight (m, k, d, r),
-    bias, D (m, k, d), A (m, k, d, n), last_state (b, m, k, d, n), starts (b, m, k, split, tile, block, n, lane).
+    Strided: u, delta (if r = 0), projected (if r > 0), B, C, z (if use_gate), y, order. Contiguous: weight
+    (m, k, d, r), bias, D (m, k, d), A (m, k, d, n), last_state (b, m, k, d, n), starts (b, m, k, split, tile, block, n, lane).
     """
     splits, tiles, size, wide = -(-d // SPLIT), -(-length // TILE), n * LANES, TILE * LANES
     rates, state = numbers(BLOCKS * size), numbers(BLOCKS * size)
@@ -88,7 +88,7 @@ def selective_scan_bwd_cpu_kernel(
     grad_u, grad_delta, grad_projected, grad_B, grad_C, grad_z, grad_weight, grad_bias, grad_A, grad_D,
     b, m, k, length, d, n, r, use_softplus, use_gate, first, last,
 ):  # fmt: skip
-    """Write every gradient: of projected, B and C for each split (first axis), of weight, bias, A and D for each sample.
+    """Write every gradient: of projected, B and C for each split (first axis), of the parameters for each sample.
 
     The other arguments are those of `selective_scan_fwd_cpu_kernel`.
     """
@@ -151,8 +151,8 @@ def selective_scan_bwd_cpu_kernel(
                         grad_state, grad_rates, block * size, grad_B_rows, grad_C_rows, grad_deltas, grad_values,
                     )  # fmt: skip
                     delta_gradients(
-                        deltas, values, direct, weights, rows, r, steps, use_softplus, grad_outputs, grad_deltas, grad_values,
-                        grad_parameters, block * (r + 2) * LANES, grad_rows,
+                        deltas, values, direct, weights, rows, r, steps, use_softplus, grad_outputs, grad_deltas,
+                        grad_values, grad_parameters, block * (r + 2) * LANES, grad_rows,
                     )  # fmt: skip
                     if route > 0:
                         gather(grad_u, strides, G_U, i, head, route, c, width, order, at, steps, LANES, others)

@@ -41,7 +41,7 @@ def run_units(kernel: Callable[..., None], arguments: Mapping[str, object], *, u
     """Run a kernel on units 0..units-1, on as many threads as torch would take.
 
     Args:
-        kernel: Takes `arguments` and, as `first` and `last`, the units from `first` to `last` - 1; holds no Python lock.
+        kernel: Takes `arguments`, and the units from `first` to `last` - 1; holds no Python lock.
         arguments: Arguments by name.
         units: Number of independent units of work.
         work: State updates of all units together: little work stays in the calling thread.

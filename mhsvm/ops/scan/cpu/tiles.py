@@ -38,7 +38,7 @@ def _start(strides, tensor, i, head, route, first):
 
 @helper
 def gather(source, strides, tensor, i, head, route, first, count, order, o_order, steps, row_size, rows):
-    """Copy `count` numbers of each cell on the route, from `first` on, into rows (steps, row_size); the rest is zero."""
+    """Copy `count` numbers of each cell on the route, from `first` on, into rows (steps, row_size), then zeros."""
     o_source = _start(strides, tensor, i, head, route, first)
     cell_stride, stride = strides[tensor, 3], strides[tensor, 4]
     if stride == 1 and count == row_size and count % LANES == 0:

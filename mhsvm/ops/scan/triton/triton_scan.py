@@ -170,7 +170,8 @@ def _split(projected: Tensor, A: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 @torch.library.custom_op(
     "mhsvm::triton_route_scan",
     mutates_args=(),
-    schema="(Tensor u, Tensor projected, Tensor delta_bias, Tensor A, Tensor D, Tensor order, bool save) -> (Tensor, Tensor)",
+    schema="(Tensor u, Tensor projected, Tensor delta_bias, Tensor A, Tensor D, Tensor order, bool save) "
+    "-> (Tensor, Tensor)",
 )
 def _route_scan(u, projected, delta_bias, A, D, order, save):
     from mhsvm.ops.scan.triton import triton_launch
@@ -193,8 +194,8 @@ def _(u, projected, delta_bias, A, D, order, save):
 @torch.library.custom_op(
     "mhsvm::triton_route_scan_backward",
     mutates_args=(),
-    schema="(Tensor grad_y, Tensor saved, Tensor u, Tensor projected, Tensor delta_bias, Tensor A, Tensor D, Tensor order) "
-    "-> Tensor[]",
+    schema="(Tensor grad_y, Tensor saved, Tensor u, Tensor projected, Tensor delta_bias, Tensor A, Tensor D, "
+    "Tensor order) -> Tensor[]",
 )
 def _route_scan_backward(grad_y, saved, u, projected, delta_bias, A, D, order):
     from mhsvm.ops.scan.triton import triton_launch

@@ -1,0 +1,296 @@
+"""The prose keeps to one set of words: short, plain American English, and the field's terms (docs/glossary.md)."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.fixtures.prose import read_passages
+
+ROOT = Path(__file__).parents[1]
+FOLDERS = ("mhsvm", "benchmarks", "scripts", "examples", "docs", "data")
+PAGES = ("README.md", "CHANGELOG.md", "CONTRIBUTING.md")
+
+_BRITISH_IZE = (
+    "binar|capital|character|discret|general|initial|local|maxim|minim|normal|optim|organ|parallel|penal|quant|"
+    "recogn|regular|serial|special|standard|summar|synthes|util|vector|visual"
+)
+
+# (name, regular expression, the word to use); a lone backtick in the text is code that was taken out
+RULES = (
+    ("what …", r"\bwhat(?:ever)?\b(?! (?:to|if)\b)(?![^.!?]*\?)", "a noun phrase: 'the value that …', not 'what …'"),
+    ("Of … at the start of a sentence", r"(?-i:(?:\A|[.:;!?]\s+|^\s*[-*|]\s*|\|\s*)Of\s)", "a sentence with a subject"),
+    ("behind, in front of", r"\bbehind\b|\bin front of\b", "after, before"),
+    ("things that lie", r"\b(?:lies?|lying|lay)\b", "is, are, is stored"),
+    ("things that stand", r"\bst(?:ands?|ood|anding)\b(?! for\b)", "is, are, belong to"),
+    ("figure", r"(?<!matplotlib )\bfigures?\b(?!/| \d)", "metric, number; target for a goal"),
+    ("motion", r"\bmotions?\b", "affine transform, augmentation parameters"),
+    (
+        "share, as a noun",
+        r"\bshares? of\b|\b(?:the|a|its|their|each|every|equal|as)\s+shares?\b",
+        "weight, fraction, shard",
+    ),
+    ("truth", r"(?<!ground )(?<!ground-)(?<!--)(?<!-)\btruths?\b", "ground truth, target"),
+    (
+        "draw",
+        r"\b(?:re)?draw[ns]?\s+(?:anew|(?:(?:the|a|an|its|new|fresh|other|random|another)\s+)*"
+        r"(?:weights?|samples?|numbers?|parameters?|angles?|orders?|data sets?|set|images?)\b)|"
+        r"\bdrawn\s+(?:images?|small|data|set)\b|\bthe draws\b",
+        "sample, initialize, generate",
+    ),
+    ("slope", r"\bslopes?\b", "derivative"),
+    ("composed_x", r"\bcomposed_\w+", "x_reference"),
+    ("halted", r"\bhalted\b", "skipped, found_inf"),
+    ("decided", r"\b(?:only|and) then decided\b|\bdecided at\b", "threshold, binarize"),
+    ("likeliest", r"\blikeliest\b", "argmax, predicted class"),
+    ("views, turns", r"\bquarter[- ]turns?\b|\bmirrored views?\b|\bviews at test time\b", "TTA transforms (d4)"),
+    ("narrow", r"\bnarrow(?:ed|er|s)?\b", "out_dtype"),
+    ("epsilon", r"\bepsilon\b", "eps"),
+    (
+        "cut, span",
+        r"\b(?:is|are|was|be|then) cut\b|\bcuts\b|\bcut (?:into|at|open)\b|\bspans?\b",
+        "chunk, tile, split, threshold",
+    ),
+    ("picture, photograph", r"\b(?:pictures?|photographs?)\b", "image"),
+    ("outline, rim", r"\b(?:outlines?|rims?)\b", "boundary, contour"),
+    ("step size", r"\bstep[- ]sizes?\b", "delta"),
+    ("wants, meets, tells, sees", r"\b(?:wants?|meets|tells?|told|sees)\b", "requires, expects; reports"),
+    ("anew, likewise, shall, in earnest", r"\b(?:anew|likewise|shall|in earnest)\b", "again, also, will; or nothing"),
+    ("nobody waits", r"\bnobody\b", "non-blocking, without synchronization"),
+    ("shipping", r"\bshipp(?:ing|ed)\b", "released weights"),
+    (
+        "British spelling",
+        rf"\b(?:un|re|de)?(?:{_BRITISH_IZE})is(?:e[drs]?|ers|ing|ations?)\b|\banalys(?:e[ds]?|ing)\b|"
+        r"\b\w*(?:colour|neighbour|behaviour|favour|honour)\w*\b|\bgrey(?:s|scale)?\b|\bcentre[ds]?\b|"
+        r"(?<!--)\blicen[c]es?\b|\bartefacts?\b|\bcancell(?:ed|ing)\b|\blabell(?:ed|ing)\b|\bmodell(?:ed|ing)\b|\blearnt\b",
+        "American spelling",
+    ),
+)
+_COMPILED = [(name, re.compile(pattern, re.I | re.M), use) for name, pattern, use in RULES]
+
+# Files that are not yet rewritten; a file that becomes clean has to leave this list.
+PENDING: tuple[str, ...] = (
+    "README.md",
+    "benchmarks/__init__.py",
+    "benchmarks/cli.py",
+    "benchmarks/fresh.py",
+    "benchmarks/model.py",
+    "benchmarks/model_check.py",
+    "benchmarks/scaling.py",
+    "benchmarks/scan.py",
+    "benchmarks/train.py",
+    "data/README.md",
+    "docs/complexity.md",
+    "docs/distributed.md",
+    "docs/kernels.md",
+    "docs/leakage.md",
+    "docs/metrics.md",
+    "docs/prediction.md",
+    "docs/report.md",
+    "docs/sweeps.md",
+    "docs/training.md",
+    "mhsvm/__init__.py",
+    "mhsvm/__main__.py",
+    "mhsvm/assemble/data.py",
+    "mhsvm/assemble/evaluation.py",
+    "mhsvm/assemble/networks.py",
+    "mhsvm/assemble/prediction.py",
+    "mhsvm/assemble/trained.py",
+    "mhsvm/assemble/training.py",
+    "mhsvm/cli/compare.py",
+    "mhsvm/cli/console.py",
+    "mhsvm/cli/doctor.py",
+    "mhsvm/cli/leaks.py",
+    "mhsvm/cli/main.py",
+    "mhsvm/cli/options.py",
+    "mhsvm/cli/predict.py",
+    "mhsvm/cli/prepare.py",
+    "mhsvm/cli/profile.py",
+    "mhsvm/cli/report.py",
+    "mhsvm/cli/score.py",
+    "mhsvm/cli/sweep.py",
+    "mhsvm/cli/synthesize.py",
+    "mhsvm/cli/test.py",
+    "mhsvm/cli/train.py",
+    "mhsvm/data/augment.py",
+    "mhsvm/data/loader.py",
+    "mhsvm/data/split_file.py",
+    "mhsvm/data/splits.py",
+    "mhsvm/evaluation/calibration.py",
+    "mhsvm/evaluation/evaluator.py",
+    "mhsvm/evaluation/figures.py",
+    "mhsvm/evaluation/folder.py",
+    "mhsvm/evaluation/gates.py",
+    "mhsvm/evaluation/image_score.py",
+    "mhsvm/evaluation/measurement.py",
+    "mhsvm/evaluation/protocol.py",
+    "mhsvm/evaluation/scorer.py",
+    "mhsvm/evaluation/scores.py",
+    "mhsvm/evaluation/tables.py",
+    "mhsvm/evaluation/tester.py",
+    "mhsvm/inference/contours.py",
+    "mhsvm/inference/overlay.py",
+    "mhsvm/inference/prediction_folder.py",
+    "mhsvm/inference/predictor.py",
+    "mhsvm/inference/probability.py",
+    "mhsvm/inference/tta.py",
+    "mhsvm/layers/bridge.py",
+    "mhsvm/layers/drop_path.py",
+    "mhsvm/layers/gated_scan.py",
+    "mhsvm/layers/group_norm.py",
+    "mhsvm/layers/layer_norm.py",
+    "mhsvm/layers/mamba.py",
+    "mhsvm/layers/multi_head_scan.py",
+    "mhsvm/layers/patch.py",
+    "mhsvm/layers/s6.py",
+    "mhsvm/layers/ss2d.py",
+    "mhsvm/layers/state_matrix.py",
+    "mhsvm/leakage/alignment.py",
+    "mhsvm/leakage/duplicate_file.py",
+    "mhsvm/leakage/duplicates.py",
+    "mhsvm/leakage/leaks.py",
+    "mhsvm/leakage/perceptual_hash.py",
+    "mhsvm/leakage/report.py",
+    "mhsvm/leakage/seen_images.py",
+    "mhsvm/metrics/__init__.py",
+    "mhsvm/metrics/boundary.py",
+    "mhsvm/metrics/calibration.py",
+    "mhsvm/metrics/counts.py",
+    "mhsvm/metrics/intervals.py",
+    "mhsvm/metrics/paired.py",
+    "mhsvm/metrics/summary.py",
+    "mhsvm/models/checkpoint_file.py",
+    "mhsvm/models/create.py",
+    "mhsvm/models/image.py",
+    "mhsvm/models/key_maps.py",
+    "mhsvm/models/mhs_vm.py",
+    "mhsvm/models/pretrained.py",
+    "mhsvm/models/published.py",
+    "mhsvm/models/recognition.py",
+    "mhsvm/models/ultralight_vm_unet.py",
+    "mhsvm/models/vm_unet.py",
+    "mhsvm/models/vss_unet.py",
+    "mhsvm/models/weights/README.md",
+    "mhsvm/ops/common_kernels.py",
+    "mhsvm/ops/compiling/ahead.py",
+    "mhsvm/ops/compiling/dry_pass.py",
+    "mhsvm/ops/compiling/process.py",
+    "mhsvm/ops/compiling/variants.py",
+    "mhsvm/ops/dispatch.py",
+    "mhsvm/ops/fused/bce_dice.py",
+    "mhsvm/ops/fused/bce_dice_kernels.py",
+    "mhsvm/ops/fused/bce_dice_launch.py",
+    "mhsvm/ops/fused/bias_silu.py",
+    "mhsvm/ops/fused/bias_silu_kernels.py",
+    "mhsvm/ops/fused/bias_silu_launch.py",
+    "mhsvm/ops/fused/branches.py",
+    "mhsvm/ops/fused/branches_kernels.py",
+    "mhsvm/ops/fused/branches_launch.py",
+    "mhsvm/ops/fused/causal_conv1d.py",
+    "mhsvm/ops/fused/causal_conv1d_kernels.py",
+    "mhsvm/ops/fused/causal_conv1d_launch.py",
+    "mhsvm/ops/fused/group_norm.py",
+    "mhsvm/ops/fused/group_norm_kernels.py",
+    "mhsvm/ops/fused/group_norm_launch.py",
+    "mhsvm/ops/fused/layer_norm.py",
+    "mhsvm/ops/fused/layer_norm_kernels.py",
+    "mhsvm/ops/fused/layer_norm_launch.py",
+    "mhsvm/ops/fused/linear.py",
+    "mhsvm/ops/fused/prepare_batch.py",
+    "mhsvm/ops/fused/prepare_batch_kernels.py",
+    "mhsvm/ops/fused/skip_bridge.py",
+    "mhsvm/ops/fused/skip_bridge_backward_kernels.py",
+    "mhsvm/ops/fused/skip_bridge_kernels.py",
+    "mhsvm/ops/fused/skip_bridge_launch.py",
+    "mhsvm/ops/fusion.py",
+    "mhsvm/ops/routes/gates.py",
+    "mhsvm/ops/routes/gates_kernels.py",
+    "mhsvm/ops/routes/route_attention.py",
+    "mhsvm/ops/routes/route_attention_autograd.py",
+    "mhsvm/ops/routes/route_attention_kernels.py",
+    "mhsvm/ops/routes/route_scan.py",
+    "mhsvm/ops/routes/route_statistics.py",
+    "mhsvm/ops/routes/route_statistics_cpu_kernels.py",
+    "mhsvm/ops/scan/chunked.py",
+    "mhsvm/ops/scan/cpu/compiled.py",
+    "mhsvm/ops/scan/cpu/kernels.py",
+    "mhsvm/ops/scan/cpu/lanes.py",
+    "mhsvm/ops/scan/cpu/layout.py",
+    "mhsvm/ops/scan/cpu/pool.py",
+    "mhsvm/ops/scan/cpu/scan.py",
+    "mhsvm/ops/scan/cpu/tiles.py",
+    "mhsvm/ops/scan/mamba_ssm.py",
+    "mhsvm/ops/scan/reference.py",
+    "mhsvm/ops/scan/selective_scan.py",
+    "mhsvm/ops/scan/triton/__init__.py",
+    "mhsvm/ops/scan/triton/autograd.py",
+    "mhsvm/ops/scan/triton/backward_kernels.py",
+    "mhsvm/ops/scan/triton/forward_kernels.py",
+    "mhsvm/ops/scan/triton/launch.py",
+    "mhsvm/ops/scan/triton/plan.py",
+    "mhsvm/ops/verify.py",
+    "mhsvm/prepare/sources/ph2.py",
+    "mhsvm/prepare/sources/registry.py",
+    "mhsvm/report/__init__.py",
+    "mhsvm/report/charts.py",
+    "mhsvm/report/comparison.py",
+    "mhsvm/report/gallery.py",
+    "mhsvm/report/groups.py",
+    "mhsvm/report/html.py",
+    "mhsvm/report/measured_run.py",
+    "mhsvm/report/pictures.py",
+    "mhsvm/report/plots.py",
+    "mhsvm/report/routes.py",
+    "mhsvm/report/sections.py",
+    "mhsvm/report/skin_tone.py",
+    "mhsvm/report/training.py",
+    "mhsvm/routes/patterns.py",
+    "mhsvm/sweep/grid.py",
+    "mhsvm/synthetic/__init__.py",
+    "mhsvm/synthetic/artefacts.py",
+    "mhsvm/synthetic/layouts.py",
+    "mhsvm/synthetic/lesion.py",
+    "mhsvm/synthetic/plane.py",
+    "mhsvm/synthetic/sample.py",
+    "mhsvm/synthetic/skin.py",
+    "mhsvm/training/checkpoint.py",
+    "mhsvm/training/checkpoint_writer.py",
+    "mhsvm/training/ema.py",
+    "mhsvm/training/errors.py",
+    "mhsvm/training/job.py",
+    "mhsvm/training/profile.py",
+    "mhsvm/training/run_folder.py",
+    "mhsvm/training/step.py",
+    "mhsvm/training/step_log.py",
+    "mhsvm/training/trainer.py",
+    "mhsvm/training/training_state.py",
+    "scripts/release.py",
+)
+
+
+def find_words(path: Path) -> list[str]:
+    """Each use of a word to avoid, as "file:line: 'text' (rule): the word to use"."""
+    found = []
+    for passage in read_passages(path):
+        for name, pattern, use in _COMPILED:
+            for match in pattern.finditer(passage.text):
+                line = passage.line + passage.text[: match.start()].count("\n")
+                text = " ".join(match[0].split())
+                found.append(f"{path.relative_to(ROOT)}:{line}: {text!r} ({name}): use {use}")
+    return found
+
+
+def prose_files() -> list[Path]:
+    files = [path for folder in FOLDERS for suffix in ("py", "md") for path in (ROOT / folder).rglob(f"*.{suffix}")]
+    return sorted([*files, *(ROOT / page for page in PAGES if (ROOT / page).is_file())])
+
+
+def test_prose_uses_the_words_of_the_glossary():
+    found = [line for path in prose_files() if str(path.relative_to(ROOT)) not in PENDING for line in find_words(path)]
+    assert not found, "\n" + "\n".join(found)
+
+
+@pytest.mark.parametrize("name", PENDING)
+def test_pending_files_are_not_clean(name):
+    assert (ROOT / name).is_file(), f"{name} is gone: remove it from PENDING"
+    assert find_words(ROOT / name), f"{name} is clean: remove it from PENDING"
