@@ -69,7 +69,7 @@ class _Zeros(TorchDispatchMode):
 
 @contextmanager
 def _recorded() -> Iterator[list[Variant]]:
-    """Record the variants that this thread's launches would compile; nothing is launched. Other threads are unchanged."""
+    """Record the variants that this thread's launches would compile, and launch none; other threads are unchanged."""
     active, compiler = driver.active, triton.compiler.compile
     nowhere = _Nowhere(active)
     recorder = _Recorder(compiler)

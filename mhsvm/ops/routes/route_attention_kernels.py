@@ -1,8 +1,7 @@
 """Kernels of Scan Route Attention, elementwise: a program reads the k routes of a block of a head's plane once.
 
-y is contiguous, (b, m, k, l, d), and so is the map z, (b, l, m, d). A plane (l, d) has `size` elements i; the grid is blocks
-of a plane, heads, samples. K is the power of 2 that holds the ROUTES routes. Other letters are those of
-`mhsvm.ops`.
+y is contiguous, (b, m, k, l, d), and so is the map z, (b, l, m, d). A plane (l, d) has `size` elements i. The grid is
+blocks of a plane, heads, samples. K is the power of 2 that holds the ROUTES routes. Letters are those of `mhsvm.ops`.
 
 The number of channels is given in vectors of VECTOR, so that the compiler knows how many numbers are contiguous in the
 map and moves as many at once. Arithmetic takes half as long as memory does: divisions are kept few, and the number of

@@ -42,7 +42,8 @@ def selective_scan_fwd_cpu_kernel(
     """Write y, last_state and, unless it is empty, starts.
 
     Strided: u, delta (if r = 0), projected (if r > 0), B, C, z (if use_gate), y, order. Contiguous: weight
-    (m, k, d, r), bias, D (m, k, d), A (m, k, d, n), last_state (b, m, k, d, n), starts (b, m, k, split, tile, block, n, lane).
+    (m, k, d, r), bias, D (m, k, d), A (m, k, d, n), last_state (b, m, k, d, n), starts (b, m, k, split, tile, block,
+    n, lane).
     """
     splits, tiles, size, wide = -(-d // SPLIT), -(-length // TILE), n * LANES, TILE * LANES
     rates, state = numbers(BLOCKS * size), numbers(BLOCKS * size)
