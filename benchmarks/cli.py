@@ -13,9 +13,9 @@ from benchmarks.train import bench_train
 from mhsvm.assemble import build_device
 from mhsvm.cli.console import ConsoleHandler, logging_to
 from mhsvm.cli.options import positive
-from mhsvm.cli.table import format_table
 from mhsvm.files import replace_when_complete
 from mhsvm.ops.verify import ScanShape
+from mhsvm.table import format_table
 from mhsvm.training.step import STEP_MODES
 
 TYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}

@@ -8,7 +8,7 @@ from torch import Tensor
 from mhsvm.data.augment import Augment
 from mhsvm.losses import create_loss
 from mhsvm.models import create_model, list_models
-from mhsvm.training.optim import create_optimizer
+from mhsvm.training.optimizers import create_optimizer
 from mhsvm.training.step import TrainStep
 
 

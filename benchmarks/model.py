@@ -13,11 +13,11 @@ from benchmarks.fresh import choose_models
 from benchmarks.model_check import CHECK_BATCH, CHECK_SIZE, OUTPUT_LIMITS, autocast, check_network
 from mhsvm.losses import create_loss
 from mhsvm.models import create_model
-from mhsvm.ops.verify import worst
+from mhsvm.ops.verify import ScanShape, make_scan_inputs, worst
 from mhsvm.runtime.numerics import numerics
 from mhsvm.system import describe_device, read_versions
 from mhsvm.timing import Candidate, peak_bytes, time_interleaved
-from mhsvm.training.optim import create_optimizer
+from mhsvm.training.optimizers import create_optimizer
 
 log = logging.getLogger(__name__)
 
@@ -58,9 +58,9 @@ def bench_model(
     on_gpu = device.type == "cuda"
     batch, size = batch or (32 if on_gpu else 1), size or (256 if on_gpu else 128)
     # what the scans of the networks are like, whose states have 16 numbers
-    u, A = torch.empty(1, 1, 1, device=device, dtype=dtype), torch.empty(1, 16, device=device)
-    candidates, skipped = choose_candidates(backends, u, A)
-    names = [backend.name for backend in candidates]
+    inputs = make_scan_inputs(ScanShape(1, 1, 1, 1, n=16), dtype=dtype, device=device)
+    candidates, skipped = choose_candidates(backends, inputs)
+    names = [scan.backend for scan in candidates]
     report = {
         "schema": SCHEMA,
         "benchmark": "model",

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from benchmarks.backends import choose_candidates
 from mhsvm.ops import selective_scan
-from mhsvm.ops.dispatch import Backend
+from mhsvm.ops.dispatch import Implementation
 from mhsvm.ops.verify import LIMITS, ScanShape, Truth, make_scan_inputs, scan_truth, worst
 from mhsvm.system import describe_device, read_versions
 from mhsvm.timing import Candidate, capture, copy_rate, peak_bytes, time_interleaved
@@ -81,10 +81,10 @@ def bench_scan(
     for shape in shapes:
         log.info("scan of (b, d, l, g) = (%s)", shape)
         inputs = make_scan_inputs(shape, dtype=dtype, device=device)
-        candidates, skipped = choose_candidates(backends, inputs["u"], inputs["A"])
+        candidates, skipped = choose_candidates(backends, inputs)
         report["skipped"] += [{"shape": asdict(shape), "backend": name, "reason": why} for name, why in skipped.items()]
         truth = scan_truth(inputs)
-        errors = {backend.name: _check(backend, shape, inputs, truth) for backend in candidates}
+        errors = {scan.backend: _check(scan, shape, inputs, truth) for scan in candidates}
         for row in _time(candidates, inputs, device=device, captured=captured, seconds=seconds):
             rate = useful_bytes(shape, dtype, row["phase"]) / row["median_s"]
             report["results"].append(
@@ -109,20 +109,20 @@ def useful_bytes(shape: ScanShape, dtype: torch.dtype, phase: str) -> int:
     return numbers * dtype.itemsize
 
 
-def _check(backend: Backend, shape: ScanShape, inputs: Mapping[str, Tensor], truth: Truth) -> dict[str, float]:
-    errors = truth.errors_of(_scan_of(backend), _lay_out(inputs, backend))
+def _check(scan: Implementation, shape: ScanShape, inputs: Mapping[str, Tensor], truth: Truth) -> dict[str, float]:
+    errors = truth.errors_of(_run_of(scan), _lay_out(inputs, scan))
     (name, error), limit = worst(errors), LIMITS[inputs["u"].dtype]
     # not the other way round: NaN is no pass
     if not error <= limit:
         raise ValueError(
-            f"backend {backend.name!r} is wrong and not timed: on (b, d, l, g) = ({shape}) its {name} is off by "
+            f"backend {scan.backend!r} is wrong and not timed: on (b, d, l, g) = ({shape}) its {name} is off by "
             f"{error:.1e} of its norm against the reference; the limit is {limit:.0e}"
         )
     return errors
 
 
 def _time(
-    backends: Sequence[Backend],
+    scans: Sequence[Implementation],
     inputs: Mapping[str, Tensor],
     *,
     device: torch.device,
@@ -131,8 +131,8 @@ def _time(
 ) -> list[dict]:
     rows = []
     for phase, make in zip(PHASES, (_forward, _forward_and_backward), strict=True):
-        copies = {backend.name: _copies(inputs, backend, device) for backend in backends}
-        candidates = {backend.name: make(backend, copies[backend.name]) for backend in backends}
+        copies = {scan.backend: _copies(inputs, scan, device) for scan in scans}
+        candidates = {scan.backend: make(scan, copies[scan.backend]) for scan in scans}
         timed = candidates
         if captured:
             timed = {name: capture(run, num=len(copies[name]), device=device) for name, run in candidates.items()}
@@ -142,45 +142,45 @@ def _time(
     return rows
 
 
-def _forward(backend: Backend, copies: Sequence[dict[str, Tensor]]) -> Candidate:
-    scan = _scan_of(backend)
+def _forward(scan: Implementation, copies: Sequence[dict[str, Tensor]]) -> Candidate:
+    run_scan = _run_of(scan)
 
     def run(i: int) -> Tensor:
         with torch.no_grad():
-            return scan(**copies[i % len(copies)])
+            return run_scan(**copies[i % len(copies)])
 
     return run
 
 
-def _forward_and_backward(backend: Backend, copies: Sequence[dict[str, Tensor]]) -> Candidate:
-    scan = _scan_of(backend)
+def _forward_and_backward(scan: Implementation, copies: Sequence[dict[str, Tensor]]) -> Candidate:
+    run_scan = _run_of(scan)
     leaves = [{name: x.requires_grad_() for name, x in inputs.items()} for inputs in copies]
     # in the memory order of u, as the layer behind the scan would give it
     grad_y = [torch.ones_like(inputs["u"]) for inputs in copies]
 
     def run(i: int) -> tuple[Tensor, ...]:
         inputs = leaves[i % len(leaves)]
-        return torch.autograd.grad(scan(**inputs), tuple(inputs.values()), grad_y[i % len(leaves)])
+        return torch.autograd.grad(run_scan(**inputs), tuple(inputs.values()), grad_y[i % len(leaves)])
 
     return run
 
 
-def _scan_of(backend: Backend) -> Callable[..., Tensor]:
-    return partial(selective_scan, delta_softplus=True, backend=backend.name)
+def _run_of(scan: Implementation) -> Callable[..., Tensor]:
+    return partial(selective_scan, delta_softplus=True, backend=scan.backend)
 
 
-def _copies(inputs: Mapping[str, Tensor], backend: Backend, device: torch.device) -> list[dict[str, Tensor]]:
+def _copies(inputs: Mapping[str, Tensor], scan: Implementation, device: torch.device) -> list[dict[str, Tensor]]:
     """The inputs laid out for a backend, several times where a GPU's cache would hold them from call to call."""
     num = 1
     if device.type == "cuda":
         size = sum(x.numel() * x.element_size() for x in inputs.values())
         num = math.ceil(2 * torch.cuda.get_device_properties(device).L2_cache_size / size)
-    return [_lay_out(inputs, backend) for _ in range(num)]
+    return [_lay_out(inputs, scan) for _ in range(num)]
 
 
-def _lay_out(inputs: Mapping[str, Tensor], backend: Backend) -> dict[str, Tensor]:
+def _lay_out(inputs: Mapping[str, Tensor], scan: Implementation) -> dict[str, Tensor]:
     """Copies of the inputs in the memory order that the backend reads fastest."""
-    if not backend.channels_last:
+    if not scan.channels_last:
         return {name: x.clone() for name, x in inputs.items()}
     # time, their last axis, moves behind the batch
     return {

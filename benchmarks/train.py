@@ -23,7 +23,7 @@ from mhsvm.runtime.numerics import numerics
 from mhsvm.system import describe_device, read_versions
 from mhsvm.timing import Candidate, synchronize, time_interleaved
 from mhsvm.training.job import Job
-from mhsvm.training.optim import create_schedule
+from mhsvm.training.schedules import create_schedule
 from mhsvm.training.step import TrainStep
 from mhsvm.training.trainer import train_epoch, validate
 

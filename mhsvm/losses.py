@@ -11,18 +11,26 @@ from torch.nn import functional as F
 
 from mhsvm.metrics.counts import IGNORE_INDEX
 from mhsvm.ops.fused.bce_dice import bce_dice
+from mhsvm.registry import Registry
 
-_LOSSES: dict[str, Callable[..., nn.Module]] = {}
+LOSSES: Registry[Callable[..., nn.Module]] = Registry("loss")
 
 
 def register_loss(name: str):
-    """Register a module (logits, targets) -> scalar under a name for `create_loss`."""
-    return lambda constructor: _LOSSES.setdefault(name, constructor)
+    """Register a module (logits, targets) -> scalar under a name for `create_loss`.
+
+    An attribute `several_classes` says whether it takes class indices (b, h, w) or lesion masks (b, 1, h, w); a loss
+    without it takes both. The arguments of the constructor have defaults, which a config shows.
+
+    Raises:
+        ValueError: The name is taken.
+    """
+    return LOSSES.register(name)
 
 
 def list_losses() -> tuple[str, ...]:
     """Names that `create_loss` takes."""
-    return tuple(sorted(_LOSSES))
+    return tuple(sorted(LOSSES))
 
 
 def create_loss(name: str, **arguments: float) -> nn.Module:
@@ -31,9 +39,7 @@ def create_loss(name: str, **arguments: float) -> nn.Module:
     Raises:
         ValueError: The name is unknown.
     """
-    if name not in _LOSSES:
-        raise ValueError(f"unknown loss {name!r}; known: {', '.join(list_losses())}")
-    return _LOSSES[name](**arguments)
+    return LOSSES[name](**arguments)
 
 
 @register_loss("bce_dice")

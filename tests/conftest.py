@@ -1,5 +1,5 @@
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 # Before torch is loaded: on tensors as small as the tests', sharing out costs more than it gains.
@@ -8,9 +8,10 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import pytest
 import torch
 
+from mhsvm.registry import Registry
 from mhsvm.training.step import TrainStep
 
-pytest_plugins = ["tests.fixtures.files", "tests.fixtures.jobs", "tests.fixtures.workplace"]
+pytest_plugins = ["tests.fixtures.backends", "tests.fixtures.files", "tests.fixtures.jobs", "tests.fixtures.workplace"]
 
 
 @pytest.fixture(scope="session")
@@ -31,6 +32,20 @@ def _triton() -> None:
     triton = pytest.importorskip("triton", reason="Triton comes with torch on Linux only")
     if tuple(map(int, triton.__version__.split(".")[:2])) < (3, 3):
         pytest.skip("needs Triton 3.3, which comes with torch 2.7")
+
+
+@pytest.fixture
+def registered() -> Iterator[Callable[[Registry, str, object], None]]:
+    """A function that registers an entry for one test."""
+    added = []
+
+    def register(registry: Registry, name: str, entry: object) -> None:
+        registry.add(name, entry)
+        added.append((registry, name))
+
+    yield register
+    for registry, name in added:
+        registry.remove(name)
 
 
 @pytest.fixture

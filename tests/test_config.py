@@ -5,7 +5,8 @@ import pytest
 
 from mhsvm import losses, models
 from mhsvm.config import DEFAULTS, config_from_dict, get_value, load_config, to_dict
-from mhsvm.training import optim
+from mhsvm.training.optimizers import OPTIMIZERS
+from mhsvm.training.schedules import SCHEDULES
 
 CONFIGS = sorted(Path(__file__).parents[1].glob("configs/*.yaml"))
 
@@ -115,9 +116,10 @@ def test_nodes_hold_the_arguments_of_what_they_are_named_after():
     for name in models.list_models():
         constructor = type(models.create_model(name, **DEFAULTS.model[name]))
         assert set(DEFAULTS.model[name]) == set(inspect.signature(constructor).parameters) - shared
-    for node, names in (("optimizer", optim.list_optimizers()), ("schedule", optim.list_schedules())):
-        for name in names:
-            assert set(DEFAULTS[node][name]) <= set(optim.constructor_arguments(name)), name
+    for node, registry in (("optimizer", OPTIMIZERS), ("schedule", SCHEDULES)):
+        for name, constructor in registry.items():
+            _, *arguments = inspect.signature(constructor).parameters
+            assert set(DEFAULTS[node][name]) <= set(arguments), name
     for name in losses.list_losses():
         arguments = inspect.signature(type(losses.create_loss(name))).parameters
         assert set(DEFAULTS.loss[name]) == set(arguments), name

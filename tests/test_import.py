@@ -17,7 +17,7 @@ ROOT = Path(mhsvm.__file__).parent
 HEAVY = ("monai", "timm", "sklearn", "matplotlib", "numba", "triton")
 
 # Each room of the package and the rooms that it may import besides itself.
-BASE = {"version", "registry", "files", "system", "threads", "cache"}
+BASE = {"version", "registry", "files", "system", "threads", "cache", "table"}
 NETWORKS = BASE | {"ops", "routes", "layers", "models"}
 DATA = BASE | {"ops", "store", "data"}
 INFERENCE = DATA | NETWORKS | {"metrics", "prepare", "runtime", "inference"}
@@ -32,6 +32,7 @@ MAY_IMPORT = {
     "system": {"version"},
     "threads": {"system"},
     "cache": set(),
+    "table": set(),
     "ops": BASE,
     "routes": BASE,
     "layers": BASE | {"ops", "routes"},

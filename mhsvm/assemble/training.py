@@ -18,9 +18,10 @@ from mhsvm.data.split_file import Split
 from mhsvm.runtime.distributed import ALONE, World
 from mhsvm.store import PreparedSet
 from mhsvm.system import code_version
-from mhsvm.training import optim
 from mhsvm.training.ema import ModelAverage
 from mhsvm.training.job import Job
+from mhsvm.training.optimizers import create_optimizer
+from mhsvm.training.schedules import create_schedule
 from mhsvm.training.step import TrainStep
 
 _PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -34,7 +35,7 @@ def build_loss(config: CfgNode) -> nn.Module:
     """
     name, several = config.loss.name, config.model.num_classes > 1
     loss = losses.create_loss(name, **config.loss.get(name, {}))
-    if loss.several_classes != several:
+    if getattr(loss, "several_classes", several) != several:
         fitting = "ce_dice" if several else "bce_dice"
         raise ValueError(f"loss {name!r} does not fit model.num_classes {config.model.num_classes}: take {fitting!r}")
     return loss
@@ -43,13 +44,13 @@ def build_loss(config: CfgNode) -> nn.Module:
 def build_optimizer(config: CfgNode, model: nn.Module) -> Optimizer:
     """The optimiser of `config.optimizer`."""
     node = config.optimizer
-    return optim.create_optimizer(node.name, model, decay_all=node.decay_all, **node.get(node.name, {}))
+    return create_optimizer(node.name, model, decay_all=node.decay_all, **node.get(node.name, {}))
 
 
 def build_schedule(config: CfgNode, optimizer: Optimizer) -> LRScheduler:
     """The schedule of `config.schedule`."""
     node = config.schedule
-    return optim.create_schedule(node.name, optimizer, **node.get(node.name, {}))
+    return create_schedule(node.name, optimizer, **node.get(node.name, {}))
 
 
 def build_step(

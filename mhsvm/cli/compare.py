@@ -7,7 +7,6 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from mhsvm.cli.table import format_table
 from mhsvm.evaluation.scores import format_figure, format_interval
 from mhsvm.files import check_only_holds, replace_folder_when_complete
 from mhsvm.report.comparison import (
@@ -20,6 +19,7 @@ from mhsvm.report.comparison import (
 )
 from mhsvm.report.measured_run import read_runs
 from mhsvm.report.plots import write_plots
+from mhsvm.table import format_table
 
 _NAMED = 5
 

@@ -10,9 +10,11 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from mhsvm.cli.table import format_table
 from mhsvm.ops import route_scan, selective_scan
-from mhsvm.ops.dispatch import ENVIRONMENT_VARIABLE, all_backends, choose_backend
+from mhsvm.ops.backends import all_backends
+from mhsvm.ops.dispatch import ENVIRONMENT_VARIABLE
+from mhsvm.ops.routes.route_scan import ROUTE_SCAN
+from mhsvm.ops.scan.selective_scan import SELECTIVE_SCAN
 from mhsvm.ops.verify import (
     LIMITS,
     ScanShape,
@@ -24,6 +26,7 @@ from mhsvm.ops.verify import (
     worst,
 )
 from mhsvm.system import describe_device, list_devices, read_versions
+from mhsvm.table import format_table
 
 WIDTH = 100
 TYPES = (torch.float32, torch.bfloat16)
@@ -76,7 +79,8 @@ def _print_choices(devices: Sequence[torch.device]) -> bool:
         print(_entry(ENVIRONMENT_VARIABLE, named))
     for device in devices:
         try:
-            chosen = choose_backend("auto", torch.empty(1, 1, 1, device=device), torch.empty(1, 16, device=device)).name
+            inputs = make_scan_inputs(ScanShape(1, 1, 1, 1), dtype=torch.float32, device=device)
+            chosen = SELECTIVE_SCAN.choose("auto", **inputs).backend
         except ValueError as error:
             print(_entry("auto", f"on {device}: {error}"))
             return False
@@ -88,14 +92,22 @@ def _check_all(device: torch.device, dtype: torch.dtype) -> Iterator[tuple[str, 
     inputs = make_scan_inputs(SHAPE, dtype=dtype, device=device, gate=True)
     route_inputs, routes = make_route_scan_inputs(dtype=dtype, device=device)
     operations = (
-        ("scan", partial(selective_scan, delta_softplus=True), inputs, scan_truth(inputs)),
-        ("route scan", partial(route_scan, **routes), route_inputs, route_scan_truth(route_inputs, routes)),
+        ("scan", SELECTIVE_SCAN, partial(selective_scan, delta_softplus=True), inputs, scan_truth(inputs)),
+        (
+            "route scan",
+            ROUTE_SCAN,
+            partial(route_scan, **routes),
+            route_inputs,
+            route_scan_truth(route_inputs, routes),
+        ),
     )
     for backend in all_backends():
-        for name, operation, arguments, truth in operations:
-            if backend.reason_against(arguments["u"], arguments["A"]) is None:
-                result = _check(partial(operation, backend=backend.name), arguments, truth, limit=LIMITS[dtype])
-                yield str(device), str(dtype).removeprefix("torch."), backend.name, name, *result
+        for name, operation, scan, arguments, truth in operations:
+            implementation = operation.implementation(backend.name)
+            if implementation is None or implementation.reason_against(**arguments) is not None:
+                continue
+            result = _check(partial(scan, backend=backend.name), arguments, truth, limit=LIMITS[dtype])
+            yield str(device), str(dtype).removeprefix("torch."), backend.name, name, *result
 
 
 def _check(scan: Callable[..., Tensor], inputs: dict[str, Tensor], truth: Truth, *, limit: float) -> tuple[str, ...]:

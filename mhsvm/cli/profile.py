@@ -13,12 +13,12 @@ from yacs.config import CfgNode
 
 from mhsvm.assemble import build_device, build_model
 from mhsvm.cli.options import positive, size
-from mhsvm.cli.table import format_table
 from mhsvm.complexity import Complexity, Macs, Part, measure_complexity
 from mhsvm.config import load_config
 from mhsvm.files import replace_when_complete
 from mhsvm.runtime.graphs import GraphedModel
 from mhsvm.system import describe_device
+from mhsvm.table import format_table
 from mhsvm.timing import peak_bytes, time_interleaved
 
 

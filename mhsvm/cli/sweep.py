@@ -7,7 +7,6 @@ from pathlib import Path
 
 from mhsvm.cli.console import ConsoleHandler, logging_to
 from mhsvm.cli.options import parse_with_settings, positive
-from mhsvm.cli.table import format_table
 from mhsvm.config import load_config
 from mhsvm.files import replace_when_complete
 from mhsvm.runtime.stop import StopSignal
@@ -19,6 +18,7 @@ from mhsvm.sweep.places import Place, find_places
 from mhsvm.sweep.run_state import RunState
 from mhsvm.sweep.schedule import Task, run_tasks
 from mhsvm.sweep.table import CONFIDENCE, SHOWN, Result, Row, make_rows, write_csv, write_json
+from mhsvm.table import format_table
 
 log = logging.getLogger("mhsvm")
 

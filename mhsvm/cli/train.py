@@ -12,13 +12,13 @@ from yacs.config import CfgNode
 from mhsvm.assemble import build_job, build_set, build_split
 from mhsvm.cli.console import ConsoleHandler, logging_to
 from mhsvm.cli.options import parse_with_settings
-from mhsvm.cli.table import format_table
 from mhsvm.config import config_from_dict, get_value, load_config, set_value
 from mhsvm.data.split_file import Split
 from mhsvm.models.published import read_checkpoint
 from mhsvm.runtime.distributed import LostProcess, World, open_world
 from mhsvm.runtime.stop import StopSignal
 from mhsvm.store import PreparedSet
+from mhsvm.table import format_table
 from mhsvm.training.errors import Interrupted, NotFinite, OutOfMemory, TrainingError
 from mhsvm.training.job import Job, Progress
 from mhsvm.training.profile import STAGES, TrainingProfile, profile_training

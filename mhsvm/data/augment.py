@@ -14,9 +14,10 @@ from torch import Generator, Tensor
 from torch.nn import functional as F
 
 from mhsvm.ops.fused.prepare_batch import ChannelStatistics, prepare_batch
+from mhsvm.registry import Registry
 
-_NORMALIZATIONS: dict[str, Callable[[Tensor], Tensor]] = {}
-_AUGMENTATIONS: dict[str, Callable[[int, Generator], Tensor]] = {}
+NORMALIZATIONS: Registry[Callable[[Tensor], Tensor]] = Registry("normalization")
+AUGMENTATIONS: Registry[Callable[[int, Generator], Tensor]] = Registry("augmentation")
 
 _IMAGENET = ChannelStatistics(mean=(0.485, 0.456, 0.406), deviation=(0.229, 0.224, 0.225))
 # The normalisations that the kernels know, by what they take for them.
@@ -25,22 +26,22 @@ _FUSED: dict[str, ChannelStatistics | None] = {"minmax": None, "imagenet": _IMAG
 
 def register_normalization(name: str):
     """Register a function from float images (b, 3, h, w), 0..255, to what a network takes."""
-    return lambda function: _NORMALIZATIONS.setdefault(name, function)
+    return NORMALIZATIONS.register(name)
 
 
 def register_augmentation(name: str):
     """Register a function (n, generator) -> matrices (n, 2, 2) that move points (x right, y down)."""
-    return lambda function: _AUGMENTATIONS.setdefault(name, function)
+    return AUGMENTATIONS.register(name)
 
 
 def list_normalizations() -> tuple[str, ...]:
     """Names that `Augment(normalization=…)` takes."""
-    return tuple(sorted(_NORMALIZATIONS))
+    return tuple(sorted(NORMALIZATIONS))
 
 
 def list_augmentations() -> tuple[str, ...]:
     """Names that `Augment(augmentation=…)` takes."""
-    return tuple(sorted(_AUGMENTATIONS))
+    return tuple(sorted(AUGMENTATIONS))
 
 
 class Augment:
@@ -65,14 +66,10 @@ class Augment:
         soft_targets: bool = False,
         fused: bool = False,
     ) -> None:
-        if normalization not in _NORMALIZATIONS:
-            raise ValueError(f"unknown normalization {normalization!r}; known: {', '.join(list_normalizations())}")
-        if augmentation not in _AUGMENTATIONS:
-            raise ValueError(f"unknown augmentation {augmentation!r}; known: {', '.join(list_augmentations())}")
         if soft_targets and num_classes > 1:
             raise ValueError("soft targets need masks of one class; class indices have no soft edge")
-        self.normalize = _NORMALIZATIONS[normalization]
-        self.draw_motions = _AUGMENTATIONS[augmentation]
+        self.normalize = NORMALIZATIONS[normalization]
+        self.draw_motions = AUGMENTATIONS[augmentation]
         self.num_classes = num_classes
         self.soft_targets = soft_targets
         self._normalization = normalization

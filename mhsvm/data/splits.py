@@ -9,6 +9,7 @@ of it; where none has, to the one with the most room. So counts are exact withou
 than the largest group with them.
 """
 
+import functools
 import hashlib
 import logging
 import math
@@ -19,6 +20,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from mhsvm.data.split_file import PARTS, UNUSED, VAL_AND_TEST, Split, SplitFile
+from mhsvm.registry import Registry
 
 __all__ = ["Split", "list_splits", "make_split", "seeded_order"]
 
@@ -32,18 +34,19 @@ _LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class _Members:
-    """What a rule may look at: the set's name, and each image's id, official subset and group."""
+class Members:
+    """The columns of a set that a rule reads: its name, and each image's id, official subset and group."""
 
     dataset: str
     ids: tuple[str, ...]
     subsets: tuple[str, ...]
     groups: tuple[str, ...]
 
-    def of_subsets(self, *names: str) -> "_Members":
+    def of_subsets(self, *names: str) -> "Members":
+        """The images of these official subsets."""
         rows = [row for row, subset in enumerate(self.subsets) if subset in names]
         ids, subsets, groups = (tuple(column[row] for row in rows) for column in (self.ids, self.subsets, self.groups))
-        return _Members(self.dataset, ids, subsets, groups)
+        return Members(self.dataset, ids, subsets, groups)
 
     def units(self, seed: int) -> list[list[str]]:
         """Groups in the seeded order of their first id; an id without a group is a unit by itself."""
@@ -55,25 +58,31 @@ class _Members:
         return list(units.values())
 
 
-_Rule = Callable[..., dict[str, str]]
-_RULES: dict[str, tuple[re.Pattern[str], _Rule]] = {}
+Rule = Callable[..., dict[str, str]]
+SPLITS: Registry[Rule] = Registry("split")
 
 
-def _rule(syntax: str) -> Callable[[_Rule], _Rule]:
-    """Register a rule for names of this form: <n> is a whole number, <n%> a percentage, PATH the rest."""
-    pattern = re.sub(r"<\w+%>", r"(\\d+(?:\\.\\d+)?)", syntax)
-    pattern = re.sub(r"<\w+>", r"(\\d+)", pattern).replace("PATH", "(.+)")
+def register_split(form: str) -> Callable[[Rule], Rule]:
+    """Register a rule (members, *arguments) -> {id: part} for names of a form.
 
-    def register(rule: _Rule) -> _Rule:
-        _RULES[syntax] = (re.compile(pattern), rule)
-        return rule
+    Args:
+        form: Such as "halves-<seed>". Arguments are passed as text: <n> is a whole number, <n%> a percentage, PATH
+            the rest.
+    Raises:
+        ValueError: The form is taken.
+    """
+    return SPLITS.register(form)
 
-    return register
+
+@functools.cache
+def _pattern(form: str) -> re.Pattern[str]:
+    pattern = re.sub(r"<\w+%>", r"(\\d+(?:\\.\\d+)?)", form)
+    return re.compile(re.sub(r"<\w+>", r"(\\d+)", pattern).replace("PATH", "(.+)"))
 
 
 def list_splits() -> tuple[str, ...]:
     """The forms of names that `make_split` knows."""
-    return tuple(_RULES)
+    return SPLITS.names()
 
 
 def make_split(name: str, *, ids: Sequence[str], subsets: Sequence[str], groups: Sequence[str], dataset: str) -> Split:
@@ -97,12 +106,12 @@ def make_split(name: str, *, ids: Sequence[str], subsets: Sequence[str], groups:
     repeated = [image_id for image_id, times in Counter(ids).items() if times > 1]
     if repeated:
         raise ValueError(f"ids are unique, these come more than once: {_shorten(repeated)}")
-    members = _Members(dataset, tuple(ids), tuple(subsets), tuple(groups))
-    for pattern, rule in _RULES.values():
-        if match := pattern.fullmatch(name):
+    members = Members(dataset, tuple(ids), tuple(subsets), tuple(groups))
+    for form, rule in SPLITS.items():
+        if match := _pattern(form).fullmatch(name):
             parts = rule(members, *match.groups())
             return Split(name, {image_id: parts[image_id] for image_id in ids if image_id in parts})
-    raise ValueError(f"unknown split {name!r}; known are {', '.join(list_splits())}")
+    raise ValueError(f"unknown split {name!r}; known: {', '.join(list_splits())}")
 
 
 def seeded_order(ids: Iterable[str], *, seed: int) -> list[str]:
@@ -110,8 +119,8 @@ def seeded_order(ids: Iterable[str], *, seed: int) -> list[str]:
     return sorted(ids, key=lambda image_id: hashlib.sha256(f"{seed}:{image_id}".encode()).digest())
 
 
-@_rule("official")
-def _official(members: _Members) -> dict[str, str]:
+@register_split("official")
+def _official(members: Members) -> dict[str, str]:
     parts = dict(zip(members.ids, members.subsets, strict=True))
     without = [image_id for image_id, subset in parts.items() if subset not in PARTS]
     if without:
@@ -122,22 +131,22 @@ def _official(members: _Members) -> dict[str, str]:
     return parts
 
 
-@_rule("wu-sorted")
-def _wu_sorted(members: _Members) -> dict[str, str]:
+@register_split("wu-sorted")
+def _wu_sorted(members: Members) -> dict[str, str]:
     # The published rule is an order of ids: groups are not looked at.
     training, counts = _wu_training(members, name="wu-sorted")
     return _fill([[image_id] for image_id in sorted(training.ids)], counts)
 
 
-@_rule("wu-shuffled-<seed>")
-def _wu_shuffled(members: _Members, seed: str) -> dict[str, str]:
+@register_split("wu-shuffled-<seed>")
+def _wu_shuffled(members: Members, seed: str) -> dict[str, str]:
     training, counts = _wu_training(members, name="wu-shuffled")
     return _fill(training.units(int(seed)), counts)
 
 
-@_rule("vmunet-7-3")
-@_rule("vmunet-7-3-<seed>")
-def _vmunet(members: _Members, seed: str = "42") -> dict[str, str]:
+@register_split("vmunet-7-3")
+@register_split("vmunet-7-3-<seed>")
+def _vmunet(members: Members, seed: str = "42") -> dict[str, str]:
     """7:3 of the official training + validation subsets; where they are not complete, 70 % rounded."""
     pool = members.of_subsets("train", "val")
     total = len(pool.ids)
@@ -156,8 +165,8 @@ def _vmunet(members: _Members, seed: str = "42") -> dict[str, str]:
     return {image_id: part if part == "train" else VAL_AND_TEST for image_id, part in parts.items()}
 
 
-@_rule("kfold-<k>-<seed>-<fold>")
-def _kfold(members: _Members, k: str, seed: str, fold: str) -> dict[str, str]:
+@register_split("kfold-<k>-<seed>-<fold>")
+def _kfold(members: Members, k: str, seed: str, fold: str) -> dict[str, str]:
     """Fold `fold` tests, the next one (after the last: the first) validates, the others train.
 
     Larger groups come first, and each goes to the smallest fold so far, so that fold sizes stay close.
@@ -177,8 +186,8 @@ def _kfold(members: _Members, k: str, seed: str, fold: str) -> dict[str, str]:
     return {image_id: part_of.get(row, "train") for row, ids in enumerate(folds) for image_id in ids}
 
 
-@_rule("counts-<train>-<val>-<test>-<seed>")
-def _counts(members: _Members, train: str, val: str, test: str, seed: str) -> dict[str, str]:
+@register_split("counts-<train>-<val>-<test>-<seed>")
+def _counts(members: Members, train: str, val: str, test: str, seed: str) -> dict[str, str]:
     counts = int(train), int(val), int(test)
     if sum(counts) != len(members.ids):
         raise ValueError(
@@ -188,8 +197,8 @@ def _counts(members: _Members, train: str, val: str, test: str, seed: str) -> di
     return _fill(members.units(int(seed)), counts)
 
 
-@_rule("ratio-<train%>-<val%>-<test%>-<seed>")
-def _ratio(members: _Members, train: str, val: str, test: str, seed: str) -> dict[str, str]:
+@register_split("ratio-<train%>-<val%>-<test%>-<seed>")
+def _ratio(members: Members, train: str, val: str, test: str, seed: str) -> dict[str, str]:
     percentages = Fraction(train), Fraction(val), Fraction(test)
     if sum(percentages) != 100:
         raise ValueError(
@@ -199,8 +208,8 @@ def _ratio(members: _Members, train: str, val: str, test: str, seed: str) -> dic
     return _fill(members.units(int(seed)), _shares(len(members.ids), percentages))
 
 
-@_rule("file:PATH")
-def _file(members: _Members, path: str) -> dict[str, str]:
+@register_split("file:PATH")
+def _file(members: Members, path: str) -> dict[str, str]:
     file = SplitFile.read(path)
     known = set(members.ids)
     unknown = [image_id for image_id in file.parts if image_id not in known]
@@ -217,12 +226,12 @@ def _file(members: _Members, path: str) -> dict[str, str]:
     return file.used_parts
 
 
-@_rule("all")
-def _all(members: _Members) -> dict[str, str]:
+@register_split("all")
+def _all(members: Members) -> dict[str, str]:
     return dict.fromkeys(members.ids, "test")
 
 
-def _wu_training(members: _Members, *, name: str) -> tuple[_Members, tuple[int, int, int]]:
+def _wu_training(members: Members, *, name: str) -> tuple[Members, tuple[int, int, int]]:
     """The official training subset and the published counts, which have to fit each other."""
     if members.dataset not in WU_COUNTS:
         raise ValueError(

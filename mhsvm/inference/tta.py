@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from mhsvm.registry import Registry
+
 
 class View(NamedTuple):
     """Swap rows and columns, then mirror up-down, then left-right; each if set."""
@@ -32,17 +34,17 @@ class View(NamedTuple):
 
 _FLIPS = tuple(View(False, rows, columns) for rows in (False, True) for columns in (False, True))
 
-_VIEWS = {
-    "none": (View(),),
-    "flips": _FLIPS,
-    # with the four flips, the quarter turns and their mirror images: all symmetries of a square
-    "turns": (*_FLIPS, *(view._replace(transpose=True) for view in _FLIPS)),
-}
+VIEWS: Registry[tuple[View, ...]] = Registry("test-time augmentation")
+
+VIEWS.add("none", (View(),))
+VIEWS.add("flips", _FLIPS)
+# with the four flips, the quarter turns and their mirror images: all symmetries of a square
+VIEWS.add("turns", (*_FLIPS, *(view._replace(transpose=True) for view in _FLIPS)))
 
 
 def list_augmentations() -> tuple[str, ...]:
     """Names that `find_views` knows."""
-    return tuple(_VIEWS)
+    return VIEWS.names()
 
 
 def find_views(name: str, size: tuple[int, int]) -> tuple[View, ...]:
@@ -54,9 +56,7 @@ def find_views(name: str, size: tuple[int, int]) -> tuple[View, ...]:
     Raises:
         ValueError: The name is unknown, or the network's input is not square and cannot be turned.
     """
-    if name not in _VIEWS:
-        raise ValueError(f"unknown test-time augmentation {name!r}; known: {', '.join(_VIEWS)}")
-    views = _VIEWS[name]
+    views = VIEWS[name]
     if size[0] != size[1] and any(view.transpose for view in views):
         raise ValueError(
             f"quarter turns need a square input; the checkpoint takes {size[0]} x {size[1]}: take 'flips' instead"

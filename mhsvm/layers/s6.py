@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from mhsvm.layers.state_matrix import state_matrix
 from mhsvm.ops import route_scan
-from mhsvm.ops.dispatch import choose_backend
+from mhsvm.ops.routes.route_scan import ROUTE_SCAN
 from mhsvm.routes import list_patterns, scan_routes
 
 NUM_ROUTES = 4
@@ -105,7 +105,7 @@ class RouteS6(nn.Module):
         m, k, d = self.D.shape
         u = x.reshape(b, h * w, m, d)
         x_proj, dt_proj = self.x_proj, self.dt_proj
-        if choose_backend(self.backend, u, self.A_log).whole_steps:
+        if ROUTE_SCAN.choose(self.backend, u, None, None, None, self.A_log).backend == "triton":
             # One product gives the step sizes too: their weight is that of both projections.
             step, others = x_proj.split((dt_proj.shape[-1], 2 * self.A_log.shape[-1]), dim=2)
             x_proj, dt_proj = torch.cat((dt_proj @ step, others), dim=2), None

@@ -8,7 +8,7 @@ from torch import nn
 
 from mhsvm.models.pretrained import read_pretrained
 from mhsvm.models.published import load_weights
-from mhsvm.models.registry import find_model
+from mhsvm.models.registry import MODELS
 
 
 def create_model(
@@ -27,7 +27,7 @@ def create_model(
     Raises:
         ValueError: The model, a keyword or the weights are unknown, or an argument does not fit model or weights.
     """
-    factory = find_model(name)
+    factory = MODELS[name]
     for argument, value in (("num_classes", num_classes), ("in_channels", in_channels)):
         if value < 1:
             raise ValueError(f"{argument} is at least 1; received {value}")

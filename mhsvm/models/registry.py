@@ -5,9 +5,11 @@ from typing import TypeVar
 
 from torch import nn
 
+from mhsvm.registry import Registry
+
 Factory = TypeVar("Factory", bound=Callable[..., nn.Module])
 
-_FACTORIES: dict[str, Callable[..., nn.Module]] = {}
+MODELS: Registry[Callable[..., nn.Module]] = Registry("model")
 
 
 def register_model(name: str) -> Callable[[Factory], Factory]:
@@ -18,27 +20,9 @@ def register_model(name: str) -> Callable[[Factory], Factory]:
     Raises:
         ValueError: The name is taken.
     """
-
-    def register(factory: Factory) -> Factory:
-        if name in _FACTORIES:
-            raise ValueError(f"a model named {name!r} is registered already: choose another name")
-        _FACTORIES[name] = factory
-        return factory
-
-    return register
+    return MODELS.register(name)
 
 
 def list_models() -> tuple[str, ...]:
     """Names that `create_model` knows."""
-    return tuple(sorted(_FACTORIES))
-
-
-def find_model(name: str) -> Callable[..., nn.Module]:
-    """The factory of this name.
-
-    Raises:
-        ValueError: There is none.
-    """
-    if name not in _FACTORIES:
-        raise ValueError(f"unknown model {name!r}; known models: {', '.join(list_models())}")
-    return _FACTORIES[name]
+    return tuple(sorted(MODELS))

@@ -1,6 +1,6 @@
 """The selective scan, on plain sequences and along the routes of a map."""
 
-from mhsvm.ops.dispatch import list_backends
+from mhsvm.ops.backends import list_backends
 from mhsvm.ops.routes.route_attention import route_attention
 from mhsvm.ops.routes.route_scan import route_scan
 from mhsvm.ops.routes.route_statistics import route_statistics

@@ -1,166 +1,235 @@
-"""The table of selective-scan backends, and how one is chosen.
+"""The one dispatch of all operations: which backend's implementation computes a call.
 
-A new backend is one file with a `selective_scan` and one row here.
+An operation is an `Operation` with a plain reference; backends register their implementations with it. The table of
+backends is in `mhsvm.ops.backends`. A new operation is one file with its `Operation` and one with its kernels; a new
+backend is one call of `register_backend`, and one of `Operation.register` for each operation that it computes.
 """
 
-import functools
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from mhsvm.ops import availability as triton_availability
-from mhsvm.ops.routes import route_attention_autograd as triton_attention
-from mhsvm.ops.routes import route_statistics_cpu as cpu_statistics
-from mhsvm.ops.scan import chunked, mamba_ssm, reference
-from mhsvm.ops.scan.cpu import scan as cpu
-from mhsvm.ops.scan.triton import autograd as triton_scan
+from mhsvm.ops.backends import Backend, all_backends, find_backend
 
 logger = logging.getLogger(__name__)
 
 ENVIRONMENT_VARIABLE = "MHSVM_BACKEND"
 
-
-def _always_available() -> str | None:
-    return None
-
-
-def _any_input(u: Tensor, A: Tensor) -> str | None:
-    return None
+_left_to_compiler = ContextVar("_left_to_compiler", default=False)
 
 
 @dataclass(frozen=True)
-class Backend:
-    """One implementation of the selective scan.
+class Implementation:
+    """How a backend computes an operation. All callables take the operation's own arguments, without `backend`.
 
     Attributes:
-        name: What users write for `backend`.
-        selective_scan: The implementation, with the signature of `reference.selective_scan`.
-        route_scan: Its scan along the routes of a map, with the signature of `mhsvm.ops.route_scan` without
-            `backend`; None composes it of re-ordering and `selective_scan`.
-        route_statistics: Its `mhsvm.ops.route_statistics` without `backend`; None composes it of torch's operations.
-        route_attention: Its Scan Route Attention for fused gates, with the signature of
-            `composed_route_attention` without `statistics`; None composes it of statistics,
-            gate and product.
-        unavailable_reason: Why it cannot run on this machine, or None if it can.
-        unsupported_reason: Why it cannot take these inputs (u, A), or None if it can.
-        automatic: Whether "auto" may choose it.
-        channels_last: Whether it reads (b, d, l) tensors faster if a step's channels lie side by side in memory.
-        whole_steps: Whether its route_scan is faster where it is given the step size itself, without `dt_weight`.
-        expected_on: Device type where it should run on every machine: there "auto" warns if it cannot.
+        backend: Name of a row in the table of backends.
+        run: Computes the operation.
+        unsupported_reason: Why it cannot take these arguments, or None if it can; by default it takes all.
+        worthwhile: Whether it is faster than the rows after it; where it is not, "auto" passes on. A backend that is
+            asked for by name runs all the same. By default it is.
+        traceable: Whether torch's compiler knows `run` as an operator or can trace it. Under torch.compile the
+            reference takes the place of one that is not: the compiler joins torch's operations by itself.
+        channels_last: Whether it reads (b, d, l) sequences faster where a step's channels are contiguous.
     """
 
-    name: str
-    selective_scan: Callable[..., Tensor | tuple[Tensor, Tensor]]
-    route_scan: Callable[..., Tensor] | None = None
-    route_statistics: Callable[[Tensor], tuple[Tensor, Tensor]] | None = None
-    route_attention: Callable[..., Tensor] | None = None
-    unavailable_reason: Callable[[], str | None] = _always_available
-    unsupported_reason: Callable[[Tensor, Tensor], str | None] = _any_input
-    automatic: bool = True
+    backend: str
+    run: Callable[..., Any]
+    unsupported_reason: Callable[..., str | None] | None = None
+    worthwhile: Callable[..., bool] | None = None
+    traceable: bool = True
     channels_last: bool = False
-    whole_steps: bool = False
-    expected_on: str | None = None
 
-    def reason_against(self, u: Tensor, A: Tensor) -> str | None:
-        """Why it cannot scan these inputs on this machine, or None if it can."""
-        return self.unavailable_reason() or self.unsupported_reason(u, A)
-
-
-# The fastest first: "auto" takes the first row that can run.
-_BACKENDS = (
-    Backend(
-        "triton",
-        triton_scan.selective_scan,
-        triton_scan.route_scan,
-        route_attention=triton_attention.route_attention,
-        unavailable_reason=triton_availability.unavailable_reason,
-        unsupported_reason=triton_availability.unsupported_reason,
-        channels_last=True,
-        whole_steps=True,
-        expected_on="cuda",
-    ),
-    Backend(
-        "mamba_ssm",
-        mamba_ssm.selective_scan,
-        unavailable_reason=mamba_ssm.unavailable_reason,
-        unsupported_reason=mamba_ssm.unsupported_reason,
-    ),
-    Backend(
-        "cpu",
-        cpu.selective_scan,
-        cpu.route_scan,
-        route_statistics=cpu_statistics.route_statistics,
-        unavailable_reason=cpu.unavailable_reason,
-        unsupported_reason=cpu.unsupported_reason,
-        channels_last=True,
-        expected_on="cpu",
-    ),
-    Backend("chunked", chunked.selective_scan),
-    Backend("reference", reference.selective_scan, automatic=False),
-)
+    def reason_against(self, *args: Any, **kwargs: Any) -> str | None:
+        """Why it cannot compute such a call on this machine, or None if it can."""
+        reason = _row(self.backend).unavailable_reason()
+        if reason is None and self.unsupported_reason is not None:
+            reason = self.unsupported_reason(*args, **kwargs)
+        return reason
 
 
-def all_backends() -> tuple[Backend, ...]:
-    """The whole table, with what cannot run on this machine, the fastest first."""
-    return _BACKENDS
-
-
-def list_backends() -> tuple[str, ...]:
-    """Names of all backends that can run on this machine, the fastest first."""
-    return tuple(backend.name for backend in _BACKENDS if backend.unavailable_reason() is None)
-
-
-def requested_name(name: str) -> str:
-    """The argument `backend` itself; for "auto" what the environment variable MHSVM_BACKEND names, if anything."""
-    return (os.environ.get(ENVIRONMENT_VARIABLE) or "auto") if name == "auto" else name
-
-
-def choose_backend(name: str, u: Tensor, A: Tensor) -> Backend:
-    """The backend that shall scan these inputs.
+class Operation:
+    """An operation: its reference, and what other backends have for it.
 
     Args:
-        name: A backend's name; or "auto": the one named by the environment variable MHSVM_BACKEND if it
-            is set, else the fastest that takes these inputs here.
-        u, A: The scan's arguments, for their device, type and size.
+        name: A name of its own, for messages.
+        reference: The operation by torch's operations, which take any input. Its first argument is a tensor or a
+            sequence of tensors.
     Raises:
-        ValueError: The name is unknown, or that backend cannot run here or on these inputs.
+        ValueError: The name is taken.
     """
-    source = f"environment variable {ENVIRONMENT_VARIABLE}" if name == "auto" else "backend"
-    name = requested_name(name)
-    if name == "auto":
-        return _choose_automatically(u, A)
-    for backend in _BACKENDS:
-        if backend.name == name:
-            reason = backend.reason_against(u, A)
-            if reason is not None:
-                usable = ", ".join(row.name for row in _BACKENDS if row.reason_against(u, A) is None)
-                raise ValueError(f"{source}: {name!r} cannot run: {reason}; use one of: auto, {usable}")
-            return backend
-    known = ", ".join(backend.name for backend in _BACKENDS)
-    raise ValueError(f"{source}: unknown name {name!r}; known are: auto, {known}")
 
+    def __init__(self, name: str, reference: Callable[..., Any]) -> None:
+        if name in _OPERATIONS:
+            raise ValueError(
+                f"an operation has a name of its own: {name!r} is that of "
+                f"{_full_name(_OPERATIONS[name].reference.run)}, so {_full_name(reference)} needs another"
+            )
+        self.name = name
+        self.reference = Implementation("reference", reference)
+        self._implementations: dict[str, Implementation] = {}
+        _OPERATIONS[name] = self
 
-def _choose_automatically(u: Tensor, A: Tensor) -> Backend:
-    backend = next(row for row in _BACKENDS if row.automatic and row.reason_against(u, A) is None)
-    # A logger's call would break a compiled graph in two.
-    if not torch.compiler.is_compiling():
-        _log_choice(backend.name, u.device.type)
-        _warn_of_missing(u.device.type)
-    return backend
+    def register(self, backend: str, run: Callable[..., Any], **attributes: Any) -> None:
+        """Add a backend's implementation.
 
+        Args:
+            backend: Name of a row in the table of backends.
+            run: Computes the operation, with the signature of the reference.
+            attributes: Further attributes of `Implementation`.
+        Raises:
+            ValueError: The backend is unknown, or has an implementation of this operation.
+        """
+        if find_backend(backend) is None:
+            raise ValueError(f"{self.name}: {_unknown(backend)}; add it by register_backend first")
+        known = self.implementation(backend)
+        if known is not None:
+            raise ValueError(
+                f"{self.name}: backend {backend!r} has the implementation {_full_name(known.run)}, and "
+                f"{_full_name(run)} needs another backend"
+            )
+        self._implementations[backend] = Implementation(backend, run, **attributes)
 
-@functools.cache
-def _log_choice(name: str, device_type: str) -> None:
-    logger.info("selective scan on %s: backend 'auto' chose %r", device_type, name)
+    def implementation(self, backend: str) -> Implementation | None:
+        """A backend's implementation, or None if it has none."""
+        return self.reference if backend == "reference" else self._implementations.get(backend)
 
+    def implementations(self) -> tuple[Implementation, ...]:
+        """All implementations, the fastest first and the reference last."""
+        found = (self._implementations.get(row.name) for row in all_backends())
+        return (*(x for x in found if x is not None), self.reference)
 
-@functools.cache
-def _warn_of_missing(device_type: str) -> None:
-    for row in _BACKENDS:
-        reason = row.unavailable_reason() if row.expected_on == device_type else None
+    def __call__(self, backend: str, *args: Any, **kwargs: Any) -> Any:
+        """Compute the operation on `choose(backend, …)`."""
+        return self.choose(backend, *args, **kwargs).run(*args, **kwargs)
+
+    def choose(self, backend: str, *args: Any, **kwargs: Any) -> Implementation:
+        """The implementation that computes a call.
+
+        Args:
+            backend: A name from the table of backends: that backend's implementation, or the reference if it has none
+                of this operation. "auto": the name in the environment variable MHSVM_BACKEND if it is set, else the
+                first implementation that can run here, takes these arguments and is worthwhile, else the reference.
+            args, kwargs: The operation's arguments.
+        Raises:
+            ValueError: The name is unknown, or that backend has an implementation that cannot run here or on these
+                arguments.
+        """
+        name = requested_name(backend)
+        if name == "auto":
+            return self._choose_automatically(args, kwargs)
+        implementation = self._implementations.get(name)
+        if implementation is None:
+            if find_backend(name) is None:
+                raise ValueError(f"{_source(backend)}: {_unknown(name)}")
+            return self.reference
+        if _is_left_to_compiler(implementation):
+            return self.reference
+        reason = implementation.reason_against(*args, **kwargs)
         if reason is not None:
-            logger.warning("selective scan on %s: the fast backend %r cannot run: %s", device_type, row.name, reason)
+            others = [x.backend for x in self.implementations() if x.reason_against(*args, **kwargs) is None]
+            raise ValueError(
+                f"{_source(backend)}: {name!r} cannot run {self.name}: {reason}; use one of: auto, {', '.join(others)}"
+            )
+        return implementation
+
+    def _choose_automatically(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Implementation:
+        chosen = self.reference
+        for row in all_backends():
+            x = self._implementations.get(row.name)
+            if x is None or not row.automatic or _is_left_to_compiler(x):
+                continue
+            if x.unsupported_reason is not None and x.unsupported_reason(*args, **kwargs) is not None:
+                continue
+            if x.worthwhile is not None and not x.worthwhile(*args, **kwargs):
+                continue
+            if row.unavailable_reason() is None:
+                chosen = x
+                break
+            # A logger's call would break a compiled graph in two.
+            if not torch.compiler.is_compiling():
+                _warn_of_missing(row, _device_type(args, kwargs))
+        if not torch.compiler.is_compiling():
+            _report(self.name, chosen.backend, _device_type(args, kwargs))
+        return chosen
+
+
+_OPERATIONS: dict[str, Operation] = {}
+
+
+def all_operations() -> tuple[Operation, ...]:
+    """All operations whose files have been imported."""
+    return tuple(_OPERATIONS.values())
+
+
+def requested_name(backend: str) -> str:
+    """The argument `backend` itself; for "auto" the name in the environment variable MHSVM_BACKEND, if there is one."""
+    return (os.environ.get(ENVIRONMENT_VARIABLE) or "auto") if backend == "auto" else backend
+
+
+@contextmanager
+def left_to_compiler() -> Iterator[None]:
+    """Choose as under torch.compile: where an implementation is not traceable, the reference."""
+    token = _left_to_compiler.set(True)
+    try:
+        yield
+    finally:
+        _left_to_compiler.reset(token)
+
+
+def _is_left_to_compiler(implementation: Implementation) -> bool:
+    return not implementation.traceable and (torch.compiler.is_compiling() or _left_to_compiler.get())
+
+
+# What has been logged: backend and device type; operation, backend and device type.
+_reported: set[tuple[str, ...]] = set()
+
+
+def _report(operation: str, backend: str, device_type: str) -> None:
+    """Log a choice of "auto" the first time."""
+    if (operation, backend, device_type) in _reported:
+        return
+    _reported.add((operation, backend, device_type))
+    logger.debug("%s on %s: backend 'auto' chose %r", operation, device_type, backend)
+    if backend != "reference" and (backend, device_type) not in _reported:
+        _reported.add((backend, device_type))
+        logger.info("backend 'auto' on %s: chose %r, first for %s", device_type, backend, operation)
+
+
+def _warn_of_missing(row: Backend, device_type: str) -> None:
+    if row.expected_on == device_type and ("missing", row.name, device_type, "") not in _reported:
+        _reported.add(("missing", row.name, device_type, ""))
+        logger.warning(
+            "backend 'auto' on %s: the fast backend %r cannot run: %s", device_type, row.name, row.unavailable_reason()
+        )
+
+
+def _device_type(args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
+    x = args[0] if args else next(iter(kwargs.values()))
+    return (x if isinstance(x, Tensor) else x[0]).device.type
+
+
+def _row(name: str) -> Backend:
+    row = find_backend(name)
+    assert row is not None
+    return row
+
+
+def _source(backend: str) -> str:
+    return f"environment variable {ENVIRONMENT_VARIABLE}" if backend == "auto" else "backend"
+
+
+def _unknown(name: str) -> str:
+    return f"unknown name {name!r}; known are: auto, {', '.join(row.name for row in all_backends())}"
+
+
+def _full_name(function: Callable[..., Any]) -> str:
+    function = getattr(function, "func", function)
+    return f"{function.__module__}.{getattr(function, '__qualname__', function)}"

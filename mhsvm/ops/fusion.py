@@ -1,16 +1,10 @@
 """Where one kernel stands in for several of torch's operations."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
-
 import torch
 from torch import Tensor
 
-from mhsvm.ops import availability
+from mhsvm.ops import availability, dispatch
 from mhsvm.ops.dispatch import requested_name
-
-_left_to_compiler = ContextVar("_left_to_compiler", default=False)
 
 
 def runs_triton(x: Tensor, *, backend: str = "auto") -> bool:
@@ -22,17 +16,7 @@ def runs_triton(x: Tensor, *, backend: str = "auto") -> bool:
 
 def fuses(x: Tensor) -> bool:
     """Whether Triton's kernels run here, and torch's compiler is not at work, which joins such operations itself."""
-    return not torch.compiler.is_compiling() and not _left_to_compiler.get() and runs_triton(x)
-
-
-@contextmanager
-def left_to_compiler() -> Iterator[None]:
-    """Fuse nothing that torch's compiler joins itself, as if it were at work."""
-    token = _left_to_compiler.set(True)
-    try:
-        yield
-    finally:
-        _left_to_compiler.reset(token)
+    return not torch.compiler.is_compiling() and not dispatch._left_to_compiler.get() and runs_triton(x)
 
 
 def autocast_dtype(x: Tensor) -> torch.dtype | None:

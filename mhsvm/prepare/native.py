@@ -12,7 +12,7 @@ from mhsvm.prepare.decode import MaskLevelsError, decode_mask
 from mhsvm.prepare.pairs import mask_files, masks_by_id
 from mhsvm.prepare.pipeline import CLASSES, GREYS, UNREADABLE
 from mhsvm.prepare.problems import Problems, Rule
-from mhsvm.prepare.sources import find_source, list_sources
+from mhsvm.prepare.sources import SOURCES
 from mhsvm.threads import image_threads
 
 NO_NATIVE = Rule("test image without a native mask", "give the folder or zip file with the official masks of this set")
@@ -65,7 +65,7 @@ def open_native_masks(
         ValueError: Masks are missing, come twice or cannot be read; all are listed.
     """
     problems = Problems()
-    source = find_source(set_name if set_name in list_sources() else "folder")
+    source = SOURCES[set_name if set_name in SOURCES else "folder"]
     with open_sources([Path(path) for path in sources], problems) as files:
         fitting = [file for file in files if not (source.ignored and source.ignored.search(file.name))]
         masks = masks_by_id(mask_files(fitting, problems, what="native masks"), set(ids), problems)

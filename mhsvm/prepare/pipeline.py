@@ -27,7 +27,7 @@ from mhsvm.prepare.resize import (
     resize_classes,
     resize_image,
 )
-from mhsvm.prepare.sources import find_source
+from mhsvm.prepare.sources import SOURCES
 from mhsvm.store import Sample, write_set
 from mhsvm.system import num_cores
 from mhsvm.threads import in_order
@@ -87,7 +87,7 @@ def prepare_set(
         FileExistsError: `out` is there and `overwrite` is not set.
     """
     start, out, problems = time.perf_counter(), Path(out), Problems()
-    described, size = find_source(source), as_height_width(size)
+    described, size = SOURCES[source], as_height_width(size)
     if not 1 <= num_classes <= IGNORE:
         raise ValueError(f"there are 1 to {IGNORE} classes, because {IGNORE} means ignore; got {num_classes}")
     if num_workers is not None and num_workers < 1:

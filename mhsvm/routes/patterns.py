@@ -1,16 +1,18 @@
 """Scan patterns: each one registered function from a map's size to its two base routes.
 
 A route is a permutation of the cells of an h x w map: position in the sequence -> row * w + col. A new
-pattern is one function here (or anywhere) under `register_pattern`. Source: Ji 2024, arXiv 2406.05992.
+pattern is one function here, or anywhere, under `register_pattern`. Source: Ji 2024, arXiv 2406.05992.
 """
 
 from collections.abc import Callable
 
 import numpy as np
 
+from mhsvm.registry import Registry
+
 Pattern = Callable[[int, int], tuple[np.ndarray, np.ndarray]]
 
-_PATTERNS: dict[str, Pattern] = {}
+PATTERNS: Registry[Pattern] = Registry("scan pattern")
 
 
 def register_pattern(name: str) -> Callable[[Pattern], Pattern]:
@@ -20,29 +22,12 @@ def register_pattern(name: str) -> Callable[[Pattern], Pattern]:
         ValueError: The name is taken.
     """
 
-    def register(pattern: Pattern) -> Pattern:
-        if name in _PATTERNS:
-            raise ValueError(f"scan pattern {name!r} is registered already: choose another name")
-        _PATTERNS[name] = pattern
-        return pattern
-
-    return register
+    return PATTERNS.register(name)
 
 
 def list_patterns() -> tuple[str, ...]:
     """Names of all registered scan patterns."""
-    return tuple(_PATTERNS)
-
-
-def get_pattern(name: str) -> Pattern:
-    """The function registered under `name`.
-
-    Raises:
-        ValueError: The name is unknown; known ones are listed.
-    """
-    if name not in _PATTERNS:
-        raise ValueError(f"unknown scan pattern {name!r}; known are: {', '.join(_PATTERNS)}")
-    return _PATTERNS[name]
+    return PATTERNS.names()
 
 
 @register_pattern("C")

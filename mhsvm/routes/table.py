@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mhsvm.routes.patterns import get_pattern
+from mhsvm.routes.patterns import PATTERNS
 
 
 def route_table(pattern: str, h: int, w: int) -> tuple[Tensor, Tensor]:
@@ -71,7 +71,7 @@ def _check_divisible(name: str, size: int, divisor: int) -> None:
 def _base_routes(pattern: str, h: int, w: int) -> tuple[np.ndarray, np.ndarray]:
     if h < 1 or w < 1:
         raise ValueError(f"a map for scan routes must have at least 1 x 1 cells, got {h} x {w}")
-    bases = get_pattern(pattern)(h, w)
+    bases = PATTERNS[pattern](h, w)
     cells = np.arange(h * w)
     if len(bases) != 2 or not all(np.array_equal(np.sort(base), cells) for base in bases):
         raise ValueError(

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from mhsvm.ops.compiling.ahead import compile_ahead
-from mhsvm.ops.fusion import left_to_compiler
+from mhsvm.ops.dispatch import left_to_compiler
 from mhsvm.runtime.graphs import WARM_UP_CALLS, CapturedCall, warm_up
 from mhsvm.system import num_cores
 from mhsvm.training.ema import ModelAverage
@@ -35,7 +35,7 @@ class TrainStep:
 
     Args:
         model: Returns logits; in training mode when a step is taken.
-        optimizer: Of its parameters; from `mhsvm.training.optim.create_optimizer` for what a graph needs.
+        optimizer: Of its parameters; from `mhsvm.training.optimizers.create_optimizer` for what a graph needs.
         loss: (logits, targets) -> mean over the batch.
         prepare: Makes inputs and targets of a batch, on the device; by default the batch is (inputs, targets).
         mode: "eager"; "graph", which needs a GPU; "compile", the network through torch.compile, and on a GPU in the

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from mhsvm.training.job import Job, Progress
-from mhsvm.training.optim import load_optimizer_state
+from mhsvm.training.optimizers import load_optimizer_state
 
 
 def checkpoint_content(job: Job, progress: Progress) -> dict:

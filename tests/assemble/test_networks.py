@@ -7,16 +7,15 @@ from PIL import Image
 from mhsvm.assemble import build_model, load_trained
 from mhsvm.cli.predict import main as predict
 from mhsvm.config import load_config, to_dict
-from mhsvm.ops import dispatch as backends
-from mhsvm.ops.dispatch import Backend
 from mhsvm.ops.scan import chunked
 from mhsvm.training.checkpoint import save_checkpoint
+from tests.fixtures.backends import ScanBackend
 
 SETTINGS = ("model.ultralight_vm_unet.channels", "4,4,4,4,4,4", "model.ultralight_vm_unet.d_state", "1")
 
 
 @pytest.fixture
-def ran(monkeypatch):
+def ran(set_scan_backends):
     """Names of the backends that have scanned, in a table of recording ones."""
     names = set()
 
@@ -25,11 +24,10 @@ def ran(monkeypatch):
             names.add(name)
             return chunked.selective_scan(*arguments, **options)
 
-        return Backend(name, scan)
+        return ScanBackend(name, scan)
 
     rows = ("fastest", "of_config", "of_environment", "of_argument")
-    monkeypatch.setattr(backends, "_BACKENDS", tuple(map(recording, rows)))
-    monkeypatch.delenv("MHSVM_BACKEND", raising=False)
+    set_scan_backends(*map(recording, rows), alone=True)
     return names
 
 

@@ -16,8 +16,8 @@ def run(**options):
     return bench_model(device=CPU, **settings | options)
 
 
-def test_report(set_table):
-    set_table()
+def test_report(set_scan_backends):
+    set_scan_backends()
     report = json.loads(json.dumps(run()))
     assert (report["schema"], report["benchmark"], report["dtype"]) == (1, "model", "float32")
     assert (report["batch"], report["size"], report["skipped"]) == (2, 32, [])
@@ -34,8 +34,8 @@ def test_report(set_table):
         assert (output, gradient.startswith("gradient of ")) == ("output", True)
 
 
-def test_bfloat16(set_table):
-    set_table()
+def test_bfloat16(set_scan_backends):
+    set_scan_backends()
     report = run(dtype=torch.bfloat16, backends=["chunked"])
     assert report["dtype"] == "bfloat16"
     # rounded to 8 bits, and not by more
@@ -50,8 +50,8 @@ def test_every_network_passes_its_check(name):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_a_wrong_backend_is_not_timed(set_table, wrong_gradient, dtype):
-    set_table(wrong_gradient)
+def test_a_wrong_backend_is_not_timed(set_scan_backends, wrong_gradient, dtype):
+    set_scan_backends(wrong_gradient)
     message = "ultralight_vm_unet on backend 'wrong' is wrong and not timed: its gradient of .* against the reference"
     with pytest.raises(ValueError, match=message):
         run(dtype=dtype)
@@ -77,8 +77,8 @@ def test_gradients_that_are_a_little_off_everywhere_are_refused():
         other.errors_of("chunked")
 
 
-def test_what_is_not_a_number_is_not_timed(set_table, not_a_number):
-    set_table(not_a_number)
+def test_what_is_not_a_number_is_not_timed(set_scan_backends, not_a_number):
+    set_scan_backends(not_a_number)
     with pytest.raises(
         ValueError, match="its output is off by nan of its norm against the reference; the limit is 1e-04"
     ):
@@ -88,13 +88,13 @@ def test_what_is_not_a_number_is_not_timed(set_table, not_a_number):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"models": ["resnet"]}, "unknown model 'resnet'; known models: mhs_vm"),
+        ({"models": ["resnet"]}, "unknown model 'resnet'; known: mhs_vm"),
         ({"backends": ["cuda"]}, "backend: unknown name 'cuda'"),
         ({"dtype": torch.float16}, "networks are timed in float32 or bfloat16, not in torch.float16"),
         ({"size": 40}, "multiples of 32"),
     ],
 )
-def test_what_cannot_be_timed(set_table, options, message):
-    set_table()
+def test_what_cannot_be_timed(set_scan_backends, options, message):
+    set_scan_backends()
     with pytest.raises(ValueError, match=message):
         run(**options)

@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from benchmarks.scan import PHASES, bench_scan, useful_bytes
-from mhsvm.ops.dispatch import Backend
 from mhsvm.ops.scan import chunked
 from mhsvm.ops.verify import ScanShape
+from tests.fixtures.backends import ScanBackend
 
 CPU = torch.device("cpu")
 SHAPES = (ScanShape(2, 4, 9, 2), ScanShape(1, 6, 5, 1))
@@ -19,11 +19,11 @@ def run(**options):
 
 @pytest.fixture
 def unavailable():
-    return Backend("absent", chunked.selective_scan, unavailable_reason=lambda: "needs a unicorn")
+    return ScanBackend("absent", chunked.selective_scan, unavailable_reason=lambda: "needs a unicorn")
 
 
-def test_report(set_table, unavailable):
-    set_table(unavailable)
+def test_report(set_scan_backends, unavailable):
+    set_scan_backends(unavailable)
     report = json.loads(json.dumps(run()))
     assert (report["schema"], report["benchmark"], report["dtype"]) == (1, "scan", "float32")
     assert report["versions"]["torch"] == torch.__version__
@@ -47,15 +47,15 @@ def test_report(set_table, unavailable):
     assert report["skipped"] == [{"shape": asdict(shape), **skipped} for shape in SHAPES]
 
 
-def test_backends_asked_for_stand_side_by_side(set_table):
-    set_table()
+def test_backends_asked_for_stand_side_by_side(set_scan_backends):
+    set_scan_backends()
     report = run(backends=["reference", "chunked"], shapes=SHAPES[:1], dtype=torch.bfloat16)
     assert [row["backend"] for row in report["results"]] == ["reference", "chunked"] * 2
     assert report["dtype"] == "bfloat16"
 
 
-def test_a_wrong_backend_is_not_timed(set_table, wrong_gradient):
-    set_table(wrong_gradient)
+def test_a_wrong_backend_is_not_timed(set_scan_backends, wrong_gradient):
+    set_scan_backends(wrong_gradient)
     message = (
         r"backend 'wrong' is wrong and not timed: on \(b, d, l, g\) = \(2,4,9,2\) its gradient of B is off by "
         r"1\.0e\+00 of its norm against the reference; the limit is 1e-04"
@@ -64,15 +64,17 @@ def test_a_wrong_backend_is_not_timed(set_table, wrong_gradient):
         run()
 
 
-def test_what_is_not_a_number_is_not_timed(set_table, not_a_number):
-    set_table(not_a_number)
+def test_what_is_not_a_number_is_not_timed(set_scan_backends, not_a_number):
+    set_scan_backends(not_a_number)
     with pytest.raises(ValueError, match="backend 'nan' is wrong and not timed: .* its y is off by nan"):
         run()
 
 
-def test_backends_that_cannot_be_compared(set_table, unavailable):
-    set_table(unavailable)
-    with pytest.raises(ValueError, match="backend: 'absent' cannot run: needs a unicorn; use one of: auto, chunked"):
+def test_backends_that_cannot_be_compared(set_scan_backends, unavailable):
+    set_scan_backends(unavailable)
+    with pytest.raises(
+        ValueError, match="backend: 'absent' cannot run selective_scan: needs a unicorn; use one of: auto, chunked"
+    ):
         run(backends=["absent"])
     with pytest.raises(ValueError, match="backend: unknown name 'cuda'; known are: auto, absent, chunked, reference"):
         run(backends=["chunked", "cuda"])
@@ -84,14 +86,14 @@ def test_a_cpu_captures_nothing():
 
 
 @pytest.mark.parametrize("channels_last", [False, True])
-def test_inputs_come_in_the_order_that_a_backend_likes(set_table, channels_last):
+def test_inputs_come_in_the_order_that_a_backend_likes(set_scan_backends, channels_last):
     seen = set()
 
     def scan(u, delta, A, B, C, *arguments):
         seen.add(tuple(x.movedim(-1, 1).is_contiguous() for x in (u, delta, B, C)))
         return chunked.selective_scan(u, delta, A, B, C, *arguments)
 
-    set_table(Backend("watching", scan, channels_last=channels_last))
+    set_scan_backends(ScanBackend("watching", scan, channels_last=channels_last))
     run(shapes=SHAPES[:1])
     assert seen == {(channels_last,) * 4}
 

@@ -20,8 +20,8 @@ def run(**options):
     return bench_train(device=CPU, **settings | options)
 
 
-def test_report(set_table):
-    set_table()
+def test_report(set_scan_backends):
+    set_scan_backends()
     report = json.loads(json.dumps(run()))
     assert (report["schema"], report["benchmark"], report["mode"], report["size"]) == (1, "train", "auto", 32)
     rows = report["results"]
@@ -40,8 +40,8 @@ def test_report(set_table):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_a_wrong_network_is_named_and_not_timed(set_table, wrong_gradient, dtype):
-    set_table(wrong_gradient)
+def test_a_wrong_network_is_named_and_not_timed(set_scan_backends, wrong_gradient, dtype):
+    set_scan_backends(wrong_gradient)
     report = run(dtype=dtype)
     assert report["results"] == []
     (wrong,) = report["wrong"]
@@ -49,8 +49,8 @@ def test_a_wrong_network_is_named_and_not_timed(set_table, wrong_gradient, dtype
     assert "is wrong and not timed: its gradient of" in wrong["reason"]
 
 
-def test_the_others_are_timed_beside_a_wrong_network(set_table, monkeypatch):
-    set_table()
+def test_the_others_are_timed_beside_a_wrong_network(set_scan_backends, monkeypatch):
+    set_scan_backends()
     check = train.check_network
 
     def refuse(name, backends, **settings):
@@ -75,15 +75,15 @@ class FaultyStep(TrainStep):
         return self.factor * super().compute_loss(*batch)
 
 
-def test_a_step_unlike_the_eager_one_is_not_timed(set_table, monkeypatch):
-    set_table()
+def test_a_step_unlike_the_eager_one_is_not_timed(set_scan_backends, monkeypatch):
+    set_scan_backends()
     monkeypatch.setattr(fresh, "TrainStep", FaultyStep)
     (wrong,) = run()["wrong"]
     assert wrong["reason"].startswith(f"the training step of {NETWORK}, mode auto, is wrong and not timed: its loss 1")
 
 
-def test_a_step_may_be_as_far_from_the_eager_one_as_rounding_takes_that(set_table, monkeypatch):
-    set_table()
+def test_a_step_may_be_as_far_from_the_eager_one_as_rounding_takes_that(set_scan_backends, monkeypatch):
+    set_scan_backends()
     monkeypatch.setattr(fresh, "TrainStep", FaultyStep)
     # as if float32 had three digits
     monkeypatch.setitem(model_check._REDRAWN_BY, torch.float32, 1e-2)
@@ -92,8 +92,8 @@ def test_a_step_may_be_as_far_from_the_eager_one_as_rounding_takes_that(set_tabl
     assert "training step" in {row["phase"] for row in report["results"]}
 
 
-def test_factors_of_float32_are_not_rounded(set_table, monkeypatch):
-    set_table()
+def test_factors_of_float32_are_not_rounded(set_scan_backends, monkeypatch):
+    set_scan_backends()
     seen = []
 
     class Seeing(TrainStep):
@@ -148,13 +148,13 @@ def test_every_figure_is_of_a_network_and_stricter_in_the_end():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"models": ["resnet"]}, "unknown model 'resnet'; known models: mhs_vm"),
+        ({"models": ["resnet"]}, "unknown model 'resnet'; known: mhs_vm"),
         ({"dtype": torch.float16}, "networks are timed in float32 or bfloat16, not in torch.float16"),
         ({"size": 40}, "multiples of 32"),
         ({"mode": "graph"}, "train.step graph needs a GPU"),
     ],
 )
-def test_what_cannot_be_timed(set_table, options, message):
-    set_table()
+def test_what_cannot_be_timed(set_scan_backends, options, message):
+    set_scan_backends()
     with pytest.raises(ValueError, match=message):
         run(**options)

@@ -5,9 +5,9 @@ import torch
 
 from mhsvm.cli import doctor
 from mhsvm.cli.main import main
-from mhsvm.ops import dispatch as backends
-from mhsvm.ops.dispatch import Backend, all_backends
+from mhsvm.ops.backends import all_backends
 from mhsvm.ops.scan import chunked
+from tests.fixtures.backends import ScanBackend
 
 REASON = "needs a unicorn, which is " + "far " * 20 + "away"
 
@@ -28,14 +28,8 @@ def _small(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
 
 
-@pytest.fixture
-def set_table(monkeypatch):
-    always = (Backend("chunked", chunked.selective_scan), all_backends()[-1])
-    return lambda *rows: monkeypatch.setattr(backends, "_BACKENDS", rows + always)
-
-
-def test_a_machine_in_good_health(set_table, capsys):
-    set_table(Backend("absent", chunked.selective_scan, unavailable_reason=lambda: REASON))
+def test_a_machine_in_good_health(set_scan_backends, capsys):
+    set_scan_backends(ScanBackend("absent", chunked.selective_scan, unavailable_reason=lambda: REASON))
     assert main(["doctor"]) == 0
     printed = capsys.readouterr().out
     for name in ("mhsvm", "commit", "python", "torch", "triton", "numba", "mamba_ssm", "causal_conv1d"):
@@ -57,16 +51,16 @@ def test_a_machine_in_good_health(set_table, capsys):
     ("scan", "result"),
     [(crash, "FAILED: RuntimeError: illegal instruction"), (wrong, "WRONG: y")],
 )
-def test_a_check_that_fails_is_shown_and_told_by_the_status(set_table, capsys, scan, result):
-    set_table(Backend("ill", scan))
+def test_a_check_that_fails_is_shown_and_told_by_the_status(set_scan_backends, capsys, scan, result):
+    set_scan_backends(ScanBackend("ill", scan))
     assert main(["doctor"]) == 1
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("cpu ")]
     assert [line.endswith(result) for line in lines if " ill " in line and "float32" in line] == [True, True]
     assert all(line.endswith("ok") for line in lines if " ill " not in line)
 
 
-def test_what_the_environment_names(set_table, monkeypatch, capsys):
-    set_table()
+def test_what_the_environment_names(set_scan_backends, monkeypatch, capsys):
+    set_scan_backends()
     monkeypatch.setenv("MHSVM_BACKEND", "reference")
     assert main(["doctor"]) == 0
     printed = capsys.readouterr().out

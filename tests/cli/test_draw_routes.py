@@ -25,7 +25,7 @@ def test_all_patterns_at_any_size(workplace, size):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--pattern", "Q", "--out", "q.png"], "unknown scan pattern 'Q'; known are: C, X, S, Z"),
+        (["--pattern", "Q", "--out", "q.png"], "unknown scan pattern 'Q'; known: C, X, S, Z"),
         (["--out", "q.gif"], "--out is a file .png, .svg, .pdf, not 'q.gif'"),
         (["--out", "q"], "--out is a file .png, .svg, .pdf, not 'q'"),
     ],

@@ -208,7 +208,7 @@ def test_motions_come_from_the_generator_alone(name):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"normalization": "zscore"}, "unknown normalization 'zscore'; known: imagenet, minmax"),
+        ({"normalization": "zscore"}, "unknown normalization 'zscore'; known: minmax, imagenet"),
         ({"augmentation": "flips"}, "unknown augmentation 'flips'; known: none, ultralight, vmunet"),
         ({"soft_targets": True, "num_classes": 3}, "soft targets need masks of one class"),
     ],
@@ -237,8 +237,8 @@ def test_a_gpu_makes_the_same_images(normalization, augmentation, size, fused):
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_a_normalisation_that_no_kernel_knows_is_torch_s_business(batch, monkeypatch):
-    monkeypatch.setitem(augment_module._NORMALIZATIONS, "half", lambda images: images / 2)
+def test_a_normalisation_that_no_kernel_knows_is_torch_s_business(batch, registered):
+    registered(augment_module.NORMALIZATIONS, "half", lambda images: images / 2)
     images, masks = (x.cuda() for x in batch)
     inputs, targets = Augment(normalization="half", fused=True)(images, masks)
     assert torch.equal(inputs, images / 2)

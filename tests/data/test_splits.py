@@ -166,7 +166,7 @@ def test_a_group_may_be_named_like_an_id():
         (
             "wu",
             {"train": 3},
-            r"unknown split 'wu'; known are official, wu-sorted, wu-shuffled-<seed>, vmunet-7-3",
+            r"unknown split 'wu'; known: official, wu-sorted, wu-shuffled-<seed>, vmunet-7-3",
         ),
         ("kfold-5-42", {"train": 9}, r"unknown split 'kfold-5-42'; .*kfold-<k>-<seed>-<fold>"),
         (

@@ -72,7 +72,7 @@ def test_gradient_flows_through_deviation_mean_and_minimum(gate):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"gate": "tanh"}, "gate is one of relu, sigmoid, power, exp, none; received 'tanh'"),
+        ({"gate": "tanh"}, "unknown gate 'tanh'; known: relu, sigmoid, power, exp, none"),
         ({"gate": "power", "learnable": True}, "gate 'power' has no threshold to learn; use one of relu, sigmoid, exp"),
         ({"gate": "none", "learnable": True}, "gate 'none' has no threshold to learn"),
         ({"gate": "power", "power": 0.5}, "the power of a gate is at least 1; received 0.5"),

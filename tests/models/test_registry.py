@@ -11,7 +11,7 @@ def test_the_three_networks_are_known():
 @pytest.mark.parametrize(
     ("name", "arguments", "message"),
     [
-        ("unet", {}, "unknown model 'unet'; known models: mhs_vm, ultralight_vm_unet, vm_unet"),
+        ("unet", {}, "unknown model 'unet'; known: mhs_vm, ultralight_vm_unet, vm_unet"),
         (
             "vm_unet",
             {"depth": (1,)},
@@ -29,5 +29,5 @@ def test_bad_requests_are_refused(name, arguments, message):
 
 
 def test_a_name_is_registered_once():
-    with pytest.raises(ValueError, match="a model named 'mhs_vm' is registered already"):
+    with pytest.raises(ValueError, match="model 'mhs_vm' is registered already, as mhsvm.models.mhs_vm.MHSVM; "):
         register_model("mhs_vm")(nn.Identity)

@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from mhsvm.ops.dispatch import all_backends
+from mhsvm.ops.backends import find_backend
+from mhsvm.ops.scan.selective_scan import SELECTIVE_SCAN
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -14,18 +15,18 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     `automatic_backend`: over those that "auto" may choose.
     """
     cases = [
-        (row, dtype)
-        for row in all_backends()
+        (scan.backend, dtype)
+        for scan in SELECTIVE_SCAN.implementations()
         for dtype in (torch.float32, torch.float64)
-        if row.reason_against(torch.ones(1, 1, 1, dtype=dtype), torch.ones(1, 1, dtype=dtype)) is None
+        if scan.reason_against(torch.ones(1, 1, 1, dtype=dtype), None, torch.ones(1, 1, dtype=dtype)) is None
     ]
-    names = list(dict.fromkeys(row.name for row, _ in cases))
+    names = list(dict.fromkeys(name for name, _ in cases))
     if "dtype" in metafunc.fixturenames and "backend" in metafunc.fixturenames:
-        metafunc.parametrize(("backend", "dtype"), [(row.name, dtype) for row, dtype in cases])
+        metafunc.parametrize(("backend", "dtype"), cases)
     elif "backend" in metafunc.fixturenames:
         metafunc.parametrize("backend", names)
     if "automatic_backend" in metafunc.fixturenames:
-        metafunc.parametrize("automatic_backend", list(dict.fromkeys(row.name for row, _ in cases if row.automatic)))
+        metafunc.parametrize("automatic_backend", [name for name in names if find_backend(name).automatic])
 
 
 @pytest.fixture

@@ -42,7 +42,7 @@ def test_one_pattern_has_its_routes_side_by_side():
 @pytest.mark.parametrize(
     ("patterns", "size", "message"),
     [
-        (["Q"], (4, 4), "unknown scan pattern 'Q'; known are: C, X, S, Z"),
+        (["Q"], (4, 4), "unknown scan pattern 'Q'; known: C, X, S, Z"),
         ([], (4, 4), "at least one scan pattern is drawn; received none"),
         (["C"], (0, 4), "a map for scan routes must have at least 1 x 1 cells, got 0 x 4"),
     ],

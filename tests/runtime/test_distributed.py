@@ -18,7 +18,8 @@ from mhsvm.losses import create_loss
 from mhsvm.runtime.distributed import ALONE, LostProcess, World, open_world
 from mhsvm.training.errors import NotFinite
 from mhsvm.training.job import Job
-from mhsvm.training.optim import create_optimizer, create_schedule
+from mhsvm.training.optimizers import create_optimizer
+from mhsvm.training.schedules import create_schedule
 from mhsvm.training.step import TrainStep
 from mhsvm.training.trainer import train_epoch
 

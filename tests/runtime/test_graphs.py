@@ -7,7 +7,7 @@ from torch import nn
 import mhsvm
 from mhsvm.losses import create_loss
 from mhsvm.runtime.graphs import GraphedModel
-from mhsvm.training.optim import create_optimizer
+from mhsvm.training.optimizers import create_optimizer
 from mhsvm.training.step import TrainStep
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

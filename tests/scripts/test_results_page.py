@@ -1,3 +1,5 @@
+"""The page of results and the records that it is made from."""
+
 import hashlib
 import json
 import runpy
@@ -5,7 +7,8 @@ import shutil
 from pathlib import Path
 
 import pytest
-from results_page import find_runs, read_published, read_run, results_page
+from results_page import read_published, results_page
+from results_records import find_runs, read_records, read_run
 
 from mhsvm.cli.main import run
 from mhsvm.config import load_config
@@ -18,7 +21,7 @@ PUBLISHED = [
 
 @pytest.fixture
 def make_run(tmp_path):
-    """Write what a training of two epochs and its tests leave."""
+    """Write the files of a training of two epochs and its tests."""
 
     def make(name: str, *settings: str, dsc: float = 0.5, sets: tuple[str, ...] = ("isic2017",), done: int = 2) -> Path:
         folder = tmp_path / "results" / name
@@ -29,9 +32,9 @@ def make_run(tmp_path):
         (folder / "times.jsonl").write_text("".join(json.dumps(line) + "\n" for line in times))
         (folder / "checkpoints/best.pt").write_bytes(name.encode())
         for set_name in sets:
-            figures = {"miou": dsc - 0.1, "dsc": dsc, "miou_per_image": dsc - 0.2, "dsc_per_image": dsc + 0.1}
+            metrics = {"miou": dsc - 0.1, "dsc": dsc, "miou_per_image": dsc - 0.2, "dsc_per_image": dsc + 0.1}
             summary = {
-                "metrics": figures,
+                "metrics": metrics,
                 "protocol": {
                     "set": {"name": set_name, "checksum": "c" * 64, "size": [256, 256]},
                     "split": "wu-sorted" if set_name == "isic2017" else "all",
@@ -52,10 +55,10 @@ def make_run(tmp_path):
 
 
 def page_of(*folders: Path) -> str:
-    return results_page([test for folder in folders for test in read_run(folder)[0]], PUBLISHED)
+    return results_page([read_run(folder)[0] for folder in folders], PUBLISHED)
 
 
-def test_seeds_are_put_together_and_everything_is_named(make_run):
+def test_seeds_share_a_row_that_names_everything(make_run):
     folders = [make_run(f"seed{seed}", "run.seed", str(seed), dsc=0.8 + seed / 100) for seed in (0, 2)]
     page = page_of(*folders)
     assert "## isic2017\n" in page
@@ -63,14 +66,14 @@ def test_seeds_are_put_together_and_everything_is_named(make_run):
     assert "600 test images at 256 x 256, set cccccccccccc, threshold 0.5." in page
     (row,) = [line for line in page.splitlines() if line.startswith("| ultralight")]
     assert row == (
-        "| ultralight_vm_unet, random initialisation | isic2017, wu-sorted | 2 epochs, batch 8, AdamW 0.001, "
+        "| ultralight_vm_unet, random initialization | isic2017, wu-sorted | 2 epochs, batch 8, AdamW 0.001, "
         "CosineAnnealingLR | 0, 2 | float32 | 2 x Card, torch 9.9 | 2 h 0 min | 0.7100 ± 0.0141 | 0.8100 ± 0.0141 | "
         "0.6100 ± 0.0141 | 0.9100 ± 0.0141 |"
     )
     assert "| Theirs | of theirs | - | 0.9 | a paper |" in page
 
 
-def test_what_differs_has_a_row_of_its_own_and_is_named(make_run):
+def test_different_settings_have_rows_of_their_own(make_run):
     changes = [
         ("model.ultralight_vm_unet.branches", "2"),
         ("train.precision", "bfloat16"),
@@ -86,7 +89,7 @@ def test_what_differs_has_a_row_of_its_own_and_is_named(make_run):
         assert sum(words in row for row in rows) == 1, words
 
 
-def test_an_external_test_stands_in_the_section_of_its_set(make_run):
+def test_an_external_test_is_in_the_section_of_its_set(make_run):
     page = page_of(make_run("run", sets=("isic2017", "ph2")))
     section = page.split("## ph2\n")[1]
     assert "### all, sha256" in section
@@ -94,7 +97,7 @@ def test_an_external_test_stands_in_the_section_of_its_set(make_run):
     assert "Theirs" not in section
 
 
-def test_seen_images_are_said(make_run):
+def test_seen_images_are_reported(make_run):
     folder = make_run("run")
     path = folder / "tests/isic2017/summary.json"
     summary = json.loads(path.read_text())
@@ -104,15 +107,15 @@ def test_seen_images_are_said(make_run):
 
 
 def test_only_finished_and_tested_runs_count(make_run):
-    assert read_run(make_run("unfinished", done=1)) == ([], "1 of 2 epochs are done")
-    assert read_run(make_run("untested", sets=())) == ([], "its best checkpoint was not tested")
+    assert read_run(make_run("unfinished", done=1)) == (None, "1 of 2 epochs are done")
+    assert read_run(make_run("untested", sets=())) == (None, "its best checkpoint was not tested")
     other = make_run("other")
     (other / "checkpoints/best.pt").write_bytes(b"trained on since")
-    assert read_run(other) == ([], "its best checkpoint was not tested")
+    assert read_run(other) == (None, "its best checkpoint was not tested")
     (other / "checkpoints/best.pt").unlink()
     (other / "times.jsonl").unlink()
-    ((test,), reason) = read_run(other)
-    assert (test.seconds, test.hardware, reason) == (None, "", "")
+    record, reason = read_run(other)
+    assert (record.seconds, record.hardware, reason) == (None, "", "")
     assert page_of(other).count("| not recorded | not recorded |") == 1
 
 
@@ -131,7 +134,7 @@ def test_a_damaged_summary_is_named(make_run):
 
 
 def test_published_numbers_are_complete():
-    rows = read_published(ROOT / "docs/published.csv")
+    rows = read_published(ROOT / "scripts/records/published.csv")
     assert {row["set"] for row in rows} == {"isic2017", "isic2018", "ph2"}
     for row in rows:
         assert row["model"]
@@ -157,22 +160,28 @@ def test_the_script_makes_the_page(make_run, tmp_path, capsys):
     assert not out.exists()
 
 
-def test_kept_records_make_the_page_again(make_run, tmp_path, monkeypatch):
-    script = runpy.run_path(str(ROOT / "scripts/results.py"))
-    good, bad = make_run("good"), make_run("bad", done=1)
-    (good / "notes.txt").write_text("not a record")
-    kept, pages = tmp_path / "kept", []
-    script["keep"]([good, bad], kept)
-    for source in (good, kept):
-        pages.append(tmp_path / f"{source.name}.md")
-        assert run(script["main"], [str(source), "--out", str(pages[-1])]) == 0
+def test_kept_records_make_the_page_again(make_run, tmp_path):
+    main = runpy.run_path(str(ROOT / "scripts/results.py"))["main"]
+    records, pages = tmp_path / "runs.jsonl", [tmp_path / name for name in ("first.md", "second.md")]
+    make_run("bad", done=1)
+    make_run("plain")
+    for name, dsc in (("good", 0.5), ("later", 0.6)):
+        make_run(name, "model.ultralight_vm_unet.branches", "2", "run.seed", str(int(10 * dsc)), dsc=dsc)
+        folders = [str(tmp_path / "results")] if name == "good" else [str(tmp_path / "results" / name)]
+        assert run(main, [*folders, "--keep", "--records", str(records), "--out", str(pages[0])]) == 0
+    shutil.rmtree(tmp_path / "results")
+    assert run(main, ["--records", str(records), "--out", str(pages[1])]) == 0
     assert pages[0].read_text() == pages[1].read_text()
-    names = {file.relative_to(kept / "results" / "good").parts[0] for file in kept.rglob("*") if file.is_file()}
-    assert names <= {"config.yaml", "metrics.jsonl", "times.jsonl", "tests"}
-    assert not (kept / "results" / "bad").exists()
+    assert "| 5, 6 |" in pages[1].read_text()
+    kept = read_records(records)
+    assert [record.run for record in kept] == ["results/good", "results/later", "results/plain"]
+    # only the network that was trained
+    assert set(kept[0].settings["model"]) == {
+        *("name", "num_classes", "in_channels", "backend", "weights", "ultralight_vm_unet")
+    }
 
 
-def test_the_page_is_that_of_the_kept_runs(tmp_path):
+def test_the_page_is_that_of_the_records(tmp_path):
     main = runpy.run_path(str(ROOT / "scripts/results.py"))["main"]
     assert run(main, ["--out", str(tmp_path / "page.md")]) == 0
     assert (tmp_path / "page.md").read_text() == (ROOT / "docs/results.md").read_text()

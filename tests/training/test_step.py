@@ -7,9 +7,9 @@ import torch
 from torch import nn
 
 from mhsvm.config import DEFAULTS
-from mhsvm.ops import fusion
+from mhsvm.ops import dispatch
 from mhsvm.training.ema import ModelAverage
-from mhsvm.training.optim import create_optimizer, list_optimizers, load_optimizer_state
+from mhsvm.training.optimizers import create_optimizer, list_optimizers, load_optimizer_state
 from mhsvm.training.step import TrainStep
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
@@ -294,7 +294,7 @@ class Attentive(nn.Module):
         self.seen = []
 
     def forward(self, x):
-        self.seen.append((torch.compiler.is_compiling(), fusion._left_to_compiler.get()))
+        self.seen.append((torch.compiler.is_compiling(), dispatch._left_to_compiler.get()))
         return self.layer(x)
 
 

@@ -14,7 +14,8 @@ from mhsvm.training import trainer
 from mhsvm.training.checkpoint_writer import CheckpointWriter
 from mhsvm.training.errors import Interrupted
 from mhsvm.training.job import Progress
-from mhsvm.training.optim import list_optimizers, list_schedules
+from mhsvm.training.optimizers import list_optimizers
+from mhsvm.training.schedules import list_schedules
 from mhsvm.training.trainer import train, validate
 from mhsvm.training.training_state import restore
 

@@ -50,7 +50,7 @@ def measure_kernel(
         m_rp = m_r[:, None] & (o_p < pixels)[None, :]
         b_x = load_map(p_x, o_r, o_p, m_rp, s_c, s_p)
         more = tl.minimum(pixels - i_p, P) * width * 1.0
-        b_tile = sum_groups(tl.sum(b_x, axis=1), G, J) / more
+        b_tile = tl.div_rn(sum_groups(tl.sum(b_x, axis=1), G, J), more)
         b_centred = tl.where(m_rp, b_x - to_rows(b_tile, G, J)[:, None], 0.0)
         b_apart = b_tile - b_mean
         b_squares += sum_groups(tl.sum(b_centred * b_centred, axis=1), G, J)
@@ -71,10 +71,10 @@ def load_moments(p_moments, pixels, chunk, width, epsilon, G: tl.constexpr, J: t
     b_means = tl.load(p_moments, mask=b_num > 0, other=0.0)
     b_squares = tl.load(p_moments + G, mask=b_num > 0, other=0.0)
     total = pixels * width * 1.0
-    b_mean = tl.sum(b_num * b_means, axis=0) / total
+    b_mean = tl.div_rn(tl.sum(b_num * b_means, axis=0), total)
     b_apart = b_means - b_mean[None, :]
-    b_variance = tl.sum(b_squares + b_num * b_apart * b_apart, axis=0) / total
-    b_scale = 1.0 / tl.sqrt(b_variance + epsilon)
+    b_variance = tl.div_rn(tl.sum(b_squares + b_num * b_apart * b_apart, axis=0), total)
+    b_scale = 1.0 / tl.sqrt_rn(b_variance + epsilon)
     return to_rows(b_mean, G, J)[:, None], to_rows(b_scale, G, J)[:, None]
 
 

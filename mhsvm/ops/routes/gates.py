@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from mhsvm.registry import Registry
+
 # Added to the denominator of the coefficient of variation.
 EPS = 1e-5
 
@@ -25,14 +27,14 @@ class Gate:
     fused: bool = False
 
 
-GATES: dict[str, Gate] = {
-    "relu": Gate(lambda cv, threshold, power: torch.relu(cv - threshold), 0.5, fused=True),
-    "sigmoid": Gate(lambda cv, threshold, power: torch.sigmoid(cv - threshold), 0.0, fused=True),
-    "power": Gate(lambda cv, threshold, power: cv**power, None, fused=True),
-    "exp": Gate(lambda cv, threshold, power: torch.exp(cv - threshold), 0.0, fused=True),
-    # Not fused: the gradient of a plain sum needs no outputs of the routes, which the kernels would keep and read.
-    "none": Gate(None, None),
-}
+GATES: Registry[Gate] = Registry("gate")
+
+GATES.add("relu", Gate(lambda cv, threshold, power: torch.relu(cv - threshold), 0.5, fused=True))
+GATES.add("sigmoid", Gate(lambda cv, threshold, power: torch.sigmoid(cv - threshold), 0.0, fused=True))
+GATES.add("power", Gate(lambda cv, threshold, power: cv**power, None, fused=True))
+GATES.add("exp", Gate(lambda cv, threshold, power: torch.exp(cv - threshold), 0.0, fused=True))
+# Not fused: the gradient of a plain sum needs no outputs of the routes, which the kernels would keep and read.
+GATES.add("none", Gate(None, None))
 
 
 def find_gate(name: str, *, power: float) -> Gate:
@@ -41,8 +43,7 @@ def find_gate(name: str, *, power: float) -> Gate:
     Raises:
         ValueError: There is none, or the power is below 1.
     """
-    if name not in GATES:
-        raise ValueError(f"gate is one of {', '.join(GATES)}; received {name!r}")
+    gate = GATES[name]
     if power < 1:
         raise ValueError(f"the power of a gate is at least 1; received {power}")
-    return GATES[name]
+    return gate

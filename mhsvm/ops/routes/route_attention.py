@@ -4,12 +4,18 @@ b batch, m heads, k routes of a head, l cells, d channels of a head.
 """
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
 
+from mhsvm.ops import availability
+from mhsvm.ops.dispatch import Operation
+from mhsvm.ops.routes import route_attention_autograd as triton
+from mhsvm.ops.routes import route_statistics_cpu as cpu_statistics
 from mhsvm.ops.routes.gates import GATES, find_gate
-from mhsvm.ops.routes.route_statistics import check_routes, choose_for_routes, composed_route_statistics
+from mhsvm.ops.routes.route_statistics import check_routes, composed_route_statistics
+from mhsvm.ops.scan.cpu import scan as cpu
 
 
 def route_attention(
@@ -47,11 +53,7 @@ def route_attention(
         threshold = None
     elif threshold is None:
         threshold = known.default_threshold
-    options = {"gate": gate, "threshold": threshold, "power": power, "dtype": dtype or y.dtype}
-    chosen = choose_for_routes(backend, y)
-    if known.fused and chosen.route_attention is not None:
-        return chosen.route_attention(y, **options)
-    return composed_route_attention(y, **options, statistics=chosen.route_statistics or composed_route_statistics)
+    return ROUTE_ATTENTION(backend, y, gate=gate, threshold=threshold, power=power, dtype=dtype or y.dtype)
 
 
 def composed_route_attention(
@@ -88,3 +90,26 @@ def _check(y: Tensor, threshold: float | Tensor | None) -> None:
         )
     if threshold.device != y.device:
         raise ValueError(f"threshold is on {threshold.device} and y on {y.device}: move them to one device")
+
+
+def _unsupported_by_triton(y: Tensor, *, gate: str, **options: object) -> str | None:
+    reason = availability.unsupported_tensor_reason(y)
+    # A plain sum has no gate: the operation by name is torch's own sum.
+    if reason is None and not GATES[gate].fused and GATES[gate].weigh is not None:
+        return f"its kernels have no gate {gate!r}"
+    return reason
+
+
+def _triton_route_attention(y: Tensor, **options: object) -> Tensor:
+    if GATES[options["gate"]].weigh is None:
+        return composed_route_attention(y, **options)
+    return triton.route_attention(y, **options)
+
+
+ROUTE_ATTENTION = Operation("route_attention", composed_route_attention)
+ROUTE_ATTENTION.register("triton", _triton_route_attention, unsupported_reason=_unsupported_by_triton)
+ROUTE_ATTENTION.register(
+    "cpu",
+    partial(composed_route_attention, statistics=cpu_statistics.route_statistics),
+    unsupported_reason=lambda y, **options: cpu.unsupported_reason(y),
+)

@@ -5,13 +5,18 @@ step-size projection.
 """
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
 
-from mhsvm.ops.dispatch import choose_backend
+from mhsvm.ops import availability
+from mhsvm.ops.dispatch import Operation
+from mhsvm.ops.scan import chunked, mamba_ssm, reference
+from mhsvm.ops.scan.cpu import scan as cpu
 from mhsvm.ops.scan.reference import state_dtype
 from mhsvm.ops.scan.selective_scan import check_types_and_devices
+from mhsvm.ops.scan.triton import autograd as triton
 
 
 def route_scan(
@@ -50,10 +55,7 @@ def route_scan(
     Source: Gu & Dao 2023, arXiv 2312.00752, algorithm 2; routes as in Ji 2024, arXiv 2406.05992.
     """
     _check(u, x_dbl, dt_weight, dt_bias, A, D, order, inverse)
-    chosen = choose_backend(backend, u, A)
-    if chosen.route_scan is not None:
-        return chosen.route_scan(u, x_dbl, dt_weight, dt_bias, A, D, order, inverse)
-    return composed_route_scan(u, x_dbl, dt_weight, dt_bias, A, D, order, inverse, scan=chosen.selective_scan)
+    return ROUTE_SCAN(backend, u, x_dbl, dt_weight, dt_bias, A, D, order, inverse)
 
 
 def composed_route_scan(
@@ -152,3 +154,18 @@ def _check(
             raise ValueError(f"{name} must be int32 or int64, got {index.dtype}")
         if index.device != u.device:
             raise ValueError(f"{name} is on {index.device} and u on {u.device}: move them to one device")
+
+
+ROUTE_SCAN = Operation("route_scan", partial(composed_route_scan, scan=reference.selective_scan))
+ROUTE_SCAN.register(
+    "triton",
+    triton.route_scan,
+    unsupported_reason=lambda u, x_dbl, dt_weight, dt_bias, A, *rest, **options: availability.unsupported_reason(u, A),
+)
+ROUTE_SCAN.register(
+    "mamba_ssm",
+    partial(composed_route_scan, scan=mamba_ssm.selective_scan),
+    unsupported_reason=lambda u, x_dbl, dt_weight, dt_bias, A, *rest, **options: mamba_ssm.unsupported_reason(u, A),
+)
+ROUTE_SCAN.register("cpu", cpu.route_scan, unsupported_reason=lambda u, *rest, **options: cpu.unsupported_reason(u))
+ROUTE_SCAN.register("chunked", partial(composed_route_scan, scan=chunked.selective_scan))

@@ -3,14 +3,12 @@
 b batch, m heads, k routes of a head, l cells, d channels of a head.
 """
 
-import torch
 from torch import Tensor
 
-from mhsvm.ops.dispatch import Backend, choose_backend
+from mhsvm.ops.dispatch import Operation
+from mhsvm.ops.routes import route_statistics_cpu as cpu_statistics
 from mhsvm.ops.routes.gates import EPS
-
-# The table asks for a scan's A, for its number of states: here there is none.
-_STATELESS = torch.empty(1, 1)
+from mhsvm.ops.scan.cpu import scan as cpu
 
 
 def route_statistics(y: Tensor, *, backend: str = "auto") -> tuple[Tensor, Tensor]:
@@ -29,7 +27,7 @@ def route_statistics(y: Tensor, *, backend: str = "auto") -> tuple[Tensor, Tenso
     Source: Ji 2024, arXiv 2406.05992.
     """
     check_routes(y)
-    return (choose_for_routes(backend, y).route_statistics or composed_route_statistics)(y)
+    return ROUTE_STATISTICS(backend, y)
 
 
 def composed_route_statistics(y: Tensor) -> tuple[Tensor, Tensor]:
@@ -47,6 +45,5 @@ def check_routes(y: Tensor) -> None:
         raise ValueError(f"y must be (b, m, k, l, d) with at least two routes, got {tuple(y.shape)}")
 
 
-def choose_for_routes(name: str, y: Tensor) -> Backend:
-    """The backend that shall look at the outputs of routes; errors as of `choose_backend`."""
-    return choose_backend(name, y, _STATELESS)
+ROUTE_STATISTICS = Operation("route_statistics", composed_route_statistics)
+ROUTE_STATISTICS.register("cpu", cpu_statistics.route_statistics, unsupported_reason=cpu.unsupported_reason)

@@ -6,7 +6,11 @@ b batch, d channels, l steps, g groups of channels that share B and C, n state s
 import torch
 from torch import Tensor
 
-from mhsvm.ops.dispatch import choose_backend
+from mhsvm.ops import availability
+from mhsvm.ops.dispatch import Operation
+from mhsvm.ops.scan import chunked, mamba_ssm, reference
+from mhsvm.ops.scan.cpu import scan as cpu
+from mhsvm.ops.scan.triton import autograd as triton
 
 _FLOAT_TYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
@@ -71,8 +75,7 @@ def selective_scan(
     _check_shape("B", B, "(b, g, n, l) or (b, n, l)", (b, groups, A.shape[1], length))
     _check_shape("C", C, "(b, g, n, l) or (b, n, l), like B", (b, groups, A.shape[1], length))
 
-    scan = choose_backend(backend, u, A).selective_scan
-    return scan(u, delta, A, B, C, D, z, delta_bias, delta_softplus, return_last_state)
+    return SELECTIVE_SCAN(backend, u, delta, A, B, C, D, z, delta_bias, delta_softplus, return_last_state)
 
 
 def check_types_and_devices(**tensors: Tensor | None) -> None:
@@ -94,3 +97,24 @@ def check_types_and_devices(**tensors: Tensor | None) -> None:
 def _check_shape(name: str, tensor: Tensor | None, rule: str, expected: tuple[int, ...]) -> None:
     if tensor is not None and tuple(tensor.shape) != expected:
         raise ValueError(f"{name} must be {rule} = {expected} for this u and A, got {tuple(tensor.shape)}")
+
+
+SELECTIVE_SCAN = Operation("selective_scan", reference.selective_scan)
+SELECTIVE_SCAN.register(
+    "triton",
+    triton.selective_scan,
+    unsupported_reason=lambda u, delta, A, *rest, **options: availability.unsupported_reason(u, A),
+    channels_last=True,
+)
+SELECTIVE_SCAN.register(
+    "mamba_ssm",
+    mamba_ssm.selective_scan,
+    unsupported_reason=lambda u, delta, A, *rest, **options: mamba_ssm.unsupported_reason(u, A),
+)
+SELECTIVE_SCAN.register(
+    "cpu",
+    cpu.selective_scan,
+    unsupported_reason=lambda u, *rest, **options: cpu.unsupported_reason(u),
+    channels_last=True,
+)
+SELECTIVE_SCAN.register("chunked", chunked.selective_scan)

@@ -1,8 +1,9 @@
 """What tells the data sets apart, as data, and the table of those that are known."""
 
-import difflib
 import re
 from dataclasses import dataclass
+
+from mhsvm.registry import Registry
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,7 @@ class Source:
     needs_folders: bool = False
 
 
-_SOURCES: dict[str, Source] = {}
+SOURCES: Registry[Source] = Registry("source")
 
 
 def register_source(name: str, source: Source) -> None:
@@ -32,24 +33,9 @@ def register_source(name: str, source: Source) -> None:
     Raises:
         ValueError: The name is taken.
     """
-    if name in _SOURCES:
-        raise ValueError(f"every source has a name of its own; {name!r} is taken")
-    _SOURCES[name] = source
+    SOURCES.add(name, source)
 
 
 def list_sources() -> tuple[str, ...]:
     """Names of the known sources."""
-    return tuple(sorted(_SOURCES))
-
-
-def find_source(name: str) -> Source:
-    """The source of this name.
-
-    Raises:
-        ValueError: Unknown; the known ones are named.
-    """
-    if name not in _SOURCES:
-        near = difflib.get_close_matches(name, _SOURCES, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"there is no source {name!r}; known: {', '.join(list_sources())}{hint}")
-    return _SOURCES[name]
+    return tuple(sorted(SOURCES))

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 import mhsvm
-from mhsvm.ops import availability, fusion
+from mhsvm.ops import availability, dispatch, fusion
 from mhsvm.ops.compiling.ahead import compile_ahead
 from mhsvm.ops.fused.skip_bridge import skip_bridge
 
@@ -385,7 +385,7 @@ def test_it_works_where_triton_s_kernels_run(gpu, monkeypatch, device, environme
 
 def test_what_torch_s_compiler_joins_is_left_to_it(gpu):
     x = torch.ones(2)
-    with fusion.left_to_compiler():
+    with dispatch.left_to_compiler():
         assert not fusion.fuses(x)
         assert fusion.runs_triton(x)
     assert fusion.fuses(x)

@@ -220,8 +220,8 @@ def test_no_samples(backend):
     assert torch.equal(of_threshold, torch.zeros(2, 1, 1))
 
 
-def test_a_gate_without_kernels_is_composed(monkeypatch, check, backend, dtype):
-    monkeypatch.setitem(GATES, "square", Gate(lambda cv, threshold, power: (cv - threshold).square(), 0.1))
+def test_a_gate_without_kernels_is_composed(registered, check, backend, dtype):
+    registered(GATES, "square", Gate(lambda cv, threshold, power: (cv - threshold).square(), 0.1))
     check(backend, {"y": normal(1, 2, 4, 5, 3, dtype=dtype)}, gate="square", threshold=0.1)
 
 
@@ -239,7 +239,7 @@ def test_gates_without_threshold_pass_over_it(backend):
         (torch.ones(4, 6, 3), {}, r"y must be \(b, m, k, l, d\) with at least two routes, got \(4, 6, 3\)"),
         (torch.ones(1, 2, 1, 6, 3), {}, r"at least two routes, got \(1, 2, 1, 6, 3\)"),
         (torch.ones(1, 2, 4, 6, 3).half(), {}, "y must be float32 or float64, .* got torch.float16. Hand on what"),
-        (torch.ones(1, 2, 4, 6, 3), {"gate": "tanh"}, "gate is one of relu, sigmoid, power, exp, none; received"),
+        (torch.ones(1, 2, 4, 6, 3), {"gate": "tanh"}, "unknown gate 'tanh'; known: relu, sigmoid, power, exp, none"),
         (torch.ones(1, 2, 4, 6, 3), {"power": 0.5}, "the power of a gate is at least 1; received 0.5"),
         (
             torch.ones(1, 2, 4, 6, 3),

@@ -8,14 +8,14 @@ import pytest
 from mhsvm.prepare.archive import SourceFile
 from mhsvm.prepare.pairs import find_pairs
 from mhsvm.prepare.problems import Problems
-from mhsvm.prepare.sources import Source, find_source, list_sources, register_source
+from mhsvm.prepare.sources import SOURCES, Source, list_sources, register_source
 
 
 def paired(source, *names):
     """id -> (image, mask, subset), and the message about what is wrong ("" if nothing is)."""
     problems = Problems()
     files = [SourceFile(name, 1, Path(name)) for name in names]
-    pairs = find_pairs(files, find_source(source), problems)
+    pairs = find_pairs(files, SOURCES[source], problems)
     assert [pair.id for pair in pairs] == sorted(pair.id for pair in pairs)
     found = {pair.id: (pair.image.name, pair.mask.name, pair.subset) for pair in pairs}
     try:
@@ -161,8 +161,8 @@ def test_no_pair_says_what_was_looked_for_and_found():
 
 def test_unknown_and_taken_names():
     with pytest.raises(
-        ValueError, match=r"no source 'ph3'; known: folder, isic2017, isic2018, ph2; did you mean 'ph2'\?"
+        ValueError, match=r"unknown source 'ph3'; known: folder, isic2017, isic2018, ph2\. Did you mean 'ph2'\?"
     ):
-        find_source("ph3")
-    with pytest.raises(ValueError, match="name of its own; 'ph2' is taken"):
+        SOURCES["ph3"]
+    with pytest.raises(ValueError, match="source 'ph2' is registered already, as Source of mhsvm"):
         register_source("ph2", Source(id_pattern=re.compile("x"), looked_for="x"))

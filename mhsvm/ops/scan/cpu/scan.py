@@ -18,7 +18,8 @@ def unavailable_reason() -> str | None:
     return "numba is not installed: pip install numba" if _NUMBA_IS_MISSING else None
 
 
-def unsupported_reason(u: Tensor, A: Tensor) -> str | None:
+def unsupported_reason(u: Tensor) -> str | None:
+    """Why it cannot take an operation's first argument, or None if it can."""
     if u.device.type != "cpu":
         return f"it scans on the CPU, and u is on {u.device}"
     if u.dtype == torch.float64:

@@ -1,11 +1,11 @@
 import pytest
 import torch
 
-from mhsvm.ops.dispatch import choose_backend
 from mhsvm.ops.routes.route_scan import composed_route_scan
 from mhsvm.ops.scan import chunked, reference
 from mhsvm.ops.scan.cpu.layout import PART, TILE
 from mhsvm.ops.scan.cpu.scan import route_scan, selective_scan
+from mhsvm.ops.scan.selective_scan import SELECTIVE_SCAN
 from mhsvm.routes import scan_routes
 
 ALL = ("D", "z", "delta_bias")
@@ -146,13 +146,15 @@ def test_routes(relative_error, h, w, d):
 
 def test_float64_is_left_to_others():
     u = torch.ones(1, 1, 3, dtype=torch.float64)
-    with pytest.raises(ValueError, match="'cpu' cannot run: it keeps the state in float32, and u is float64"):
-        choose_backend("cpu", u, u[0])
-    assert choose_backend("auto", u, u[0]).name == "chunked"
+    with pytest.raises(
+        ValueError, match="'cpu' cannot run selective_scan: it keeps the state in float32, and u is float64"
+    ):
+        SELECTIVE_SCAN.choose("cpu", u, u, u[0])
+    assert SELECTIVE_SCAN.choose("auto", u, u, u[0]).backend == "chunked"
 
 
 def test_missing_numba_is_named(monkeypatch):
     monkeypatch.setattr("mhsvm.ops.scan.cpu.scan._NUMBA_IS_MISSING", True)
     u = torch.ones(1, 1, 3)
-    with pytest.raises(ValueError, match="'cpu' cannot run: numba is not installed: pip install numba"):
-        choose_backend("cpu", u, u[0])
+    with pytest.raises(ValueError, match="'cpu' cannot run selective_scan: numba is not installed: pip install numba"):
+        SELECTIVE_SCAN.choose("cpu", u, u, u[0])

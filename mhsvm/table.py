@@ -1,0 +1,27 @@
+"""Tables of text: aligned columns for a terminal, or Markdown."""
+
+from collections.abc import Sequence
+
+
+def format_table(header: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[str] = ()) -> str:
+    """Align cells in columns, two spaces apart, each as wide as its longest cell.
+
+    Args:
+        header: Name of each column; empty for a table without a header.
+        rows: Cells; every row has as many.
+        right: Names of the columns that are aligned to the right, such as numbers.
+    """
+    cells = [header, *rows] if header else rows
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    aligns = [">" if name in right else "<" for name in header] or ["<"] * len(widths)
+    lines = (
+        "  ".join(f"{cell:{align}{width}}" for cell, align, width in zip(row, aligns, widths, strict=True))
+        for row in cells
+    )
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def format_markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Make a Markdown table, each line with its end; a bar inside a cell becomes a slash."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "".join(f"| {' | '.join(cell.replace('|', '/') for cell in line)} |\n" for line in lines)
