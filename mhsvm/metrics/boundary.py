@@ -30,10 +30,10 @@ def boundary_distances(pred: Tensor, target: Tensor, *, num_classes: int = 1) ->
     Source: the outlines and distances are MONAI's (`monai.metrics.utils`).
     """
     check_masks(pred, target, num_classes)
-    pred, target = (masks.reshape(len(masks), *masks.shape[-2:]).cpu().numpy() for masks in (pred, target))
+    predicted, targets = (masks.reshape(len(masks), *masks.shape[-2:]).cpu().numpy() for masks in (pred, target))
     labels = range(1, max(num_classes, 2))
-    distances = np.full((len(pred), len(labels), len(BOUNDARY)), np.nan)
-    for row, (of_pred, of_target) in enumerate(zip(pred, target, strict=True)):
+    distances = np.full((len(predicted), len(labels), len(BOUNDARY)), np.nan)
+    for row, (of_pred, of_target) in enumerate(zip(predicted, targets, strict=True)):
         counted = True if num_classes == 1 else of_target != IGNORE_INDEX
         for place, label in enumerate(labels):
             found, there = (of_pred == label) & counted, of_target == label
