@@ -2,6 +2,7 @@
 
 import logging
 import os
+from typing import TYPE_CHECKING
 
 from torch import nn
 from yacs.config import CfgNode
@@ -10,6 +11,9 @@ from mhsvm.config import to_dict
 from mhsvm.models import create_model, load_weights
 from mhsvm.ops.dispatch import ENVIRONMENT_VARIABLE
 from mhsvm.runtime.graphs import GraphedModel
+
+if TYPE_CHECKING:
+    from torch.cuda import _POOL_HANDLE as PoolHandle
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +45,7 @@ def build_inference(
     size: tuple[int, int],
     batch_size: int,
     captures: bool,
-    pool: tuple[int, int] | None = None,
+    pool: "PoolHandle | None" = None,
 ) -> nn.Module:
     """A model as it infers RGB images of `size` (h, w): if it `captures`, as a CUDA graph of batches, maybe in the
     memory `pool` of others."""
