@@ -14,9 +14,10 @@ class ScanRouteAttention(nn.Module):
 
     Args:
         heads: Number of scan heads m.
-        gate: "relu" max(0, cv - t), "sigmoid" 1/(1+e^-(cv-t)), "power" cv^p, "exp" e^(cv-t), "none" 1.
+        gate: "relu" max(0, cv - t), "sigmoid" 1/(1+e^-(cv-t)), "power" cv^p, "exp" e^(cv-t), "none" 1, or a
+            registered gate.
         threshold: t; by default 0.5 for "relu" and 0 for "sigmoid" and "exp". The other gates have none.
-        learnable: Make t one learnable scalar a head.
+        learnable: Whether t is one learnable scalar a head.
         power: p of "power", at least 1 (below, its gradient is infinite where all routes are equal).
         backend: As in `mhsvm.ops.selective_scan`.
     Raises:
