@@ -2,11 +2,13 @@
 
 import logging
 import os
+from functools import partial
 
 from torch import nn
 from yacs.config import CfgNode
 
 from mhsvm.config import to_dict
+from mhsvm.layers.mixers import MIXERS
 from mhsvm.models import create_model, load_weights
 from mhsvm.ops.dispatch import ENVIRONMENT_VARIABLE
 from mhsvm.runtime.graphs import GraphedModel
@@ -28,11 +30,20 @@ def build_model(config: CfgNode, *, backend: str | None = None) -> nn.Module:
         num_classes=node.num_classes,
         in_channels=node.in_channels,
         backend=backend,
-        **node.get(node.name, {}),
+        **_arguments(config),
     )
     if node.weights:
         log.info("weights from %s: %s", node.weights, load_weights(model, node.weights))
     return model
+
+
+def _arguments(config: CfgNode) -> dict:
+    """Arguments of the network; its mixer with those of `config.mixer`, if it has any."""
+    arguments = dict(config.model.get(config.model.name, {}))
+    mixer = arguments.get("mixer")
+    if mixer in config.mixer:
+        arguments["mixer"] = partial(MIXERS[mixer], **config.mixer[mixer])
+    return arguments
 
 
 def build_inference(
@@ -49,11 +60,14 @@ def build_inference(
 
 
 def describe_model(config: CfgNode) -> dict:
-    """Name and arguments of the network, without what only says how it is computed."""
+    """Name and arguments of the network, without those that choose how it is computed."""
     node = config.model
+    arguments = to_dict(node.get(node.name, CfgNode()))
+    mixer = arguments.get("mixer")
     return {
         "name": node.name,
         "num_classes": node.num_classes,
         "in_channels": node.in_channels,
-        **to_dict(node.get(node.name, CfgNode())),
+        **arguments,
+        **({f"mixer {mixer}": to_dict(config.mixer[mixer])} if mixer in config.mixer else {}),
     }

@@ -10,6 +10,7 @@ from mhsvm import losses
 from mhsvm.assemble.data import build_augment, describe_data
 from mhsvm.assemble.devices import build_own_device
 from mhsvm.assemble.networks import build_inference, build_model
+from mhsvm.assemble.settings import import_plugins
 from mhsvm.config import to_dict
 from mhsvm.data.augment import Augment
 from mhsvm.data.dataset import load_dataset
@@ -83,6 +84,8 @@ def build_job(config: CfgNode, prepared: PreparedSet, split: Split, world: World
     Raises:
         ValueError: The split has no training or no validation part, or parts of the config do not fit.
     """
+    # only the first process has read the config
+    import_plugins(config.run.plugins)
     _check_training(config, prepared, split, world)
     device = build_own_device(config.run.device, world)
     torch.manual_seed(config.run.seed)
