@@ -4,10 +4,9 @@ Shape letters: b images, h w map, k classes, c scored classes (1, or k - 1 witho
 """
 
 import numpy as np
-import torch
 from torch import Tensor
 
-from mhsvm.metrics.counts import IGNORE_INDEX, check_masks
+from mhsvm.metrics.registered import measure_masks, register_metric
 
 BOUNDARY = ("hd95", "assd")
 
@@ -29,17 +28,13 @@ def boundary_distances(pred: Tensor, target: Tensor, *, num_classes: int = 1) ->
         ValueError: Shapes differ, values lie outside the classes or are not whole numbers.
     Source: the outlines and distances are MONAI's (`monai.metrics.utils`).
     """
-    check_masks(pred, target, num_classes)
-    pred, target = (masks.reshape(len(masks), *masks.shape[-2:]).cpu().numpy() for masks in (pred, target))
-    labels = range(1, max(num_classes, 2))
-    distances = np.full((len(pred), len(labels), len(BOUNDARY)), np.nan)
-    for row, (of_pred, of_target) in enumerate(zip(pred, target, strict=True)):
-        counted = True if num_classes == 1 else of_target != IGNORE_INDEX
-        for place, label in enumerate(labels):
-            found, there = (of_pred == label) & counted, of_target == label
-            if found.any() and there.any():
-                distances[row, place] = _distances(found, there)
-    return torch.from_numpy(distances)
+    return measure_masks(pred, target, metrics=("boundary",), num_classes=num_classes)
+
+
+@register_metric("boundary", columns=BOUNDARY, unit="pixels")
+def boundary(pred: np.ndarray, target: np.ndarray) -> tuple[float, float]:
+    """HD95 and ASSD of two masks, bool (h, w); NaN where one is empty."""
+    return _distances(pred, target) if pred.any() and target.any() else (np.nan, np.nan)
 
 
 def _distances(found: np.ndarray, there: np.ndarray) -> tuple[float, float]:

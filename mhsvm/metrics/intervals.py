@@ -43,7 +43,9 @@ def bootstrap_intervals(
     if not len(scores):
         raise ValueError("there are no images to draw from")
     rows = summands(scores.counts, scores.distances)
-    drawn = [figures_of(weighted_sums(weights, rows)) for weights in draw_weights(len(scores), resamples, seed)]
+    drawn = [
+        figures_of(weighted_sums(weights, rows), scores.names) for weights in draw_weights(len(scores), resamples, seed)
+    ]
     return {name: percentile_interval(torch.cat([part[name] for part in drawn]), confidence) for name in drawn[0]}
 
 
