@@ -5,7 +5,7 @@ from mhsvm.assemble.devices import build_device, build_own_device
 from mhsvm.assemble.evaluation import build_evaluation, build_leakage, build_test_set
 from mhsvm.assemble.networks import build_inference, build_model, describe_model
 from mhsvm.assemble.prediction import build_predictor, load_predictor
-from mhsvm.assemble.settings import import_plugins, read_config, recorded_config
+from mhsvm.assemble.settings import read_config, recorded_config
 from mhsvm.assemble.trained import Trained, load_trained
 from mhsvm.assemble.training import build_job, build_loss, build_optimizer, build_schedule, build_step
 
@@ -29,7 +29,6 @@ __all__ = [
     "build_test_set",
     "describe_data",
     "describe_model",
-    "import_plugins",
     "load_predictor",
     "load_trained",
     "read_config",

@@ -1,10 +1,7 @@
 """Configs with everything that is registered, by the package or by plugins."""
 
-import importlib
 import inspect
-import os
-import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +11,7 @@ from mhsvm.config import DEFAULTS, config_from_dict, load_config
 from mhsvm.layers.mixers import MIXERS
 from mhsvm.losses import LOSSES
 from mhsvm.models.registry import MODELS, Network
+from mhsvm.plugins import import_plugins
 from mhsvm.training.optimizers import OPTIMIZERS
 from mhsvm.training.schedules import SCHEDULES
 
@@ -47,23 +45,6 @@ def recorded_config(values: Mapping, path: str | Path) -> CfgNode:
         return config_from_dict(values, extend=_extend)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
-
-
-def import_plugins(modules: Iterable[str]) -> None:
-    """Import modules that register entries, from where Python finds them or from the current folder.
-
-    Raises:
-        ValueError: One cannot be imported.
-    """
-    if os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())
-    for name in modules:
-        try:
-            importlib.import_module(name)
-        except ImportError as error:
-            raise ValueError(
-                f"the plugin {name!r} cannot be imported: {error}. Install it, or run where {name}.py is"
-            ) from error
 
 
 def _extend(modules: tuple[str, ...]) -> dict[str, dict[str, dict[str, object]]]:

@@ -10,12 +10,12 @@ from mhsvm import losses
 from mhsvm.assemble.data import build_augment, describe_data
 from mhsvm.assemble.devices import build_own_device
 from mhsvm.assemble.networks import build_inference, build_model
-from mhsvm.assemble.settings import import_plugins
 from mhsvm.config import to_dict
 from mhsvm.data.augment import Augment
 from mhsvm.data.dataset import load_dataset
 from mhsvm.data.loader import choose_placement
 from mhsvm.data.split_file import Split
+from mhsvm.plugins import import_plugins
 from mhsvm.runtime.distributed import ALONE, World
 from mhsvm.store import PreparedSet
 from mhsvm.system import code_version

@@ -9,6 +9,7 @@ from mhsvm.prepare.pairs import EXTENSIONS
 from mhsvm.prepare.pipeline import prepare_set
 from mhsvm.prepare.problems import Problems
 from mhsvm.prepare.resize import Size, as_height_width
+from mhsvm.prepare.sources import SOURCES
 from mhsvm.store import PredictionSet, PreparedSet
 
 # The attribute of a set prepared from a folder by which a change of the folder is noticed.
@@ -130,5 +131,6 @@ def _folder_state(folder: Path) -> str:
 
     # Problems are the business of preparing: one that matters changes the state or stops it there.
     with open_sources([folder], Problems()) as files:
-        lines = sorted(describe(file) for file in files if file.name.lower().endswith(EXTENSIONS))
+        read = (*EXTENSIONS, SOURCES["folder"].group_table.file_name)
+        lines = sorted(describe(file) for file in files if file.name.lower().endswith(read))
     return hashlib.sha256("".join(lines).encode()).hexdigest()

@@ -4,10 +4,11 @@ import sys
 
 import pytest
 
-from mhsvm.assemble import import_plugins, read_config, recorded_config
+from mhsvm.assemble import read_config, recorded_config
 from mhsvm.config import DEFAULTS, load_config, to_dict
 from mhsvm.layers.mixers import MIXERS
 from mhsvm.losses import LOSSES
+from mhsvm.plugins import import_plugins
 
 PLUGIN = """
 from torch import nn
