@@ -15,8 +15,8 @@ from mhsvm.losses import create_loss
 from mhsvm.models import create_model
 from mhsvm.ops.verify import ScanShape, make_scan_inputs, worst
 from mhsvm.runtime.numerics import numerics
+from mhsvm.runtime.timing import Candidate, peak_bytes, time_interleaved
 from mhsvm.system import describe_device, read_versions
-from mhsvm.timing import Candidate, peak_bytes, time_interleaved
 from mhsvm.training.optimizers import create_optimizer
 
 log = logging.getLogger(__name__)

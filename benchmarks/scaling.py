@@ -23,7 +23,7 @@ from mhsvm.layers import DropPath
 from mhsvm.runtime.distributed import World, open_world
 from mhsvm.runtime.graphs import WARM_UP_CALLS
 from mhsvm.runtime.numerics import numerics
-from mhsvm.timing import Timing, synchronize
+from mhsvm.runtime.timing import Timing, synchronize
 from mhsvm.training.step import TrainStep
 
 log = logging.getLogger(__name__)
@@ -162,7 +162,7 @@ def _check_and_time(run: ScalingRun, world: World) -> list[float]:
     images, targets = random_batch(world.size * run.batch, run.size)
     sum_up = world.sum if world.size > 1 else None
     step = fresh_step(run.model, device=device, dtype=dtype, mode=run.mode, sum_up=sum_up)
-    mine = world.share(torch.arange(len(images)))
+    mine = world.shard(torch.arange(len(images)))
     batch = images[mine].to(device), targets[mine].to(device)
     _check(step, batch, images, targets, world, dtype)
     return _take_times(step, batch, 1 / world.size, run.steps)

@@ -16,8 +16,8 @@ from benchmarks.backends import choose_candidates
 from mhsvm.ops import selective_scan
 from mhsvm.ops.dispatch import Implementation
 from mhsvm.ops.verify import LIMITS, ScanShape, Truth, make_scan_inputs, scan_truth, worst
+from mhsvm.runtime.timing import Candidate, capture, copy_rate, peak_bytes, time_interleaved
 from mhsvm.system import describe_device, read_versions
-from mhsvm.timing import Candidate, capture, copy_rate, peak_bytes, time_interleaved
 
 log = logging.getLogger(__name__)
 

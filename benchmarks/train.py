@@ -20,8 +20,8 @@ from mhsvm.models import create_model
 from mhsvm.ops import availability
 from mhsvm.runtime.graphs import WARM_UP_CALLS, GraphedModel
 from mhsvm.runtime.numerics import numerics
+from mhsvm.runtime.timing import Candidate, synchronize, time_interleaved
 from mhsvm.system import describe_device, read_versions
-from mhsvm.timing import Candidate, synchronize, time_interleaved
 from mhsvm.training.job import Job
 from mhsvm.training.schedules import create_schedule
 from mhsvm.training.step import TrainStep

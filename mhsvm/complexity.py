@@ -1,19 +1,18 @@
-"""What a network costs: parameters, multiply-accumulates with and without its scans, activations, memory.
+"""Complexity of a network: parameters, multiply-accumulates with and without scans, activations, memory.
 
-It is run once on tensors that have a shape and no content, so that the size of image and machine do not matter.
+The network runs once on tensors that have a shape and no content, so an image of any size fits any machine.
 
-How multiply-accumulates (MACs) are counted, for one image:
+Multiply-accumulates (MACs) of one image are counted as follows:
 
-- convolutions and linear layers: one for each weight and place where it is applied, as torch's flop counter has it
-  (2 flops are 1 MAC); biases, norms, activations, pooling and resampling count nothing;
-- "mixers" are the same, of the layers inside Mamba blocks and route scans: what counters of modules do not see of the
-  published networks, where fused kernels take their place. They are counted as the model defines them, whatever
-  products a backend makes of them. A Mamba block of width v, inner width e, n states, rank r and a convolution of c
-  cells takes 2 v e + c e + e (r + 2 n) + r e + e v a step; a scan of d channels along a route d (r + 2 n) + r d a cell;
-- the scan has no convolution or matrix product. Of each state and step it takes about 9 operations, the count that
-  users of Mamba share (products with dt, u, the decay and C, the exponential, the sums), of each channel and step 2
-  for D u, and 2 for a gate z: 2 operations are 1 MAC here, too. So d channels and n states take
-  d (9 n + 2 + 2 [z]) / 2 a step.
+- Layers: a convolution or linear layer takes one MAC per weight and position, as in torch's flop counter (2 flops are
+  1 MAC). Biases, norms, activations, pooling and resampling are not counted.
+- Mixers: the layers in Mamba blocks and route scans, by the same rule. Counters that look at modules miss them in the
+  published networks, where fused kernels replace the layers. They are counted as the model defines them, independent
+  of the backend. A Mamba block of width v, inner width e, n states, rank r and a convolution of c cells takes
+  2 v e + c e + e (r + 2 n) + r e + e v per step. A scan of d channels along a route takes d (r + 2 n) + r d per cell.
+- Scans: a scan has no convolution or matrix product. It takes about 9 operations per state and step, the usual count
+  for Mamba (products with delta, u, the decay and C, the exponential, the sums), 2 per channel and step for D u, and 2
+  for a gate z. Again, 2 operations are 1 MAC: d channels and n states take d (9 n + 2 + 2 [z]) / 2 per step.
 """
 
 import io
@@ -21,6 +20,7 @@ import weakref
 from collections.abc import Iterator
 from dataclasses import astuple, dataclass
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -40,8 +40,8 @@ class Macs:
     """Multiply-accumulates of one image.
 
     Attributes:
-        layers: Convolutions and linear layers outside of mixers: what the papers print.
-        mixers: Convolutions, linear layers and other matrix products of Mamba blocks and route scans.
+        layers: Convolutions and linear layers outside mixers, the number that papers report.
+        mixers: Convolutions, linear layers and other matrix products in Mamba blocks and route scans.
         scan: The scans.
     """
 
@@ -63,7 +63,7 @@ class Macs:
 
 @dataclass(frozen=True)
 class Part:
-    """A part of a network: its name there, its parameters and its MACs."""
+    """Name, number of parameters and MACs of a part of a network."""
 
     name: str
     parameters: int
@@ -72,16 +72,16 @@ class Part:
 
 @dataclass(frozen=True)
 class Complexity:
-    """What a network costs for one image.
+    """Complexity of a network for one image.
 
     Attributes:
-        parameters: Numbers that are trained.
-        macs: See `Macs`.
-        parts: In the order of the network; their parameters and MACs add up to all.
-        activations: Numbers that convolutions, matrix products and scans put out.
-        tensor_bytes: Of the tensors that inference of a batch holds at once, at most, weights and images included; what
-            kernels take for themselves is not in it.
-        file_bytes: Of the weights as `torch.save` writes them.
+        parameters: Number of parameters.
+        macs: Multiply-accumulates.
+        parts: Parts in the order of the network; their parameters and MACs add up to the totals.
+        activations: Number of outputs of convolutions, matrix products and scans.
+        tensor_bytes: Peak memory of all tensors during inference of a batch, with weights and images, without the
+            workspaces of kernels.
+        file_bytes: Size of the weights as written by `torch.save`.
     """
 
     parameters: int
@@ -95,15 +95,15 @@ class Complexity:
 def measure_complexity(
     model: nn.Module, *, in_channels: int = 3, size: tuple[int, int] = (256, 256), batch: int = 1
 ) -> Complexity:
-    """Count what a network costs.
+    """Measure the complexity of a network.
 
     Args:
-        model: On the CPU, built with `backend="cpu"`; put into evaluation mode.
+        model: A network on the CPU, built with `backend="cpu"`. It is put into evaluation mode.
         in_channels: Channels of the image.
         size: (h, w) of the image in pixels.
-        batch: Images at a time; only the memory depends on it.
+        batch: Batch size; only the memory depends on it.
     Raises:
-        ValueError: The network does not take such an image, or its scans run on another backend.
+        ValueError: The network does not take such an image, or its scans use another backend.
     """
     model.eval()
     _check_backend(model)
@@ -115,12 +115,12 @@ def measure_complexity(
         model(images)
 
     def flops_of(path: str) -> int:
-        # the counter calls a module by its place below the network's class
+        # the counter prefixes the path of a module with the class of the network
         counts = flops.get_flop_counts().get(f"{type(model).__name__}.{path}" if path else "Global", {})
         return sum(counts.values())
 
     def macs_of(part: str) -> Macs:
-        """Of a part by its name, of all of the network by ""."""
+        """MACs of a part, or of the whole network for ""."""
         within = [path for path in mixers.macs if not part or f"{path}.".startswith(f"{part}.")]
         layers = (flops_of(part) - sum(map(flops_of, within))) // 2
         whole = sum((mixers.macs[path] for path in within), Macs(layers=layers, mixers=0, scan=0))
@@ -137,7 +137,7 @@ def measure_complexity(
 
 
 def num_parameters(module: nn.Module) -> int:
-    """Numbers that are trained."""
+    """Number of parameters."""
     return sum(parameter.numel() for parameter in module.parameters())
 
 
@@ -145,13 +145,13 @@ def _check_backend(model: nn.Module) -> None:
     others = {module.backend for module in model.modules() if isinstance(module, (Mamba, RouteS6))} - {"cpu"}
     if others:
         raise ValueError(
-            f"a network is counted with its scans on one backend; received {', '.join(sorted(others))}. "
+            f'a network must be built with backend="cpu" to be measured; received {", ".join(sorted(others))}. '
             'Build it with backend="cpu"'
         )
 
 
 def _parts(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """Direct parts by name; of a list of layers each."""
+    """Direct children by name; a list of layers yields each layer."""
     for name, child in model.named_children():
         if isinstance(child, nn.ModuleList):
             yield from ((f"{name}.{place}", layer) for place, layer in child.named_children())
@@ -170,12 +170,12 @@ def _file_bytes(model: nn.Module) -> int:
 
 
 class _MixerCounter:
-    """While open, counts the Mamba blocks and route scans of a network by what comes into them.
+    """Context that counts the Mamba blocks and route scans of a network by the shapes of their inputs.
 
     Attributes:
-        macs: Of each, by its path in the network.
-        activations: Numbers that their layers and scans put out.
-        depth: Above 0 while one of them is running.
+        macs: MACs of each mixer by its path in the network.
+        activations: Number of outputs of their layers and scans.
+        depth: Above 0 while a mixer runs.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -196,7 +196,7 @@ class _MixerCounter:
 
     def _enter(self, path: str, mixer: nn.Module, inputs: tuple[Tensor]) -> None:
         self.depth += 1
-        macs, activations = (_mamba_costs if isinstance(mixer, Mamba) else _route_scan_costs)(mixer, *inputs)
+        macs, activations = _mixer_costs(mixer, *inputs)
         self.macs[path] += macs
         self.activations += activations
 
@@ -204,8 +204,15 @@ class _MixerCounter:
         self.depth -= 1
 
 
+def _mixer_costs(mixer: nn.Module, x: Tensor) -> tuple[Macs, int]:
+    if isinstance(mixer, Mamba):
+        return _mamba_costs(mixer, x)
+    assert isinstance(mixer, RouteS6)
+    return _route_scan_costs(mixer, x)
+
+
 def _mamba_costs(block: Mamba, x: Tensor) -> tuple[Macs, int]:
-    """MACs and activations of a block on sequences (b, l, v)."""
+    """MACs and activations of a block for sequences (b, l, v)."""
     b, length, v = x.shape
     e, _, taps = block.conv1d.weight.shape
     n, r = block.d_state, block.dt_rank
@@ -217,7 +224,7 @@ def _mamba_costs(block: Mamba, x: Tensor) -> tuple[Macs, int]:
 
 
 def _route_scan_costs(scan: RouteS6, x: Tensor) -> tuple[Macs, int]:
-    """MACs and activations of all heads and routes on a map (b, h, w, c)."""
+    """MACs and activations of all heads and routes for a map (b, h, w, c)."""
     heads, routes, d, r = scan.dt_proj.shape
     n = scan.A_log.shape[-1]
     walked = x.shape[:3].numel() * heads * routes
@@ -227,11 +234,11 @@ def _route_scan_costs(scan: RouteS6, x: Tensor) -> tuple[Macs, int]:
 
 
 class _Observer(TorchDispatchMode):
-    """Watches what operations put out, and how much of it is alive at once.
+    """Records the outputs of operations and the memory that is alive.
 
     Attributes:
-        activations: Numbers that convolutions and matrix products outside of mixers have put out.
-        peak: Most bytes that were alive at once.
+        activations: Number of outputs of convolutions and matrix products outside mixers.
+        peak: Largest number of bytes that were alive at the same time.
     """
 
     def __init__(self, mixers: _MixerCounter) -> None:
@@ -243,7 +250,7 @@ class _Observer(TorchDispatchMode):
         self._known: dict[int, weakref.ref] = {}
 
     def hold(self, tensor: Tensor) -> None:
-        """Count a tensor's memory until it is freed, once for all its views."""
+        """Count the memory of a tensor until it is freed, once for all views of it."""
         storage = tensor.untyped_storage()
         key, num_bytes = id(storage), storage.nbytes()
         if key in self._known:
@@ -257,7 +264,9 @@ class _Observer(TorchDispatchMode):
         self._alive += num_bytes
         self.peak = max(self.peak, self._alive)
 
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
         out = func(*args, **(kwargs or {}))
         tensors = [leaf for leaf in tree_leaves(out) if isinstance(leaf, Tensor)]
         for tensor in tensors:

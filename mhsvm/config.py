@@ -1,14 +1,13 @@
-"""Every setting, its default and its type (None: a float or none). Imports nothing of mhsvm.
+"""All settings with their defaults and types. A default of None takes a float or none.
 
-`mhsvm.assemble` alone reads a config.
-
-A node that is named after a class or function holds that constructor's arguments under their own names. Those of
-entries that `DEFAULTS` does not know, registered by the modules of `run.plugins`, come from the caller.
+A node that is named after a class or function holds the arguments of that class or function. Nodes of entries that
+plugins register come from the caller. Only `mhsvm.assemble` reads a config, and this file imports nothing of mhsvm.
 """
 
 import difflib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import yaml
 from yacs.config import CfgNode
@@ -31,35 +30,35 @@ Extend = Callable[[tuple[str, ...]], Mapping[str, Mapping[str, Mapping[str, obje
 DEFAULTS = CfgNode(
     {
         "run": {
-            # Folder of the run inside `folder`; empty takes the name of the config file.
+            # Subfolder of the run in `folder`; empty takes the name of the config file.
             "name": "",
             "folder": "results",
             "seed": 42,
-            # "auto" is the GPU if there is one.
+            # "auto" is the GPU if there is one, else the CPU.
             "device": "auto",
             # Modules that register networks, mixers, losses, … of your own; imported before the rest is read.
             "plugins": (),
         },
         "data": {
-            # Name in data/ (isic2017 is data/isic2017.h5 or data/isic2017/), or a path.
+            # Name of a set in data/ (isic2017 is data/isic2017.h5 or data/isic2017/), or a path.
             "set": "isic2017",
             "split": "wu-sorted",
-            # Side in pixels at which folders that are used directly are prepared.
+            # Side length in pixels for folders that are used without preparing a set first.
             "size": 256,
             "normalization": "minmax",
             "augmentation": "ultralight",
-            # Train on the soft edge that resizing leaves on a mask, instead of 0 and 1.
+            # Train on the fractional coverage that resizing leaves at a mask's boundary, instead of 0 and 1.
             "soft_targets": False,
-            # Where the images lie: device, stream, or auto (on the device, if a quarter of its free memory will do).
+            # Memory for the images: device, stream, or auto (the device if they fit in a quarter of its free memory).
             "placement": "auto",
         },
         "model": {
             "name": "ultralight_vm_unet",
             "num_classes": 1,
             "in_channels": 3,
-            # Of the scans; the environment variable MHSVM_BACKEND outweighs it.
+            # Backend of the operations; the environment variable MHSVM_BACKEND takes precedence.
             "backend": "auto",
-            # Checkpoint to start from: ours, a published one, or VMamba-S's encoder for vm_unet.
+            # Initial checkpoint: one of mhsvm, a published one, or VMamba-S's encoder for vm_unet.
             "weights": "",
             "ultralight_vm_unet": {
                 "channels": (8, 16, 24, 32, 48, 64),
@@ -76,7 +75,7 @@ DEFAULTS = CfgNode(
             "mhs_vm": {
                 "patterns": ("C", "X", "S", "Z"),
                 "gate": "relu",
-                # None takes the gate's own: 0.5 of relu, 0 of the others.
+                # None takes the gate's default: 0.5 for relu, 0 for the others.
                 "gate_threshold": None,
                 "gate_learnable": False,
                 "gate_power": 2.0,
@@ -105,7 +104,7 @@ DEFAULTS = CfgNode(
         },
         "optimizer": {
             "name": "AdamW",
-            # False exempts A_log and D of the scans from weight decay.
+            # False excludes A_log and D of the scans from weight decay.
             "decay_all": True,
             "Adadelta": {"lr": 0.01, "rho": 0.9, "eps": 1e-6, "weight_decay": 0.05},
             "Adagrad": {"lr": 0.01, "lr_decay": 0.0, "eps": 1e-10, "weight_decay": 0.05},
@@ -124,7 +123,7 @@ DEFAULTS = CfgNode(
             "Rprop": {"lr": 0.01, "etas": (0.5, 1.2), "step_sizes": (1e-6, 50.0)},
             "SGD": {"lr": 0.01, "momentum": 0.9, "dampening": 0.0, "nesterov": False, "weight_decay": 0.05},
         },
-        # Stepped once an epoch.
+        # Stepped once per epoch.
         "schedule": {
             "name": "CosineAnnealingLR",
             "StepLR": {"step_size": 50, "gamma": 0.5},
@@ -148,26 +147,26 @@ DEFAULTS = CfgNode(
         "train": {
             "epochs": 250,
             "batch_size": 8,
-            # Batches whose gradients are added up before a step of the optimiser.
+            # Batches whose gradients are accumulated before each optimizer step.
             "accumulation": 1,
-            # Largest norm of all gradients together; 0 does not clip.
+            # Largest allowed norm of all gradients together; 0 turns clipping off.
             "clip_norm": 0.0,
-            # eager, graph (CUDA graphs), compile (torch.compile, on a GPU in the graphs) or auto: graph on a GPU.
+            # eager, graph (CUDA graphs), compile (torch.compile, with CUDA graphs on a GPU) or auto: graph on a GPU.
             "step": "auto",
-            # bfloat16 computes the network's forward and backward pass under autocast; weights, scan states, gate
+            # bfloat16 runs the network's forward and backward pass under autocast. Weights, scan states, gate
             # statistics, loss and validation stay in float32.
             "precision": "float32",
-            # Let a GPU round the factors of float32 products to 10 bits of mantissa.
+            # Allow TF32: a GPU rounds the factors of float32 products to 10 mantissa bits.
             "tf32": False,
-            # The same bits in every run on the same device, at some cost.
+            # Bitwise equal runs on the same device, at some cost in speed.
             "deterministic": False,
-            # Share of a moving average of the weights that each step keeps, such as 0.999; the average is what is
-            # validated and kept. 0 averages nothing.
+            # Decay of an exponential moving average of the weights, such as 0.999. The average is validated and saved
+            # as the best checkpoint. 0 turns it off.
             "ema_decay": 0.0,
         },
         "evaluation": {
             "batch_size": 8,
-            # Probability at and above which a pixel is lesion.
+            # A pixel is lesion if its probability is at least this.
             "threshold": 0.5,
         },
     }
@@ -177,21 +176,21 @@ DEFAULTS = CfgNode(
 def load_config(
     path: str | Path | None = None, overrides: Sequence[str] = (), *, extend: Extend | None = None
 ) -> CfgNode:
-    """Read a config: the defaults, then a YAML file, then `KEY VALUE` pairs, each value in its key's type.
+    """Read a config: the defaults, then a YAML file, then `KEY VALUE` pairs, converted to the types of their keys.
 
     Args:
-        path: YAML file that holds only what differs from the defaults; None takes the defaults.
+        path: YAML file with the settings that differ from the defaults; None takes the defaults.
         overrides: Alternating dotted keys and values, as on a command line.
         extend: Imports the modules of `run.plugins` and returns the arguments of entries that `DEFAULTS` lacks;
             see `mhsvm.assemble.read_config`.
     Returns:
         A frozen config.
     Raises:
-        ValueError: An unknown key (the nearest is named), a value of the wrong type, a key without a value.
-        FileNotFoundError: There is no such file.
+        ValueError: A key is unknown (the nearest is named), a value has the wrong type, or a key has no value.
+        FileNotFoundError: The file does not exist.
     """
     if len(overrides) % 2:
-        raise ValueError(f"settings come as pairs KEY VALUE, but {overrides[-1]!r} stands alone at the end")
+        raise ValueError(f"settings are pairs KEY VALUE, but {overrides[-1]!r} at the end has no value: add one")
     pairs = list(zip(overrides[::2], overrides[1::2], strict=True))
     values = {} if path is None else _read_yaml(Path(path))
     config = _defaults([*_leaves(values), *pairs], extend)
@@ -203,7 +202,7 @@ def load_config(
 
 
 def config_from_dict(values: Mapping, *, extend: Extend | None = None) -> CfgNode:
-    """The config that a checkpoint recorded; settings it does not know keep their defaults.
+    """Rebuild a config from the values in a checkpoint; settings that it lacks keep their defaults.
 
     Args:
         values: From `to_dict`.
@@ -244,18 +243,18 @@ def read_value(path: str | Path, key: str) -> object:
 
 
 def to_dict(config: CfgNode) -> dict:
-    """The same settings as plain dictionaries, lists, strings and numbers."""
+    """Convert a config to plain dictionaries, lists, strings and numbers."""
     return {
         key: to_dict(value) if isinstance(value, CfgNode) else (list(value) if isinstance(value, tuple) else value)
         for key, value in config.items()
     }
 
 
-def get_value(config: CfgNode, key: str) -> object:
-    """Value of a dotted key.
+def get_value(config: CfgNode, key: str) -> Any:
+    """Look up the value of a dotted key.
 
     Raises:
-        ValueError: There is no such key, or it names a group.
+        ValueError: The key is unknown or names a group.
     """
     *groups, name = _find(config, key)
     for group in groups:
@@ -263,11 +262,11 @@ def get_value(config: CfgNode, key: str) -> object:
     return config[name]
 
 
-def set_value(config: CfgNode, key: str, value: object) -> None:
-    """Set a dotted key of a config that is not frozen, with the value turned into the key's type.
+def set_value(config: CfgNode, key: str, value: Any) -> None:
+    """Set a dotted key of a config that is not frozen, converting the value to the type of the key.
 
     Raises:
-        ValueError: There is no such key, it names a group, or the value does not fit its type.
+        ValueError: The key is unknown or names a group, or the value does not fit the type of the key.
     """
     *groups, name = _find(config, key)
     for group in groups:
@@ -280,8 +279,8 @@ def set_value(config: CfgNode, key: str, value: object) -> None:
 
 def _read_yaml(path: Path) -> Mapping:
     if not path.is_file():
-        raise FileNotFoundError(f"there is no config {path}")
-    # BaseLoader leaves every scalar as text: YAML's own guesses (off is a bool, 1e-3 a string) play no part
+        raise FileNotFoundError(f"config {path} does not exist: check the path")
+    # BaseLoader keeps every scalar as text, because YAML's guesses differ from the types here (1e-3 is a string)
     try:
         values = yaml.load(path.read_text(encoding="utf-8"), Loader=yaml.BaseLoader) or {}
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -308,9 +307,9 @@ def _leaves(values: Mapping, prefix: str = "") -> Iterator[tuple[str, object]]:
 
 
 def _find(config: CfgNode, key: str) -> list[str]:
-    """The parts of a dotted key as the defaults spell them; capitals do not matter."""
+    """Split a dotted key into parts, spelled as in the defaults; the case of the key does not matter."""
     parts: list[str] = []
-    node: object = config
+    node: Any = config
     for part in key.split("."):
         names = {name.lower(): name for name in node} if isinstance(node, CfgNode) else {}
         if part.lower() not in names:
@@ -326,7 +325,7 @@ def _nearest(config: CfgNode, key: str) -> str:
     known = {name.lower(): name for name, _ in _leaves(config)}
     wanted = key.lower()
     candidates = [name for name in known if name.rpartition(".")[2] == wanted.rpartition(".")[2]]
-    # of several groups with such a key, the one that is in use
+    # if several groups have such a key, prefer the group in use
     in_use = [name for name in candidates if any(f".{group.lower()}." in name for group in _names_in_use(config))]
     close = difflib.get_close_matches(wanted, in_use or candidates or list(known), n=1, cutoff=0.0)
     return f"the nearest is {known[close[0]]!r}"
@@ -336,7 +335,7 @@ def _names_in_use(config: CfgNode) -> list[str]:
     return [node["name"] for node in config.values() if node.get("name")]
 
 
-def _typed(value: object, default: object, key: str) -> object:
+def _typed(value: Any, default: Any, key: str) -> Any:
     try:
         if isinstance(default, tuple):
             return tuple(_scalar(item, default[0] if default else "") for item in _items(value))
@@ -356,7 +355,7 @@ def _items(value: object) -> list:
     return [value]
 
 
-def _scalar(value: object, default: object) -> object:
+def _scalar(value: Any, default: Any) -> Any:
     if default is None:
         return None if value is None or str(value).lower() in ("none", "null") else float(value)
     if isinstance(value, (list, tuple)) or value is None:

@@ -1,5 +1,6 @@
-"""Files and folders that are either complete or not there."""
+"""Write files and folders atomically, and find a place for cached ones."""
 
+import hashlib
 import os
 import shutil
 import socket
@@ -10,15 +11,15 @@ from pathlib import Path
 
 @contextmanager
 def replace_when_complete(path: str | Path) -> Iterator[Path]:
-    """Write a file under a temporary name; give it its own name only when the block ends well.
+    """Write a file under a temporary name and rename it when the block succeeds.
 
-    The temporary file lies in the same folder and is called `.NAME.HOST-PID.partial`. It is removed when the
-    block raises; what a killed process left behind is removed by the next one that writes NAME on that host.
+    The temporary file is `.NAME.HOST-PID.partial` in the same folder. It is removed when the block raises. If a
+    process is killed, the next process that writes NAME on that host removes its temporary file.
 
     Args:
-        path: The file to make; its folder is made if missing, an older file is replaced.
+        path: The file to write. Its folder is created if needed; an older file is replaced.
     Yields:
-        The path to write to, which does not exist yet.
+        The temporary path, which does not exist yet.
     """
     path = Path(path)
     partial = _prepare_partial(path)
@@ -33,12 +34,12 @@ def replace_when_complete(path: str | Path) -> Iterator[Path]:
 
 @contextmanager
 def replace_folder_when_complete(path: str | Path) -> Iterator[Path]:
-    """The same for a folder, which takes the place of an older one as a whole.
+    """Fill a folder under a temporary name and rename it when the block succeeds; an older folder is replaced.
 
     A process that is killed between the two renames leaves the older folder as `.NAME.HOST-PID.partial.older`.
 
     Args:
-        path: The folder to make; the one that it lies in is made if missing.
+        path: The folder to write. Its parent is created if needed.
     Yields:
         An empty folder to fill.
     """
@@ -58,36 +59,45 @@ def replace_folder_when_complete(path: str | Path) -> Iterator[Path]:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def check_only_holds(folder: Path, patterns: Sequence[str], what: str) -> None:
-    """Make sure that a folder can be replaced without losing anything but older results of the same kind.
+def check_only_holds(folder: Path, patterns: Sequence[str], kind: str) -> None:
+    """Check that a folder has only older results of one kind, so that it can be replaced.
 
     Args:
-        folder: It need not exist.
+        folder: The folder; it need not exist.
         patterns: Names of the files that such results consist of, such as "*.png".
-        what: What the results are, for the message.
+        kind: Plural noun for the results, for the message.
     Raises:
-        FileExistsError: It holds something else, or is no folder.
+        FileExistsError: The folder has other files, or the path is a file.
     """
     if not folder.exists():
         return
     if not folder.is_dir():
-        raise FileExistsError(f"{folder} is a file: choose another folder with --out")
+        raise FileExistsError(f"{folder} is a file: choose another output folder")
     others = [path.name for path in folder.iterdir() if not any(map(path.match, patterns))]
     if others:
-        raise FileExistsError(
-            f"{folder} holds more than {what}, such as {min(others)}: choose another folder with --out"
-        )
+        raise FileExistsError(f"{folder} holds more than {kind}, such as {min(others)}: choose another output folder")
+
+
+def cache_path(folder: Path, name: str) -> Path:
+    """Choose the path of a file that is derived from a folder and can be created again.
+
+    The path is `.NAME` in the folder, or a file in the user's cache if the folder is not writable.
+    """
+    if os.access(folder, os.W_OK):
+        return folder / f".{name}"
+    key = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:16]
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mhsvm" / key / name
 
 
 def _prepare_partial(path: Path) -> Path:
-    """The temporary name for a path, with its parent folder there and what killed processes left removed."""
+    """Create the parent folder, remove temporary files of killed processes, and return a temporary path."""
     path.parent.mkdir(parents=True, exist_ok=True)
     _remove_stale(path)
     return path.with_name(f".{path.name}.{socket.gethostname()}-{os.getpid()}.partial")
 
 
 def _sync(path: Path) -> None:
-    """Flush a file or folder to the disk: without it a power cut may keep the name and lose the content."""
+    """Flush a file or folder to the disk, so that a power cut does not keep the name and lose the content."""
     if path.is_dir() and os.name != "posix":
         return
     descriptor = os.open(path, os.O_RDONLY)
@@ -109,7 +119,7 @@ def _remove_stale(path: Path) -> None:
 
 
 def _is_running(pid: int) -> bool:
-    # Signal 0 only asks on POSIX; elsewhere it would end the process, so there nothing counts as stale.
+    # Signal 0 is a query on POSIX. Elsewhere it would end the process, so no file counts as stale there.
     if os.name != "posix":
         return True
     try:

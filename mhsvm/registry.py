@@ -3,7 +3,7 @@
 import difflib
 import sys
 from collections.abc import Callable, Iterator
-from typing import Generic, TypeVar
+from typing import Generic, TypeVar, cast
 
 Entry = TypeVar("Entry")
 Registered = TypeVar("Registered")
@@ -29,7 +29,8 @@ class Registry(Generic[Entry]):
         """
 
         def decorate(entry: Registered) -> Registered:
-            self._add(name, entry, _origin(entry))
+            # the caller keeps the type of the entry, and is trusted to register an entry of the kind
+            self._add(name, cast(Entry, entry), _origin(entry))
             return entry
 
         return decorate

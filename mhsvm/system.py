@@ -1,4 +1,4 @@
-"""The machine: versions, devices, cores and memory."""
+"""Versions, devices, cores and memory of this machine."""
 
 import importlib.metadata
 import importlib.util
@@ -15,17 +15,17 @@ from mhsvm.version import __version__
 if TYPE_CHECKING:
     import torch
 
-# Packages that a backend stands on.
+# Packages that backends depend on.
 _PACKAGES = ("triton", "numba", "mamba_ssm", "causal_conv1d")
 
 
 def num_cores() -> int:
-    """Cores that this process may use, which a container or a scheduler can have limited."""
+    """Number of cores that this process may use; a container or a scheduler can limit it."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def code_version() -> dict[str, str]:
-    """Versions of mhsvm and torch, and the commit of a source checkout ("" where there is none)."""
+    """Versions of mhsvm and torch, and the commit of a source checkout, or ""."""
     import torch
 
     folder = Path(__file__).resolve().parents[1]
@@ -40,7 +40,7 @@ def code_version() -> dict[str, str]:
 
 
 def read_versions() -> dict[str, str]:
-    """Name -> version, "" for what is not there; "commit" is that of a source checkout."""
+    """Versions by name, "" for missing packages; "commit" is the commit of a source checkout."""
     import torch
 
     code = code_version()
@@ -57,7 +57,7 @@ def read_versions() -> dict[str, str]:
 
 
 def describe_device(device: "torch.device") -> dict[str, str | int]:
-    """Name in torch, model, processors (cores or multiprocessors) and memory in bytes of one device."""
+    """Name, model, number of processors (cores or multiprocessors) and memory in bytes of a device."""
     import torch
 
     if device.type != "cuda":
@@ -79,7 +79,7 @@ def describe_device(device: "torch.device") -> dict[str, str | int]:
 
 
 def list_devices() -> tuple["torch.device", ...]:
-    """The CPU and every GPU that torch sees."""
+    """The CPU and all GPUs that torch can use."""
     import torch
 
     gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
@@ -105,7 +105,7 @@ def _driver_version() -> str:
 
 
 def _memory_bytes() -> int:
-    """0 where the system does not tell."""
+    """Physical memory, or 0 if the system does not report it."""
     names = getattr(os, "sysconf_names", {})
     if "SC_PHYS_PAGES" not in names or "SC_PAGE_SIZE" not in names:
         return 0
@@ -113,7 +113,7 @@ def _memory_bytes() -> int:
 
 
 def device_model(device: "torch.device") -> str:
-    """Model of a GPU, or of the processor."""
+    """Model name of a GPU or of the processor."""
     import torch
 
     if device.type == "cuda":
@@ -125,9 +125,9 @@ def device_model(device: "torch.device") -> str:
 
 
 def peak_memory() -> float | None:
-    """GiB that this process has taken at most: of its GPU where it computes on one, else of the machine.
+    """Peak memory of this process in GiB: on its GPU if it uses one, else in main memory.
 
-    None on Windows, which does not tell.
+    None on Windows without a GPU.
     """
     import torch
 
@@ -135,7 +135,7 @@ def peak_memory() -> float | None:
         return torch.cuda.max_memory_allocated() / 2**30
     if sys.platform == "win32":
         return None
-    # Windows has no such module
+    # this module does not exist on Windows
     import resource
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

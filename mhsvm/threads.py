@@ -1,4 +1,4 @@
-"""Threads for work on one image each: decoding, resizing and counting run outside Python's lock and fill the cores."""
+"""Threads that process one image each: decoding, resizing and counting release Python's lock and use all cores."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -8,19 +8,20 @@ from typing import TypeVar
 
 from mhsvm.system import num_cores
 
-# More would hold more native images at once than memory may take: some 0.5 GB for one of 30 megapixels.
+# Each thread can have a native image in memory: about 0.5 GB for 30 megapixels.
 _MOST_IMAGES = 8
 
-Item, Result = TypeVar("Item"), TypeVar("Result")
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 @contextmanager
 def image_threads() -> Iterator[ThreadPoolExecutor]:
-    """A pool of one thread a core, eight at most, in which torch shares nothing out among further threads of its own.
+    """Pool with one thread per core, at most eight, in which torch uses a single thread for each operation.
 
-    On maps as small as one image, sharing out costs many times what it gains.
+    On a map of one image, torch's own threads cost many times the time that they save.
     """
-    # preparing a set uses this file and is quick to start because it loads no torch
+    # loaded here, because preparing a set uses this file and starts faster without torch
     import torch
 
     outside = torch.get_num_threads()
@@ -29,14 +30,14 @@ def image_threads() -> Iterator[ThreadPoolExecutor]:
         with ThreadPoolExecutor(num_threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
             yield pool
     finally:
-        # what is set in a thread also holds for threads that start later
+        # a setting made in a thread also holds for threads that start later
         torch.set_num_threads(outside)
 
 
 def in_order(function: Callable[[Item], Result], items: Iterable[Item], *, num_workers: int) -> Iterator[Result]:
-    """Yield `function(item)` of each item in order, from threads that are a few items ahead.
+    """Yield `function(item)` for each item in order, computed by threads that work a few items ahead.
 
-    Memory does not grow with the number of items. What the function raises, is raised in its item's place.
+    Memory does not grow with the number of items. An exception of the function is raised in place of the result.
     """
     pending: deque[Future[Result]] = deque()
     with ThreadPoolExecutor(num_workers) as pool:

@@ -57,7 +57,7 @@ def test_values_take_the_type_of_their_key(key, text, value, tmp_path):
         (["train.epochs", "many"], "train.epochs takes int"),
         (["data.soft_targets", "2"], "data.soft_targets takes bool"),
         (["model.mhs_vm.dims", "8,a"], "model.mhs_vm.dims takes a list of int (such as 96,192,384,768), not '8,a'"),
-        (["train.epochs"], "'train.epochs' stands alone"),
+        (["train.epochs"], "'train.epochs' at the end has no value: add one"),
     ],
 )
 def test_bad_settings_are_named(settings, message):
@@ -85,7 +85,7 @@ def test_bad_files_are_named(text, message, tmp_path):
 
 
 def test_a_missing_file_is_an_error():
-    with pytest.raises(FileNotFoundError, match=r"^there is no config nowhere\.yaml$"):
+    with pytest.raises(FileNotFoundError, match=r"^config nowhere\.yaml does not exist: check the path$"):
         load_config("nowhere.yaml")
 
 

@@ -98,7 +98,9 @@ def test_only_older_results_are_replaced(tmp_path):
     for name in ("cases.csv", "a.png", "b.png"):
         (folder / name).touch()
     check_only_holds(folder, ("cases.csv", "*.png"), "scores")
-    with pytest.raises(FileExistsError, match=r"scores holds more than scores, such as a\.png: choose another folder"):
+    with pytest.raises(
+        FileExistsError, match=r"scores holds more than scores, such as a\.png: choose another output folder"
+    ):
         check_only_holds(folder, ("cases.csv",), "scores")
-    with pytest.raises(FileExistsError, match=r"cases\.csv is a file: choose another folder with --out"):
+    with pytest.raises(FileExistsError, match=r"cases\.csv is a file: choose another output folder"):
         check_only_holds(folder / "cases.csv", ("cases.csv",), "scores")

@@ -17,7 +17,7 @@ ROOT = Path(mhsvm.__file__).parent
 HEAVY = ("monai", "timm", "sklearn", "matplotlib", "numba", "triton")
 
 # Each room of the package and the rooms that it may import besides itself.
-BASE = {"version", "registry", "files", "system", "threads", "cache", "table"}
+BASE = {"version", "registry", "plugins", "files", "system", "threads", "table"}
 NETWORKS = BASE | {"ops", "routes", "layers", "models"}
 DATA = BASE | {"ops", "store", "data"}
 INFERENCE = DATA | NETWORKS | {"metrics", "prepare", "runtime", "inference"}
@@ -27,11 +27,11 @@ ASSEMBLE = TRAINING | {"config", "complexity", "assemble"}
 MAY_IMPORT = {
     "version": set(),
     "registry": set(),
+    "plugins": set(),
     "config": set(),
     "files": set(),
     "system": {"version"},
     "threads": {"system"},
-    "cache": set(),
     "table": set(),
     "ops": BASE,
     "routes": BASE,
@@ -46,7 +46,6 @@ MAY_IMPORT = {
     "prepare": BASE | {"store"},
     "leakage": DATA | {"metrics"},
     "runtime": BASE | {"ops"},
-    "timing": BASE,
     "inference": INFERENCE,
     "evaluation": EVALUATION,
     "training": TRAINING,
@@ -55,7 +54,7 @@ MAY_IMPORT = {
     # The only room that reads a config.
     "assemble": ASSEMBLE,
     "sweep": ASSEMBLE,
-    "cli": ASSEMBLE | {"api", "sweep", "report", "synthetic", "timing"},
+    "cli": ASSEMBLE | {"api", "sweep", "report", "synthetic"},
     "api": ASSEMBLE,
     "__main__": {"cli"},
 }

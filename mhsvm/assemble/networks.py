@@ -1,5 +1,6 @@
 """Networks by a config, as they are trained and as they infer."""
 
+import inspect
 import logging
 import os
 from functools import partial
@@ -10,6 +11,7 @@ from yacs.config import CfgNode
 from mhsvm.config import to_dict
 from mhsvm.layers.mixers import MIXERS
 from mhsvm.models import create_model, load_weights
+from mhsvm.models.registry import MODELS
 from mhsvm.ops.dispatch import ENVIRONMENT_VARIABLE
 from mhsvm.runtime.graphs import GraphedModel
 
@@ -25,11 +27,12 @@ def build_model(config: CfgNode, *, backend: str | None = None) -> nn.Module:
     node = config.model
     # "auto" is what lets the scan itself ask the environment, and name it when it is wrong
     backend = backend or ("auto" if os.environ.get(ENVIRONMENT_VARIABLE) else node.backend)
+    takes_backend = "backend" in inspect.signature(MODELS[node.name].create).parameters
     model = create_model(
         node.name,
         num_classes=node.num_classes,
         in_channels=node.in_channels,
-        backend=backend,
+        **({"backend": backend} if takes_backend else {}),
         **_arguments(config),
     )
     if node.weights:

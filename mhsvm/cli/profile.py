@@ -16,9 +16,9 @@ from mhsvm.cli.options import positive, size
 from mhsvm.complexity import Complexity, Macs, Part, measure_complexity
 from mhsvm.files import replace_when_complete
 from mhsvm.runtime.graphs import GraphedModel
+from mhsvm.runtime.timing import peak_bytes, time_interleaved
 from mhsvm.system import describe_device
 from mhsvm.table import format_table
-from mhsvm.timing import peak_bytes, time_interleaved
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -74,7 +74,7 @@ def evaluate(
     size = max(dataset.num_classes, 2)
     counts = [torch.zeros(0, size, size, dtype=torch.int64, device=device)]
     loss_sum = torch.zeros((), dtype=torch.float64, device=device)
-    own_rows = world.share(torch.arange(len(dataset)))
+    own_rows = world.shard(torch.arange(len(dataset)))
     # of fewer images than there are processes, some get none
     batches = iterate_batches(dataset, own_rows, batch_size=batch_size, device=device) if len(own_rows) else ()
     for batch in batches:

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from mhsvm.evaluation.image_score import ImageScore, SizedScores, join_scores, score_image
 from mhsvm.inference.probability import resize_probability
 from mhsvm.prepare.archive import SourceFile, open_sources
-from mhsvm.prepare.decode import IGNORE, MaskLevelsError, decode_grey, decode_mask
+from mhsvm.prepare.decode import IGNORE, MaskLevelsError, decode_grayscale, decode_mask
 from mhsvm.prepare.pairs import mask_files, masks_by_id
 from mhsvm.prepare.pipeline import CLASSES, UNREADABLE
 from mhsvm.prepare.problems import Problems, Rule
@@ -26,11 +26,11 @@ from mhsvm.threads import image_threads
 NO_PREDICTION = Rule("truth without a prediction", "add its prediction, or score what both have with --common")
 NO_TRUTH = Rule("prediction without a truth", "add its truth, or score what both have with --common")
 NOTHING_COMMON = Rule("no id that both have", "names must agree but for endings such as _segmentation or _prediction")
-GREYS = Rule(
+GRAY_LEVELS = Rule(
     "file with other levels than black and white",
     "give --threshold T to cut greys at T of full scale, such as 0.5; class indices need --num-classes K",
 )
-COLOURS = Rule("file with colours", "save masks as greys, of one channel")
+COLORS = Rule("file with colors", "save masks in grayscale, with one channel")
 TURNED = Rule(
     "prediction with height and width swapped", "turn it as its truth lies; images may carry EXIF orientation"
 )
@@ -88,7 +88,7 @@ def score_files(
         if not pred_files or not truth_files:
             problems.raise_if_any(headline)
         preds, truths = (
-            mask_files(files, problems, what=what) for files, what in zip((pred_files, truth_files), SIDES, strict=True)
+            mask_files(files, problems, kind=side) for files, side in zip((pred_files, truth_files), SIDES, strict=True)
         )
         if not preds or not truths:
             problems.raise_if_any(headline)
@@ -128,9 +128,9 @@ class _Side:
         file = self.files[id_]
         try:
             content = file.read()
-            return decode_grey(content) if self.is_grey else decode_mask(content, self.num_classes)
+            return decode_grayscale(content) if self.is_grey else decode_mask(content, self.num_classes)
         except MaskLevelsError as error:
-            rule = COLOURS if self.is_grey else GREYS if self.num_classes == 1 else CLASSES
+            rule = COLORS if self.is_grey else GRAY_LEVELS if self.num_classes == 1 else CLASSES
             problems.add(rule, f"{file.name}: {error}")
         except ValueError as error:
             problems.add(UNREADABLE, f"{file.name}: {error}")

@@ -7,8 +7,7 @@ import json
 import logging
 from pathlib import Path
 
-from mhsvm.cache import cache_path
-from mhsvm.files import replace_when_complete
+from mhsvm.files import cache_path, replace_when_complete
 from mhsvm.leakage.duplicates import DEFAULT_THRESHOLD, MIN_SIDE, VERSION, DuplicatePair, find_duplicates, merge_groups
 from mhsvm.store import PreparedSet
 

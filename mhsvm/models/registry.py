@@ -34,8 +34,9 @@ def register_model(
 ) -> Callable[[Factory], Factory]:
     """Make a class or factory known to `create_model`.
 
-    It takes keywords only, each with a default and `num_classes` and `in_channels` among them. Its network has an
-    attribute `stride`, of which height and width of an image are multiples, and returns logits.
+    It takes keywords only, each with a default; `num_classes` and `in_channels` are among them, and `backend` if the
+    network has operations that need it. The network has an attribute `stride`, of which height and width of an image
+    are multiples, and returns logits.
 
     Args:
         name: For `create_model` and the config.

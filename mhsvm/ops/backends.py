@@ -17,7 +17,7 @@ class Backend:
     """A way to compute operations. The operations say which implementation is its: see `mhsvm.ops.dispatch`.
 
     Attributes:
-        name: What users write for `backend`.
+        name: Value of the argument `backend`.
         unavailable_reason: Why it cannot run on this machine, or None if it can.
         automatic: Whether "auto" may choose it.
         expected_on: Device type where it should run on every machine: there "auto" warns if it cannot.

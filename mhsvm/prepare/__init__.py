@@ -1,1 +1,1 @@
-"""From archives and folders to a prepared set."""
+"""Preparation of data sets from archives and folders."""

@@ -1,7 +1,7 @@
-"""One view over folders and zip files: names and contents, never extracted.
+"""Files in folders and zip files, read without extraction.
 
-A name is a path with forward slashes that starts with the name of the folder or archive in which the file was found,
-because archives are often packed without a folder and then only their own name tells the subset.
+The name of a file is a path with forward slashes that starts with the name of its folder or archive. Archives are often
+packed without a folder, and then the subset is only in the name of the archive.
 """
 
 import hashlib
@@ -20,26 +20,26 @@ from mhsvm.prepare.problems import Problems, Rule
 
 NOT_THERE = Rule("no such folder or zip file", "check the path")
 NOT_A_ZIP = Rule("not a zip file, or a truncated one", "download it again, or extract it elsewhere and give the folder")
-LEAVES_ARCHIVE = Rule("path that leaves the archive", "do not trust this archive; get it where the set is published")
+LEAVES_ARCHIVE = Rule("path that leaves the archive", "do not trust this archive; get it from the publisher")
 ZIP_BOMB = Rule(
-    "zip bomb, a member that unpacks to far more than it is",
-    "do not trust this archive; if you know that it is sound, extract it and give the folder",
+    "zip bomb, a member that unpacks to far more than its size",
+    "do not trust this archive; if you know that it is safe, extract it and give the folder",
 )
 ENCRYPTED = Rule("encrypted member", "extract the archive with its password and give the folder")
 
-# Twice what a 24-bit BMP of Pillow's pixel limit takes: no image that could be opened is larger.
+# Twice the size of a 24-bit BMP at Pillow's pixel limit: no image that can be opened is larger.
 LARGEST_FILE = 512 * 2**20
-# Deflate reaches 1032 on constant bytes, and native BMP masks come near it, but they are small.
+# Deflate reaches a ratio of 1032 on constant bytes. BMP masks come near it, but they are small.
 LARGEST_RATIO, RATIO_MATTERS_FROM = 200, 32 * 2**20
 
 _NOISE = re.compile(r"(^|/)(__MACOSX|\.[^/]*|Thumbs\.db|desktop\.ini)(/|$)", re.IGNORECASE)
-# RuntimeError is how zipfile says that it does not know a compression method.
+# zipfile raises RuntimeError for an unknown compression method.
 _READ_ERRORS = (OSError, EOFError, zipfile.BadZipFile, zlib.error, LZMAError, RuntimeError)
 
 
 @dataclass(frozen=True)
 class SourceFile:
-    """A file of a source: its name, its size in bytes, and how to read it."""
+    """A file of a source, with its name and size in bytes."""
 
     name: str
     num_bytes: int
@@ -48,19 +48,18 @@ class SourceFile:
     archive: zipfile.ZipFile | None = field(default=None, compare=False)
 
     def read(self) -> bytes:
-        """The content.
+        """Read the content.
 
         Raises:
-            ValueError: It cannot be read, is larger than any image, or is not what the archive declares.
+            ValueError: The file cannot be read, is larger than any image, or differs from its declaration.
         """
         if self.num_bytes > LARGEST_FILE:
             raise ValueError(f"{self.num_bytes:,} bytes; an image file has at most {LARGEST_FILE:,}")
         try:
-            if self.archive is None:
+            if self.archive is None or self.member is None:
                 return self.location.read_bytes()
             with self.archive.open(self.member) as file:
-                # Asking for a number of bytes bounds the memory even where the declared size is a lie; zipfile then
-                # finds that the checksum is wrong.
+                # A byte limit bounds the memory if the declared size is wrong; zipfile then finds a wrong checksum.
                 return file.read(self.num_bytes + 1)
         except _READ_ERRORS as error:
             raise ValueError(f"cannot be read as it is declared: {error}") from error
@@ -72,10 +71,11 @@ def open_sources(sources: Sequence[Path], problems: Problems) -> Iterator[list[S
 
     Args:
         sources: Folders and zip files, in any mix.
-        problems: Takes what is not there, not a zip, encrypted, leaves its archive or is a zip bomb.
+        problems: Receives missing files, files that are no zip, encrypted members, members with a path outside the
+            archive, and zip bombs.
     Yields:
-        The files, without what operating systems leave behind (`__MACOSX`, hidden files, `Thumbs.db`). They can be
-        read, from several threads at once, until the block ends.
+        The files, without system files (`__MACOSX`, hidden files, `Thumbs.db`). They can be read until the block ends,
+        also from several threads.
     """
     with ExitStack() as archives:
         files: list[SourceFile] = []
@@ -90,7 +90,7 @@ def open_sources(sources: Sequence[Path], problems: Problems) -> Iterator[list[S
 
 
 def source_checksums(files: Sequence[SourceFile]) -> str:
-    """Lines "sha256  name": of each zip file its bytes; of all loose files together their names and sizes."""
+    """Lines "sha256  name": one per zip file over its bytes, and one over names and sizes of all other files."""
     archives = sorted({file.location for file in files if file.archive})
     with ThreadPoolExecutor() as pool:
         lines = [f"{digest}  {path.name}" for digest, path in zip(pool.map(_sha256, archives), archives, strict=True)]
@@ -118,14 +118,14 @@ def _list_folder(folder: Path, problems: Problems, archives: ExitStack) -> list[
         if location.suffix.lower() == ".zip":
             files += _list_archive(location, problems, archives)
         else:
-            # A broken link has no size, and is told when it is read.
+            # A broken link has no size; it is reported when it is read.
             num_bytes = location.stat().st_size if location.is_file() else 0
             files.append(SourceFile(name, num_bytes, location))
     return files
 
 
 def _walk(folder: Path) -> Iterator[Path]:
-    """Files below a folder, in ascending order, through links, but no folder twice."""
+    """Files in a folder and its subfolders, in ascending order. Links are followed, but each folder is read once."""
     visited: set[Path] = set()
     for parent, folders, names in os.walk(folder, onerror=_refuse, followlinks=True):
         real = Path(parent).resolve()
@@ -138,7 +138,7 @@ def _walk(folder: Path) -> Iterator[Path]:
 
 
 def _refuse(error: OSError) -> None:
-    # os.walk would pass over a folder that cannot be read, and its samples would be lost.
+    # Without this, os.walk skips a folder that cannot be read, and its samples are lost.
     raise error
 
 

@@ -1,4 +1,4 @@
-"""Masks at the images' own sizes, for a prepared set that holds them at another."""
+"""Masks at the original sizes of the images, for a prepared set with another size."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -10,7 +10,7 @@ import numpy as np
 from mhsvm.prepare.archive import SourceFile, open_sources
 from mhsvm.prepare.decode import MaskLevelsError, decode_mask
 from mhsvm.prepare.pairs import mask_files, masks_by_id
-from mhsvm.prepare.pipeline import CLASSES, GREYS, UNREADABLE
+from mhsvm.prepare.pipeline import CLASSES, GRAY_LEVELS, UNREADABLE
 from mhsvm.prepare.problems import Problems, Rule
 from mhsvm.prepare.sources import SOURCES
 from mhsvm.threads import image_threads
@@ -19,10 +19,10 @@ NO_NATIVE = Rule("test image without a native mask", "give the folder or zip fil
 
 
 class NativeMasks:
-    """Masks of some ids, read one at a time when asked for.
+    """Masks by id, read on demand.
 
     Args:
-        files: The mask of each id.
+        files: Mask file of each id.
         num_classes: 1 for lesion masks, k >= 2 for class indices.
     """
 
@@ -34,16 +34,16 @@ class NativeMasks:
         return iter(self._files)
 
     def read(self, image_id: str) -> np.ndarray:
-        """The mask of an id: uint8 (H, W), lesion or not, or class indices and 255; from several threads at once."""
+        """Read a mask, uint8 (H, W): 0 and 1, or class indices and 255. Several threads can call this."""
         return decode_mask(self._files[image_id].read(), self._num_classes)
 
     def check(self, image_id: str, problems: Problems) -> None:
-        """Note in `problems` if the mask of an id cannot be read."""
+        """Add a problem if the mask of an id cannot be read."""
         name = self._files[image_id].name
         try:
             self.read(image_id)
         except MaskLevelsError as error:
-            problems.add(GREYS if self._num_classes == 1 else CLASSES, f"{name}: {error}")
+            problems.add(GRAY_LEVELS if self._num_classes == 1 else CLASSES, f"{name}: {error}")
         except ValueError as error:
             problems.add(UNREADABLE, f"{name}: {error}")
 
@@ -52,23 +52,23 @@ class NativeMasks:
 def open_native_masks(
     sources: Sequence[str | Path], ids: Sequence[str], *, set_name: str, num_classes: int
 ) -> Iterator[NativeMasks]:
-    """Find the masks of some ids in folders and zip files, and make sure that each can be read.
+    """Find the masks of some ids in folders and zip files, and check that each can be read.
 
     Args:
-        sources: Folders and unextracted zip files; what else is in them does not matter.
-        ids: The images whose masks are needed.
-        set_name: Of the prepared set: files that belong to another year of ISIC are left alone.
+        sources: Folders and zip files; other files in them are ignored.
+        ids: Ids of the required masks.
+        set_name: Name of the prepared set; files of another year of ISIC are ignored.
         num_classes: 1 for lesion masks, k >= 2 for class indices.
     Yields:
         The masks, which can be read until the block ends.
     Raises:
-        ValueError: Masks are missing, come twice or cannot be read; all are listed.
+        ValueError: Masks are missing, repeated or unreadable; all of them are listed.
     """
     problems = Problems()
     source = SOURCES[set_name if set_name in SOURCES else "folder"]
     with open_sources([Path(path) for path in sources], problems) as files:
         fitting = [file for file in files if not (source.ignored and source.ignored.search(file.name))]
-        masks = masks_by_id(mask_files(fitting, problems, what="native masks"), set(ids), problems)
+        masks = masks_by_id(mask_files(fitting, problems, kind="native masks"), set(ids), problems)
         for image_id in ids:
             if image_id not in masks:
                 problems.add(NO_NATIVE, image_id)

@@ -1,4 +1,4 @@
-"""Which image belongs to which mask, and which mask to which: by id, never by position."""
+"""Match images with masks, and masks with masks, by id."""
 
 import re
 from collections import Counter, defaultdict
@@ -29,7 +29,7 @@ _SUBSETS = {"tra": "train", "val": "val", "tes": "test"}
 
 @dataclass(frozen=True)
 class Pair:
-    """An image and its mask, still files; `subset` is "train", "val", "test" or ""."""
+    """Files of an image and its mask; `subset` is "train", "val", "test" or ""."""
 
     id: str
     image: SourceFile
@@ -38,12 +38,12 @@ class Pair:
 
 
 def find_pairs(files: Iterable[SourceFile], source: Source, problems: Problems) -> list[Pair]:
-    """Pair the images and masks among the files of a source.
+    """Pair the images and masks of a source.
 
     Args:
-        files: Any files; those of another kind or of another set do not matter.
-        source: How the set's files are named.
-        problems: Takes missing partners, ids that occur twice, and that there is no pair at all.
+        files: Files of the source; files of another kind or set are ignored.
+        source: Naming rules of the set.
+        problems: Receives missing images or masks, repeated ids, and the lack of any pair.
     Returns:
         The pairs, by ascending id.
     """
@@ -69,16 +69,16 @@ def find_pairs(files: Iterable[SourceFile], source: Source, problems: Problems) 
     return pairs
 
 
-def mask_files(files: Iterable[SourceFile], problems: Problems, *, what: str) -> dict[str, list[SourceFile]]:
-    """The masks among files, by their names without extension.
+def mask_files(files: Iterable[SourceFile], problems: Problems, *, kind: str) -> dict[str, list[SourceFile]]:
+    """Select the masks, by their names without extension.
 
-    Files that their names tell for masks (by an ending such as `_segmentation`, or by a folder such as `masks` or
-    `…_GroundTruth`) are taken alone, so that what lies beside them does not matter; without any such, all images are.
+    If some files are masks by name (an ending such as `_segmentation`, or a folder such as `masks` or `…_GroundTruth`),
+    only these are taken. Otherwise all images are taken.
 
     Args:
-        files: Any files.
-        problems: Takes that there is no mask at all.
-        what: What is looked for, in the message, such as "truth".
+        files: Files to select from.
+        problems: Receives the lack of any mask.
+        kind: Name of the masks for the message, such as "prediction".
     """
     files = list(files)
     images = [file for file in files if PurePosixPath(file.name).suffix.lower() in EXTENSIONS]
@@ -86,22 +86,22 @@ def mask_files(files: Iterable[SourceFile], problems: Problems, *, what: str) ->
     for file in [file for file in images if _is_mask(file)] or images:
         found[PurePosixPath(file.name).stem].append(file)
     if not found:
-        problems.add(NO_MASKS, f"{what}: looked for {', '.join(EXTENSIONS)}; found {_overview(files)}")
+        problems.add(NO_MASKS, f"{kind}: looked for {', '.join(EXTENSIONS)}; found {_overview(files)}")
     return found
 
 
 def masks_by_id(
     masks: Mapping[str, list[SourceFile]], names: Collection[str], problems: Problems
 ) -> dict[str, SourceFile]:
-    """Id -> mask, where other names tell what the ids are.
+    """Match masks with known names, and return them by id.
 
-    An ending (`_segmentation`, `_mask`, `_lesion`, `_prediction`, `_pred`) is no part of an id, unless the others have
-    it too.
+    An ending (`_segmentation`, `_mask`, `_lesion`, `_prediction`, `_pred`) is not part of an id, unless the known names
+    have it too.
 
     Args:
-        masks: From `mask_files`.
-        names: Ids, or the names of the masks that these are to be matched with.
-        problems: Takes ids that occur twice.
+        masks: Result of `mask_files`.
+        names: Ids, or names of the masks to match.
+        problems: Receives repeated ids.
     """
     known = {*names, *map(_without_ending, names)}
     found: dict[str, list[SourceFile]] = defaultdict(list)
@@ -129,7 +129,7 @@ def _is_mask(file: SourceFile) -> bool:
 
 
 def _folder_role(file: SourceFile) -> str | None:
-    """What the nearest folder that tells says: "image" or "mask"."""
+    """Role by the innermost folder with a known name: "image" or "mask"."""
     matches = (_ROLE_FOLDER.fullmatch(folder) for folder in _folders_from_nearest(file))
     return next((match.lastgroup for match in matches if match), None)
 
@@ -143,7 +143,7 @@ def _note_duplicates(found: Mapping[str, list[SourceFile]], problems: Problems) 
 def _by_id(
     masks: dict[str, list[SourceFile]], images: dict[str, list[SourceFile]], source: Source
 ) -> dict[str, list[SourceFile]]:
-    """Masks by id. An ending is part of the id where an image is called so, too."""
+    """Group masks by id. An ending is part of the id if an image has it too."""
     found: dict[str, list[SourceFile]] = defaultdict(list)
     for stem, files in masks.items():
         id_ = stem if stem in images else _MASK_ENDING.sub("", stem)
@@ -160,18 +160,18 @@ def _pair(id_: str, image: SourceFile, mask: SourceFile, problems: Problems) -> 
 
 
 def _subset(file: SourceFile) -> str:
-    """From the nearest folder or archive that names a subset."""
+    """Subset by the innermost folder or archive whose name has one."""
     matches = (_SUBSET_FOLDER.fullmatch(folder) for folder in _folders_from_nearest(file))
     return next((_SUBSETS[match[2][:3].lower()] for match in matches if match), "")
 
 
 def _folders_from_nearest(file: SourceFile) -> list[str]:
-    """Names of the folders and archives around a file, the innermost first; an archive counts as a folder."""
+    """Names of the folders and archives that contain a file, the innermost first."""
     return [re.sub(r"\.zip$", "", part, flags=re.IGNORECASE) for part in PurePosixPath(file.name).parts[-2::-1]]
 
 
 def _overview(files: list[SourceFile]) -> str:
-    """What there is, in short: the commonest kinds of files by outer folder."""
+    """Summarize the most common kinds of files by outer folder."""
     paths = [PurePosixPath(file.name) for file in files]
     kinds = Counter(("/".join(path.parts[:-1][:2]), path.suffix.lower() or "without extension") for path in paths)
     if not kinds:

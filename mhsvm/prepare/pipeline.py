@@ -1,7 +1,7 @@
-"""From the files of a source to a prepared set: decode, check, resize, write, each image once.
+"""Prepare a data set: decode, check, resize and write every image once.
 
-Threads do it, not processes: decoding, decompressing and resizing run outside Python's lock, so they fill the cores;
-nothing has to be started or copied, and nothing is left behind when the command is killed.
+The work runs in threads, because decoding, decompressing and resizing release Python's lock and use all cores. Unlike
+processes, threads need no start and no copies, and none remains when the command is killed.
 """
 
 import time
@@ -35,9 +35,9 @@ from mhsvm.threads import in_order
 from mhsvm.version import __version__
 
 UNREADABLE = Rule("unreadable file", "download or export it again; BMP, PNG, JPEG and single-frame TIFF are read")
-GREYS = Rule(
+GRAY_LEVELS = Rule(
     "mask with other levels than black and white",
-    "threshold it at half and save it as PNG (a JPEG has greys by nature); for class indices give --num-classes",
+    "threshold it at half and save it as PNG (a JPEG always has gray levels); for class indices give --num-classes",
 )
 CLASSES = Rule("class mask with a level that is no class", "save indices 0..K-1 and 255 = ignore; K is --num-classes")
 SHAPES = Rule("mask and image of different sizes", "export masks at the size of their images, after EXIF orientation")
@@ -45,7 +45,7 @@ SHAPES = Rule("mask and image of different sizes", "export masks at the size of 
 
 @dataclass(frozen=True)
 class Summary:
-    """What was prepared, and in how many seconds; `num_empty` masks show no lesion (no class but 0)."""
+    """Summary of a preparation; `num_empty` masks have no lesion (no class but 0)."""
 
     path: Path
     num_samples: int
@@ -72,20 +72,20 @@ def prepare_set(
 
     Args:
         source: A name from `list_sources()`.
-        paths: Folders and zip files that together hold the set, or one folder that holds them.
-        out: The HDF5 file to make.
-        name: The set's name, if not the source's.
-        size: Of all images and masks, in pixels: a number or (h, w).
+        paths: Folders and zip files of the set, or one folder that contains them.
+        out: HDF5 file to write.
+        name: Name of the set; the default is the name of the source.
+        size: Size of all images and masks in pixels, as a number or (h, w).
         num_classes: 1 for lesion masks, k >= 2 for class indices.
-        num_workers: Threads; None for one a core.
+        num_workers: Number of threads; None takes one per core.
         overwrite: Whether `out` may be replaced.
-        progress: Whether to show a bar.
-        attributes: Written into the set beside its provenance.
+        progress: Whether to show a progress bar.
+        attributes: Additional attributes of the set.
     Returns:
         A summary.
     Raises:
-        ValueError: An argument is wrong, or the source has problems: all of them are listed, and nothing is written.
-        FileExistsError: `out` is there and `overwrite` is not set.
+        ValueError: An argument is wrong, or the source has problems. All of them are listed, and nothing is written.
+        FileExistsError: `out` exists and `overwrite` is not set.
     """
     start, out, problems = time.perf_counter(), Path(out), Problems()
     described, size = SOURCES[source], as_height_width(size)
@@ -121,7 +121,7 @@ def _check_out(out: Path, source: str, *, overwrite: bool) -> None:
     if out.is_dir():
         raise ValueError(f"the prepared set is one file; {out} is a folder: give such as {out / f'{source}.h5'}")
     if out.exists() and not overwrite:
-        raise FileExistsError(f"{out} is there already; give --overwrite to replace it")
+        raise FileExistsError(f"{out} exists already; give --overwrite to replace it")
 
 
 def _provenance(num_classes: int, files: Sequence[SourceFile]) -> dict[str, str]:
@@ -136,12 +136,12 @@ def _provenance(num_classes: int, files: Sequence[SourceFile]) -> dict[str, str]
 def _while_good(
     converted: Iterable[Sample | None], num_classes: int, problems: Problems, headline: str, empty: list[str]
 ) -> Iterator[Sample]:
-    """Pass samples on until something is wrong; then look at the rest, and tell all of it at once.
+    """Yield samples until there is a problem; then check the rest and report all problems together.
 
-    The ids of masks without lesion go to `empty`: they are allowed, but worth a line of the summary.
+    Ids of masks without a lesion are added to `empty`. They are allowed, and the summary counts them.
     """
     for sample in converted:
-        if not problems:
+        if sample is not None and not problems:
             lesion = sample.mask if num_classes == 1 else sample.mask % IGNORE
             if not lesion.any():
                 empty.append(sample.id)
@@ -152,7 +152,7 @@ def _while_good(
 def _convert(
     pair: Pair, *, groups: Mapping[str, str], size: tuple[int, int], num_classes: int, problems: Problems
 ) -> Sample | None:
-    """Decode, check and resize one pair; None, with a note in `problems`, if something is wrong with it."""
+    """Decode, check and resize a pair; on an error, add it to `problems` and return None."""
     image = mask = None
     try:
         image = decode_image(pair.image.read())
@@ -161,7 +161,7 @@ def _convert(
     try:
         mask = decode_mask(pair.mask.read(), num_classes)
     except MaskLevelsError as error:
-        problems.add(GREYS if num_classes == 1 else CLASSES, f"{pair.mask.name}: {error}")
+        problems.add(GRAY_LEVELS if num_classes == 1 else CLASSES, f"{pair.mask.name}: {error}")
     except ValueError as error:
         problems.add(UNREADABLE, f"{pair.mask.name}: {error}")
     if image is None or mask is None:

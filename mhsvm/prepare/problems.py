@@ -1,4 +1,4 @@
-"""All that is wrong with a source, told at once."""
+"""Problems of a source, collected and raised together."""
 
 import threading
 from dataclasses import dataclass
@@ -8,14 +8,14 @@ _LONGEST_LIST = 10
 
 @dataclass(frozen=True)
 class Rule:
-    """Something that a source must fulfil: what it is called when broken, and what most likely helps."""
+    """A rule for sources: the name of a violation, and the most likely fix."""
 
     broken: str
     fix: str
 
 
 class Problems:
-    """Collects broken rules, from several threads at once, and raises them as one error."""
+    """Collects violations, also from several threads, and raises them as one error."""
 
     def __init__(self) -> None:
         self._items: dict[Rule, list[str]] = {}
@@ -25,12 +25,12 @@ class Problems:
         return bool(self._items)
 
     def add(self, rule: Rule, item: str) -> None:
-        """Note that `item`, an id or a file with what was found there, breaks `rule`."""
+        """Record that `item`, an id or a file with details, violates `rule`."""
         with self._lock:
             self._items.setdefault(rule, []).append(item)
 
     def raise_if_any(self, headline: str) -> None:
-        """Raise ValueError with `headline` and all problems, by rule, with counts; long lists are cut."""
+        """Raise ValueError with `headline` and all problems by rule, with counts; long lists are shortened."""
         if self:
             raise ValueError("\n".join([headline, *(self._describe(rule) for rule in self._items)]))
 

@@ -1,6 +1,6 @@
-"""Resizing, in one place for preparing and predicting.
+"""Resizing for preparation and prediction.
 
-Shape letters: H W the given size, h w the new one, in pixels. A size is one number or (h, w).
+Shape letters: H W original size, h w new size, in pixels. A size is one number or (h, w).
 """
 
 import numpy as np
@@ -16,19 +16,19 @@ Size = int | tuple[int, int]
 
 
 def as_height_width(size: Size) -> tuple[int, int]:
-    """(h, w) of a size given as one number or as (h, w).
+    """Convert a size, one number or (h, w), to (h, w).
 
     Raises:
-        ValueError: Not one or two numbers, or below 1.
+        ValueError: A number is below 1, or there are not one or two numbers.
     """
     h, w = (size, size) if isinstance(size, int) else size
     if h < 1 or w < 1:
-        raise ValueError(f"a size is at least 1 pixel each way; got {size}")
+        raise ValueError(f"height and width of a size are at least 1 pixel; got {size}")
     return h, w
 
 
 def resize_image(image: np.ndarray, size: Size) -> np.ndarray:
-    """Resize an image, uint8 (H, W, 3), to uint8 (h, w, 3); one of the right size comes back as it is."""
+    """Resize an image from uint8 (H, W, 3) to uint8 (h, w, 3); an image of the right size is returned unchanged."""
     h, w = as_height_width(size)
     if image.shape[:2] == (h, w):
         return image
@@ -36,13 +36,13 @@ def resize_image(image: np.ndarray, size: Size) -> np.ndarray:
 
 
 def mask_coverage(mask: np.ndarray, size: Size) -> np.ndarray:
-    """Share of each new pixel's area that a mask covers.
+    """Compute the fraction of each new pixel's area that a mask covers.
 
     Args:
-        mask: bool or uint8 of 0 and 1, (H, W).
-        size: The new size.
+        mask: bool, or uint8 of 0 and 1, (H, W).
+        size: New size.
     Returns:
-        uint8 (h, w), the share in 255ths, rounded half up: half covered is 128.
+        uint8 (h, w), the fraction in units of 1/255, rounded half up: half coverage is 128.
     """
     h, w = as_height_width(size)
     if mask.shape == (h, w):
@@ -52,14 +52,14 @@ def mask_coverage(mask: np.ndarray, size: Size) -> np.ndarray:
 
 
 def resize_classes(mask: np.ndarray, size: Size, num_classes: int) -> np.ndarray:
-    """Class with the largest share of each new pixel's area; among equals, the lower index.
+    """Select the class with the largest fraction of each new pixel's area; on a tie, the lower index.
 
     Args:
         mask: uint8 (H, W) of 0..num_classes-1 and 255 = ignore.
-        size: The new size.
+        size: New size.
         num_classes: k.
     Returns:
-        uint8 (h, w) of the same values; 255 where more area is ignored than any class has.
+        uint8 (h, w) of the same values; 255 where the ignored area is larger than the area of any class.
     """
     h, w = as_height_width(size)
     if mask.shape == (h, w):
@@ -74,8 +74,8 @@ def resize_classes(mask: np.ndarray, size: Size, num_classes: int) -> np.ndarray
 
 
 def _areas(mask: np.ndarray, h: int, w: int) -> np.ndarray:
-    """Covered area of each box of an h x w grid over (H, W), in 1/(h*w) of a pixel: int64 (h, w), at most H*W."""
-    # Whole numbers throughout: half of a box is exactly half of it on every machine.
+    """Covered area of each box of an h x w grid over (H, W), in units of 1/(h*w) pixel: int64 (h, w), at most H*W."""
+    # Integers make the result exact: half of a box is the same on every machine.
     return _box_sums(_box_sums(mask, h).T, w).T
 
 
@@ -83,7 +83,7 @@ def _box_sums(values: np.ndarray, num: int) -> np.ndarray:
     """Integrals over `num` equal boxes along the first axis, times `num`; values are constant within a pixel."""
     length = len(values)
     whole, rest = np.divmod(np.arange(num + 1) * length, num)
-    # Adding up slices is many times faster than a running sum over megapixels, and needs no memory.
+    # Sums of slices are many times faster than a cumulative sum over megapixels, and need no memory.
     integrals = np.zeros((num + 1, *values.shape[1:]), np.int64)
     for box in range(num):
         covered = values[whole[box] : whole[box + 1]].sum(axis=0, dtype=np.int64)

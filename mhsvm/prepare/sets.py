@@ -1,9 +1,9 @@
-"""From what a user types to an open set: a name, a prepared file, or a folder that is used as it is."""
+"""Open a set by its name, the path of a prepared file, or the path of a folder with images and masks."""
 
 import hashlib
 from pathlib import Path
 
-from mhsvm.cache import cache_path
+from mhsvm.files import cache_path
 from mhsvm.prepare.archive import SourceFile, open_sources
 from mhsvm.prepare.pairs import EXTENSIONS
 from mhsvm.prepare.pipeline import prepare_set
@@ -12,18 +12,18 @@ from mhsvm.prepare.resize import Size, as_height_width
 from mhsvm.prepare.sources import SOURCES
 from mhsvm.store import PredictionSet, PreparedSet
 
-# The attribute of a set prepared from a folder by which a change of the folder is noticed.
+# Attribute of a set prepared from a folder, used to detect changes of the folder.
 _FOLDER_STATE = "folder_state"
 
 
 def find_set(name_or_path: str | Path, root: str | Path = "data") -> Path:
-    """The file or folder of a data set.
+    """Find the file or folder of a data set.
 
     Args:
-        name_or_path: NAME, for root/NAME.h5 or else root/NAME/; or the path of a prepared file or a folder.
-        root: The folder where prepared sets land.
+        name_or_path: NAME for root/NAME.h5 or root/NAME/, or the path of a prepared file or a folder.
+        root: Folder with prepared sets.
     Raises:
-        FileNotFoundError: None of them exists; what is in `root` is named.
+        FileNotFoundError: None of these paths exists; the sets in `root` are listed.
     """
     root = Path(root)
     for path in (root / f"{name_or_path}.h5", root / name_or_path, Path(name_or_path)):
@@ -38,19 +38,19 @@ def find_set(name_or_path: str | Path, root: str | Path = "data") -> Path:
 
 
 def open_set(path: str | Path, size: Size = 256, num_classes: int = 1) -> PreparedSet:
-    """Open a prepared file, or use a folder of images and masks as it is.
+    """Open a prepared file, or prepare and open a folder of images and masks.
 
-    A folder ({train,val,test}/{images,masks}/ or images/ and masks/) is prepared once, into `.mhsvm-SIZE.h5` inside it,
-    or into the user's cache folder where it cannot be written to; again only when names, sizes or times of its files
-    have changed.
+    A folder ({train,val,test}/{images,masks}/ or images/ and masks/) is prepared once, into `.mhsvm-SIZE.h5` in the
+    folder, or into the user's cache if the folder is not writable. It is prepared again if names, sizes or times of its
+    files change.
 
     Args:
-        path: A prepared file, which is opened at the size it has, or a folder.
-        size: For a folder: the size to prepare.
-        num_classes: For a folder: 1 for lesion masks, k >= 2 for class indices.
+        path: A prepared file, which keeps its size, or a folder.
+        size: Size for a folder.
+        num_classes: Classes for a folder: 1 for lesion masks, k >= 2 for class indices.
     Raises:
-        FileNotFoundError: There is no such file or folder.
-        ValueError: The file is no prepared set, or the folder has problems (all are listed).
+        FileNotFoundError: The file or folder does not exist.
+        ValueError: The file is not a prepared set, or the folder has problems (all are listed).
     """
     path = Path(path)
     if not path.is_dir():
@@ -74,26 +74,26 @@ def open_set(path: str | Path, size: Size = 256, num_classes: int = 1) -> Prepar
 
 
 def open_predicted_set(predictions: PredictionSet, name_or_path: str | Path | None = None) -> PreparedSet:
-    """Open the very set that predictions were made on.
+    """Open the set on which predictions were made.
 
     Args:
-        predictions: They know its name, its checksum and where it was.
-        name_or_path: Where it is now, as for `find_set`; by default where it was, or in data/.
+        predictions: Predictions with the name, checksum and recorded path of the set.
+        name_or_path: Present name or path, see `find_set`; default: the recorded path, or data/.
     Raises:
-        FileNotFoundError: It is not there.
-        ValueError: What is there is another set, or was prepared anew.
+        FileNotFoundError: The set does not exist there.
+        ValueError: The set has another checksum, because it differs or was prepared again.
     """
     if name_or_path is not None:
         path = find_set(name_or_path)
     else:
-        # older predictions do not know where it was
-        recorded = [Path(predictions.attributes["set_path"])] if "set_path" in predictions.attributes else []
+        # older predictions have no recorded path
+        recorded = [Path(str(predictions.attributes["set_path"]))] if "set_path" in predictions.attributes else []
         places = [*recorded, Path("data") / predictions.set_name]
         found = [place for place in places if place.is_file()]
         if not found:
             raise FileNotFoundError(
                 f"the set that {predictions.path} was predicted on is not at {' nor at '.join(map(str, places))}: "
-                "say with --d where it is"
+                "give its path with --d"
             )
         path = found[0]
     prepared = open_set(path, size=predictions.size, num_classes=predictions.num_classes)
@@ -119,17 +119,17 @@ def _is_current(cache: Path, state: str) -> bool:
         with PreparedSet.open(cache) as prepared:
             return prepared.attributes.get(_FOLDER_STATE) == state
     except ValueError:
-        # Damaged or of another schema version: the folder is the truth, so the file is simply made again.
+        # The file is damaged or has another schema version, and is prepared again from the folder.
         return False
 
 
 def _folder_state(folder: Path) -> str:
-    """sha256 over names, sizes and times of the images and archives in a folder."""
+    """Compute a sha256 over names, sizes and times of the images and archives in a folder."""
 
     def describe(file: SourceFile) -> str:
         return f"{file.name}\t{file.num_bytes}\t{file.location.stat().st_mtime_ns}\n"
 
-    # Problems are the business of preparing: one that matters changes the state or stops it there.
+    # Problems are ignored here; the preparation reports them.
     with open_sources([folder], Problems()) as files:
         read = (*EXTENSIONS, SOURCES["folder"].group_table.file_name)
         lines = sorted(describe(file) for file in files if file.name.lower().endswith(read))

@@ -1,1 +1,1 @@
-"""Computing: CUDA graphs, several processes, numerics, stopping."""
+"""Execution: CUDA graphs, several processes, numerics, stopping, timing."""

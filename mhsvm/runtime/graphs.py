@@ -1,8 +1,9 @@
-"""CUDA graphs: work on tensors of fixed shapes, recorded once and launched as a whole."""
+"""CUDA graphs: work on tensors of fixed shapes, captured once and launched as a whole."""
 
 import functools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -11,12 +12,15 @@ from mhsvm.ops.compiling.ahead import compile_ahead
 from mhsvm.runtime.numerics import convolutions_by_trial
 from mhsvm.system import num_cores
 
-# Calls before a capture: libraries make their workspaces, and kernels are compiled and chosen.
+if TYPE_CHECKING:
+    from torch.cuda import _POOL_HANDLE as PoolHandle
+
+# Calls before a capture, in which libraries allocate workspaces and kernels are compiled and selected.
 WARM_UP_CALLS = 3
 
 
 def warm_up(function: Callable[..., Tensor], inputs: Sequence[Tensor]) -> Tensor:
-    """Call a function as a capture will: on another stream than the default one."""
+    """Call a function on a side stream, as a capture does."""
     device = inputs[0].device
     current, side = torch.cuda.current_stream(device), _side_stream(device)
     side.wait_stream(current)
@@ -28,13 +32,13 @@ def warm_up(function: Callable[..., Tensor], inputs: Sequence[Tensor]) -> Tensor
 
 @functools.cache
 def _side_stream(device: torch.device) -> torch.cuda.Stream:
-    # always the same one: freed memory can be used again only on the stream that it was first used on
+    # a single stream per device, because freed memory is reused only on the stream that allocated it
     return torch.cuda.Stream(device)
 
 
 @contextmanager
 def _without_autocast_cache() -> Iterator[None]:
-    """Under autocast, casts of weights belong into a graph: those kept from before it are freed with their context."""
+    """Turn off autocast's cache: casts of weights must be part of a graph, because cached ones are freed later."""
     enabled = torch.is_autocast_cache_enabled()
     torch.clear_autocast_cache()
     torch.set_autocast_cache_enabled(False)
@@ -45,28 +49,28 @@ def _without_autocast_cache() -> Iterator[None]:
 
 
 class CapturedCall:
-    """A function of tensors as a CUDA graph; to be called with tensors of the same shapes and types.
+    """A function of tensors, captured as a CUDA graph for inputs of fixed shapes and types.
 
-    The function has run before, under `warm_up`. It asks nothing of the device (`.item()`, copies from the CPU), and
-    reads and writes other tensors where they lay when it was captured. Random numbers are new in every call, those of
-    the device's generator, as they would be without a graph.
+    The function must have run before, under `warm_up`. It must not synchronize with the device (`.item()`, copies from
+    the CPU). Other tensors are read and written at the addresses that they had at the capture. Random numbers are new
+    in every call, from the device's generator, as without a graph.
 
     Args:
-        function: What to capture; it is not run.
-        inputs: Its arguments, on a CUDA device.
-        pool: Memory that graphs share which never run at the same time, from `torch.cuda.graph_pool_handle()`.
+        function: Function to capture; it is not run.
+        inputs: Arguments of the function, on a CUDA device.
+        pool: Memory pool for graphs that never run at the same time, from `torch.cuda.graph_pool_handle()`.
     """
 
-    def __init__(self, function: Callable[..., Tensor], inputs: Sequence[Tensor], *, pool: tuple[int, int]) -> None:
+    def __init__(self, function: Callable[..., Tensor], inputs: Sequence[Tensor], *, pool: "PoolHandle") -> None:
         self._inputs = [torch.empty_like(x).copy_(x) for x in inputs]
         self._graph = torch.cuda.CUDAGraph()
-        # other threads may allocate page-locked memory meanwhile: that of the loader
+        # threads of the loader may allocate page-locked memory during the capture
         capture = torch.cuda.graph(self._graph, pool=pool, capture_error_mode="thread_local")
         with torch.cuda.device(inputs[0].device), capture:
             self._output = function(*self._inputs)
 
     def __call__(self, *inputs: Tensor) -> Tensor:
-        """Run; the result is overwritten by the next call."""
+        """Replay the graph; the next call overwrites the result."""
         for own, given in zip(self._inputs, inputs, strict=True):
             own.copy_(given, non_blocking=True)
         self._graph.replay()
@@ -74,22 +78,22 @@ class CapturedCall:
 
 
 class GraphedModel(nn.Module):
-    """Inference of a network as a CUDA graph: one launch a batch instead of hundreds.
+    """Inference of a network as a CUDA graph, with a single launch per batch.
 
-    The graph is captured at the first call and reads the weights where they lie then: changing them in place, as an
-    optimiser and `load_state_dict` do, is seen; replacing or moving them is not. Any number of images is taken: they
-    are run in batches of the shape, the last one filled up. A call puts the network into evaluation mode; no gradient
-    is kept. On a CPU, which has no graphs, the network itself is called.
+    The graph is captured in the first call and reads the weights at their addresses. Changes in place, as by an
+    optimizer or `load_state_dict`, take effect; weights that are replaced or moved do not. Any number of images is
+    split into batches of `shape`, and the last one is padded. A call puts the network into evaluation mode and computes
+    no gradients. On a CPU, which has no graphs, the network itself is called.
 
     Args:
-        model: Takes images (b, c, h, w), returns one tensor with an entry an image.
+        model: Network from images (b, c, h, w) to one tensor with b entries.
         shape: (b, c, h, w) of a batch.
-        pool: Memory of graphs that never run at the same time, such as those of a training; by default its own.
+        pool: Memory pool for graphs that never run at the same time, such as those of a training. Default: a new pool.
     Raises:
-        ValueError: The shape is not one of a batch; in a call: images of another size, or none.
+        ValueError: The shape is not (b, c, h, w), each at least 1. In a call: the images are none, or differ in size.
     """
 
-    def __init__(self, model: nn.Module, shape: Sequence[int], *, pool: tuple[int, int] | None = None) -> None:
+    def __init__(self, model: nn.Module, shape: Sequence[int], *, pool: "PoolHandle | None" = None) -> None:
         super().__init__()
         if len(shape) != 4 or min(shape) < 1:
             raise ValueError(f"the shape of a graph's batch is (b, c, h, w), each at least 1; received {tuple(shape)}")
@@ -99,12 +103,12 @@ class GraphedModel(nn.Module):
         self._call: CapturedCall | None = None
 
     def train(self, mode: bool = True) -> "GraphedModel":
-        """It stays in evaluation mode, whatever is asked for."""
+        """Stay in evaluation mode."""
         return super().train(False)
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:
-        """Images (n, c, h, w), n at least 1 -> what the network returns for them, the caller's own."""
+        """Run the network on images (n, c, h, w), n at least 1; the result is a new tensor."""
         if images.ndim != 4 or tuple(images.shape[1:]) != self.shape[1:] or len(images) == 0:
             raise ValueError(
                 f"this graph takes images (n, {', '.join(map(str, self.shape[1:]))}), n at least 1; received "
@@ -114,21 +118,21 @@ class GraphedModel(nn.Module):
         if not images.is_cuda:
             return self.model(images)
         if self._call is None:
-            self._capture(images)
-        parts = [self._run(part) for part in images.split(self.shape[0])]
+            self._call = self._capture(images)
+        parts = [self._run(self._call, part) for part in images.split(self.shape[0])]
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
-    def _capture(self, images: Tensor) -> None:
-        # what a first caller in inference mode would leave could not be written to outside of it
+    def _capture(self, images: Tensor) -> CapturedCall:
+        # a buffer that is created in inference mode could not be written to outside it
         with torch.inference_mode(False), torch.no_grad(), _without_autocast_cache(), convolutions_by_trial():
             batch = images.new_zeros(self.shape)
             call = functools.partial(warm_up, self.model, [batch])
             compile_ahead(call, self.model, device=batch.device, num_processes=num_cores())
             for _ in range(WARM_UP_CALLS):
                 call()
-            self._call = CapturedCall(self.model, [batch], pool=self._pool or torch.cuda.graph_pool_handle())
+            return CapturedCall(self.model, [batch], pool=self._pool or torch.cuda.graph_pool_handle())
 
-    def _run(self, part: Tensor) -> Tensor:
+    def _run(self, call: CapturedCall, part: Tensor) -> Tensor:
         missing = self.shape[0] - len(part)
         filled = torch.cat([part, part.new_zeros(missing, *self.shape[1:])]) if missing else part
-        return self._call(filled)[: len(part)].clone()
+        return call(filled)[: len(part)].clone()

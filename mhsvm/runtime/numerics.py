@@ -1,8 +1,9 @@
-"""How exactly, and how reproducibly, torch computes: switches of the process, set for a while."""
+"""Precision and reproducibility: torch's global switches, set for the duration of a block."""
 
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 
@@ -11,23 +12,25 @@ _CUBLAS_WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"
 
 @contextmanager
 def numerics(*, tf32: bool, deterministic: bool) -> Iterator[None]:
-    """Compute in this way until the block ends; convolutions by trial, see `convolutions_by_trial`.
+    """Set torch's switches for the block, with `convolutions_by_trial`.
 
     Args:
-        tf32: Let a GPU round the factors of float32 products to 10 bits of mantissa, in matrix products and
-            convolutions; about 1e-3 of relative error for up to eight times the speed of these.
-        deterministic: Only algorithms that give the same bits in every run on one device; an operation that has none
-            raises a RuntimeError.
+        tf32: Allow TF32 in matrix products and convolutions: a GPU rounds the factors of float32 products to 10
+            mantissa bits. The relative error is about 1e-3, and these operations are up to eight times as fast.
+        deterministic: Use algorithms with bitwise equal results in every run on one device. An operation without such
+            an algorithm raises a RuntimeError.
     """
-    matmul, cudnn, filling = torch.backends.cuda.matmul, torch.backends.cudnn, torch.utils.deterministic
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    # torch adds the attribute to this module when it is imported
+    filling: Any = torch.utils.deterministic
     before = matmul.allow_tf32, cudnn.allow_tf32, filling.fill_uninitialized_memory
     was_deterministic = torch.are_deterministic_algorithms_enabled()
     matmul.allow_tf32 = cudnn.allow_tf32 = tf32
     if deterministic:
-        # cuBLAS asks for it, by the environment only
+        # required by cuBLAS, which reads it from the environment only
         os.environ.setdefault(_CUBLAS_WORKSPACE, ":4096:8")
         torch.use_deterministic_algorithms(True)
-        # filling every new tensor helps to find errors, not to repeat a run
+        # filling new tensors finds errors, but is not needed for equal runs
         filling.fill_uninitialized_memory = False
     try:
         with convolutions_by_trial():
@@ -40,9 +43,9 @@ def numerics(*, tf32: bool, deterministic: bool) -> Iterator[None]:
 
 @contextmanager
 def convolutions_by_trial() -> Iterator[None]:
-    """Let cuDNN time its algorithms on the first tensors of each shape, and take the quickest.
+    """Let cuDNN time its algorithms for each new shape and use the fastest one.
 
-    It may choose otherwise in the next process, and two runs then differ by rounding: not where only deterministic
+    The choice can differ between processes, and then two runs differ by rounding. It is off if only deterministic
     algorithms are allowed.
     """
     cudnn = torch.backends.cudnn

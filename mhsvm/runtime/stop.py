@@ -1,19 +1,22 @@
-"""Stopping a training cleanly from outside."""
+"""Stop a training cleanly with a signal."""
 
 import signal
+from collections.abc import Callable
 from types import FrameType
+
+_Handler = Callable[[int, FrameType | None], object] | int | None
 
 
 class StopSignal:
-    """While open, Ctrl-C and SIGTERM only leave a note; a second Ctrl-C stops at once.
+    """Context that records Ctrl-C and SIGTERM instead of stopping; a second Ctrl-C stops immediately.
 
     Attributes:
-        signum: Number of the signal that came, or None.
+        signum: Number of the received signal, or None.
     """
 
     def __init__(self) -> None:
         self.signum: int | None = None
-        self._previous: dict[int, object] = {}
+        self._previous: dict[int, _Handler] = {}
 
     def __enter__(self) -> "StopSignal":
         for signum in (signal.SIGINT, signal.SIGTERM):

@@ -1,4 +1,4 @@
-"""Prepared sets, predictions on them and maps of gates, as HDF5: nothing else in the package opens HDF5 files."""
+"""HDF5 files of prepared sets, predictions and gate maps. No other room opens HDF5 files."""
 
 from mhsvm.store.gate_maps import BlockGates, GateMaps, read_gate_maps, write_gate_maps
 from mhsvm.store.predictions import PredictionSet, PredictionWriter

@@ -1,6 +1,6 @@
-"""What the gates of a network's scan heads did on some images: `maps.h5` of a test.
+"""Gates of a network's scan heads on selected images: `maps.h5` of a test.
 
-Shape letters: n images, m heads, k routes of a head, h w the map of a block in cells.
+Shape letters: n images, m heads, k routes of a head, h w size of a block's map in cells.
 """
 
 from dataclasses import dataclass
@@ -20,11 +20,11 @@ class BlockGates:
     """The gates of one block of a network.
 
     Attributes:
-        block: Its name in the network.
-        gate: float32 (n, m, h, w), sigma(cv) of each head, the mean over its channels.
-        closed: float64 (n, m), the share of the head's cells, channel by channel, in which the gate is 0.
-        route_share: float64 (n, m, k), |y_k| / sum_k |y_k| of each route's output, summed over cells and channels;
-            NaN where all outputs are 0.
+        block: Name of the block in the network.
+        gate: float32 (n, m, h, w), sigma(cv) of each head, averaged over its channels.
+        closed: float64 (n, m), fraction of the head's cells and channels in which the gate is 0.
+        route_share: float64 (n, m, k), weight |y_k| / sum_k |y_k| of each route's output, summed over cells and
+            channels; NaN where all outputs are 0.
     """
 
     block: str
@@ -35,13 +35,13 @@ class BlockGates:
 
 @dataclass(frozen=True)
 class GateMaps:
-    """The gates of all blocks.
+    """Gates of all blocks.
 
     Attributes:
-        ids: Names of the n images.
+        ids: Ids of the n images.
         patterns: Scan pattern of each head.
         gate: Name of the gate.
-        blocks: In the order of the forward pass.
+        blocks: Blocks in the order of the forward pass.
     """
 
     ids: tuple[str, ...]
@@ -51,7 +51,7 @@ class GateMaps:
 
 
 def write_gate_maps(path: str | Path, maps: GateMaps) -> None:
-    """Write a file, which is complete or not there."""
+    """Write gate maps atomically."""
     with replace_when_complete(path) as partial, h5py.File(partial, "w") as file:
         write_attributes(file, FORMAT, {"gate": maps.gate}, {})
         write_strings(file, "ids", maps.ids)
@@ -64,11 +64,11 @@ def write_gate_maps(path: str | Path, maps: GateMaps) -> None:
 
 
 def read_gate_maps(path: str | Path) -> GateMaps:
-    """Read what `write_gate_maps` wrote.
+    """Read a file that `write_gate_maps` wrote.
 
     Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: Not HDF5, damaged, of another kind or of another schema version.
+        FileNotFoundError: The file does not exist.
+        ValueError: The file is not HDF5, is damaged, or has another format or schema version.
     """
     with open_for_reading(path, FORMAT, "python test.py --save-maps ID …") as file:
         names = read_strings(file, "blocks")

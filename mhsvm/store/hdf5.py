@@ -1,4 +1,4 @@
-"""What both kinds of file share: opening with a clear error, schema, attributes, rows in any order."""
+"""Shared by all HDF5 files: opening with a clear error, schema, attributes, rows in any order."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +11,7 @@ SCHEMA_VERSION = 1
 Rows = slice | Sequence[int] | np.ndarray
 AttributeValue = str | int | float
 
-# Masks and probabilities shrink more than tenfold under the cheapest filter; photographs do not.
+# Masks and probabilities shrink more than tenfold with the cheapest filter; images do not.
 MAP_FILTER = {"compression": "lzf"}
 
 
@@ -20,11 +20,11 @@ def open_for_reading(path: str | Path, format: str, how_to_make: str) -> h5py.Fi
 
     Args:
         path: The file.
-        format: Value that its attribute `format` must have.
-        how_to_make: The command that makes such a file, for the error messages.
+        format: Required value of its attribute `format`.
+        how_to_make: Command that makes such a file, for the error messages.
     Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: Not HDF5, damaged, of another format or schema version.
+        FileNotFoundError: The file does not exist.
+        ValueError: The file is not HDF5, is damaged, or has another format or schema version.
     """
     path = Path(path)
     if not path.is_file():
@@ -32,7 +32,7 @@ def open_for_reading(path: str | Path, format: str, how_to_make: str) -> h5py.Fi
     if not h5py.is_hdf5(path):
         raise ValueError(f"{path} is not an HDF5 file; make it with `{how_to_make}`")
     try:
-        # Files are replaced, never changed, so reading needs no lock (which read-only folders may refuse).
+        # Files are replaced, never changed. Reading needs no lock, and a read-only folder may refuse one.
         file = h5py.File(path, "r", locking=False)
     except OSError as error:
         raise ValueError(f"{path} is truncated or damaged ({error}); make it again with `{how_to_make}`") from error
@@ -51,13 +51,13 @@ def open_for_reading(path: str | Path, format: str, how_to_make: str) -> h5py.Fi
 def write_attributes(
     file: h5py.File, format: str, own: dict[str, AttributeValue], foreign: dict[str, AttributeValue]
 ) -> None:
-    """Write the schema's own attributes and, as a group beside them, those that only describe."""
+    """Write the attributes of the schema, and descriptive ones in a group of their own."""
     file.attrs.update({"format": format, "schema_version": SCHEMA_VERSION, **own})
     file.create_group("attributes").attrs.update(foreign)
 
 
 def read_attributes(file: h5py.File) -> dict[str, AttributeValue]:
-    """The describing attributes, as plain Python values."""
+    """Read the descriptive attributes as plain Python values."""
     items = file["attributes"].attrs.items()
     return {key: value.item() if isinstance(value, np.generic) else value for key, value in items}
 
@@ -71,16 +71,16 @@ def read_strings(file: h5py.File, key: str) -> tuple[str, ...]:
 
 
 def read_rows(dataset: h5py.Dataset, rows: Rows) -> np.ndarray:
-    """Read rows by slice or by indices in any order, repeated ones too."""
+    """Read rows by a slice or by indices, in any order and with repetitions."""
     if isinstance(rows, slice):
         rows = np.arange(len(dataset))[rows]
     rows = np.asarray(rows)
     if rows.size and not np.issubdtype(rows.dtype, np.integer):
         raise ValueError(f"rows must be a slice or integer indices; got {rows.dtype}: use np.flatnonzero for a mask")
     out = np.empty((len(rows), *dataset.shape[1:]), dataset.dtype)
-    # One chunk is one row, so reading one by one costs nothing; h5py's own selection wants sorted rows.
+    # Chunks are single rows, so reading rows one by one costs nothing; a selection in h5py requires sorted rows.
     for place, row in enumerate(rows.tolist()):
         if not 0 <= row < len(dataset):
-            raise IndexError(f"rows must lie in 0..{len(dataset) - 1}; got {row}")
+            raise IndexError(f"rows must be in 0..{len(dataset) - 1}; got {row}")
         dataset.read_direct(out, np.s_[row], np.s_[place])
     return out

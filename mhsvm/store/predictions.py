@@ -1,11 +1,12 @@
 """Predictions on a prepared set: `predictions.h5` of a run folder.
 
-Shape letters: n images, b images of a batch, k classes, h w the size in pixels.
+Shape letters: n images, b batch, k classes, h w size in pixels.
 """
 
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from types import TracebackType
 
 import h5py
 import numpy as np
@@ -31,11 +32,11 @@ class PredictionSet:
 
     Attributes:
         path: The file.
-        ids: One id an image, in the order of prediction.
+        ids: Id of each image, in the order of prediction.
         size: (h, w).
         num_classes: 1, or k >= 2.
-        set_name, set_checksum: File name and checksum of the prepared set that was predicted on.
-        attributes: What the writer was given to describe the predictions.
+        set_name, set_checksum: File name and checksum of the prepared set.
+        attributes: Descriptions that the writer received.
     """
 
     def __init__(self, file: h5py.File):
@@ -50,11 +51,11 @@ class PredictionSet:
 
     @classmethod
     def open(cls, path: str | Path) -> "PredictionSet":
-        """Open a file that `PredictionWriter` made.
+        """Open a file that `PredictionWriter` wrote.
 
         Raises:
-            FileNotFoundError: There is no such file.
-            ValueError: Not HDF5, damaged, of another kind or of another schema version.
+            FileNotFoundError: The file does not exist.
+            ValueError: The file is not HDF5, is damaged, or has another format or schema version.
         """
         return cls(open_for_reading(path, FORMAT, "python test.py"))
 
@@ -71,22 +72,22 @@ class PredictionSet:
         self._file.close()
 
     def probability(self, rows: Rows) -> np.ndarray:
-        """Probabilities of the given rows in 255ths, uint8 (len(rows), h, w) or (len(rows), k, h, w)."""
+        """Read probabilities in units of 1/255, uint8 (len(rows), h, w) or (len(rows), k, h, w)."""
         return read_rows(self._file["probability"], rows)
 
 
 class PredictionWriter:
-    """Writes predictions a batch at a time, inside a `with` block.
+    """Writes predictions batch by batch in a `with` block.
 
-    The file appears under its name when the block ends well; when it raises, nothing is left.
+    The file gets its name when the block succeeds. When the block raises, nothing is left.
 
     Args:
-        path: The file to make or replace.
+        path: The file to write or replace.
         set_name: File name of the prepared set.
-        set_checksum: Its checksum.
+        set_checksum: Checksum of the prepared set.
         size: (h, w).
         num_classes: 1, or k >= 2.
-        attributes: Descriptions that `PredictionSet.attributes` gives back.
+        attributes: Descriptions for `PredictionSet.attributes`.
     """
 
     def __init__(
@@ -101,7 +102,11 @@ class PredictionWriter:
     ):
         self._path = Path(path)
         self._shape = tuple(size) if num_classes == 1 else (num_classes, *size)
-        self._own = {"set_name": set_name, "set_checksum": set_checksum, "num_classes": num_classes}
+        self._own: dict[str, AttributeValue] = {
+            "set_name": set_name,
+            "set_checksum": set_checksum,
+            "num_classes": num_classes,
+        }
         self._foreign = attributes or {}
         self._ids: dict[str, None] = {}
 
@@ -121,30 +126,32 @@ class PredictionWriter:
             self._open = stack.pop_all()
         return self
 
-    def __exit__(self, *exception: object) -> None:
-        if exception[0] is None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if error is None:
             with self._open:
                 write_strings(self._file, "ids", list(self._ids))
                 write_attributes(self._file, FORMAT, self._own, self._foreign)
         else:
-            self._open.__exit__(*exception)
+            self._open.__exit__(kind, error, traceback)
 
     def append(self, ids: Sequence[str], probability: np.ndarray) -> None:
         """Add a batch.
 
         Args:
-            ids: One id an image.
-            probability: (b, h, w), or (b, k, h, w) for k classes; uint8 in 255ths, or floating in 0..1, which is
-                rounded to 255ths.
+            ids: Id of each image.
+            probability: (b, h, w), or (b, k, h, w) for k classes. uint8 in units of 1/255, or floating point in 0..1,
+                which is rounded to these units.
         Raises:
-            ValueError: Another shape or range, or an id that is already there.
+            ValueError: The shape or range is wrong, or an id is repeated.
         """
         expected = (len(ids), *self._shape)
         if probability.shape != expected:
             raise ValueError(f"probabilities of {len(ids)} ids must have the shape {expected}; got {probability.shape}")
         repeated = [id_ for place, id_ in enumerate(ids) if id_ in self._ids or id_ in ids[:place]]
         if repeated:
-            raise ValueError(f"every image is predicted once; came again: {', '.join(repeated)}")
+            raise ValueError(f"every image is predicted once; repeated: {', '.join(repeated)}")
         start = len(self._probability)
         self._probability.resize(start + len(ids), axis=0)
         self._probability[start:] = _in_255ths(probability)
@@ -156,5 +163,5 @@ def _in_255ths(probability: np.ndarray) -> np.ndarray:
         return probability
     low, high = probability.min(initial=0), probability.max(initial=0)
     if not (low >= 0 and high <= 1):
-        raise ValueError(f"probabilities must lie in 0..1; got {low:g}..{high:g}: apply the sigmoid or softmax first")
+        raise ValueError(f"probabilities must be in 0..1; got {low:g}..{high:g}: apply the sigmoid or softmax first")
     return np.rint(probability * 255).astype(np.uint8)

@@ -1,6 +1,6 @@
-"""The prepared set: images and masks at one size, and what is known of each.
+"""The prepared set: images, masks and metadata at one size.
 
-Shape letters: n samples, h w the prepared size in pixels.
+Shape letters: n samples, h w prepared size in pixels.
 """
 
 import hashlib
@@ -29,15 +29,15 @@ FORMAT = "mhsvm-set"
 
 @dataclass(frozen=True)
 class Sample:
-    """One image with its mask, at the prepared size.
+    """An image and its mask at the prepared size.
 
     Attributes:
-        id: Unlike every other id of the set.
+        id: Unique id in the set.
         image: uint8 (h, w, 3).
-        mask: uint8 (h, w): coverage 0..255 of the lesion, or class indices with 255 = ignore.
+        mask: uint8 (h, w): lesion coverage 0..255, or class indices with 255 = ignore.
         original_size: (height, width) before resizing.
-        subset: "train", "val", "test", or "" where the source has none.
-        group: Patient or lesion, or "" where unknown.
+        subset: "train", "val", "test", or "" if the source has no subsets.
+        group: Patient or lesion, or "" if unknown.
     """
 
     id: str
@@ -49,16 +49,17 @@ class Sample:
 
 
 class PreparedSet:
-    """A prepared set, open for reading: columns in memory, images and masks read when asked for.
+    """A prepared set, open for reading. Images and masks are read on demand.
 
     Attributes:
-        path, name: The file, and the data set's name ("isic2017", …).
-        ids, subsets, groups: One string a sample; see `Sample`.
+        path: The file.
+        name: Name of the data set, such as "isic2017".
+        ids, subsets, groups: A string for each sample; see `Sample`.
         original_sizes: int32 (n, 2), height and width before resizing.
         size: (h, w).
-        num_classes: 1: masks are coverage 0..255; k >= 2: class indices 0..k-1, 255 = ignore.
-        checksum: sha256, in hex, over the ids, images and masks.
-        attributes: Where it comes from: source checksums, resize methods, package version.
+        num_classes: 1 for masks with coverage 0..255; k >= 2 for class indices 0..k-1 and 255 = ignore.
+        checksum: sha256 in hex of the ids, images and masks.
+        attributes: Origin of the set: source checksums, resizing methods, package version.
     """
 
     def __init__(self, file: h5py.File):
@@ -76,11 +77,11 @@ class PreparedSet:
 
     @classmethod
     def open(cls, path: str | Path) -> "PreparedSet":
-        """Open a file that `write_set` made.
+        """Open a file that `write_set` wrote.
 
         Raises:
-            FileNotFoundError: There is no such file.
-            ValueError: Not HDF5, damaged, of another kind or of another schema version.
+            FileNotFoundError: The file does not exist.
+            ValueError: The file is not HDF5, is damaged, or has another format or schema version.
         """
         return cls(open_for_reading(path, FORMAT, "python scripts/prepare.py"))
 
@@ -93,19 +94,19 @@ class PreparedSet:
     def __exit__(self, *exception: object) -> None:
         self.close()
 
-    def __reduce__(self):
-        # A loader's process opens the file itself: an HDF5 handle cannot travel.
+    def __reduce__(self) -> tuple[object, ...]:
+        # An HDF5 handle cannot be pickled: another process opens the file again.
         return (PreparedSet.open, (self.path,))
 
     def close(self) -> None:
         self._file.close()
 
     def images(self, rows: Rows) -> np.ndarray:
-        """Images of the given rows (a slice, or indices in any order), uint8 (len(rows), h, w, 3)."""
+        """Read images by a slice or by indices in any order, uint8 (len(rows), h, w, 3)."""
         return read_rows(self._file["images"], rows)
 
     def masks(self, rows: Rows) -> np.ndarray:
-        """Masks of the given rows (a slice, or indices in any order), uint8 (len(rows), h, w)."""
+        """Read masks by a slice or by indices in any order, uint8 (len(rows), h, w)."""
         return read_rows(self._file["masks"], rows)
 
 
@@ -119,20 +120,20 @@ def write_set(
     attributes: dict[str, AttributeValue],
     total: int,
 ) -> str:
-    """Write a prepared set one sample at a time; the file appears under its name only when it is complete.
+    """Write a prepared set sample by sample; the file gets its name when it is complete.
 
     Args:
-        path: The file to make or replace.
-        samples: `total` samples with different ids; consumed once, in the order of the set.
-        name: The data set's name.
-        size: (h, w) of every image and mask, in pixels.
+        path: The file to write or replace.
+        samples: `total` samples with unique ids, in the order of the set.
+        name: Name of the data set.
+        size: (h, w) of all images and masks, in pixels.
         num_classes: 1 for coverage masks, k >= 2 for class indices.
-        attributes: Descriptions that `PreparedSet.attributes` gives back.
+        attributes: Descriptions for `PreparedSet.attributes`.
         total: Number of samples, at least 1.
     Returns:
-        The set's checksum.
+        The checksum of the set.
     Raises:
-        ValueError: A sample of another size or type, a repeated id, more or fewer samples than `total`.
+        ValueError: A sample has another size or type, an id is repeated, or the number of samples is not `total`.
     """
     h, w = size
     if total < 1:
@@ -153,19 +154,19 @@ def write_set(
             seen.add(sample.id)
             columns.append((sample.id, sample.subset, sample.group, sample.original_size))
         if len(columns) != total:
-            raise ValueError(f"{total} samples were announced, {len(columns)} came")
+            raise ValueError(f"{total} samples were announced, {len(columns)} were given")
         *strings, original_sizes = zip(*columns, strict=True)
         for key, values in zip(("ids", "subsets", "groups"), strings, strict=True):
             write_strings(file, key, values)
         file["original_sizes"] = np.array(original_sizes, np.int32)
-        own = {"name": name, "num_classes": num_classes, "checksum": checksum.hexdigest()}
+        own: dict[str, AttributeValue] = {"name": name, "num_classes": num_classes, "checksum": checksum.hexdigest()}
         write_attributes(file, FORMAT, own, attributes)
     return checksum.hexdigest()
 
 
 def _check_sample(sample: Sample, size: tuple[int, int]) -> None:
-    for what, array, shape in (("image", sample.image, (*size, 3)), ("mask", sample.mask, size)):
+    for kind, array, shape in (("image", sample.image, (*size, 3)), ("mask", sample.mask, size)):
         if array.shape != shape or array.dtype != np.uint8:
             raise ValueError(
-                f"the {what} of {sample.id!r} must be uint8 {shape}; got {array.dtype} {array.shape}: resize it first"
+                f"the {kind} of {sample.id!r} must be uint8 {shape}; got {array.dtype} {array.shape}: resize it first"
             )

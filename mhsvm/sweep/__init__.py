@@ -1,1 +1,1 @@
-"""Many runs of one config: the grid, its processes, and the table of their results."""
+"""Many runs of one config: grid, processes and table of results."""

@@ -1,4 +1,4 @@
-"""Everything about a sweep that can be wrong is found before its first run starts."""
+"""Check a whole sweep before its first run starts."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,9 +19,9 @@ class SetToTest:
     """A set that every run is tested on.
 
     Attributes:
-        name: Of the set, and of the folder of its test.
-        argument: What `mhsvm test --d` gets for it.
-        checksum: Of its ids, images and masks.
+        name: Name of the set and of its test's folder.
+        argument: Value of `--d` for `mhsvm test`.
+        checksum: Checksum of the set.
     """
 
     name: str
@@ -31,11 +31,11 @@ class SetToTest:
 
 @dataclass(frozen=True)
 class Checked:
-    """What the check found out.
+    """Result of the check.
 
     Attributes:
-        test_sets: Name of each run -> its sets: its own, of which its split's test part tests, then further ones.
-        num_parameters: Of the largest network.
+        test_sets: Sets to test by name of the run: its own set (the test part of its split), then further ones.
+        num_parameters: Parameters of the largest network.
     """
 
     test_sets: dict[str, tuple[SetToTest, ...]]
@@ -43,15 +43,16 @@ class Checked:
 
 
 def check_grid(runs: Sequence[GridRun], *, further_sets: Sequence[str]) -> Checked:
-    """Make each run's split, and build each combination of settings once, on the CPU and for two images.
+    """Make the split of each run, and build each combination of settings once on the CPU with three images.
 
-    Splits are made without the search for near-duplicates: it moves images between folds, and cannot fail.
+    The search for near-duplicates is left out: it moves images between folds, and cannot fail.
 
     Args:
-        further_sets: Names or paths of sets that every run is tested on besides its own.
+        runs: The runs of the sweep.
+        further_sets: Names or paths of additional test sets for every run.
     Raises:
         ValueError: Settings, split, set and network do not fit, or a split lacks a part; the run is named.
-        FileNotFoundError: There is no such set.
+        FileNotFoundError: A set does not exist.
     """
     test_sets, largest, seen = {}, 0, {}
     for run in runs:
@@ -64,7 +65,7 @@ def check_grid(runs: Sequence[GridRun], *, further_sets: Sequence[str]) -> Check
                     seen[run.variant] = [_open_further(name, run.config) for name in further_sets]
         except (ValueError, FileNotFoundError) as error:
             raise type(error)(f"{run.name}: {error}") from error
-        test_sets[run.name] = _with_unlike_names([own, *seen[run.variant]])
+        test_sets[run.name] = _with_unique_names([own, *seen[run.variant]])
     return Checked(test_sets, largest)
 
 
@@ -77,13 +78,13 @@ def _quick_split(name: str, prepared: PreparedSet) -> Split:
 
 
 def _build_once(config: CfgNode, prepared: PreparedSet, split: Split) -> int:
-    """Build what training builds, but for one image of each part; returns the network's parameters."""
+    """Build a training job with one image per part, and return the network's number of parameters."""
     small = Split(split.name, {split.ids(part)[0]: part for part in ("test", "val", "train")})
     on_cpu = config.clone()
     on_cpu.defrost()
     on_cpu.run.device = "cpu"
     if config.run.device != "cpu" and config.train.step == "graph" and torch.cuda.is_available():
-        # the runs capture graphs, this check does not
+        # this check captures no graphs
         on_cpu.train.step = "auto"
     job = build_job(on_cpu, prepared, small)
     return sum(parameter.numel() for parameter in job.model.parameters())
@@ -103,8 +104,8 @@ def _as_test_set(prepared: PreparedSet, argument: str) -> SetToTest:
     return SetToTest(prepared.name, str(argument), prepared.checksum)
 
 
-def _with_unlike_names(test_sets: Sequence[SetToTest]) -> tuple[SetToTest, ...]:
+def _with_unique_names(test_sets: Sequence[SetToTest]) -> tuple[SetToTest, ...]:
     names = [test_set.name for test_set in test_sets]
     if len(set(names)) < len(names):
-        raise ValueError(f"two of the sets to test on are called alike: {', '.join(names)}; name each once with --test")
+        raise ValueError(f"two test sets have the same name: {', '.join(names)}; name each once with --test")
     return tuple(test_sets)

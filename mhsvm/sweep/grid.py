@@ -1,4 +1,4 @@
-"""Which runs a sweep has: settings x folds x seeds, each a config with a name."""
+"""The runs of a sweep: settings x folds x seeds, each a config with a name."""
 
 import itertools
 import re
@@ -12,23 +12,23 @@ from yacs.config import CfgNode
 from mhsvm.assemble import read_config
 from mhsvm.config import get_value
 
-# What --set cannot vary.
+# Keys that a sweep sets itself, with the way to choose their values.
 _OWN_KEYS = {
     "run.seed": "name the seeds with --seeds 0-4",
     "run.name": "runs are named after what varies",
     "run.folder": "name the sweep's folder with --out",
-    "run.device": "the sweep goes over the GPUs by itself",
+    "run.device": "the sweep assigns the GPUs",
 }
 _KFOLD = re.compile(r"kfold-(\d+)-(\d+)(?:-\d+)?")
 
 
 @dataclass(frozen=True)
 class Variant:
-    """One combination of the settings that vary, apart from seed and fold.
+    """A combination of the settings that vary, except seed and fold.
 
     Attributes:
-        name: Short, for people and folders, such as "lr=0.001"; "" where no setting varies.
-        settings: Alternating keys and values: what every run of the sweep sets, then what varies.
+        name: Short name for messages and folders, such as "lr=0.001"; "" if no setting varies.
+        settings: Alternating keys and values: first those of all runs, then those that vary.
     """
 
     name: str
@@ -40,12 +40,12 @@ class GridRun:
     """One training of a sweep.
 
     Attributes:
-        name: Of its folder inside the sweep's.
-        variant: The name of its settings.
+        name: Name of its folder in the folder of the sweep.
+        variant: Name of its combination of settings.
         seed: Its `run.seed`.
-        fold: Which fold tests, or None.
-        settings: Alternating keys and values for the command line, behind the config file.
-        config: What they come to.
+        fold: Fold for the test, or None.
+        settings: Alternating keys and values for the command line, after the config file.
+        config: The resulting config.
     """
 
     name: str
@@ -65,33 +65,33 @@ def make_grid(
     seeds: Sequence[int] | None = None,
     folds: int | None = None,
 ) -> list[GridRun]:
-    """Lay out the runs of a sweep: all folds and seeds of a combination of settings side by side.
+    """List the runs of a sweep; folds and seeds of one combination of settings are adjacent.
 
     Args:
-        config_path: YAML file with what all runs share.
-        folder: The sweep's folder; each run gets one inside it.
-        settings: Alternating keys and values that all runs share, too.
-        choices: "KEY=V1,V2" for each setting that varies; a value that is itself a list stands in brackets.
-        seeds: Values of `run.seed`; None takes the config's.
-        folds: k: every fold of `data.split` "kfold-<k>-<seed>"; None takes the split as it is.
+        config_path: YAML file with the settings of all runs.
+        folder: Folder of the sweep; each run has a subfolder.
+        settings: Alternating keys and values for all runs.
+        choices: "KEY=V1,V2" for each setting that varies; a value that is a list is in brackets.
+        seeds: Values of `run.seed`; None takes the seed of the config.
+        folds: k for all folds of `data.split` "kfold-<k>-<seed>"; None takes the split of the config.
     Returns:
-        At least one run, all of different names.
+        At least one run; names are unique.
     Raises:
-        ValueError: An unknown key, a value that does not fit its key, values or names that come twice, or folds of a
-            split that is not k-fold.
-        FileNotFoundError: There is no such config.
+        ValueError: A key is unknown, a value does not fit its key, values or names are repeated, or the split is not
+            k-fold.
+        FileNotFoundError: The config does not exist.
     """
     if seeds and "run.seed" in map(str.lower, settings[::2]):
-        raise ValueError("run.seed is given beside --seeds: name all seeds with --seeds")
+        raise ValueError("run.seed and --seeds are both given: name all seeds with --seeds")
     runs = []
     for variant in _make_variants(choices, settings):
         config = read_config(config_path, variant.settings)
-        for fold, seed in itertools.product(_fold_numbers(folds), seeds or [config.run.seed]):
+        for (fold, split), seed in itertools.product(_folds(config.data.split, folds), seeds or [config.run.seed]):
             parts = [variant.name, "" if fold is None else f"fold{fold}", f"seed{seed}"]
             name = "_".join(part for part in parts if part)
             own = ["run.folder", str(folder), "run.name", name, "run.seed", str(seed)]
             if fold is not None:
-                own += ["data.split", _fold_of(config.data.split, folds, fold)]
+                own += ["data.split", split]
             whole = (*variant.settings, *own)
             runs.append(GridRun(name, variant.name, seed, fold, whole, read_config(config_path, whole)))
     repeated = [name for name, times in Counter(run.name.lower() for run in runs).items() if times > 1]
@@ -101,10 +101,10 @@ def make_grid(
 
 
 def parse_seeds(text: str) -> list[int]:
-    """Seeds from "0-4", "1,5,9" or both mixed.
+    """Parse seeds such as "0-4", "1,5,9" or "0-2,7".
 
     Raises:
-        ValueError: It is none of these, or a range is empty.
+        ValueError: The text has another form, or a range is empty.
     """
     seeds: list[int] = []
     for part in text.split(","):
@@ -116,7 +116,7 @@ def parse_seeds(text: str) -> list[int]:
 
 
 def _make_variants(choices: Sequence[str], settings: Sequence[str]) -> list[Variant]:
-    """Every combination of the values of `choices`, behind the settings that all share."""
+    """All combinations of the values of `choices`, after the settings of all runs."""
     parsed = [_parse_choice(choice) for choice in choices]
     keys = [key for key, _ in parsed]
     for key in keys:
@@ -149,24 +149,23 @@ def _parse_choice(text: str) -> tuple[str, list[str]]:
             f"{key} takes lists: write each in brackets, such as --set '{key}=[{','.join(map(str, typed[0]))}],[…]'"
         )
     if len(set(typed)) < len(typed):
-        raise ValueError(f"a value of {key} comes twice in {listed!r}")
+        raise ValueError(f"a value of {key} is repeated in {listed!r}: give each once")
     return key, values
 
 
 def _in_a_name(value: str) -> str:
-    """A value as a part of a folder's name: "[C, X]" becomes "C+X"."""
+    """Format a value for the name of a folder: "[C, X]" becomes "C+X"."""
     return re.sub(r"[^\w.+-]+", "-", re.sub(r"\s*,\s*", "+", value.strip("()[] "))).strip("-") or "none"
 
 
-def _fold_numbers(folds: int | None) -> list[int | None]:
-    return [None] if folds is None else list(range(folds))
-
-
-def _fold_of(split: str, folds: int, fold: int) -> str:
+def _folds(split: str, folds: int | None) -> list[tuple[int | None, str]]:
+    """Number and split of each fold; (None, split) without folds."""
+    if folds is None:
+        return [(None, split)]
     match = _KFOLD.fullmatch(split)
     if not match or int(match[1]) != folds:
         raise ValueError(
             f"--folds {folds} goes with a split of {folds} folds, and data.split is {split!r}: "
             f"set data.split kfold-{folds}-42, where 42 is the seed of the folds"
         )
-    return f"kfold-{folds}-{match[2]}-{fold}"
+    return [(fold, f"kfold-{folds}-{match[2]}-{fold}") for fold in range(folds)]

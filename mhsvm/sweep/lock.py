@@ -1,4 +1,4 @@
-"""One sweep at a time in a folder, and none while a process of an earlier one is still at work there."""
+"""Lock a folder, so that only one sweep and its processes work in it."""
 
 import os
 from collections.abc import Iterator
@@ -11,15 +11,15 @@ if os.name == "posix":
 
 @contextmanager
 def hold_folder(folder: Path) -> Iterator[int]:
-    """Hold a sweep's folder, which is made if missing.
+    """Lock the folder of a sweep; the folder is created if needed.
 
-    The lock lives as long as any process has the file open: a sweep that was killed leaves it to its trainings, and
-    no second one starts to write what they write.
+    The lock is held as long as any process has the file open. If a sweep is killed, its trainings keep the lock, so a
+    second sweep cannot write the same files.
 
     Yields:
-        The open lock file, to be inherited by every process that works in the folder.
+        Descriptor of the open lock file, to be inherited by every process that works in the folder.
     Raises:
-        ValueError: The folder is held already, or this system has no such locks.
+        ValueError: The folder is locked already, or the system has no such locks.
     """
     if os.name != "posix":
         raise ValueError("mhsvm sweep needs the file locks of Linux or macOS: train run by run, with train.py")
@@ -29,7 +29,6 @@ def hold_folder(folder: Path) -> Iterator[int]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise ValueError(
-                f"a sweep, or a training that a killed sweep left behind, is at work in {folder}: "
-                "wait for it, or end its processes"
+                f"a sweep, or a training of a killed sweep, is running in {folder}: wait for it, or end its processes"
             ) from error
         yield file.fileno()

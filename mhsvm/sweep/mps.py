@@ -1,4 +1,4 @@
-"""NVIDIA's Multi-Process Service (MPS): processes that share a GPU run on it at the same time instead of in turn.
+"""NVIDIA's Multi-Process Service (MPS): processes on one GPU run at the same time instead of in turn.
 
 Source: https://docs.nvidia.com/deploy/mps/
 """
@@ -20,28 +20,28 @@ log = logging.getLogger(__name__)
 
 _CONTROL = "nvidia-cuda-mps-control"
 _PIPES, _VISIBLE = "CUDA_MPS_PIPE_DIRECTORY", "CUDA_VISIBLE_DEVICES"
-# Where every CUDA process looks for a service by itself.
+# Default folder in which CUDA processes look for a service.
 _DEFAULT_PIPES = Path("/tmp/nvidia-mps")
 _SECONDS_TO_ANSWER = 20
 
 
 class _NoService(Exception):
-    """A service does not start or end; the message says why."""
+    """A service does not start or end; the message has the reason."""
 
 
 def runs_at_once() -> bool:
-    """Whether a service is there for processes that share a GPU, or `share_gpus` can start one."""
+    """Whether an MPS service is running, or `share_gpus` can start one."""
     return _is_running() or shutil.which(_CONTROL) is not None
 
 
 @contextmanager
 def share_gpus(places: Sequence[Place]) -> Iterator[list[Place]]:
-    """Run a service for each GPU that has several places, until the block ends, unless one is there already.
+    """Run an MPS service for each GPU with several places until the block ends, unless one is running already.
 
-    Runs take turns on a GPU whose service does not start; the log says so.
+    If a service does not start, the runs on its GPU take turns, and a warning is logged.
 
     Yields:
-        The places, those of such a GPU with an environment that leads to its service.
+        The places; on a GPU with a new service, their environments point to it.
     """
     numbers = Counter(place.device for place in places)
     firsts = {place.device: place for place in reversed(places)}
@@ -67,22 +67,22 @@ def _is_running() -> bool:
 
 @contextmanager
 def _service(environment: Mapping[str, str]) -> Iterator[Mapping[str, str]]:
-    """A service for who has this environment; yields what its clients need on top of it."""
-    # in the system's folder for such things: the path of a socket must be short
+    """Run a service in an environment; yield the additional variables for its clients."""
+    # a temporary folder of the system, because the path of a socket must be short
     with tempfile.TemporaryDirectory(prefix="mhsvm-mps-", ignore_cleanup_errors=True) as folder:
         own = {_PIPES: folder, "CUDA_MPS_LOG_DIRECTORY": folder}
         daemon = {**os.environ, **environment, **own}
-        _tell("", ["-d"], daemon)
+        _send("", ["-d"], daemon)
         try:
-            yield own | _numbered_anew(daemon.get(_VISIBLE))
+            yield own | _renumber(daemon.get(_VISIBLE))
         finally:
             try:
-                _tell("quit\n", [], daemon)
+                _send("quit\n", [], daemon)
             except _NoService as error:
                 log.warning("NVIDIA's MPS does not end: %s", error)
 
 
-def _tell(words: str, options: Sequence[str], environment: Mapping[str, str]) -> None:
+def _send(words: str, options: Sequence[str], environment: Mapping[str, str]) -> None:
     try:
         done = subprocess.run(
             [_CONTROL, *options],
@@ -98,6 +98,6 @@ def _tell(words: str, options: Sequence[str], environment: Mapping[str, str]) ->
         raise _NoService(done.stderr.strip() or done.stdout.strip() or f"exit status {done.returncode}")
 
 
-def _numbered_anew(visible: str | None) -> dict[str, str]:
-    """A service numbers the GPUs that it sees from 0, and so must its clients."""
+def _renumber(visible: str | None) -> dict[str, str]:
+    """Number the GPUs from 0 for the clients, as the service does with its visible GPUs."""
     return {} if visible is None else {_VISIBLE: ",".join(map(str, range(len(visible.split(",")))))}

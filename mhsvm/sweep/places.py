@@ -1,4 +1,4 @@
-"""Where the runs of a sweep go: the GPUs there are, several small runs to one, or the CPU."""
+"""Places for the runs of a sweep: all GPUs, several small runs per GPU, or the CPU."""
 
 import os
 from collections.abc import Mapping
@@ -8,10 +8,10 @@ import torch
 
 from mhsvm.system import num_cores
 
-# Networks below this leave most of a GPU idle: a step of theirs is many short kernels one after another.
+# Smaller networks leave most of a GPU idle, because their steps are sequences of short kernels.
 SMALL_NETWORK = 1_000_000
-# UltraLight's steps a second on an H200, an early version, of 1, 4 and 8 trainings together: 196, 372, 476 with MPS; in
-# turns 196, 196, where only the pauses of one (validation, saving, start) are the other's time.
+# UltraLight's total steps per second on an H200 with MPS are 196, 372 and 476 for 1, 4 and 8 trainings. Without MPS the
+# total stays at 196: a second run uses only the pauses of the first (validation, saving, start).
 SMALL_RUNS_PER_GPU, SMALL_RUNS_IN_TURNS = 8, 2
 
 
@@ -20,8 +20,8 @@ class Place:
     """Room for one run at a time.
 
     Attributes:
-        device: For people: "cuda:0", "cpu", …
-        environment: What a process gets on top of this one's environment to run there.
+        device: Name for messages: "cuda:0", "cpu", …
+        environment: Additional environment variables of a process at this place.
     """
 
     device: str
@@ -29,18 +29,18 @@ class Place:
 
 
 def find_places(device: str, *, per_device: int | None, num_parameters: int, at_once: bool) -> list[Place]:
-    """List the places of a sweep, device after device in turn.
+    """List the places of a sweep, cycling over the devices.
 
     Args:
-        device: `run.device` of its configs: "auto" and "cuda" are every GPU that this process sees, "auto" without
-            one is the CPU; any other names the one device that all runs share.
-        per_device: Runs side by side on a device. None: one; on a GPU up to `SMALL_RUNS_PER_GPU`, or
-            `SMALL_RUNS_IN_TURNS`, if the largest network has fewer than `SMALL_NETWORK` parameters, as far as there
-            are two processors for each run.
-        num_parameters: Of the largest network.
-        at_once: Processes that share a GPU run on it at the same time, see `mhsvm.sweep.mps`; otherwise in turns.
+        device: `run.device` of the configs. "auto" and "cuda" are all visible GPUs, and "auto" is the CPU if there is
+            no GPU; another name is a single device for all runs.
+        per_device: Number of concurrent runs per device. None takes one. On a GPU, if the largest network has fewer
+            than `SMALL_NETWORK` parameters, it takes up to `SMALL_RUNS_PER_GPU` (or `SMALL_RUNS_IN_TURNS`), as long
+            as there are two cores for each run.
+        num_parameters: Parameters of the largest network.
+        at_once: Whether processes run on one GPU at the same time (see `mhsvm.sweep.mps`) or in turn.
     Raises:
-        ValueError: There is no such device.
+        ValueError: The device does not exist.
     """
     all_gpus = torch.cuda.device_count()
     _check_device(device, all_gpus)
@@ -57,14 +57,14 @@ def find_places(device: str, *, per_device: int | None, num_parameters: int, at_
         single = [Place("cpu" if device == "auto" else device)]
     if per_device == 1:
         return single
-    # otherwise each run would start as many threads, and torch.compile processes, as there are processors
+    # without a limit, each run would start as many threads, and torch.compile processes, as there are cores
     threads = str(max(1, num_cores() // (per_device * len(single))))
     shared = {name: os.environ.get(name, threads) for name in ("OMP_NUM_THREADS", "TORCHINDUCTOR_COMPILE_THREADS")}
     return [Place(place.device, {**place.environment, **shared}) for place in single] * per_device
 
 
 def _check_device(name: str, num_gpus: int) -> None:
-    """As `mhsvm.assemble.build_device` does, but without taking memory of a GPU for as long as the sweep lasts."""
+    """Check a device like `mhsvm.assemble.build_device`, but without allocating GPU memory during the sweep."""
     if name == "auto":
         return
     try:
@@ -72,4 +72,6 @@ def _check_device(name: str, num_gpus: int) -> None:
     except RuntimeError as error:
         raise ValueError(f"run.device {name!r} is no device: take auto, cpu or cuda:0") from error
     if device.type == "cuda" and (device.index or 0) >= num_gpus:
-        raise ValueError(f"run.device {name} is not there: this process sees {num_gpus} GPUs")
+        raise ValueError(
+            f"run.device {name} does not exist: {num_gpus} GPUs are visible. Take auto, cpu or another index"
+        )

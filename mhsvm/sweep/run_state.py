@@ -1,4 +1,4 @@
-"""What a run of a sweep has done, seen from its folder alone, and what it has to do next."""
+"""State of a run in a sweep, read from its folder, and the next command."""
 
 import hashlib
 import json
@@ -22,10 +22,10 @@ class RunState:
     """A run with its folder.
 
     Attributes:
-        run: What is to be trained.
-        config_path: The sweep's config file.
-        folder: The sweep's.
-        test_sets: What it is tested on.
+        run: The run.
+        config_path: Config file of the sweep.
+        folder: Folder of the sweep.
+        test_sets: Sets to test on.
     """
 
     run: GridRun
@@ -38,10 +38,10 @@ class RunState:
         return RunFolder(self.folder / self.run.name)
 
     def check_config(self) -> None:
-        """Make sure that what lies in the folder already was made by these settings.
+        """Check that an existing run in the folder has the same settings.
 
         Raises:
-            ValueError: It was not.
+            ValueError: The settings differ.
         """
         if not self.files.last.is_file():
             return
@@ -52,12 +52,12 @@ class RunState:
             )
 
     def begin_next(self) -> Command | None:
-        """`next_command`, with its way cleared."""
+        """Remove an unsaved start of a training and return `next_command`."""
         self.files.remove_unsaved_start()
         return self.next_command()
 
     def next_command(self) -> Command | None:
-        """Train, or go on; then one test after the other; None when all is done."""
+        """Return the command that starts or resumes the training, then each test; None at the end."""
         if not self.is_trained():
             return Command("training", [*_MHSVM, "train", *self._training_arguments()])
         for test_set in self.test_sets:
@@ -70,15 +70,15 @@ class RunState:
         return None
 
     def is_trained(self) -> bool:
-        """Whether the last epoch is done and saved."""
+        """Whether the last epoch is complete and saved."""
         epochs = self.run.config.train.epochs
-        # counting lines is quick, and only a run that seems complete is read
+        # counting lines is fast; the checkpoint is read only if the run seems complete
         if not self.files.metrics.is_file() or len(self.files.metrics.read_text().splitlines()) < epochs:
             return False
         return read_checkpoint(self.files.last)["training"]["progress"]["epoch"] >= epochs
 
     def read_summary(self, test_set: SetToTest) -> dict | None:
-        """The summary of the best checkpoint's test on a set; None if there is none of this checkpoint and set."""
+        """Read the test summary of the best checkpoint on a set; None if checkpoint or set have changed."""
         path = self._test(test_set) / "summary.json"
         if not path.is_file():
             return None

@@ -1,4 +1,4 @@
-"""Processes side by side: as many as there are places, restarted when they fail, stopped in order."""
+"""Run processes concurrently, one per place; restart them after failures and stop them cleanly."""
 
 import logging
 import os
@@ -17,15 +17,15 @@ from mhsvm.sweep.places import Place
 
 log = logging.getLogger(__name__)
 
-# A command's exit status for bad input, which is no better the second time.
+# Exit status of a command for bad input, for which a retry is useless.
 BAD_INPUT = 2
-# Between a polite request to stop, after which a training saves where it is, and the end.
+# Time for a training to save its state after SIGTERM, before it is killed.
 SECONDS_TO_STOP = 60
 _POLL_SECONDS = 0.1
 
 
 class Command(NamedTuple):
-    """A command line, and one word for people that says what it is for."""
+    """A command line, with its purpose for messages."""
 
     purpose: str
     words: list[str]
@@ -33,13 +33,13 @@ class Command(NamedTuple):
 
 @dataclass
 class Task:
-    """Commands to be run one after another.
+    """Commands that run one after another.
 
     Attributes:
-        name: For people.
-        log: The file that the commands' output is appended to.
-        next_command: Looks at what is there and returns what comes next, or None when all is done.
-        failures: How often a command of it has failed.
+        name: Name for messages.
+        log: File to which the output of the commands is appended.
+        next_command: Returns the next command according to the files that exist, or None at the end.
+        failures: Number of failed commands.
     """
 
     name: str
@@ -59,15 +59,19 @@ class _Running:
 def run_tasks(
     tasks: Sequence[Task], places: Sequence[Place], *, retries: int, stop: StopSignal, inherited: Sequence[int] = ()
 ) -> dict[str, str]:
-    """Run every task to its end, one at each place, until all are done or `stop` gets a signal.
+    """Run all tasks, one per place, until they are complete or `stop` receives a signal.
 
-    A command that fails is started again, at most `retries` times a task; then, or at once if its input was at
-    fault, the task is given up and the others go on.
+    A failed command is started again, at most `retries` times per task. After that, or immediately if the input was
+    bad, the task is given up and the others continue.
 
     Args:
-        inherited: Open files that each process holds as long as it lives.
+        tasks: Tasks to run.
+        places: Places for one process each.
+        retries: Number of retries per task.
+        stop: Signal to stop all processes.
+        inherited: Descriptors of open files that each process inherits.
     Returns:
-        Name of each task that was given up -> why, the last line of its output.
+        Reason by name of each task that was given up: the last line of its output.
     """
     waiting, free = deque(tasks), deque(places)
     running: list[_Running] = []
@@ -123,7 +127,7 @@ def _may_try_again(ended: _Running, given_up: dict[str, str], *, retries: int) -
     if status != BAD_INPUT and task.failures <= retries:
         log.warning("%s: failed, trying again (%d of %d): %s", task.name, task.failures, retries, reason)
         return True
-    log.error("%s: given up: %s; all it said is in %s", task.name, reason, task.log)
+    log.error("%s: given up: %s; its whole output is in %s", task.name, reason, task.log)
     given_up[task.name] = reason
     return False
 
@@ -132,12 +136,12 @@ def _last_line(path: Path, start: int) -> str:
     with path.open("rb") as file:
         file.seek(start)
         lines = file.read().decode(errors="replace").split("\n")
-    return next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing")
+    return next((line.strip() for line in reversed(lines) if line.strip()), "no output")
 
 
 def _stop(running: Sequence[_Running]) -> None:
-    """Let every process save where it is; after a while, end it."""
-    log.info("stopping %d processes, each saves where it is; a second Ctrl-C ends them at once", len(running))
+    """Ask every process to save its state and stop; kill it after a timeout."""
+    log.info("stopping %d processes, each saves its state; a second Ctrl-C ends them immediately", len(running))
     for item in running:
         item.process.terminate()
     deadline = time.monotonic() + SECONDS_TO_STOP

@@ -1,7 +1,7 @@
-"""The results of a sweep: mean, standard deviation and confidence interval of every figure.
+"""Results of a sweep: mean, standard deviation and confidence interval of every metric.
 
-Runs of one combination of settings are repetitions. Where they are folds, the seeds of one fold are averaged first and
-the folds are the repetitions: runs that share their test images are not independent of each other.
+Runs of one combination of settings are repetitions. With folds, the seeds of a fold are averaged first and the folds
+are the repetitions, because runs with the same test images are not independent.
 """
 
 import csv
@@ -19,17 +19,17 @@ from mhsvm.files import replace_when_complete
 from mhsvm.sweep.grid import GridRun
 
 CONFIDENCE = 0.95
-# What the printed table shows; the files hold every figure.
+# Metrics of the printed table; the files have all metrics.
 SHOWN = ("miou", "dsc", "miou_per_image", "dsc_per_image", "sensitivity", "specificity")
 
 
 @dataclass(frozen=True)
 class Result:
-    """One test of one run.
+    """A test of a run.
 
     Attributes:
         run: The run.
-        summary: The test's summary.json.
+        summary: Content of the test's summary.json.
     """
 
     run: GridRun
@@ -40,20 +40,20 @@ class Result:
         return self.summary["protocol"]["set"]["name"]
 
     @property
-    def figures(self) -> dict[str, float]:
-        """Its metrics that are plain numbers."""
+    def metrics(self) -> dict[str, float]:
+        """Metrics that are plain numbers."""
         return {name: value for name, value in self.summary["metrics"].items() if isinstance(value, (int, float))}
 
 
 @dataclass(frozen=True)
 class Spread:
-    """What repetitions of one figure say.
+    """Statistics of one metric over repetitions.
 
     Attributes:
-        num: Repetitions.
-        mean: Their mean.
-        deviation: Their sample standard deviation; None of a single one.
-        interval: Of the mean, by Student's t at `CONFIDENCE`; None of a single one.
+        num: Number of repetitions.
+        mean: Mean.
+        deviation: Sample standard deviation; None for a single repetition.
+        interval: Confidence interval of the mean by Student's t at `CONFIDENCE`; None for a single repetition.
     """
 
     num: int
@@ -67,11 +67,11 @@ class Row:
     """All tests of one combination of settings on one set.
 
     Attributes:
-        variant: The combination, "" where no setting varies.
-        set_name: The set.
-        num_runs: Tests in it.
-        unit: What a repetition is: "seed" or "fold".
-        spreads: Figure -> what its repetitions say.
+        variant: Name of the combination, "" if no setting varies.
+        set_name: Name of the set.
+        num_runs: Number of tests.
+        unit: Kind of repetition: "seed" or "fold".
+        spreads: Statistics by metric.
     """
 
     variant: str
@@ -92,7 +92,7 @@ def spread_of(values: Sequence[float]) -> Spread:
 
 
 def make_rows(results: Sequence[Result]) -> list[Row]:
-    """Put the tests of each combination and set together, in the order they come."""
+    """Group tests by combination of settings and set, in their order."""
     groups: dict[tuple[str, str], list[Result]] = {}
     for result in results:
         groups.setdefault((result.run.variant, result.set_name), []).append(result)
@@ -103,7 +103,7 @@ def make_rows(results: Sequence[Result]) -> list[Row]:
 
 
 def write_csv(path: Path, rows: Sequence[Row]) -> None:
-    """Write a line for each combination, set and figure."""
+    """Write a line for each combination, set and metric."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["settings", "set", "runs", "repetitions", "of", "figure", "mean", "deviation", "lower", "upper"])
@@ -116,7 +116,7 @@ def write_csv(path: Path, rows: Sequence[Row]) -> None:
 
 
 def write_json(path: Path, rows: Sequence[Row], results: Sequence[Result], given_up: Mapping[str, str]) -> None:
-    """Write the same with the figures of each run, and the runs that have none."""
+    """Write the rows, the metrics of each run, and the runs that were given up."""
     content = {
         "confidence": CONFIDENCE,
         "rows": [
@@ -138,7 +138,7 @@ def write_json(path: Path, rows: Sequence[Row], results: Sequence[Result], given
                 "set": result.set_name,
                 "split": result.summary["protocol"]["split"],
                 "split_hash": result.summary["protocol"]["split_hash"],
-                "figures": result.figures,
+                "figures": result.metrics,
             }
             for result in results
         ],
@@ -152,10 +152,10 @@ def _spreads(group: Sequence[Result]) -> dict[str, Spread]:
     for result in group:
         unit = result.run.seed if result.run.fold is None else result.run.fold
         repetitions.setdefault(unit, []).append(result)
-    # a figure that some tests lack, made by another version, has no mean
-    names = [name for name in group[0].figures if all(name in result.figures for result in group)]
+    # a metric that some tests lack, because another version wrote them, has no mean
+    names = [name for name in group[0].metrics if all(name in result.metrics for result in group)]
     return {
-        name: spread_of([statistics.fmean(result.figures[name] for result in unit) for unit in repetitions.values()])
+        name: spread_of([statistics.fmean(result.metrics[name] for result in unit) for unit in repetitions.values()])
         for name in names
     }
 

@@ -155,7 +155,10 @@ def _add_nothing(root: Path, cases: list[_Case]) -> None:
 
 def _write(image: Image.Image, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    image.save(path, **({"quality": 90} if path.suffix == ".jpg" else {}))
+    if path.suffix == ".jpg":
+        image.save(path, quality=90)
+    else:
+        image.save(path)
 
 
 _LAYOUTS = {

@@ -41,12 +41,12 @@ def draw_border(plane: Plane, rng: np.random.Generator, visible: np.ndarray) -> 
     reach = np.sqrt(share / np.pi)
     roughness = rng.uniform(0.03, 0.25)
     num_lobes = int(rng.choice([1, 2, 3], p=[0.7, 0.2, 0.1]))
-    relative = None
+    relative = np.full_like(x, np.inf)
     for lobe in range(num_lobes):
         # Less than a radius, so that lobes overlap.
         shift = rng.uniform(-0.5, 0.5, 2) * reach * (lobe > 0)
         own = _lobe(rng, x - shift[0], y - shift[1], roughness) * rng.uniform(1.0, 1.5 if lobe else 1.0)
-        relative = own if relative is None else np.minimum(relative, own)
+        relative = np.minimum(relative, own)
     # The scale at which the outline holds exactly this share: the rank of a pixel, not a fit.
     rank = int(share * relative.size)
     scale = np.partition(np.where(visible, relative, np.inf), rank, axis=None)[rank]

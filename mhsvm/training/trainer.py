@@ -146,7 +146,7 @@ def iterate_windows(job: Job, order: Tensor, motions: Tensor) -> Iterator[tuple[
         # stopped between the last step and the validation
         return
     wholes = torch.arange(len(order)).split(job.batch_size)
-    shares = [job.world.share(whole) for whole in wholes]
+    shares = [job.world.shard(whole) for whole in wholes]
     # who has no image of a small last batch computes one that weighs nothing
     places = [share if len(share) else whole[:1] for share, whole in zip(shares, wholes, strict=True)]
     taken, own_size = torch.cat(places), len(places[0])

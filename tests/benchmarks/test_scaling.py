@@ -7,7 +7,7 @@ from benchmarks import scaling
 from benchmarks.model_check import WrongNetwork
 from benchmarks.scaling import ScalingRun, scaling_rows
 from mhsvm.runtime.distributed import World
-from mhsvm.timing import Timing
+from mhsvm.runtime.timing import Timing
 
 RUN = ScalingRun("ultralight_vm_unet", "cpu", "float32", "eager", batch=2, size=32, steps=1)
 

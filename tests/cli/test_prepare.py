@@ -52,7 +52,7 @@ def test_existing_file(source, tmp_path, capsys):
     out.write_text("kept")
     arguments = ["prepare", "folder", "--source", str(source), "--out", str(out), "--size", "8"]
     assert mhsvm(arguments) == 2
-    assert capsys.readouterr().err == f"error: {out} is there already; give --overwrite to replace it\n"
+    assert capsys.readouterr().err == f"error: {out} exists already; give --overwrite to replace it\n"
     assert out.read_text() == "kept"
     assert mhsvm([*arguments, "--overwrite"]) == 0
     assert len(PreparedSet.open(out)) == 3

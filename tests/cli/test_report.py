@@ -231,7 +231,10 @@ def test_a_set_that_moved_or_changed(tested, workplace, make_set, capsys):
     prepared = workplace / "data/lesions.h5"
     prepared.rename(workplace / "moved.h5")
     assert run(command.main, [TEST]) == 2
-    assert f"was predicted on is not at {prepared} nor at data/lesions.h5: say with --d" in capsys.readouterr().err
+    assert (
+        f"was predicted on is not at {prepared} nor at data/lesions.h5: give its path with --d"
+        in capsys.readouterr().err
+    )
     assert command.main([TEST, "--d", "moved.h5"]) == 0
     (tested / "report.html").unlink()
     make_set(first_id=500)

@@ -153,12 +153,12 @@ def test_a_folder_with_other_settings_is_refused(config, in_process, capsys):
         (["data.split", "wu-sorted"], "seed42: split 'wu-sorted' is defined for isic2017 and isic2018"),
         (["data.set", "nowhere"], "there is no data set 'nowhere'"),
         (["--test", "nowhere"], "there is no data set 'nowhere'"),
-        (["--test", "lesions"], "two of the sets to test on are called alike: lesions, lesions"),
+        (["--test", "lesions"], "two test sets have the same name: lesions, lesions"),
         (["--test", "classes"], "have num_classes 3, model.num_classes is 1: leave this set out"),
-        (["run.device", "cuda:9"], "run.device cuda:9 is not there: this process sees"),
+        (["run.device", "cuda:9"], "run.device cuda:9 does not exist:"),
         (["--set", "train.step=eager,graph"], "step=graph_seed42: train.step graph needs a GPU"),
         (["--epochs", "3"], "unknown option '--epochs'"),
-        (["train.epochs"], "'train.epochs' stands alone"),
+        (["train.epochs"], "'train.epochs' at the end has no value"),
     ],
 )
 def test_bad_input_is_one_message_before_anything_starts(arguments, message, config, make_set, capsys):

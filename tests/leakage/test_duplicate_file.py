@@ -83,7 +83,7 @@ def test_two_sets_have_a_file_of_their_own(write_images, images, scenes, brighte
 
 def test_the_users_cache_is_taken_where_a_folder_is_read_only(write_images, images, searches, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr("mhsvm.cache.os.access", lambda path, mode: False)
+    monkeypatch.setattr("mhsvm.files.os.access", lambda path, mode: False)
     with write_images(images) as prepared:
         for _ in range(2):
             assert ids_of(search_duplicates(prepared)) == [("a", "c")]

@@ -7,16 +7,16 @@ import pytest
 from PIL import Image
 
 from mhsvm.prepare import decode
-from mhsvm.prepare.decode import MaskLevelsError, decode_grey, decode_image, decode_mask
+from mhsvm.prepare.decode import MaskLevelsError, decode_grayscale, decode_image, decode_mask
 
 RED, GREEN = (200, 30, 40), (20, 180, 60)
-COLOURS = np.array([[RED, GREEN], [GREEN, RED], [RED, RED]], np.uint8)
+COLORS = np.array([[RED, GREEN], [GREEN, RED], [RED, RED]], np.uint8)
 MASK = np.array([[0, 1, 1], [0, 0, 1]], np.uint8)
 
 
 @pytest.mark.parametrize("format", ["PNG", "BMP", "TIFF"])
 def test_lossless_formats(encode, format):
-    np.testing.assert_array_equal(decode_image(encode(COLOURS, format)), COLOURS)
+    np.testing.assert_array_equal(decode_image(encode(COLORS, format)), COLORS)
     np.testing.assert_array_equal(decode_mask(encode(MASK * 255, format)), MASK)
 
 
@@ -29,11 +29,11 @@ def test_jpeg_and_cmyk_jpeg(encode):
 
 
 def test_palette_with_and_without_transparency(encode):
-    palette = Image.fromarray(COLOURS).quantize(2)
-    np.testing.assert_array_equal(decode_image(encode(palette)), COLOURS)
+    palette = Image.fromarray(COLORS).quantize(2)
+    np.testing.assert_array_equal(decode_image(encode(palette)), COLORS)
     transparent = palette.getpixel((0, 0))
     decoded = decode_image(encode(palette, transparency=transparent))
-    np.testing.assert_array_equal(decoded, np.where(COLOURS == RED, 0, COLOURS))
+    np.testing.assert_array_equal(decoded, np.where(COLORS == RED, 0, COLORS))
 
 
 def test_grey_one_bit_and_sixteen_bit_images(encode):
@@ -48,8 +48,8 @@ def test_grey_one_bit_and_sixteen_bit_images(encode):
 
 def test_alpha_is_composited_over_black(encode):
     alpha = np.array([[255, 0], [51, 255], [255, 255]], np.uint8)
-    decoded = decode_image(encode(np.dstack([COLOURS, alpha])))
-    np.testing.assert_allclose(decoded, COLOURS * (alpha[..., None] / 255), atol=1)
+    decoded = decode_image(encode(np.dstack([COLORS, alpha])))
+    np.testing.assert_allclose(decoded, COLORS * (alpha[..., None] / 255), atol=1)
     cut_out = np.dstack([np.full(MASK.shape, 255, np.uint8), MASK * 255])
     np.testing.assert_array_equal(decode_mask(encode(Image.fromarray(cut_out, "LA"))), MASK)
 
@@ -96,7 +96,7 @@ def test_grey_rgb_mask(encode):
         (np.array([[0, 7]], np.uint8), "2 levels from 0 to 7"),
         (np.array([[1, 255]], np.uint8), "2 levels from 1 to 255"),
         (np.array([[0, 255]], np.uint16) * 100, "2 levels from 0 to 25500"),
-        (np.array([[(0, 0, 0), (255, 0, 0)]], np.uint8), "colours"),
+        (np.array([[(0, 0, 0), (255, 0, 0)]], np.uint8), "colors"),
     ],
 )
 def test_masks_that_are_none(encode, levels, message):
@@ -174,11 +174,11 @@ def test_pillows_own_bomb_limit(encode):
     ],
 )
 def test_greys_are_shares_of_full_scale(encode, pixels, full):
-    greys = decode_grey(encode(pixels))
+    greys = decode_grayscale(encode(pixels))
     assert greys.dtype == np.float32
     np.testing.assert_array_equal(greys, (pixels / full).astype(np.float32))
 
 
-def test_colours_are_no_greys(encode):
-    with pytest.raises(MaskLevelsError, match="colours"):
-        decode_grey(encode(COLOURS))
+def test_colors_are_not_grayscale(encode):
+    with pytest.raises(MaskLevelsError, match="colors"):
+        decode_grayscale(encode(COLORS))

@@ -16,7 +16,7 @@ def files(*names):
 def masks(*names, others=()):
     """Id -> name, and the message about what is wrong ("" if nothing is)."""
     problems = Problems()
-    found = masks_by_id(mask_files(files(*names), problems, what="truth"), others, problems)
+    found = masks_by_id(mask_files(files(*names), problems, kind="truth"), others, problems)
     try:
         problems.raise_if_any("wrong:")
     except ValueError as error:

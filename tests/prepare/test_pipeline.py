@@ -108,7 +108,7 @@ def test_all_problems_in_one_message(own, lay_out, encode, picture, lesion, tmp_
         "unreadable file: 2\n    own/val/images/cut.png: ",
         "    own/val/masks/text.png: no BMP, PNG, JPEG, TIFF file, or a damaged one\n",
         "mask with other levels than black and white: 1\n    own/val/masks/jpeg.jpg: ",
-        "    fix: threshold it at half and save it as PNG (a JPEG has greys by nature); for class indices give ",
+        "    fix: threshold it at half and save it as PNG (a JPEG always has gray levels); for class indices give ",
         "mask and image of different sizes: 1\n    small: the image has 20 x 30 pixels, the mask 10 x 15",
     ):
         assert line in message
@@ -152,7 +152,7 @@ def test_broken_link(own, lay_out, tmp_path):
 def test_wrong_arguments(own, lay_out, tmp_path):
     source, out = lay_out(own), tmp_path / "own.h5"
     out.write_text("kept")
-    with pytest.raises(FileExistsError, match=r"own\.h5 is there already; give --overwrite to replace it"):
+    with pytest.raises(FileExistsError, match=r"own\.h5 exists already; give --overwrite to replace it"):
         prepare_set("folder", [source], out)
     assert out.read_text() == "kept"
     assert prepare_set("folder", [source], out, size=16, overwrite=True).num_samples == 4
@@ -162,7 +162,7 @@ def test_wrong_arguments(own, lay_out, tmp_path):
         prepare_set("folder", [source], tmp_path / "x.h5", num_classes=256)
     with pytest.raises(ValueError, match="at least 1 worker is needed; got 0"):
         prepare_set("folder", [source], tmp_path / "x.h5", num_workers=0)
-    with pytest.raises(ValueError, match="no source 'isic'"):
+    with pytest.raises(ValueError, match="unknown source 'isic'"):
         prepare_set("isic", [source], tmp_path / "x.h5")
 
 

@@ -10,7 +10,7 @@ from mhsvm.prepare.resize import as_height_width, mask_coverage, resize_classes,
 def test_sizes():
     assert as_height_width(256) == (256, 256)
     assert as_height_width((192, 256)) == (192, 256)
-    with pytest.raises(ValueError, match=r"at least 1 pixel each way; got \(0, 5\)"):
+    with pytest.raises(ValueError, match=r"are at least 1 pixel; got \(0, 5\)"):
         as_height_width((0, 5))
 
 

@@ -243,7 +243,7 @@ def test_who_is_alone_talks_to_nobody(monkeypatch):
     rows, tensor = torch.arange(5), torch.tensor(3.0)
     world.sum([tensor])
     assert tensor == 3.0
-    assert torch.equal(world.share(rows), rows)
+    assert torch.equal(world.shard(rows), rows)
     assert (world.any(True), world.any(False), world.gather(7), world.from_first(lambda: 8)) == (True, False, [7], 8)
     with pytest.raises(ValueError, match="mine"), world.together():
         raise ValueError("mine")
@@ -251,7 +251,7 @@ def test_who_is_alone_talks_to_nobody(monkeypatch):
 
 def test_shares_are_pieces_that_make_up_the_whole():
     for num, size in ((7, 3), (2, 3), (6, 2), (1, 4)):
-        shares = [World(rank, size).share(torch.arange(num)) for rank in range(size)]
+        shares = [World(rank, size).shard(torch.arange(num)) for rank in range(size)]
         assert torch.equal(torch.cat(shares), torch.arange(num))
         assert max(map(len, shares)) - min(map(len, shares)) <= 1
 

@@ -57,7 +57,7 @@ def test_set_comes_back(made):
 
 def test_rows_out_of_range_or_no_integers(made):
     with PreparedSet.open(made) as prepared:
-        with pytest.raises(IndexError, match=r"rows must lie in 0\.\.4; got 5"):
+        with pytest.raises(IndexError, match=r"rows must be in 0\.\.4; got 5"):
             prepared.images([0, 5])
         with pytest.raises(ValueError, match=r"integer indices; got bool: use np.flatnonzero"):
             prepared.masks(np.ones(5, bool))
@@ -85,7 +85,7 @@ def test_checksum_is_of_ids_images_masks_and_nothing_else(tmp_path):
 @pytest.mark.parametrize(
     ("samples", "total", "message"),
     [
-        (make_samples(2), 3, "3 samples were announced, 2 came"),
+        (make_samples(2), 3, "3 samples were announced, 2 were given"),
         (make_samples(3), 2, "2 samples with different ids were announced; 'case_2' is one too many"),
         (make_samples(1) * 2, 2, "'case_0' is one too many"),
         ([], 0, "a set has at least one"),
@@ -173,10 +173,10 @@ def test_predictions_of_classes(tmp_path):
     ("ids", "probability", "message"),
     [
         (["b"], np.zeros((1, 6, 4), np.uint8), r"of 1 ids must have the shape \(1, 4, 6\); got \(1, 6, 4\)"),
-        (["b"], np.full((1, 4, 6), 1.5), r"must lie in 0\.\.1; got 0\.\.1\.5: apply the sigmoid"),
-        (["b"], np.full((1, 4, 6), np.nan), r"must lie in 0\.\.1; got nan"),
-        (["b", "a"], np.zeros((2, 4, 6)), "predicted once; came again: a"),
-        (["b", "b"], np.zeros((2, 4, 6)), "predicted once; came again: b"),
+        (["b"], np.full((1, 4, 6), 1.5), r"must be in 0\.\.1; got 0\.\.1\.5: apply the sigmoid"),
+        (["b"], np.full((1, 4, 6), np.nan), r"must be in 0\.\.1; got nan"),
+        (["b", "a"], np.zeros((2, 4, 6)), "predicted once; repeated: a"),
+        (["b", "b"], np.zeros((2, 4, 6)), "predicted once; repeated: b"),
     ],
 )
 def test_bad_predictions_leave_nothing(tmp_path, ids, probability, message):

@@ -66,8 +66,8 @@ def test_values_that_are_paths_make_no_folders(config):
     [
         ({"choices": ["optimizer.AdamW.rate=1,2"]}, "unknown setting 'optimizer.AdamW.rate'"),
         ({"choices": ["train.epochs=3,x"]}, "train.epochs takes int (such as 250), not 'x'"),
-        ({"choices": ["train.epochs=3,3"]}, "a value of train.epochs comes twice in '3,3'"),
-        ({"choices": ["optimizer.AdamW.lr=0.001,1e-3"]}, "a value of optimizer.AdamW.lr comes twice"),
+        ({"choices": ["train.epochs=3,3"]}, "a value of train.epochs is repeated in '3,3'"),
+        ({"choices": ["optimizer.AdamW.lr=0.001,1e-3"]}, "a value of optimizer.AdamW.lr is repeated"),
         ({"choices": ["train.epochs"]}, "--set takes KEY=V1,V2, such as optimizer.AdamW.lr=1e-3,5e-4"),
         ({"choices": ["train.epochs=3,,4"]}, "--set takes KEY=V1,V2"),
         ({"choices": ["=3"]}, "--set takes KEY=V1,V2"),
@@ -75,13 +75,13 @@ def test_values_that_are_paths_make_no_folders(config):
         ({"choices": ["train.epochs=3", "TRAIN.epochs=4"]}, "train.epochs is set more than once"),
         ({"choices": ["train.epochs=3"], "settings": ["train.Epochs", "4"]}, "train.epochs is set more than once"),
         ({"choices": ["run.seed=1,2"]}, "--set cannot vary run.seed: name the seeds with --seeds 0-4"),
-        ({"choices": ["Run.device=cpu,cuda"]}, "--set cannot vary Run.device: the sweep goes over the GPUs by itself"),
+        ({"choices": ["Run.device=cpu,cuda"]}, "--set cannot vary Run.device: the sweep assigns the GPUs"),
         ({"choices": ["model.weights=a/b,a-b"]}, "two runs of the sweep would be called weights=a-b_seed7"),
         ({"seeds": [1, 1]}, "two runs of the sweep would be called seed1"),
-        ({"seeds": [1], "settings": ["run.seed", "2"]}, "run.seed is given beside --seeds"),
+        ({"seeds": [1], "settings": ["run.seed", "2"]}, "run.seed and --seeds are both given"),
         ({"folds": 5}, "--folds 5 goes with a split of 5 folds, and data.split is 'wu-sorted': set data.split kfold-5"),
         ({"folds": 4, "settings": ["data.split", "kfold-5-1"]}, "--folds 4 goes with a split of 4 folds"),
-        ({"settings": ["train.epochs"]}, "'train.epochs' stands alone"),
+        ({"settings": ["train.epochs"]}, "'train.epochs' at the end has no value"),
     ],
 )
 def test_bad_grids_are_refused(arguments, message, config):

@@ -62,7 +62,7 @@ def test_a_device_that_is_named_is_the_only_one(machine):
 @pytest.mark.parametrize(
     ("device", "message"),
     [
-        ("cuda:2", "run.device cuda:2 is not there: this process sees 2 GPUs"),
+        ("cuda:2", "run.device cuda:2 does not exist: 2 GPUs are visible"),
         ("gpu", "run.device 'gpu' is no device: take auto, cpu or cuda:0"),
     ],
 )

@@ -64,7 +64,7 @@ def test_what_fails_is_tried_again_and_what_goes_on_failing_is_given_up(make_tas
     assert times == {"unlucky": 3, "broken": 3, "killed": 3, "wrong": 1}
     assert (tmp_path / "last.done").exists()
     assert "broken: failed, trying again (1 of 2): it broke" in caplog.messages
-    assert f"wrong: given up: error: no such set; all it said is in {tmp_path}/logs/wrong.txt" in caplog.messages
+    assert f"wrong: given up: error: no such set; its whole output is in {tmp_path}/logs/wrong.txt" in caplog.messages
 
 
 def send_when(path, signum: int) -> None:
@@ -121,7 +121,7 @@ def test_a_folder_is_held_until_the_last_process_has_ended(make_task, tmp_path):
             time.sleep(0.02)
         sweep.kill()
     try:
-        with pytest.raises(ValueError, match="a training that a killed sweep left behind, is at work in"):
+        with pytest.raises(ValueError, match="a sweep, or a training of a killed sweep, is running in"):
             hold_folder(tmp_path).__enter__()
     finally:
         os.kill(int(pid.read_text()), signal.SIGKILL)

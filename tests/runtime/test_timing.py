@@ -4,7 +4,7 @@ from collections import Counter
 import pytest
 import torch
 
-from mhsvm.timing import Timing, capture, copy_rate, peak_bytes, time_interleaved
+from mhsvm.runtime.timing import Timing, capture, copy_rate, peak_bytes, time_interleaved
 
 CPU = torch.device("cpu")
 

@@ -1,4 +1,4 @@
-"""Timing several candidates side by side: interleaved, so that a busy machine or a hot chip meets all alike."""
+"""Time several candidates in turn, so that a busy machine or a hot chip affects all of them equally."""
 
 import itertools
 import statistics
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
-# Called with the number of the round, by which a candidate may take other inputs of the same sizes.
+# Called with the number of the round, so that a candidate can use other inputs of the same shapes.
 Candidate = Callable[[int], object]
 
 _WARM_UP_ROUNDS = 2
@@ -18,7 +18,7 @@ _COPY_BYTES = 2**28
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds of each call of one candidate."""
+    """Seconds that each call of a candidate took."""
 
     seconds: tuple[float, ...]
 
@@ -28,7 +28,7 @@ class Timing:
 
     @property
     def quartiles(self) -> tuple[float, float]:
-        """The spread: a quarter of the calls took less than the first, a quarter more than the second."""
+        """Lower and upper quartile."""
         lower, _, upper = statistics.quantiles(self.seconds, n=4, method="inclusive")
         return lower, upper
 
@@ -39,14 +39,14 @@ class Timing:
 def time_interleaved(
     candidates: Mapping[str, Candidate], *, device: torch.device, seconds: float = 0.5
 ) -> dict[str, Timing]:
-    """Time every candidate in turn, round after round, each round beginning with another one.
+    """Time every candidate once per round; each round starts with another candidate.
 
-    On a GPU the time between two CUDA events: of a short kernel that includes the wait for its launch.
+    On a GPU this is the time between two CUDA events. For a short kernel it includes the wait for the launch.
 
     Args:
-        candidates: What to call, by name.
-        device: Where they work.
-        seconds: How long to time each candidate, about; at least five rounds are made.
+        candidates: Functions by name.
+        device: The device that the candidates use.
+        seconds: Approximate time to spend on each candidate; there are at least five rounds.
     """
     for i in range(_WARM_UP_ROUNDS):
         _run_all(candidates, i)
@@ -62,11 +62,11 @@ def time_interleaved(
 
 
 def capture(candidate: Candidate, *, num: int, device: torch.device) -> Candidate:
-    """A candidate's rounds as CUDA graphs: `num` of them, one after another, over and over."""
+    """Capture `num` rounds of a candidate as CUDA graphs; the returned candidate replays them cyclically."""
     rounds, pool, side = [], torch.cuda.graph_pool_handle(), torch.cuda.Stream(device)
     with torch.cuda.device(device):
         for i in range(num):
-            # a capture is of work that has run before, on another stream than the default one
+            # work has to run once before its capture, on a stream other than the default one
             side.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(side):
                 candidate(i)
@@ -79,7 +79,7 @@ def capture(candidate: Candidate, *, num: int, device: torch.device) -> Candidat
 
 
 def copy_rate(device: torch.device, *, seconds: float = 0.5) -> float:
-    """Bytes that a large copy reads and writes in a second: what the memory can do."""
+    """Memory bandwidth: bytes that a large copy reads and writes per second."""
     source = torch.zeros(_COPY_BYTES // 4, device=device)
     target = torch.empty_like(source)
     timing = time_interleaved({"copy": lambda i: target.copy_(source)}, device=device, seconds=seconds)
@@ -87,9 +87,9 @@ def copy_rate(device: torch.device, *, seconds: float = 0.5) -> float:
 
 
 def peak_bytes(candidate: Candidate, device: torch.device) -> int | None:
-    """Memory that one call needs at most beyond what is allocated before; None on a CPU.
+    """Peak memory that one call allocates on a GPU; None on a CPU.
 
-    There the high-water mark of the process tells little: freed memory stays with it, and a call takes from that.
+    On a CPU the peak of the process is no measure, because a call can reuse memory that was freed before.
     """
     if device.type != "cuda":
         return None
@@ -101,7 +101,7 @@ def peak_bytes(candidate: Candidate, device: torch.device) -> int | None:
 
 
 def synchronize(device: torch.device) -> None:
-    """Wait until a GPU has done what it was given."""
+    """Wait for the work of a GPU; do nothing on a CPU."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
@@ -116,7 +116,7 @@ def _rounds(candidates: Mapping[str, Candidate], rounds: int) -> Iterator[tuple[
     for i in range(rounds):
         for _ in candidates:
             yield i, next(names)
-        # so that no candidate always follows the same one into the caches
+        # rotate the order, so that a candidate does not always run after the same one and share its caches
         next(names)
 
 
@@ -131,7 +131,7 @@ def _measure_cpu(candidates: Mapping[str, Candidate], rounds: int) -> dict[str, 
 
 def _measure_cuda(candidates: Mapping[str, Candidate], rounds: int, device: torch.device) -> dict[str, list[float]]:
     events: dict[str, list[tuple[torch.cuda.Event, torch.cuda.Event]]] = {name: [] for name in candidates}
-    # events are of the current device
+    # events belong to the current device
     with torch.cuda.device(device):
         for i, name in _rounds(candidates, rounds):
             start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
