@@ -50,7 +50,7 @@ MAY_IMPORT = {
     "evaluation": EVALUATION,
     "training": TRAINING,
     # A report reads what others have written, and never runs a model.
-    "report": BASE | {"config", "routes", "metrics", "store", "inference", "evaluation"},
+    "report": BASE | {"config", "routes", "metrics", "store", "prepare", "inference", "evaluation"},
     # The only room that reads a config.
     "assemble": ASSEMBLE,
     "sweep": ASSEMBLE,

@@ -97,11 +97,11 @@ def measure_masks(pred: Tensor, target: Tensor, *, metrics: Sequence[str], num_c
         ValueError: Shapes differ, values are outside the classes or no whole numbers, or a metric is unknown.
     """
     check_masks(pred, target, num_classes)
-    pred, target = (masks.reshape(len(masks), *masks.shape[-2:]).cpu().numpy() for masks in (pred, target))
+    predicted, targets = (masks.reshape(len(masks), *masks.shape[-2:]).cpu().numpy() for masks in (pred, target))
     labels = range(1, max(num_classes, 2))
     chosen = [metric for name, metric in METRICS.items() if name in metrics]
-    values = np.full((len(pred), len(labels), len(metric_columns(metrics))), np.nan)
-    for row, (of_pred, of_target) in enumerate(zip(pred, target, strict=True)):
+    values = np.full((len(predicted), len(labels), len(metric_columns(metrics))), np.nan)
+    for row, (of_pred, of_target) in enumerate(zip(predicted, targets, strict=True)):
         counted = True if num_classes == 1 else of_target != IGNORE_INDEX
         for place, label in enumerate(labels):
             masks = (of_pred == label) & counted, of_target == label

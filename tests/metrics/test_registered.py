@@ -66,10 +66,10 @@ def test_means_and_intervals_have_the_metric_s_name(with_area):
     scores = Scores(
         ("a", "b", "c"), torch.tensor([[[1, 0, 1, 14]], [[4, 0, 0, 12]], [[0, 7, 0, 9]]]), values, ("area",)
     )
-    assert scores.figures()["area_per_image"] == 2.5
+    assert scores.metrics()["area_per_image"] == 2.5
     assert scores.num_unbounded == 0
     assert bootstrap_intervals(scores, resamples=50)["area_per_image"][1] <= 4
-    assert summarize(scores.counts, values, ("area",)) == scores.figures()
+    assert summarize(scores.counts, values, ("area",)) == scores.metrics()
     both = Scores(scores.ids, scores.counts, torch.cat([values + 1, values], dim=-1), ("area", "other"))
     differences = paired_differences(both, scores, resamples=50)
     assert differences["area_per_image"].value == 1.0
