@@ -136,7 +136,9 @@ def test_the_file_is_as_large_as_it_is_written(tmp_path):
 
 def test_another_backend_is_refused():
     model = create_model("ultralight_vm_unet", backend="chunked")
-    with pytest.raises(ValueError, match='scans on one backend; received chunked. Build it with backend="cpu"'):
+    with pytest.raises(
+        ValueError, match='with its scans on one backend; received chunked. Build it with backend="cpu"'
+    ):
         measure_complexity(model)
     with pytest.raises(ValueError, match="height and width must be multiples of 32; received 100 x 100"):
         measure_complexity(create_model("ultralight_vm_unet", backend="cpu"), size=(100, 100))
