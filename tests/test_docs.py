@@ -132,5 +132,5 @@ def _shown(value):
     if value is None:
         return "none"
     if isinstance(value, tuple):
-        return ",".join(map(str, value))
+        return ",".join(map(str, value)) or '""'
     return '""' if value == "" else str(value)
