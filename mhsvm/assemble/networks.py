@@ -4,6 +4,7 @@ import inspect
 import logging
 import os
 from functools import partial
+from typing import TYPE_CHECKING
 
 from torch import nn
 from yacs.config import CfgNode
@@ -14,6 +15,9 @@ from mhsvm.models import create_model, load_weights
 from mhsvm.models.registry import MODELS
 from mhsvm.ops.dispatch import ENVIRONMENT_VARIABLE
 from mhsvm.runtime.graphs import GraphedModel
+
+if TYPE_CHECKING:
+    from torch.cuda import _POOL_HANDLE as PoolHandle
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +47,7 @@ def build_model(config: CfgNode, *, backend: str | None = None) -> nn.Module:
 def _arguments(config: CfgNode) -> dict:
     """Arguments of the network; its mixer with those of `config.mixer`, if it has any."""
     arguments = dict(config.model.get(config.model.name, {}))
-    mixer = arguments.get("mixer")
+    mixer = str(arguments.get("mixer"))
     if mixer in config.mixer:
         arguments["mixer"] = partial(MIXERS[mixer], **config.mixer[mixer])
     return arguments
@@ -55,7 +59,7 @@ def build_inference(
     size: tuple[int, int],
     batch_size: int,
     captures: bool,
-    pool: tuple[int, int] | None = None,
+    pool: "PoolHandle | None" = None,
 ) -> nn.Module:
     """A model as it infers RGB images of `size` (h, w): if it `captures`, as a CUDA graph of batches, maybe in the
     memory `pool` of others."""

@@ -12,11 +12,12 @@ from mhsvm.layers.mixers import MIXERS
 from mhsvm.losses import LOSSES
 from mhsvm.models.registry import MODELS, Network
 from mhsvm.plugins import import_plugins
+from mhsvm.registry import Registry
 from mhsvm.training.optimizers import OPTIMIZERS
 from mhsvm.training.schedules import SCHEDULES
 
 # Group -> its registry, how many arguments the package gives, and those that are settings elsewhere.
-_GROUPS = {
+_GROUPS: dict[str, tuple[Registry[Any], int, tuple[str, ...]]] = {
     "model": (MODELS, 0, ("num_classes", "in_channels", "backend")),
     "mixer": (MIXERS, 1, ("d_state", "d_conv", "expand", "backend")),
     "loss": (LOSSES, 0, ()),

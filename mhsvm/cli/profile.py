@@ -116,8 +116,8 @@ def _parts_table(complexity: Complexity) -> str:
     rows = []
     # of lists of layers that multiply nothing, such as norms, one line
     for name, parts in groupby(complexity.parts, lambda part: part.name if part.macs.total else _list_of(part)):
-        *_, last = parts = list(parts)
-        rows.append((name, f"{sum(part.parameters for part in parts):,}", *_millions(last.macs)))
+        group = list(parts)
+        rows.append((name, f"{sum(part.parameters for part in group):,}", *_millions(group[-1].macs)))
     rows.append(("all", f"{complexity.parameters:,}", *_millions(complexity.macs)))
     table = format_table(header, rows, right=header[1:])
     return f"{table}\nmillions of multiply-accumulates (MACs) an image"

@@ -104,20 +104,22 @@ class VSSUNet(nn.Module):
         self.patch_embed = PatchEmbed(in_channels, dims[0], patch_size=PATCH_SIZE)
         self.encoder = nn.ModuleList()
         for i, (channels, rates) in enumerate(zip(dims, rising, strict=True)):
-            stage = OrderedDict(blocks=blocks(channels, rates.tolist()))
+            stage: OrderedDict[str, nn.Module] = OrderedDict(blocks=blocks(channels, rates.tolist()))
             if i < len(dims) - 1:
                 stage["merge"] = PatchMerge(channels)
             self.encoder.append(nn.Sequential(stage))
         self.decoder = nn.ModuleList()
         for i, (channels, rates) in enumerate(zip(reversed(dims), falling, strict=True)):
-            stage = OrderedDict(expand=PatchExpand(2 * channels, factor=2)) if i > 0 else OrderedDict()
+            stage = OrderedDict()
+            if i > 0:
+                stage["expand"] = PatchExpand(2 * channels, factor=2)
             stage["blocks"] = blocks(channels, rates.tolist())
             self.decoder.append(nn.Sequential(stage))
         self.head_expand = PatchExpand(dims[0], factor=PATCH_SIZE, narrow=True)
         self.head = nn.Conv2d(dims[0] // PATCH_SIZE, num_classes, kernel_size=1)
         self.apply(init_weights)
 
-    def compile(self, *args, **kwargs) -> None:
+    def compile(self, *args: Any, **kwargs: Any) -> None:
         """As `torch.nn.Module.compile`, part by part: what is compiled for one block serves all of its width.
 
         As a whole, every block would be compiled anew, and steps would be no faster.
