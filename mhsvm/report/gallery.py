@@ -12,7 +12,7 @@ import numpy as np
 from matplotlib import colormaps
 
 from mhsvm.inference.overlay import PREDICTION, TRUTH, VERMILLION, class_palette
-from mhsvm.metrics import BOUNDARY, Scores, per_image
+from mhsvm.metrics import Scores, per_image
 from mhsvm.report import images
 from mhsvm.report.groups import CaseFacts, Grouping, case_facts
 from mhsvm.store import BlockGates, GateMaps
@@ -71,8 +71,8 @@ def gallery_data(
     num_scored = scores.counts.shape[1]
     metrics = per_image(scores.counts)
     columns = {name: metrics[name].mean(dim=1).tolist() for name in ("dice", "jaccard")}
-    if scores.distances is not None:
-        hd95 = scores.distances[..., BOUNDARY.index("hd95")].nanmean(dim=1)
+    if scores.distances is not None and "hd95" in scores.names:
+        hd95 = scores.distances[..., scores.names.index("hd95")].nanmean(dim=1)
         columns["hd95"] = _without_nan(hd95.tolist())
     rows = [
         {

@@ -11,7 +11,7 @@ import torch
 
 from mhsvm.evaluation.scores import COUNTS
 from mhsvm.evaluation.tables import SCHEMA
-from mhsvm.metrics import BOUNDARY, Scores
+from mhsvm.metrics import PER_IMAGE, Scores
 
 
 @dataclass(frozen=True)
@@ -62,12 +62,13 @@ def read_cases(path: Path) -> Scores:
         missing = {"id", *COUNTS} - set(reader.fieldnames or ())
         if missing:
             raise ValueError(f"{path} is not the table of a test: it has no column {', '.join(sorted(missing))}")
-        bounded = set(BOUNDARY) <= set(reader.fieldnames)
+        of_counts = {"id", "class", "height", "width", *COUNTS, *PER_IMAGE}
+        names = tuple(name for name in reader.fieldnames if name not in of_counts)
         of_images: dict[str, list[tuple[list[int], list[float]]]] = {}
         try:
             for row in reader:
                 counts = [int(row[name]) for name in COUNTS]
-                distances = [float(row[name] or math.nan) for name in BOUNDARY] if bounded else []
+                distances = [float(row[name] or math.nan) for name in names]
                 of_images.setdefault(row["id"], []).append((counts, distances))
         except (TypeError, ValueError) as error:
             raise ValueError(f"{path}, line {reader.line_num}: {error}; test or score again") from error
@@ -75,7 +76,7 @@ def read_cases(path: Path) -> Scores:
         raise ValueError(f"{path} has no rows, or not as many of each image: test or score again")
     counts = torch.tensor([[counts for counts, _ in classes] for classes in of_images.values()])
     distances = torch.tensor([[row for _, row in classes] for classes in of_images.values()], dtype=torch.float64)
-    return Scores(tuple(of_images), counts, distances if bounded else None)
+    return Scores(tuple(of_images), counts, distances if names else None, names)
 
 
 def find_tests(path: Path) -> dict[str, Path]:

@@ -6,8 +6,8 @@ from functools import cache
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from mhsvm.evaluation.scores import format_figure, format_interval
-from mhsvm.metrics import BOUNDARY, per_image
+from mhsvm.evaluation.scores import averaged_metrics, format_figure, format_interval
+from mhsvm.metrics import per_image
 from mhsvm.metrics.summary import POOLED
 from mhsvm.report import charts
 from mhsvm.report.gallery import ShownCase, gallery_data, gates_data
@@ -31,10 +31,7 @@ _CONSTANTS = {
     },
     "leakage_metrics": ("miou", "dsc", "miou_per_image", "dsc_per_image"),
     "pooled": POOLED,
-    "averaged": {
-        "jaccard_thresholded": "jaccard_thresholded",
-        **{f"{name}_per_image": f"{name}, pixels" for name in BOUNDARY},
-    },
+    "averaged_metrics": averaged_metrics,
     "least_images": LEAST_IMAGES,
 }
 

@@ -4,7 +4,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from mhsvm.config import load_config
+from mhsvm.config import read_value
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ def read_training(run: Path) -> Training:
     return Training(
         name=run.resolve().name,
         config=config.read_text(encoding="utf-8"),
-        epochs=load_config(config).train.epochs,
+        epochs=read_value(config, "train.epochs"),
         history=tuple(_read_lines(metrics)),
         cost=read_cost(run / "times.jsonl"),
     )

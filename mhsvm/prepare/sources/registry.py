@@ -7,6 +7,22 @@ from mhsvm.registry import Registry
 
 
 @dataclass(frozen=True)
+class GroupTable:
+    """A CSV file among those of a set that gives the group of ids, such as their patient or lesion.
+
+    Attributes:
+        file_name: Name of the file, in whichever folder or archive.
+        id_column, group_column: Names of its columns; an empty group is none.
+        lists_others: Whether it has rows of images that are not in the set.
+    """
+
+    file_name: str = "groups.csv"
+    id_column: str = "id"
+    group_column: str = "group"
+    lists_others: bool = False
+
+
+@dataclass(frozen=True)
 class Source:
     """Naming rules for the files of a data set; everything else is the same for every source.
 
@@ -15,12 +31,16 @@ class Source:
         looked_for: Expected files, for the message if none is found.
         ignored: Pattern of paths that belong to other sets or tasks; it may match anywhere in a path.
         needs_folders: Whether only files below a folder `images` or `masks` count. Otherwise names are enough.
+        group_pattern: Pattern that may match anywhere in an id; its first bracket is the group of the id.
+        group_table: The file with the groups of ids, if it is there; it overrides the pattern.
     """
 
     id_pattern: re.Pattern[str]
     looked_for: str
     ignored: re.Pattern[str] | None = None
     needs_folders: bool = False
+    group_pattern: re.Pattern[str] | None = None
+    group_table: GroupTable = GroupTable()
 
 
 SOURCES: Registry[Source] = Registry("source")
