@@ -1,4 +1,4 @@
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
@@ -7,6 +7,8 @@ from torch import Tensor, nn
 from mhsvm.layers import RouteS6
 from mhsvm.models import create_model
 from mhsvm.models.key_maps import published_sources
+from mhsvm.ops import list_backends
+from mhsvm.runtime.numerics import numerics
 
 SMALL_UNET = {"dims": (8, 16), "depths": (1, 2), "decoder_depths": (2, 1), "d_state": 4}
 
@@ -15,6 +17,25 @@ SMALL = {
     "vm_unet": SMALL_UNET,
     "ultralight_vm_unet": {"channels": (4, 4, 8, 8, 12, 16), "branches": 2, "d_state": 4},
 }
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run tests with `backend` and `device` over all backends that run here, each on the device that it is for."""
+    if not {"backend", "device"} <= set(metafunc.fixturenames):
+        return
+    cases = []
+    for backend in list_backends():
+        on_gpu = backend in ("triton", "mamba_ssm") and torch.cuda.is_available()
+        device = torch.device("cuda" if on_gpu else "cpu")
+        cases.append(pytest.param(backend, device, id=backend, marks=[pytest.mark.gpu] if on_gpu else []))
+    metafunc.parametrize(("backend", "device"), cases)
+
+
+@pytest.fixture
+def _full_float32() -> Iterator[None]:
+    """Round no factors of float32 on a GPU, as torch does in convolutions by default."""
+    with numerics(tf32=False, deterministic=False):
+        yield
 
 
 @pytest.fixture
