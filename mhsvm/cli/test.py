@@ -233,7 +233,7 @@ def _measure(
     described["leakage"] = _measure_leakage(evaluation, prepared, protocol, job, leakage)
     lines = write_tables(
         folder,
-        Scores(evaluation.ids, evaluation.counts, measurement.distances),
+        Scores(evaluation.ids, evaluation.counts, measurement.distances, measurement.names),
         evaluation.confusion.sum(dim=0),
         loss=evaluation.loss,
         num_classes=prepared.num_classes,
