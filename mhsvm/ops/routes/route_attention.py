@@ -95,7 +95,7 @@ def triton_route_attention(
 def _check(y: Tensor, threshold: float | Tensor | None) -> None:
     if y.dtype not in (torch.float32, torch.float64):
         raise ValueError(
-            f"y must be float32 or float64, since rounded routes cannot be told apart; got {y.dtype}. "
+            f"y must be float32 or float64, since rounded routes cannot be distinguished; got {y.dtype}. "
             "Pass the outputs of the scan unchanged, and ask for the type of the result by dtype"
         )
     if not isinstance(threshold, Tensor):
