@@ -34,8 +34,7 @@ from mhsvm.evaluation.protocol import Protocol, choose_protocol
 from mhsvm.evaluation.tester import EvaluationJob, evaluate_and_keep, evaluate_job
 from mhsvm.files import replace_folder_when_complete
 from mhsvm.inference.probability import stored_to_mask
-from mhsvm.leakage.report import leakage_content, leakage_lines, write_leaks
-from mhsvm.leakage.seen_images import Leakage
+from mhsvm.leakage import Leakage, leakage_content, leakage_lines, write_leaks
 from mhsvm.metrics import Scores, per_image
 from mhsvm.models import MHSVM
 from mhsvm.prepare.native import NativeMasks, open_native_masks
