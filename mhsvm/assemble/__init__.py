@@ -5,11 +5,11 @@ from mhsvm.assemble.devices import build_device, build_own_device
 from mhsvm.assemble.evaluation import build_evaluation, build_leakage, build_test_set
 from mhsvm.assemble.networks import build_inference, build_model, describe_model
 from mhsvm.assemble.prediction import build_predictor, load_predictor
-from mhsvm.assemble.trained import PUBLISHED_GATE_THRESHOLD, Trained, load_trained
+from mhsvm.assemble.settings import read_config, recorded_config
+from mhsvm.assemble.trained import Trained, load_trained
 from mhsvm.assemble.training import build_job, build_loss, build_optimizer, build_schedule, build_step
 
 __all__ = [
-    "PUBLISHED_GATE_THRESHOLD",
     "Trained",
     "build_augment",
     "build_device",
@@ -31,4 +31,6 @@ __all__ = [
     "describe_model",
     "load_predictor",
     "load_trained",
+    "read_config",
+    "recorded_config",
 ]

@@ -6,7 +6,7 @@ from mhsvm.assemble.networks import choose_backend
 from mhsvm.data.augment import Augment
 from mhsvm.data.split_file import Split
 from mhsvm.data.splits import make_split
-from mhsvm.leakage.duplicate_file import duplicate_groups
+from mhsvm.leakage import duplicate_groups
 from mhsvm.prepare.sets import find_set, open_set
 from mhsvm.store import PreparedSet
 

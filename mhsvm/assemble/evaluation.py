@@ -10,7 +10,7 @@ from mhsvm.assemble.trained import Trained
 from mhsvm.assemble.training import build_loss
 from mhsvm.data.dataset import Dataset
 from mhsvm.evaluation.tester import EvaluationJob
-from mhsvm.leakage.seen_images import Leakage, find_leakage
+from mhsvm.leakage import Leakage, find_leakage
 from mhsvm.prepare.sets import find_set, open_set
 from mhsvm.store import PreparedSet
 

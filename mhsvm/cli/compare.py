@@ -1,46 +1,32 @@
-"""`mhsvm compare RUN RUN …`: which model is better, by how much, where, and whether chance would do as much."""
+"""`mhsvm compare RUN RUN …`: compare models image by image, with intervals and p values."""
 
 import argparse
-import json
 import math
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from mhsvm.evaluation.scores import format_figure, format_interval
-from mhsvm.files import check_only_holds, replace_folder_when_complete
-from mhsvm.report.comparison import (
-    Comparison,
-    Contender,
-    compare,
-    describe_comparison,
-    gains_over,
-    write_compared_cases,
-)
+from mhsvm.report.comparison import Comparison, Contender, compare, gains_over
+from mhsvm.report.comparison_folder import write_comparison
 from mhsvm.report.measured_run import read_runs
-from mhsvm.report.plots import write_plots
 from mhsvm.table import format_table
 
 _NAMED = 5
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Compare tests of runs, or scores of masks, on the images that all have; the others to the first."""
+    """Compare tests of runs, or scores of masks, to the first of them on their common images."""
     arguments = _parse(argv)
     tested = read_runs(arguments.runs, test=arguments.test)
     comparison = compare(tested)
     folder = arguments.out or Path("results") / "comparisons" / _folder_name([run.name for run in tested])
-    check_only_holds(folder, ("comparison.json", "cases.csv", "intervals.png", "gains-*.png"), "a comparison")
-    with replace_folder_when_complete(folder) as partial:
-        text = json.dumps(describe_comparison(comparison), indent=2, ensure_ascii=False, allow_nan=False)
-        (partial / "comparison.json").write_text(text + "\n", encoding="utf-8")
-        write_compared_cases(partial / "cases.csv", comparison)
-        write_plots(partial, comparison)
+    write_comparison(folder, comparison)
     for run in tested:
         print(f"{run.name}: {run.folder}")
     for line in (*comparison.notes, "", _table(comparison), "", *_winners(comparison)):
         print(line)
-    print(f"figures, cases and numbers: {folder}")
+    print(f"plots, cases and metrics: {folder}")
     return 0
 
 
@@ -59,13 +45,13 @@ def _folder_name(names: Sequence[str]) -> str:
 
 
 def _table(comparison: Comparison) -> str:
-    """A row for each figure and model."""
+    """A row for each metric and model."""
     first, *others = comparison.contenders
-    header = ["figure", "run", "value", "95% interval", "difference", "95% interval", "p", "effect"]
+    header = ["metric", "run", "value", "95% interval", "difference", "95% interval", "p", "effect"]
     if len(others) > 1:
         header.insert(-1, "p, Holm")
     rows = []
-    for name in comparison.figures:
+    for name in comparison.metrics:
         for run in comparison.contenders:
             limits = run.described["intervals"]["limits"][name]
             row = [name if run is first else "", run.name]
@@ -94,6 +80,6 @@ def _winners(comparison: Comparison) -> Iterator[str]:
             f"{run.name} against {first.name}, by Dice: better on {gains.num_wins}, worse on {gains.num_losses} of "
             f"{len(gains.ids)} images"
         )
-        for what, cases in (("wins", gains.largest(_NAMED)), ("loses", gains.smallest(_NAMED))):
+        for verb, cases in (("wins", gains.largest(_NAMED)), ("loses", gains.smallest(_NAMED))):
             if cases:
-                yield f"  {what} most on {', '.join(f'{id_} {gain:+.4f}' for id_, gain in cases)}"
+                yield f"  {verb} most on {', '.join(f'{id_} {gain:+.4f}' for id_, gain in cases)}"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from mhsvm.cli.options import positive
 from mhsvm.files import replace_when_complete
-from mhsvm.report.routes import draw_patterns
+from mhsvm.report.route_plots import draw_patterns
 from mhsvm.routes import list_patterns
 
 _FORMATS = ("png", "svg", "pdf")

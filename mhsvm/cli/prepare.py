@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mhsvm.cli.options import size
+from mhsvm.plugins import import_plugins
 from mhsvm.prepare.pipeline import prepare_set
 from mhsvm.prepare.sources import list_sources
 
@@ -12,6 +13,7 @@ from mhsvm.prepare.sources import list_sources
 def main(argv: Sequence[str] | None = None) -> int:
     """Prepare a data set; prints what was made."""
     arguments = _parse(argv)
+    import_plugins(arguments.plugins)
     summary = prepare_set(
         arguments.set,
         arguments.source,
@@ -34,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="mhsvm prepare", description="Turn a data set into one prepared file.")
-    parser.add_argument("set", choices=list_sources(), help="which data set, or folder for your own")
+    parser.add_argument("set", help=f"which data set: {', '.join(list_sources())} (folder is for your own)")
     parser.add_argument(
         "--source",
         nargs="+",
@@ -47,5 +49,8 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--size", default="256", type=size, metavar="S|HxW", help="in pixels, default 256")
     parser.add_argument("--num-classes", default=1, type=int, metavar="K", help="2 or more for class-index masks")
     parser.add_argument("--workers", type=int, metavar="N", help="threads, default one a core")
+    parser.add_argument(
+        "--plugins", nargs="+", default=[], metavar="MODULE", help="modules that register data sets of your own"
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace FILE if it exists")
     return parser.parse_args(argv)

@@ -5,9 +5,9 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
+from mhsvm.assemble import read_config
 from mhsvm.cli.console import ConsoleHandler, logging_to
 from mhsvm.cli.options import parse_with_settings, positive
-from mhsvm.config import load_config
 from mhsvm.files import replace_when_complete
 from mhsvm.runtime.stop import StopSignal
 from mhsvm.sweep.check import check_grid
@@ -26,7 +26,7 @@ log = logging.getLogger("mhsvm")
 def main(argv: Sequence[str] | None = None) -> int:
     """Train and test a config with several seeds, folds and settings, and put the results into one table."""
     arguments, settings = _parse(argv)
-    base = load_config(arguments.config, settings)
+    base = read_config(arguments.config, settings)
     folder = arguments.out or Path(base.run.folder) / f"{base.run.name or arguments.config.stem}-sweep"
     runs = make_grid(
         arguments.config,

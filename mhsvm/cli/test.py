@@ -34,8 +34,7 @@ from mhsvm.evaluation.protocol import Protocol, choose_protocol
 from mhsvm.evaluation.tester import EvaluationJob, evaluate_and_keep, evaluate_job
 from mhsvm.files import replace_folder_when_complete
 from mhsvm.inference.probability import stored_to_mask
-from mhsvm.leakage.report import leakage_content, leakage_lines, write_leaks
-from mhsvm.leakage.seen_images import Leakage
+from mhsvm.leakage import Leakage, leakage_content, leakage_lines, write_leaks
 from mhsvm.metrics import Scores, per_image
 from mhsvm.models import MHSVM
 from mhsvm.prepare.native import NativeMasks, open_native_masks
@@ -233,7 +232,7 @@ def _measure(
     described["leakage"] = _measure_leakage(evaluation, prepared, protocol, job, leakage)
     lines = write_tables(
         folder,
-        Scores(evaluation.ids, evaluation.counts, measurement.distances),
+        Scores(evaluation.ids, evaluation.counts, measurement.distances, measurement.names),
         evaluation.confusion.sum(dim=0),
         loss=evaluation.loss,
         num_classes=prepared.num_classes,

@@ -9,12 +9,12 @@ from pathlib import Path
 
 from yacs.config import CfgNode
 
-from mhsvm.assemble import build_job, build_set, build_split
+from mhsvm.assemble import build_job, build_set, build_split, read_config, recorded_config
 from mhsvm.cli.console import ConsoleHandler, logging_to
 from mhsvm.cli.options import parse_with_settings
-from mhsvm.config import config_from_dict, get_value, load_config, set_value
+from mhsvm.config import get_value, set_value
 from mhsvm.data.split_file import Split
-from mhsvm.models.published import read_checkpoint
+from mhsvm.models.checkpoint_file import read_checkpoint
 from mhsvm.runtime.distributed import LostProcess, World, open_world
 from mhsvm.runtime.stop import StopSignal
 from mhsvm.store import PreparedSet
@@ -75,7 +75,7 @@ def _start(arguments: argparse.Namespace, settings: Sequence[str], world: World)
 def _plan(arguments: argparse.Namespace, settings: Sequence[str], *, restarted: bool) -> _Plan:
     if arguments.resume:
         return _resumed(arguments.resume, settings)
-    config = load_config(arguments.config, settings)
+    config = read_config(arguments.config, settings)
     run = RunFolder(Path(config.run.folder) / (config.run.name or Path(arguments.config).stem))
     if restarted and not arguments.profile:
         # torchrun repeats the command that it was given, after one of its processes has failed
@@ -93,7 +93,7 @@ def _resumed(folder: str | Path, settings: Sequence[str]) -> _Plan:
     if not run.last.is_file():
         raise FileNotFoundError(f"{folder} is not a run that can be resumed: there is no {run.last}")
     checkpoint = read_checkpoint(run.last)
-    config = config_from_dict(checkpoint["config"])
+    config = recorded_config(checkpoint["config"], run.last)
     _refuse_contradictions(config, settings, folder)
     split, recorded = Split.load(run.split), checkpoint["data"]
     if split.hash != recorded["split_hash"]:
@@ -105,7 +105,7 @@ def _resumed(folder: str | Path, settings: Sequence[str]) -> _Plan:
 
 def _refuse_contradictions(config: CfgNode, settings: Sequence[str], folder: str | Path) -> None:
     # the pairs go into a copy in the usual way, so that they are checked and typed in the usual way
-    asked = load_config(None, settings)
+    asked = read_config(None, settings)
     given = config.clone()
     given.defrost()
     for key in settings[::2]:

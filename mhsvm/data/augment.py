@@ -1,8 +1,9 @@
-"""From uint8 to what a network sees: float, normalisation, and one random plane motion a sample.
+"""Prepare batches for a network: conversion to float, normalization, and a random affine transform per sample.
 
-All randomness of an epoch is drawn on the CPU as one 2 x 2 matrix a sample, so that every device sees the same images:
-they differ where a pixel's source is halfway between two others. The work is done by `mhsvm.ops.fused.prepare_batch`.
-Shape letters: b batch, n samples, h w map, k classes.
+The transforms of an epoch are sampled on the CPU, as a 2 x 2 matrix per sample, so that every device computes the same
+images. They can differ at pixels whose source is halfway between two pixels. `mhsvm.ops.fused.prepare_batch` does the
+work.
+Shape letters: b batch, n samples, h w size, k classes.
 """
 
 import math
@@ -14,17 +15,20 @@ from torch import Generator, Tensor
 from mhsvm.ops.fused.prepare_batch import ChannelStatistics, minmax, prepare_batch
 from mhsvm.registry import Registry
 
-NORMALIZATIONS: Registry[Callable[[Tensor], Tensor]] = Registry("normalization")
-AUGMENTATIONS: Registry[Callable[[int, Generator], Tensor]] = Registry("augmentation")
+Normalization = Callable[[Tensor], Tensor]
+Augmentation = Callable[[int, Generator], Tensor]
+
+NORMALIZATIONS: Registry[Normalization] = Registry("normalization")
+AUGMENTATIONS: Registry[Augmentation] = Registry("augmentation")
 
 
-def register_normalization(name: str):
-    """Register a function from float images (b, 3, h, w), 0..255, to what a network takes."""
+def register_normalization(name: str) -> Callable[[Normalization], Normalization]:
+    """Register a function from float images (b, 3, h, w) in 0..255 to network inputs."""
     return NORMALIZATIONS.register(name)
 
 
-def register_augmentation(name: str):
-    """Register a function (n, generator) -> matrices (n, 2, 2) that move points (x right, y down)."""
+def register_augmentation(name: str) -> Callable[[Augmentation], Augmentation]:
+    """Register a function (n, generator) -> matrices (n, 2, 2) that transform points (x right, y down)."""
     return AUGMENTATIONS.register(name)
 
 
@@ -39,16 +43,16 @@ def list_augmentations() -> tuple[str, ...]:
 
 
 class Augment:
-    """Turn uint8 batches into network inputs and targets, moved by the matrices that `draw` made, or unmoved.
+    """Turn uint8 batches into network inputs and targets, with affine transforms from `sample_transforms` or without.
 
     Args:
         normalization: A name from `list_normalizations()`.
         augmentation: A name from `list_augmentations()`.
         num_classes: 1 for coverage masks; several for class indices.
-        soft_targets: Keep a coverage mask's soft edge in the target; otherwise it is 1 from half coverage on.
+        soft_targets: Keep fractional coverage in the target; otherwise a target is 1 from half coverage on.
         backend: As in `mhsvm.ops.selective_scan`.
     Raises:
-        ValueError: A name is unknown, or soft targets are requested of class indices.
+        ValueError: A name is unknown, or soft targets are requested for class indices.
     """
 
     def __init__(
@@ -61,32 +65,32 @@ class Augment:
         backend: str = "auto",
     ) -> None:
         if soft_targets and num_classes > 1:
-            raise ValueError("soft targets need masks of one class; class indices have no soft edge")
+            raise ValueError("soft targets require masks of one class; class indices have no fractional coverage")
         self.normalize = NORMALIZATIONS[normalization]
-        self.draw_motions = AUGMENTATIONS[augmentation]
+        self._sample = AUGMENTATIONS[augmentation]
         self.num_classes = num_classes
         self.soft_targets = soft_targets
         self.backend = backend
 
-    def draw(self, num_samples: int, generator: Generator) -> Tensor:
-        """Motions of `num_samples` images as float32 (n, 2, 2) on the CPU, drawn from `generator`."""
-        return self.draw_motions(num_samples, generator).float()
+    def sample_transforms(self, num_samples: int, generator: Generator) -> Tensor:
+        """Sample an affine transform per image, float32 (n, 2, 2) on the CPU."""
+        return self._sample(num_samples, generator).float()
 
-    def __call__(self, images: Tensor, masks: Tensor, motions: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Normalise, then move.
+    def __call__(self, images: Tensor, masks: Tensor, transforms: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Normalize and transform a batch.
 
         Args:
             images: uint8 (b, 3, h, w).
             masks: uint8 (b, h, w).
-            motions: (b, 2, 2) from `draw`; None leaves every image where it is.
+            transforms: (b, 2, 2) from `sample_transforms`; None keeps the images as they are.
         Returns:
-            Inputs, float32 (b, 3, h, w).
-            Targets: float32 (b, 1, h, w) in 0..1 for one class, int64 (b, h, w) for several.
+            Inputs, float32 (b, 3, h, w), and targets, float32 (b, 1, h, w) in 0..1 for one class, or int64 (b, h, w)
+            for several.
         """
         return prepare_batch(
             images,
             masks,
-            motions,
+            transforms,
             normalize=self.normalize,
             num_classes=self.num_classes,
             soft_targets=self.soft_targets,
@@ -95,19 +99,19 @@ class Augment:
 
 
 NORMALIZATIONS.add("minmax", minmax)
-# Of ImageNet's images.
+# Statistics of ImageNet's images.
 NORMALIZATIONS.add("imagenet", ChannelStatistics(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)))
 
 
 @register_augmentation("none")
 def none(num_samples: int, generator: Generator) -> Tensor:
-    """Every image stays as it is."""
+    """Keep every image as it is."""
     return torch.eye(2, dtype=torch.float64).repeat(num_samples, 1, 1)
 
 
 @register_augmentation("ultralight")
 def ultralight(num_samples: int, generator: Generator) -> Tensor:
-    """With p 0.5 0..3 quarter turns and a flip of one axis; with p 0.5 a rotation by 20..79 whole degrees."""
+    """With p 0.5, rotate by a multiple of 90 degrees and flip one axis; with p 0.5, rotate by 20..79 whole degrees."""
     turn = _rotation(90 * torch.randint(4, (num_samples,), generator=generator))
     horizontal = _coin(num_samples, generator)
     turn_and_flip = _where(_coin(num_samples, generator), _flip(horizontal, ~horizontal) @ turn)
@@ -117,7 +121,7 @@ def ultralight(num_samples: int, generator: Generator) -> Tensor:
 
 @register_augmentation("vmunet")
 def vmunet(num_samples: int, generator: Generator) -> Tensor:
-    """Horizontal flip with p 0.5, vertical flip with p 0.5, rotation by [0, 360) degrees with p 0.5."""
+    """Flip horizontally with p 0.5, flip vertically with p 0.5, and rotate by [0, 360) degrees with p 0.5."""
     flip = _flip(_coin(num_samples, generator), _coin(num_samples, generator))
     rotation = _rotation(360 * torch.rand(num_samples, generator=generator, dtype=torch.float64))
     return _where(_coin(num_samples, generator), rotation) @ flip
@@ -127,8 +131,8 @@ def _coin(num_samples: int, generator: Generator) -> Tensor:
     return torch.rand(num_samples, generator=generator) < 0.5
 
 
-def _where(chosen: Tensor, motions: Tensor) -> Tensor:
-    return torch.where(chosen[:, None, None], motions, torch.eye(2, dtype=motions.dtype))
+def _where(chosen: Tensor, transforms: Tensor) -> Tensor:
+    return torch.where(chosen[:, None, None], transforms, torch.eye(2, dtype=transforms.dtype))
 
 
 def _flip(horizontal: Tensor, vertical: Tensor) -> Tensor:
@@ -136,7 +140,7 @@ def _flip(horizontal: Tensor, vertical: Tensor) -> Tensor:
 
 
 def _rotation(degrees: Tensor) -> Tensor:
-    """Matrices (n, 2, 2) of rotations; quarter turns are exact."""
+    """Rotation matrices (n, 2, 2), exact for multiples of 90 degrees."""
     quarter, rest = torch.div(degrees, 90, rounding_mode="floor"), (degrees % 90).double() * (math.pi / 180)
     cos, sin = rest.cos(), rest.sin()
     for _ in range(3):

@@ -16,7 +16,7 @@ from torch import Tensor
 from mhsvm.evaluation.calibration import describe_calibration
 from mhsvm.evaluation.scores import describe_scores, metrics_lines, write_cases
 from mhsvm.evaluation.tables import result_line, write_summary
-from mhsvm.leakage.report import leakage_figures
+from mhsvm.leakage import leakage_metrics
 from mhsvm.metrics import CalibrationCounts, Scores
 
 
@@ -85,7 +85,7 @@ def write_tables(
     write_summary(folder / "summary.json", content)
     lines.append(f"expected calibration error {content['calibration']['ece']:.4f}")
     if content["leakage"]["seen"]:
-        lines.append(leakage_figures(content["leakage"]))
+        lines.append(leakage_metrics(content["leakage"]))
     return [*lines, result_line(loss, scores.counts, confusion)]
 
 

@@ -7,7 +7,7 @@ from mhsvm.data.dataset import Dataset
 from mhsvm.evaluation.evaluator import truth_of
 from mhsvm.evaluation.image_score import ImageScore, SizedScores, join_scores, score_image
 from mhsvm.inference.probability import resize_probability, to_mask
-from mhsvm.metrics import CalibrationCounts, boundary_distances
+from mhsvm.metrics import CalibrationCounts, chosen_metrics, measure_masks, metric_columns
 from mhsvm.prepare.native import NativeMasks
 from mhsvm.threads import image_threads
 
@@ -22,6 +22,7 @@ class Measurement:
         native: Masks at the images' own sizes, to which the probability is brought (bilinear) before it is decided;
             None measures at the set's size only.
     Attributes:
+        names: Of the columns of `distances`.
         calibration: Pixels by probability, at the set's size.
     """
 
@@ -35,6 +36,8 @@ class Measurement:
         self._ids: list[str] = []
         self._distances: list[Tensor] = []
         self._images: list[ImageScore] = []
+        self._metrics = chosen_metrics(boundary=boundary)
+        self.names = metric_columns(self._metrics)
         self.calibration = CalibrationCounts()
 
     def add(self, rows: Tensor, probability: Tensor) -> None:
@@ -43,9 +46,9 @@ class Measurement:
         truth = truth_of(self._dataset.masks[rows].to(probability.device), num_classes)
         self.calibration.add(probability, truth)
         self._ids += [self._dataset.ids[row] for row in rows.tolist()]
-        if self._boundary:
+        if self._metrics:
             pred = to_mask(probability, self._threshold)
-            self._distances.append(boundary_distances(pred, truth, num_classes=num_classes))
+            self._distances.append(measure_masks(pred, truth, metrics=self._metrics, num_classes=num_classes))
         if self._native is not None:
             # mostly outside Python's lock: decoding, resizing, counting, looking up neighbours
             with image_threads() as pool:
@@ -58,7 +61,7 @@ class Measurement:
 
     @property
     def distances(self) -> Tensor | None:
-        """float64 (n, c, 2) of the images that came, see `mhsvm.metrics.boundary_distances`; None if not measured."""
+        """float64 (n, c, m) of the images that came, see `mhsvm.metrics.measure_masks`; None if not measured."""
         return torch.cat(self._distances) if self._distances else None
 
     @property

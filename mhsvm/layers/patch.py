@@ -1,4 +1,7 @@
-"""Between resolutions of a U-shaped network, channels last: (b, h, w, c)."""
+"""Changes of resolution in a U-shaped network, channels last: (b, h, w, c).
+
+timm's classes are not used: their parameters have other names than those of checkpoints, and they need torchvision.
+"""
 
 from torch import Tensor, nn
 

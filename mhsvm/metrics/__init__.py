@@ -1,4 +1,4 @@
-"""Figures of merit: counts an image, what they sum up to, how sure that is, and how two models differ."""
+"""Metrics: counts per image, summaries of a test set, confidence intervals, and comparisons of two models."""
 
 from mhsvm.metrics.boundary import BOUNDARY, boundary_distances
 from mhsvm.metrics.calibration import Calibration, CalibrationCounts, calibration, threshold_sweep
@@ -9,10 +9,19 @@ from mhsvm.metrics.counts import (
     confusion_matrices,
     count_pairs,
     per_image,
-    truth_pixels,
+    target_pixels,
 )
 from mhsvm.metrics.intervals import Interval, bootstrap_intervals
 from mhsvm.metrics.paired import Difference, adjust_p_values, paired_differences
+from mhsvm.metrics.registered import (
+    MaskMetric,
+    chosen_metrics,
+    column_label,
+    list_metrics,
+    measure_masks,
+    metric_columns,
+    register_metric,
+)
 from mhsvm.metrics.summary import Scores, summarize
 
 __all__ = [
@@ -22,18 +31,25 @@ __all__ = [
     "CalibrationCounts",
     "Difference",
     "Interval",
+    "MaskMetric",
     "Scores",
     "adjust_p_values",
     "bootstrap_intervals",
     "boundary_distances",
     "calibration",
+    "chosen_metrics",
     "class_counts",
+    "column_label",
     "confusion_counts",
     "confusion_matrices",
     "count_pairs",
+    "list_metrics",
+    "measure_masks",
+    "metric_columns",
     "paired_differences",
     "per_image",
+    "register_metric",
     "summarize",
+    "target_pixels",
     "threshold_sweep",
-    "truth_pixels",
 ]

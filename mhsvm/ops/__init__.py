@@ -1,16 +1,17 @@
-"""Operations of the networks: selective scans, operations on routes, and operations fused in one kernel.
+"""Operations of the networks: selective scans, operations on routes, and operations that kernels fuse.
 
-Every operation has a plain reference by torch's operations and is dispatched by `mhsvm.ops.dispatch`. Everywhere in this
-package a letter has one meaning as the size of a dimension; the file's docstring names sizes of its own:
+Every operation has a plain reference by torch's operations and is dispatched by `mhsvm.ops.dispatch`. A letter has one
+meaning as the size of a dimension in all files; the docstring of a file names sizes of its own:
 
     b batch             l steps of a sequence, or cells of a map     h, w map
-    c channels of a map                    d channels of a sequence or of a head
-    g groups of channels                   n state size              r rank of delta's projection
-    m heads             k routes of a head
+    c channels of a map                    d channels of a sequence, or of a head in a route scan
+    g groups of channels                   e channels of a group     n state size
+    m heads             k routes of a head                           r rank of delta's projection
     p branches          v channels of a branch                       f taps of a filter
 
-In kernels, an upper-case letter is the size of a tile along that dimension, a compile-time constant. Names begin with
-`p_` for pointers, `o_` offsets, `m_` masks, `i_` ids, `s_` strides and `b_` values in registers.
+Time or cells come before channels, (b, l, d); only `selective_scan` takes (b, d, l). In kernels, an upper-case letter
+is the size of a tile along that dimension, a compile-time constant. Names begin with `p_` for pointers, `o_` offsets,
+`m_` masks, `i_` ids, `s_` strides and `b_` values in registers.
 """
 
 from mhsvm.ops.backends import list_backends

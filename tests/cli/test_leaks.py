@@ -8,7 +8,7 @@ import pytest
 from mhsvm.cli import leaks as command
 from mhsvm.cli.main import run
 from mhsvm.store import Sample, write_set
-from mhsvm.synthetic import draw_sample
+from mhsvm.synthetic import generate_sample
 
 
 @pytest.fixture
@@ -18,7 +18,7 @@ def make_scenes(workplace):
     def make(name, indices):
         samples = []
         for id_, index in indices.items():
-            image = draw_sample(seed=5, index=abs(index), size=(64, 64))[0]
+            image = generate_sample(seed=5, index=abs(index), size=(64, 64))[0]
             image = np.clip(image * [0.9, 1.05, 1.1], 0, 255).astype(np.uint8) if index < 0 else image
             samples.append(Sample(id_, image, np.zeros((64, 64), np.uint8), (64, 64)))
         path = workplace / f"data/{name}.h5"
@@ -80,7 +80,7 @@ def test_nothing_is_found(workplace, make_scenes, capsys):
     [
         (["absent"], "there is no data set 'absent'"),
         (["own", "absent"], "there is no data set 'absent'"),
-        (["own", "own", "--split", "all"], "--split tells the parts of one set: leave it out"),
+        (["own", "own", "--split", "all"], "--split names the parts of one set: omit it"),
         (["own", "--split", "thirds"], "unknown split 'thirds'"),
         (["own", "--out", "full"], "full exists and is not the folder of a search: choose another one with --out"),
     ],

@@ -6,11 +6,9 @@ import torch.nn.functional as F
 
 from mhsvm.layers import mamba, s6
 from mhsvm.models import create_model, load_weights
-from mhsvm.models.checkpoint_file import weights_in
-from mhsvm.models.key_maps import merge_twins, published_sources
-from mhsvm.models.published import recognise
-from mhsvm.ops import list_backends
+from mhsvm.models.recognition import identify, recognize
 
+CPU = torch.device("cpu")
 OUTPUT_BOUND = 1e-4
 GRADIENT_BOUND = 2e-3
 
@@ -21,60 +19,60 @@ def relative_error(value, expected):
     return ((value - expected).norm() / expected.norm()).item()
 
 
-def errors_against(fixture, backend):
+def errors_against(fixture, backend, device=CPU):
     """Relative error of the output and of each gradient."""
-    name, arguments = recognise(fixture["state_dict"])
+    name, arguments = recognize(fixture["state_dict"])
     assert name == fixture["meta"]["kind"]
     if name == "mhs_vm":
         arguments["gate_threshold"] = fixture["meta"]["gate_threshold"]
     model = create_model(name, backend=backend, **arguments).eval()
     load_weights(model, fixture["state_dict"])
-    image = fixture["input"].clone().requires_grad_()
-    output = torch.sigmoid(model(image))
-    (output * fixture["grad_seed"]).sum().backward()
+    image = fixture["input"].to(device, copy=True).requires_grad_()
+    output = torch.sigmoid(model.to(device)(image))
+    (output * fixture["grad_seed"].to(device)).sum().backward()
 
-    sources = published_sources(name, model.state_dict(), patterns=arguments.get("patterns", ()))
-    gradients = merge_twins(weights_in(fixture["grads"]))
+    found = identify(fixture["grads"])
+    sources, gradients = found.format.sources(model), found.format.prepare(model, found.state)
     errors = {
-        key: relative_error(parameter.grad, sources[key].take_from(gradients))
+        key: relative_error(parameter.grad.cpu(), sources[key].take_from(gradients))
         for key, parameter in model.named_parameters()
     }
     used = {key for own in errors for key in sources[own].keys}
     assert used == set(gradients)
-    return relative_error(output, fixture["output"]), {
+    return relative_error(output.cpu(), fixture["output"]), {
         **errors,
-        "input": relative_error(image.grad, fixture["input_grad"]),
+        "input": relative_error(image.grad.cpu(), fixture["input_grad"]),
     }
 
 
-@pytest.mark.parametrize("backend", list_backends())
+@pytest.mark.usefixtures("_full_float32")
 @pytest.mark.parametrize("file", FIXTURES)
-def test_output_and_every_gradient(shared, file, backend):
+def test_output_and_every_gradient(shared, file, backend, device):
     fixture = torch.load(shared / "fixtures" / f"{file}.pt", weights_only=True)
-    output_error, gradient_errors = errors_against(fixture, backend)
+    output_error, gradient_errors = errors_against(fixture, backend, device)
     assert output_error < OUTPUT_BOUND
     assert len(gradient_errors) > 50
     assert {key: error for key, error in gradient_errors.items() if not error < GRADIENT_BOUND} == {}
 
 
-def stateless_route_scan(u, x_dbl, dt_weight, dt_bias, A, D, order, inverse, *, backend):
+def stateless_route_scan(u, x_proj, dt_proj, dt_bias, A, D, order, inverse, *, backend):
     n = A.shape[3]
-    step, B, C = x_dbl.split([x_dbl.shape[-1] - 2 * n, n, n], dim=-1)
-    dt = F.softplus(torch.einsum("blmkr,mkdr->blmkd", step, dt_weight) + dt_bias)
-    # A decays nothing: it stands here for its gradient.
-    y = (D + dt * (B * C).sum(-1, keepdim=True) + 0 * A.sum(-1)) * u.unsqueeze(3)
+    low_rank, B, C = torch.einsum("blmd,mkcd->blmkc", u, x_proj).split([dt_proj.shape[3], n, n], dim=-1)
+    delta = F.softplus(torch.einsum("blmkr,mkdr->blmkd", low_rank, dt_proj) + dt_bias)
+    # A decays nothing: it is here for its gradient.
+    y = (D + delta * (B * C).sum(-1, keepdim=True) + 0 * A.sum(-1)) * u.unsqueeze(3)
     return y.permute(0, 2, 3, 1, 4)
 
 
-def stateless_selective_scan(u, delta, A, B, C, D, *, z, delta_bias, delta_softplus, backend):
-    dt = F.softplus(delta + delta_bias[:, None])
-    return ((D + 0 * A.sum(-1))[:, None] + dt * (B * C).sum(1, keepdim=True)) * u * F.silu(z)
+def stateless_sequence_scan(u, delta, A, B, C, D, *, z, delta_bias, delta_softplus, backend):
+    delta = F.softplus(delta + delta_bias)
+    return (D + 0 * A.sum(-1) + delta * (B * C).sum(-1)) * u * F.silu(z)
 
 
 @pytest.mark.parametrize("file", FIXTURES)
 def test_leaving_out_the_state_fails(shared, file, monkeypatch):
     monkeypatch.setattr(s6, "route_scan", stateless_route_scan)
-    monkeypatch.setattr(mamba, "selective_scan", stateless_selective_scan)
+    monkeypatch.setattr(mamba, "sequence_scan", stateless_sequence_scan)
     fixture = torch.load(shared / "fixtures" / f"{file}.pt", weights_only=True)
     output_error, gradient_errors = errors_against(fixture, "reference")
     assert output_error > 10 * OUTPUT_BOUND

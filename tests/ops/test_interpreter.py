@@ -1,4 +1,4 @@
-"""The Triton kernels on a machine without a GPU, in Triton's interpreter: their own tests, and the table's."""
+"""The Triton kernels on a machine without a GPU, in Triton's interpreter."""
 
 import os
 import subprocess
@@ -17,21 +17,25 @@ SUITES = {
     ),
     "fused": (["ops/fused", "layers", "models/test_backend_argument.py"], ["-m", "interpreter"]),
 }
+# pytest-xdist and pytest-benchmark, if installed, warn of each other, and warnings are errors.
+PLUGINS = ("-p", "no:xdist", "-p", "no:benchmark", "-p", "no:cacheprovider")
 
 
 @pytest.fixture(scope="module")
 def processes(_triton):
-    """Triton reads the variable when it is imported: processes of its own, all at once."""
-    environment = {**os.environ, "TRITON_INTERPRET": "1"}
+    """Processes of their own, as Triton reads the variable when it is imported; all at once."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+    environment["TRITON_INTERPRET"] = "1"
     started = {
         suite: subprocess.Popen(
-            [sys.executable, "-m", "pytest", *(str(TESTS / file) for file in files), *selection],
+            [sys.executable, "-m", "pytest", *PLUGINS, *(str(TESTS / path) for path in paths), *selection],
             env=environment,
+            cwd=TESTS.parent,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
         )
-        for suite, (files, selection) in SUITES.items()
+        for suite, (paths, selection) in SUITES.items()
     }
     yield started
     for process in started.values():

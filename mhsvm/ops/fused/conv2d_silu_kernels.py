@@ -1,6 +1,6 @@
 """Kernels of bias and SiLU of channels-last maps: a tile is l cells (L) of a block of c channels (C).
 
-Numbers are float32 in registers, whatever is loaded and stored. The programs of a tile's blocks follow each other, so
+Numbers are float32 in registers. The programs of a tile's blocks follow each other, so
 that programs that run at one time read memory that is close together.
 """
 

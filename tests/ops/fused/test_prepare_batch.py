@@ -48,7 +48,9 @@ def prepare(kernel_device):
 )
 def test_the_same_images_as_torch_makes(prepare, size, augmentation, settings):
     images, masks = make_batch(5, size)
-    transforms = augmentation and Augment(augmentation=augmentation).draw(5, torch.Generator().manual_seed(1))
+    transforms = augmentation and Augment(augmentation=augmentation).sample_transforms(
+        5, torch.Generator().manual_seed(1)
+    )
     found, expected = prepare(images, masks, transforms, **settings)
     same = torch.isclose(found[0], expected[0], rtol=1e-6, atol=1e-6).all(dim=1)
     assert same.float().mean() >= 0.999
@@ -84,7 +86,7 @@ def test_extremes_are_those_of_all_of_an_image_and_of_no_other(prepare, monkeypa
 def test_memory_in_another_order_is_read_as_well(prepare):
     images, masks = make_batch(2, (9, 14))
     rows, columns = images.contiguous(), masks.transpose(1, 2).contiguous().transpose(1, 2)
-    transforms = Augment(augmentation="vmunet").draw(2, torch.Generator().manual_seed(3))
+    transforms = Augment(augmentation="vmunet").sample_transforms(2, torch.Generator().manual_seed(3))
     (inputs, targets), _ = prepare(images, masks, transforms)
     (same_inputs, same_targets), _ = prepare(rows, columns, transforms.transpose(1, 2).contiguous().transpose(1, 2))
     assert torch.equal(inputs, same_inputs)
