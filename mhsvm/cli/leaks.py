@@ -1,4 +1,6 @@
-"""`mhsvm leaks A [B]`: images that a set holds twice, or that two sets share."""
+"""`mhsvm leaks A [B]`: images that a set holds twice, or that two sets have in common."""
+
+from __future__ import annotations
 
 import argparse
 import re
@@ -6,26 +8,31 @@ from collections import Counter
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from mhsvm.assemble import build_split
 from mhsvm.cli.console import ConsoleHandler, logging_to
 from mhsvm.cli.options import size
-from mhsvm.data.split_file import Split
-from mhsvm.files import replace_folder_when_complete
-from mhsvm.leakage.leaks import Leak, find_leaks, leaks_between
-from mhsvm.leakage.report import write_leaks
-from mhsvm.prepare.sets import find_set, open_set
-from mhsvm.store import PreparedSet
 
-# Of a split: from which part to which an image must not leak.
+if TYPE_CHECKING:
+    from mhsvm.data.split_file import Split
+    from mhsvm.leakage.leaks import Leak
+    from mhsvm.store import PreparedSet
+
+# Parts of a split between which an image must not leak.
 _CROSSINGS = (("train", "test"), ("val", "test"), ("train", "val"))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Find images that are one or show one lesion, inside a set or between two."""
-    arguments = _parse(argv)
+    """Find images that are equal or show the same lesion, in a set or between two."""
+    arguments = parser().parse_args(argv)
     if arguments.split is not None and arguments.other is not None:
-        raise ValueError("--split tells the parts of one set: leave it out, or name one set only")
+        raise ValueError("--split is for the parts of one set: leave it out, or name one set only")
+    from mhsvm.assemble import build_split
+    from mhsvm.files import replace_folder_when_complete
+    from mhsvm.leakage.leaks import find_leaks
+    from mhsvm.leakage.report import write_leaks
+    from mhsvm.prepare.sets import find_set, open_set
+
     with ExitStack() as stack, logging_to(ConsoleHandler()):
         first, second = (
             stack.enter_context(open_set(find_set(name), size=arguments.size))
@@ -41,19 +48,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         with replace_folder_when_complete(folder) as partial:
             write_leaks(partial, leaks, first, second, name="pairs")
             if split is not None:
-                _tell_crossings(partial, leaks, split, first)
+                _report_crossings(partial, leaks, split, first)
         print(f"all pairs, and contact sheets of those that are not equal: {folder}")
     return 0
 
 
-def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+def parser() -> argparse.ArgumentParser:
+    """The options of the command."""
     parser = argparse.ArgumentParser(prog="mhsvm leaks", description=main.__doc__, allow_abbrev=False)
     parser.add_argument("set", metavar="A", help="name in data/, prepared file or folder")
     parser.add_argument("other", nargs="?", metavar="B", help="another one; pairs are then of one image of each")
-    parser.add_argument("--split", metavar="NAME", help="tell which pairs this split of A tears apart")
+    parser.add_argument("--split", metavar="NAME", help="list the pairs that this split of A separates")
     parser.add_argument("--size", default="256", type=size, metavar="S|HxW", help="for folders; default 256")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="default: results/leaks/A or A-B")
-    return parser.parse_args(argv)
+    return parser
 
 
 def _default_folder(first: PreparedSet, arguments: argparse.Namespace) -> Path:
@@ -62,7 +70,7 @@ def _default_folder(first: PreparedSet, arguments: argparse.Namespace) -> Path:
 
 
 def _check_replaceable(folder: Path) -> None:
-    """An older result is replaced; anything else that lies there is not ours to remove."""
+    """Make sure that a folder is new, empty, or an older result."""
     if folder.exists() and not (folder / "pairs.csv").is_file() and (not folder.is_dir() or any(folder.iterdir())):
         raise FileExistsError(f"{folder} exists and is not the folder of a search: choose another one with --out")
 
@@ -73,14 +81,17 @@ def _count_line(leaks: Sequence[Leak]) -> str:
     return f"{len(leaks)} pairs by kind: {found}" if leaks else "no pairs"
 
 
-def _tell_crossings(folder: Path, leaks: Sequence[Leak], split: Split, prepared: PreparedSet) -> None:
+def _report_crossings(folder: Path, leaks: Sequence[Leak], split: Split, prepared: PreparedSet) -> None:
+    from mhsvm.leakage.leaks import leaks_between
+    from mhsvm.leakage.report import write_leaks
+
     print(f"split {split.name}, sha256 {split.hash}")
     for source, target in _CROSSINGS:
         crossing = leaks_between(leaks, split.ids(source), split.ids(target))
         hit = sorted({leak.id_b for leak in crossing})
         print(f"{source} -> {target}: {len(hit)} of {len(split.ids(target))} {target} images have a counterpart")
         for leak in crossing:
-            # of parts that overlap, such as val and test of vmunet-7-3, the number says it
+            # parts may overlap, such as val and test of vmunet-7-3: for these the number is enough
             if leak.id_a != leak.id_b:
                 print(f"  {leak.id_b} is like {leak.id_a} ({leak.kind}, {leak.score:.3f})")
         write_leaks(folder, crossing, prepared, prepared, name=f"{source}-{target}")

@@ -76,7 +76,7 @@ def compare(tested: Sequence[MeasuredRun]) -> Comparison:
     ids = tuple(id_ for id_ in tested[0].scores.ids if id_ in common)
     if not ids:
         names = ", ".join(f"{run.name} ({_describe_split(run)})" for run in tested)
-        raise ValueError(f"no image was tested by all of {names}: test them on one split, with --split")
+        raise ValueError(f"no image was tested by all of {names}: test them on one split")
     scores = [_pick(run.scores, ids) for run in tested]
     for run, own in zip(tested[1:], scores[1:], strict=True):
         _check_truth(tested[0].name, scores[0], run.name, own)
@@ -179,7 +179,7 @@ def _check_truth(name: str, scores: Scores, other_name: str, others: Scores) -> 
         raise ValueError(
             f"the truth of {len(differing)} of {len(truth)} images differs between {name} and {other_name}, such as "
             f"{scores.ids[differing[0]]}: they were measured at different sizes or against other masks. "
-            "Test both on one prepared set, or score their masks with `mhsvm score --size`"
+            "Test both on one prepared set, or score their masks at one size"
         )
 
 

@@ -10,7 +10,7 @@ from mhsvm.cli import compare as command
 from mhsvm.cli import test as test_command
 from mhsvm.cli.main import run
 from mhsvm.evaluation.scores import write_cases
-from mhsvm.evaluation.tables import write_summary
+from mhsvm.evaluation.summary import write_summary
 from mhsvm.metrics import Scores
 
 
