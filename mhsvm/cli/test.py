@@ -22,6 +22,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     from mhsvm.evaluation.testing import evaluate_test
     from mhsvm.prepare.native import open_native_masks
 
+    if arguments.folder is not None:
+        folders.check_replaceable(arguments.folder)
     device = build_device(arguments.device)
     trained = load_trained(
         arguments.checkpoint,
