@@ -1,6 +1,6 @@
-"""The selective scan of every backend, side by side: checked against the reference, then timed.
+"""The selective scan of every backend in one run: checked against the reference, then timed.
 
-b batch, d channels, l steps, g groups of channels that share B and C, n state size.
+Letters are those of `mhsvm.ops`.
 """
 
 import logging
@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from benchmarks.backends import choose_candidates
-from mhsvm.ops import selective_scan
 from mhsvm.ops.dispatch import Implementation
-from mhsvm.ops.verify import LIMITS, ScanShape, Truth, make_scan_inputs, scan_truth, worst
+from mhsvm.ops.scan.selective_scan import sequence_scan
+from mhsvm.ops.verify import LIMITS, Expected, ScanShape, expected_scan, make_scan_inputs, worst
 from mhsvm.runtime.timing import Candidate, capture, copy_rate, peak_bytes, time_interleaved
 from mhsvm.system import describe_device, read_versions
 
@@ -34,6 +34,9 @@ GPU_SHAPES = (
 )
 # The first and last of them for one image, and that Mamba block for a small batch.
 CPU_SHAPES = (ScanShape(1, 384, 4096, 16), ScanShape(1, 3072, 64, 16), ScanShape(8, 12, 1024, 1))
+
+# Backends that read the steps of a sequence fastest where they are contiguous; all others, the channels of a step.
+_STEPS_LAST = ("mamba_ssm",)
 
 PHASES = ("forward", "forward+backward")
 
@@ -83,8 +86,8 @@ def bench_scan(
         inputs = make_scan_inputs(shape, dtype=dtype, device=device)
         candidates, skipped = choose_candidates(backends, inputs)
         report["skipped"] += [{"shape": asdict(shape), "backend": name, "reason": why} for name, why in skipped.items()]
-        truth = scan_truth(inputs)
-        errors = {scan.backend: _check(scan, shape, inputs, truth) for scan in candidates}
+        expected = expected_scan(inputs)
+        errors = {scan.backend: _check(scan, shape, inputs, expected) for scan in candidates}
         for row in _time(candidates, inputs, device=device, captured=captured, seconds=seconds):
             rate = useful_bytes(shape, dtype, row["phase"]) / row["median_s"]
             report["results"].append(
@@ -109,8 +112,10 @@ def useful_bytes(shape: ScanShape, dtype: torch.dtype, phase: str) -> int:
     return numbers * dtype.itemsize
 
 
-def _check(scan: Implementation, shape: ScanShape, inputs: Mapping[str, Tensor], truth: Truth) -> dict[str, float]:
-    errors = truth.errors_of(_run_of(scan), _lay_out(inputs, scan))
+def _check(
+    scan: Implementation, shape: ScanShape, inputs: Mapping[str, Tensor], expected: Expected
+) -> dict[str, float]:
+    errors = expected.errors_of(_run_of(scan), _lay_out(inputs, scan))
     (name, error), limit = worst(errors), LIMITS[inputs["u"].dtype]
     # not the other way round: NaN is no pass
     if not error <= limit:
@@ -155,7 +160,7 @@ def _forward(scan: Implementation, copies: Sequence[dict[str, Tensor]]) -> Candi
 def _forward_and_backward(scan: Implementation, copies: Sequence[dict[str, Tensor]]) -> Candidate:
     run_scan = _run_of(scan)
     leaves = [{name: x.requires_grad_() for name, x in inputs.items()} for inputs in copies]
-    # in the memory order of u, as the layer behind the scan would give it
+    # in the memory order of u, as the next layer would give it
     grad_y = [torch.ones_like(inputs["u"]) for inputs in copies]
 
     def run(i: int) -> tuple[Tensor, ...]:
@@ -166,7 +171,7 @@ def _forward_and_backward(scan: Implementation, copies: Sequence[dict[str, Tenso
 
 
 def _run_of(scan: Implementation) -> Callable[..., Tensor]:
-    return partial(selective_scan, delta_softplus=True, backend=scan.backend)
+    return partial(sequence_scan, delta_softplus=True, backend=scan.backend)
 
 
 def _copies(inputs: Mapping[str, Tensor], scan: Implementation, device: torch.device) -> list[dict[str, Tensor]]:
@@ -180,9 +185,8 @@ def _copies(inputs: Mapping[str, Tensor], scan: Implementation, device: torch.de
 
 def _lay_out(inputs: Mapping[str, Tensor], scan: Implementation) -> dict[str, Tensor]:
     """Copies of the inputs in the memory order that the backend reads fastest."""
-    if not scan.channels_last:
+    if scan.backend not in _STEPS_LAST:
         return {name: x.clone() for name, x in inputs.items()}
-    # time, their last axis, moves behind the batch
     return {
-        name: x.movedim(-1, 1).contiguous().movedim(1, -1) if x.dim() > 2 else x.clone() for name, x in inputs.items()
+        name: x.movedim(1, -1).contiguous().movedim(-1, 1) if x.dim() > 2 else x.clone() for name, x in inputs.items()
     }

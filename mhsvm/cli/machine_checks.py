@@ -9,19 +9,19 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from mhsvm.ops import route_scan, selective_scan
+from mhsvm.ops import route_scan
 from mhsvm.ops.backends import all_backends
 from mhsvm.ops.dispatch import ENVIRONMENT_VARIABLE
 from mhsvm.ops.routes.route_scan import ROUTE_SCAN
-from mhsvm.ops.scan.selective_scan import SELECTIVE_SCAN
+from mhsvm.ops.scan.selective_scan import SELECTIVE_SCAN, sequence_scan
 from mhsvm.ops.verify import (
     LIMITS,
+    Expected,
     ScanShape,
-    Truth,
+    expected_route_scan,
+    expected_scan,
     make_route_scan_inputs,
     make_scan_inputs,
-    route_scan_truth,
-    scan_truth,
     worst,
 )
 from mhsvm.system import describe_device, list_devices, read_versions
@@ -89,29 +89,31 @@ def _check_all(device: torch.device, dtype: torch.dtype) -> Iterator[tuple[str, 
     inputs = make_scan_inputs(SHAPE, dtype=dtype, device=device, gate=True)
     route_inputs, routes = make_route_scan_inputs(dtype=dtype, device=device)
     operations = (
-        ("scan", SELECTIVE_SCAN, partial(selective_scan, delta_softplus=True), inputs, scan_truth(inputs)),
+        ("scan", SELECTIVE_SCAN, partial(sequence_scan, delta_softplus=True), inputs, expected_scan(inputs)),
         (
             "route scan",
             ROUTE_SCAN,
             partial(route_scan, **routes),
             route_inputs,
-            route_scan_truth(route_inputs, routes),
+            expected_route_scan(route_inputs, routes),
         ),
     )
     for backend in all_backends():
-        for name, operation, scan, arguments, truth in operations:
+        for name, operation, scan, arguments, expected in operations:
             implementation = operation.implementation(backend.name)
             if implementation is None or implementation.reason_against(**arguments) is not None:
                 continue
-            result = _check(partial(scan, backend=backend.name), arguments, truth, limit=LIMITS[dtype])
+            result = _check(partial(scan, backend=backend.name), arguments, expected, limit=LIMITS[dtype])
             yield str(device), str(dtype).removeprefix("torch."), backend.name, name, *result
 
 
-def _check(scan: Callable[..., Tensor], inputs: dict[str, Tensor], truth: Truth, *, limit: float) -> tuple[str, ...]:
+def _check(
+    scan: Callable[..., Tensor], inputs: dict[str, Tensor], expected: Expected, *, limit: float
+) -> tuple[str, ...]:
     """Errors of output and gradients, the limit and the verdict, as cells of a table."""
     # Whatever a backend raises is a finding of the doctor's; a thread hands it over without ending the command.
     with ThreadPoolExecutor(max_workers=1) as pool:
-        future = pool.submit(truth.errors_of, scan, inputs)
+        future = pool.submit(expected.errors_of, scan, inputs)
     error = future.exception()
     if error is not None:
         return "-", "-", f"{limit:.0e}", f"FAILED: {type(error).__name__}: {str(error).partition(chr(10))[0]}"

@@ -28,7 +28,7 @@ def describe_scores(scores: Scores) -> dict:
 def _describe(scores: Scores) -> dict:
     intervals = bootstrap_intervals(scores)
     content = {
-        "metrics": {name: _or_none(value) for name, value in scores.figures().items()},
+        "metrics": {name: _or_none(value) for name, value in scores.metrics().items()},
         "intervals": {
             "method": "percentile bootstrap over images",
             "confidence": CONFIDENCE,

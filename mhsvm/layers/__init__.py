@@ -9,8 +9,8 @@ from mhsvm.layers.mamba import Mamba
 from mhsvm.layers.multi_head_scan import MultiHeadScan
 from mhsvm.layers.patch import PatchEmbed, PatchExpand, PatchMerge
 from mhsvm.layers.pvm import PVMLayer
-from mhsvm.layers.route_attention import ScanRouteAttention
 from mhsvm.layers.s6 import RouteS6
+from mhsvm.layers.scan_route_attention import ScanRouteAttention
 from mhsvm.layers.ss2d import SS2D
 
 __all__ = [

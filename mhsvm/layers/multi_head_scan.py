@@ -1,12 +1,12 @@
-"""Multi-head scan: every head scans its own slice of the channels along its own pattern of routes."""
+"""Multi-head scan: each head scans its own slice of the channels along its own pattern of routes."""
 
 from collections.abc import Sequence
 
 from torch import Tensor, nn
 
 from mhsvm.layers.layer_norm import LayerNorm
-from mhsvm.layers.route_attention import ScanRouteAttention
 from mhsvm.layers.s6 import RouteS6
+from mhsvm.layers.scan_route_attention import ScanRouteAttention
 
 
 class MultiHeadScan(nn.Module):
@@ -15,13 +15,14 @@ class MultiHeadScan(nn.Module):
     Args:
         channels: Channels c of the map; each of the m heads scans d = c // m channels.
         patterns: One scan pattern a head, names from `mhsvm.routes.list_patterns()`; they may repeat.
-        gate: Of the attention, "relu", "sigmoid", "power", "exp" or "none" (the plain sum of the routes).
-        gate_threshold: By default 0.5 for "relu", 0 for "sigmoid" and "exp".
+        gate: Gate of the attention: "relu", "sigmoid", "power", "exp", "none" (the plain sum of the routes), or a
+            registered gate.
+        gate_threshold: Threshold of the gate, by default 0.5 for "relu", 0 for "sigmoid" and "exp".
         gate_learnable: Make the threshold one learnable scalar a head.
         gate_power: Exponent of the gate "power".
-        project: Norm and mix the heads' channels at the end; needed where m does not divide c.
+        project: Normalize and mix the channels of the heads at the end; required if m does not divide c.
         d_state: State size of the scan.
-        backend: Of the scan and the attention, see `mhsvm.ops.selective_scan`.
+        backend: Backend of the scan and the attention, see `mhsvm.ops.selective_scan`.
     Raises:
         ValueError: More heads than channels, heads that do not divide the channels without `project`, an
             unknown pattern or gate, or a map of another shape.
@@ -56,7 +57,7 @@ class MultiHeadScan(nn.Module):
         self.channels = channels
         head_channels = channels // max(heads, 1)
         width = head_channels * heads
-        # First, since it knows the patterns: an empty or unknown one is its error.
+        # First, so that it reports an empty or unknown pattern.
         self.s6 = RouteS6(head_channels, patterns=patterns, d_state=d_state, backend=backend)
         self.in_proj = nn.Linear(channels, width, bias=False)
         self.attention = ScanRouteAttention(

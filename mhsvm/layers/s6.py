@@ -1,6 +1,6 @@
-"""Selective scans along the routes of a map, every head and route with parameters of its own.
+"""Selective scans along the routes of a map. Each head and route has its own parameters.
 
-Shapes: b batch, h w map, l = h*w, m heads, k routes a head, d channels a head, n state size, r rank of the step size.
+Letters are those of `mhsvm.ops`; a map is (h, w) with l = h*w cells.
 """
 
 import math
@@ -11,19 +11,18 @@ from torch import Tensor, nn
 
 from mhsvm.layers.state_matrix import state_matrix
 from mhsvm.ops import route_scan
-from mhsvm.ops.routes.route_scan import ROUTE_SCAN
 from mhsvm.routes import list_patterns, scan_routes
 
 NUM_ROUTES = 4
 
 
-def initial_step_bias(*shape: int) -> Tensor:
-    """Inverse softplus of step sizes drawn log-uniformly from [1e-3, 1e-1].
+def initial_delta_bias(*shape: int) -> Tensor:
+    """Inverse softplus of values of delta sampled log-uniformly from [1e-3, 1e-1].
 
     Source: Gu & Dao 2023, arXiv 2312.00752, section 3.6.
     """
-    step = torch.empty(shape).uniform_(math.log(1e-3), math.log(1e-1)).exp()
-    return step + torch.log(-torch.expm1(-step))
+    delta = torch.empty(shape).uniform_(math.log(1e-3), math.log(1e-1)).exp()
+    return delta + torch.log(-torch.expm1(-delta))
 
 
 def initial_state_decay(*shape: int) -> Tensor:
@@ -38,7 +37,7 @@ _MAX_STACKED_ROUTES = 64
 
 @torch.compiler.assume_constant_result
 def stacked_routes(patterns: tuple[str, ...], h: int, w: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Orders and inverses of all heads' routes, each int64 (m, k, l), made once for each size and device."""
+    """Orders and inverses of the routes of all heads, each int64 (m, k, l), computed once for each size and device."""
     key = (patterns, h, w, device)
     if key in _STACKED_ROUTES:
         return _STACKED_ROUTES[key]
@@ -57,14 +56,14 @@ def stacked_routes(patterns: tuple[str, ...], h: int, w: int, device: torch.devi
 class RouteS6(nn.Module):
     """Scan a map along the four routes of each head's pattern (base 0, its reverse, base 1, its reverse).
 
-    The projections act on single cells, so they are applied in map order, for all heads and routes at once.
+    The projections act on single cells, so they are computed in map order, for all heads and routes at once.
 
     Args:
         channels: Channels d of one head.
         patterns: One scan pattern a head, names from `mhsvm.routes.list_patterns()`.
         d_state: State size n.
-        dt_rank: Rank r of the step-size projection; by default ceil(d / 16).
-        backend: Of the scan, see `mhsvm.ops.selective_scan`.
+        dt_rank: Rank r of the projection of delta; by default ceil(d / 16).
+        backend: Backend of the scan, see `mhsvm.ops.selective_scan`.
     Raises:
         ValueError: There is no pattern, or an unknown one.
     Source: Gu & Dao 2023, arXiv 2312.00752; the routes: arXiv 2401.10166 and 2406.05992.
@@ -93,28 +92,21 @@ class RouteS6(nn.Module):
         r = math.ceil(d / 16) if dt_rank is None else dt_rank
         self.x_proj = nn.Parameter(torch.empty(m, k, r + 2 * n, d).uniform_(-(d**-0.5), d**-0.5))
         self.dt_proj = nn.Parameter(torch.empty(m, k, d, r).uniform_(-(r**-0.5), r**-0.5))
-        self.dt_bias = nn.Parameter(initial_step_bias(m, k, d))
+        self.dt_bias = nn.Parameter(initial_delta_bias(m, k, d))
         self.A_log = nn.Parameter(initial_state_decay(m, k, d, n))
         self.D = nn.Parameter(torch.ones(m, k, d))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (b, h, w, m*d), the heads' channels side by side -> (b, m, k, l, d).
+        """Map (b, h, w, m*d), the channels of a head contiguous -> (b, m, k, l, d).
 
-        The output is float32, or float64 for such a map: never rounded to 16 bits, since a gate may compare routes."""
+        The output is float32, or float64 for such a map: never rounded to 16 bits, as a gate may compare routes."""
         b, h, w, _ = x.shape
-        m, k, d = self.D.shape
-        u = x.reshape(b, h * w, m, d)
-        x_proj, dt_proj = self.x_proj, self.dt_proj
-        if ROUTE_SCAN.choose(self.backend, u, None, None, None, self.A_log).backend == "triton":
-            # One product gives the step sizes too: their weight is that of both projections.
-            step, others = x_proj.split((dt_proj.shape[-1], 2 * self.A_log.shape[-1]), dim=2)
-            x_proj, dt_proj = torch.cat((dt_proj @ step, others), dim=2), None
-        x_dbl = torch.einsum("blmd,mkcd->blmkc", u, x_proj)
+        m, _, d = self.D.shape
         order, inverse = stacked_routes(self.patterns, h, w, x.device)
         return route_scan(
-            u,
-            x_dbl,
-            dt_proj,
+            x.reshape(b, h * w, m, d),
+            self.x_proj,
+            self.dt_proj,
             self.dt_bias,
             state_matrix(self.A_log),
             self.D,

@@ -11,8 +11,8 @@ class SS2D(nn.Module):
     Args:
         channels: Channels of the map.
         d_state: State size of the scan.
-        dt_rank: Rank of the step-size projection; by default ceil(channels / 16).
-        backend: Of the scan, see `mhsvm.ops.selective_scan`.
+        dt_rank: Rank of the projection of delta; by default ceil(channels / 16).
+        backend: Backend of the scan, see `mhsvm.ops.selective_scan`.
     Source: Liu et al. 2024, arXiv 2401.10166.
     """
 

@@ -1,6 +1,6 @@
 """The state matrix A of a scan, in the memory order in which the Triton kernels read it.
 
-d channels, n states.
+Letters are those of `mhsvm.ops`.
 """
 
 import torch
@@ -8,11 +8,10 @@ from torch import Tensor
 
 
 def state_matrix(log: Tensor) -> Tensor:
-    """A = -exp(log), (..., d, n); in memory a state's channels lie side by side.
+    """A = -exp(log), (..., d, n), with the channels of a state contiguous in memory.
 
-    So do those of its gradient, as the kernels give it: nothing is copied from one order to the other, and forward and
-    backward together are three small kernels instead of six. torch's compiler, which joins them to what is around them,
-    gets plain operations.
+    Its gradient, as the kernels write it, has the same memory order. So nothing is copied, and forward and backward
+    together are three small kernels instead of six. torch's compiler gets plain operations, which it fuses with others.
     """
     return -torch.exp(log) if torch.compiler.is_compiling() else _StateMatrix.apply(log)
 

@@ -1,4 +1,4 @@
-"""Figures of merit: counts an image, what they sum up to, how sure that is, and how two models differ."""
+"""Metrics: counts per image, summaries of a test set, confidence intervals, and comparisons of two models."""
 
 from mhsvm.metrics.boundary import BOUNDARY, boundary_distances
 from mhsvm.metrics.calibration import Calibration, CalibrationCounts, calibration, threshold_sweep
@@ -9,7 +9,7 @@ from mhsvm.metrics.counts import (
     confusion_matrices,
     count_pairs,
     per_image,
-    truth_pixels,
+    target_pixels,
 )
 from mhsvm.metrics.intervals import Interval, bootstrap_intervals
 from mhsvm.metrics.paired import Difference, adjust_p_values, paired_differences
@@ -34,6 +34,6 @@ __all__ = [
     "paired_differences",
     "per_image",
     "summarize",
+    "target_pixels",
     "threshold_sweep",
-    "truth_pixels",
 ]

@@ -1,6 +1,6 @@
-"""Distances between the outlines of two masks.
+"""Distances between the boundaries of two masks.
 
-Shape letters: b images, h w map, k classes, c scored classes (1, or k - 1 without the background).
+Shape letters: b batch, h w size, k classes, c scored classes (1, or k - 1 without the background).
 """
 
 import numpy as np
@@ -13,21 +13,22 @@ BOUNDARY = ("hd95", "assd")
 
 
 def boundary_distances(pred: Tensor, target: Tensor, *, num_classes: int = 1) -> Tensor:
-    """Measure how far apart the outlines of prediction and truth lie.
+    """Measure the distances between the boundaries of predictions and targets.
 
-    An outline is the mask's pixels that have one of the four neighbours outside the mask; beyond the frame all is
-    outside. Distances are Euclidean, from each pixel of one outline to the nearest of the other, both ways.
+    The boundary of a mask consists of its pixels with one of the four neighbors outside the mask. Everything beyond the
+    image is outside. Distances are Euclidean, from each boundary pixel to the nearest one of the other mask, in both
+    directions.
 
     Args:
-        pred: (b, h, w) or (b, 1, h, w): lesion or not (bool, or 0 and 1), or class indices 0..k-1.
-        target: The same of the truth; with several classes pixels of 255 count as background in both.
-        num_classes: 1 for lesion or not, else k.
+        pred: (b, h, w) or (b, 1, h, w): binary masks (bool, or 0 and 1), or class indices 0..k-1.
+        target: Targets like `pred`. With several classes, pixels with 255 count as background in both.
+        num_classes: 1 for binary masks, else k.
     Returns:
-        float64 (b, c, 2), on the CPU, in pixels: HD95, the larger of both ways' 95th percentiles, and ASSD, the mean
-        of all distances of both ways. NaN where prediction or truth is empty: there is no outline to measure from.
+        float64 (b, c, 2), on the CPU, in pixels: HD95, the larger 95th percentile of both directions, and ASSD, the
+        mean of the distances of both directions. NaN if prediction or target is empty and has no boundary.
     Raises:
-        ValueError: Shapes differ, values lie outside the classes or are not whole numbers.
-    Source: the outlines and distances are MONAI's (`monai.metrics.utils`).
+        ValueError: Shapes differ, or values are no classes or no whole numbers.
+    Source: boundaries and distances are computed by MONAI (`monai.metrics.utils`).
     """
     check_masks(pred, target, num_classes)
     predicted, targets = (masks.reshape(len(masks), *masks.shape[-2:]).cpu().numpy() for masks in (pred, target))
@@ -36,24 +37,24 @@ def boundary_distances(pred: Tensor, target: Tensor, *, num_classes: int = 1) ->
     for row, (of_pred, of_target) in enumerate(zip(predicted, targets, strict=True)):
         counted = True if num_classes == 1 else of_target != IGNORE_INDEX
         for place, label in enumerate(labels):
-            found, there = (of_pred == label) & counted, of_target == label
-            if found.any() and there.any():
-                distances[row, place] = _distances(found, there)
+            pred_mask, target_mask = (of_pred == label) & counted, of_target == label
+            if pred_mask.any() and target_mask.any():
+                distances[row, place] = _distances(pred_mask, target_mask)
     return torch.from_numpy(distances)
 
 
-def _distances(found: np.ndarray, there: np.ndarray) -> tuple[float, float]:
-    # seconds to import, for what most uses of the metrics never call
+def _distances(pred: np.ndarray, target: np.ndarray) -> tuple[float, float]:
+    # imported here because it takes seconds, and most uses of the metrics do not need it
     from monai.metrics.utils import get_mask_edges, get_surface_distance
 
-    box = _bounding_box(found | there)
-    edges = get_mask_edges(found[box], there[box], crop=False)
-    ways = get_surface_distance(*edges), get_surface_distance(*edges[::-1])
-    hd95 = max(np.percentile(way, 95) for way in ways)
-    return float(hd95), float(np.concatenate(ways).mean(dtype=np.float64))
+    box = _bounding_box(pred | target)
+    edges = get_mask_edges(pred[box], target[box], crop=False)
+    directions = get_surface_distance(*edges), get_surface_distance(*edges[::-1])
+    hd95 = max(np.percentile(distances, 95) for distances in directions)
+    return float(hd95), float(np.concatenate(directions).mean(dtype=np.float64))
 
 
 def _bounding_box(mask: np.ndarray) -> tuple[slice, slice]:
-    # what lies outside the box belongs to neither mask, like what lies outside the frame
+    # pixels outside the box belong to neither mask, like pixels outside the image
     rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
     return slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)

@@ -1,6 +1,6 @@
-"""Whether probabilities mean what they say, and what another threshold would give: from counts, a batch at a time.
+"""Calibration of probabilities, and metrics at other thresholds, from counts collected batch by batch.
 
-Shape letters: n images, b images of a batch, t bins.
+Shape letters: n images, b batch, k classes, t bins.
 """
 
 from dataclasses import dataclass
@@ -12,34 +12,34 @@ from mhsvm.metrics.counts import IGNORE_INDEX
 from mhsvm.metrics.summary import summarize
 
 NUM_BINS = 20
-# Probabilities are added up as whole numbers, so that no order of additions on any device changes the sum.
+# Probabilities are summed as integers, so the order of additions does not change the sum.
 _UNIT = 2**30
 
 
 class CalibrationCounts:
-    """Pixels counted by their probability and by whether it came true.
+    """Pixel counts by predicted probability and by whether the prediction was correct.
 
-    With one class the probability is the lesion's, and it comes true on lesion pixels; with several it is that of the
-    likeliest class, and it comes true where that class is the right one. Pixels that the truth ignores do not count.
-    The 20 bins are 0.05 wide; a probability on a border belongs to the upper one, and 1 to the last.
+    With one class, the probability is that of the lesion, and it is correct on lesion pixels. With several classes, it
+    is that of the predicted class, and it is correct where that class is the target. Ignored pixels do not count. The
+    20 bins have a width of 0.05. A probability on a border belongs to the upper bin, and 1 to the last one.
     """
 
     def __init__(self) -> None:
         self._counts: list[Tensor] = []
         self._sums = torch.zeros(NUM_BINS, dtype=torch.int64)
 
-    def add(self, probability: Tensor, truth: Tensor) -> None:
-        """Count a batch on the device that it is on; only the counts are kept.
+    def add(self, probability: Tensor, target: Tensor) -> None:
+        """Count a batch on its own device; only the counts are kept.
 
         Args:
-            probability: Floating in 0..1, (b, 1, h, w) of lesion or (b, k, h, w) of each class.
-            truth: uint8 (b, h, w): lesion or not, or class indices, 255 of which is not counted.
+            probability: Floating point in 0..1, (b, 1, h, w) of the lesion or (b, k, h, w) of each class.
+            target: uint8 (b, h, w): binary masks, or class indices with 255 = ignore.
         """
         if probability.shape[1] == 1:
-            scores, outcome, counted = probability[:, 0], truth > 0, torch.ones_like(truth, dtype=torch.bool)
+            scores, outcome, counted = probability[:, 0], target > 0, torch.ones_like(target, dtype=torch.bool)
         else:
             scores, label = probability.max(dim=1)
-            outcome, counted = label == truth, truth != IGNORE_INDEX
+            outcome, counted = label == target, target != IGNORE_INDEX
         borders = torch.arange(1, NUM_BINS, device=scores.device, dtype=scores.dtype) / NUM_BINS
         bins = torch.bucketize(scores, borders, right=True)
         image = torch.arange(len(scores), device=scores.device).view(-1, 1, 1)
@@ -51,25 +51,25 @@ class CalibrationCounts:
 
     @property
     def counts(self) -> Tensor:
-        """int64 (n, t, 2): pixels of each image and bin that did not come true, and that did."""
+        """int64 (n, t, 2): incorrect and correct pixels of each image and bin."""
         return torch.cat(self._counts) if self._counts else torch.zeros(0, NUM_BINS, 2, dtype=torch.int64)
 
     @property
     def mean_probability(self) -> Tensor:
-        """float64 (t,): of the pixels of all images in each bin; NaN where there are none."""
+        """float64 (t,): mean over the pixels of all images in each bin; NaN in an empty bin."""
         return self._sums.double() / _UNIT / self.counts.sum(dim=(0, 2))
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """How far probabilities are from frequencies.
+    """Reliability curve and calibration error.
 
     Attributes:
         ece: Expected calibration error: |mean probability - frequency| of each bin, weighted by its pixels.
-        borders: Of the t bins, (t + 1,) from 0 to 1.
-        num_pixels: int64 (t,), of each bin.
-        probability: float64 (t,), their mean; NaN in an empty bin.
-        frequency: float64 (t,), the share that came true; NaN in an empty bin.
+        borders: Borders of the t bins, (t + 1,) from 0 to 1.
+        num_pixels: int64 (t,), pixels of each bin.
+        probability: float64 (t,), mean probability of each bin; NaN in an empty bin.
+        frequency: float64 (t,), fraction of correct pixels in each bin; NaN in an empty bin.
     """
 
     ece: float
@@ -80,7 +80,7 @@ class Calibration:
 
 
 def calibration(counts: CalibrationCounts) -> Calibration:
-    """Reliability curve and expected calibration error over the pixels of all images.
+    """Compute reliability curve and expected calibration error over the pixels of all images.
 
     Raises:
         ValueError: No pixel was counted.
@@ -102,13 +102,15 @@ def calibration(counts: CalibrationCounts) -> Calibration:
 
 
 def threshold_sweep(counts: CalibrationCounts) -> dict[float, dict[str, float]]:
-    """What `summarize` would give at other thresholds, with one class: threshold -> figures, at 0.05, 0.10 … 0.95.
+    """Metrics of `summarize` at the thresholds 0.05, 0.10 … 0.95, for one class.
 
+    Returns:
+        Metrics by threshold.
     Raises:
         ValueError: There is no image.
     """
     of_images = counts.counts
-    # pixels from each bin on are those that a threshold at its lower border takes for lesion
+    # a threshold at the lower border of a bin predicts lesion for the pixels of this bin and all upper ones
     fp, tp = of_images.flip(1).cumsum(dim=1).flip(1).unbind(-1)
     tn, fn = (of_images.cumsum(dim=1) - of_images).unbind(-1)
     at_borders = torch.stack([tp, fp, fn, tn], dim=-1)

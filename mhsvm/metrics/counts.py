@@ -1,8 +1,8 @@
-"""Confusion matrices and counts of each image, and its figures.
+"""Confusion matrices, counts and metrics of each image.
 
-A figure whose denominator is zero is 1, the rule of the package isic-challenge-scoring: nothing was there to
-miss.
-Shape letters: b images, h w map, k classes, c scored classes (1, or k - 1 without the background).
+A metric with a zero denominator is 1, because there is nothing to miss; the package isic-challenge-scoring has the same
+rule.
+Shape letters: b batch, h w size, k classes, c scored classes (1, or k - 1 without the background).
 """
 
 import torch
@@ -13,49 +13,49 @@ PER_IMAGE = ("jaccard", "dice", "accuracy", "sensitivity", "specificity")
 
 
 def confusion_matrices(pred: Tensor, target: Tensor, *, num_classes: int = 1) -> Tensor:
-    """Count the pixels of each image by what they are and what they were taken for.
+    """Count the pixels of each image by target and predicted class.
 
     Args:
-        pred: (b, h, w) or (b, 1, h, w): lesion or not (bool, or 0 and 1), or class indices 0..k-1.
-        target: The same of the truth; with several classes 255 is not counted.
-        num_classes: 1 for lesion or not, else k.
+        pred: (b, h, w) or (b, 1, h, w): binary masks (bool, or 0 and 1), or class indices 0..k-1.
+        target: Targets like `pred`. With several classes, 255 is ignored.
+        num_classes: 1 for binary masks, else k.
     Returns:
-        int64 (b, 2, 2), or (b, k, k) for several classes; rows are the truth, columns the prediction.
+        int64 (b, 2, 2), or (b, k, k) for several classes. Rows are targets, columns are predictions.
     Raises:
-        ValueError: Shapes differ, values lie outside the classes or are not whole numbers.
+        ValueError: Shapes differ, or values are no classes or no whole numbers.
     """
     check_masks(pred, target, num_classes)
     return count_pairs(pred, target, num_classes=num_classes)
 
 
 def count_pairs(pred: Tensor, target: Tensor, *, num_classes: int = 1) -> Tensor:
-    """The same of masks that are known to be right: nothing is checked, and nobody waits for a GPU."""
+    """Compute `confusion_matrices` for valid masks, without checks and without synchronization."""
     size = max(num_classes, 2)
     matrix = torch.arange(len(target), dtype=torch.int32, device=target.device).view(-1, *[1] * (target.ndim - 1))
-    # in place, and in 32 bits: native masks have megapixels
+    # in place and with 32 bits, because native masks have megapixels
     cells = (matrix * size + target.to(torch.int32)).mul_(size).add_(pred.to(torch.int32))
     num_cells = len(target) * size**2
     if num_classes > 1:
-        # behind all others lies a cell for what is not counted
+        # ignored pixels go to an extra cell after all others
         cells.masked_fill_(target == IGNORE_INDEX, num_cells)
     return _histogram(cells.flatten(), num_cells + 1)[:num_cells].view(-1, size, size)
 
 
 def check_masks(pred: Tensor, target: Tensor, num_classes: int) -> None:
-    """Make sure that prediction and truth can be compared, see `confusion_matrices`.
+    """Check that predictions and targets can be compared, see `confusion_matrices`.
 
     Raises:
-        ValueError: Shapes differ, values lie outside the classes or are not whole numbers.
+        ValueError: Shapes differ, or values are no classes or no whole numbers.
     """
     if pred.shape != target.shape:
-        raise ValueError(f"prediction and truth differ in shape: {tuple(pred.shape)} and {tuple(target.shape)}")
+        raise ValueError(f"prediction and target differ in shape: {tuple(pred.shape)} and {tuple(target.shape)}")
     _check_classes("prediction", pred, num_classes)
-    # what is ignored is no class of the truth, and never allowed in the masks of one class
-    _check_classes("truth", target if num_classes == 1 else target[target != IGNORE_INDEX], num_classes)
+    # the ignored value is no class of the targets, and is not allowed in binary masks
+    _check_classes("target", target if num_classes == 1 else target[target != IGNORE_INDEX], num_classes)
 
 
 def class_counts(matrices: Tensor) -> Tensor:
-    """Each class but the background against the rest: matrices (…, k, k) -> tp, fp, fn, tn (…, k-1, 4)."""
+    """Count each class but the background against the rest: matrices (…, k, k) -> tp, fp, fn, tn (…, k-1, 4)."""
     tp = matrices.diagonal(dim1=-2, dim2=-1)
     fp, fn = matrices.sum(dim=-2) - tp, matrices.sum(dim=-1) - tp
     tn = matrices.sum(dim=(-2, -1)).unsqueeze(-1) - tp - fp - fn
@@ -68,7 +68,7 @@ def confusion_counts(pred: Tensor, target: Tensor, *, num_classes: int = 1) -> T
     Args:
         pred, target, num_classes: See `confusion_matrices`.
     Returns:
-        int64 (b, 4) holding tp, fp, fn, tn; with several classes (b, k-1, 4) for the classes 1..k-1.
+        int64 (b, 4) with tp, fp, fn, tn; for several classes (b, k-1, 4) with the classes 1..k-1.
     Raises:
         ValueError: See `confusion_matrices`.
     """
@@ -76,14 +76,14 @@ def confusion_counts(pred: Tensor, target: Tensor, *, num_classes: int = 1) -> T
     return counts if num_classes > 1 else counts.squeeze(1)
 
 
-def truth_pixels(counts: Tensor) -> Tensor:
-    """Pixels that are of a class, and that are not, whatever was predicted: counts (…, 4) -> (…, 2)."""
+def target_pixels(counts: Tensor) -> Tensor:
+    """Target pixels inside and outside a class, independent of the prediction: counts (…, 4) -> (…, 2)."""
     tp, fp, fn, tn = counts.unbind(-1)
     return torch.stack([tp + fn, fp + tn], dim=-1)
 
 
 def per_image(counts: Tensor) -> dict[str, Tensor]:
-    """Figures of each image under the names `PER_IMAGE`: counts (…, 4) -> float64 (…)."""
+    """Metrics of each image by the names `PER_IMAGE`: counts (…, 4) -> float64 (…)."""
     tp, fp, fn, tn = counts.double().unbind(-1)
     return {
         "jaccard": _ratio(tp, tp + fp + fn),
@@ -98,18 +98,18 @@ def _check_classes(name: str, values: Tensor, num_classes: int) -> None:
     if values.dtype == torch.bool:
         return
     if values.is_floating_point() and bool((values != values.round()).any()):
-        raise ValueError(f"the {name} holds fractions, not classes: apply the threshold or argmax first")
+        raise ValueError(f"the {name} has fractions, not classes: apply the threshold or argmax first")
     last = max(num_classes - 1, 1)
     outside = values[(values < 0) | (values > last)]
     if len(outside):
-        raise ValueError(f"the {name} holds values outside 0..{last}, such as {outside[0].item()}")
+        raise ValueError(f"the {name} has values outside 0..{last}, such as {outside[0].item()}")
 
 
 def _histogram(values: Tensor, num: int) -> Tensor:
-    """How often each of 0..num-1 is among int32 values (n,)."""
+    """Count each of 0..num-1 among int32 values (n,)."""
     if not values.is_cuda:
         return torch.bincount(values, minlength=num)
-    # there bincount would wait to see the greatest value
+    # on a GPU, bincount synchronizes to find the greatest value
     ones = torch.ones((), dtype=torch.int64, device=values.device).expand_as(values)
     return ones.new_zeros(num).scatter_add_(0, values.long(), ones)
 

@@ -1,4 +1,4 @@
-"""Two models on the same images: how their figures differ, and whether chance would do as much.
+"""Compare two models on the same images: differences of metrics and their significance.
 
 Shape letters: n images, c scored classes, r resamples.
 """
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mhsvm.metrics.counts import truth_pixels
+from mhsvm.metrics.counts import target_pixels
 from mhsvm.metrics.intervals import (
     CONFIDENCE,
     RESAMPLES,
@@ -17,26 +17,26 @@ from mhsvm.metrics.intervals import (
     Interval,
     check_resampling,
     chunk_sizes,
-    draw_weights,
     percentile_interval,
+    resample_weights,
     weighted_sums,
 )
-from mhsvm.metrics.summary import POOLED, Scores, figures_of, summands
+from mhsvm.metrics.summary import POOLED, Scores, metrics_of, summands
 
-# Differences that only rounding tells apart are equal.
+# Differences within rounding are equal.
 _TOLERANCE = 1e-12
 
 
 @dataclass(frozen=True)
 class Difference:
-    """A figure of one model minus that of another.
+    """Difference of a metric between two models.
 
     Attributes:
-        value: The difference; NaN where a figure is.
-        interval: Its bootstrap confidence interval.
-        p_value: Of the paired permutation test, two-sided.
-        effect_size: Cohen's d_z, the mean of the images' differences over their standard deviation; None for pooled
-            figures, which no image has, and where the deviation is 0.
+        value: The difference; NaN if a metric is NaN.
+        interval: Bootstrap confidence interval of the difference.
+        p_value: p value of the paired permutation test, two-sided.
+        effect_size: Cohen's d_z, the mean difference over images divided by its standard deviation. None for pooled
+            metrics, which have no values per image, and if the deviation is 0.
     """
 
     value: float
@@ -55,19 +55,19 @@ def paired_differences(
 ) -> dict[str, Difference]:
     """Compare two models image by image.
 
-    The permutation test asks how often a difference as large comes about if each image's two results are swapped by
-    the toss of a coin: pooled figures and means are tested alike. With so few images that all swaps are no more than
-    `resamples`, all are tried and the p value is exact; otherwise it is (1 + those as large) / (1 + resamples).
-    Boundary distances are compared on the images where both models have them.
+    The permutation test swaps the two results of each image at random and counts the differences that are at least as
+    large as the observed one. It tests pooled metrics and means in the same way. If there are at most `resamples`
+    possible swaps, all are tried and the p value is exact; otherwise it is (1 + count) / (1 + resamples). Boundary
+    distances are compared on the images where both models have them.
 
     Args:
-        scores, others: Of the same images in the same order, against the same truth.
-        resamples: Bootstrap resamples, and tosses of the permutation test.
+        scores, others: Scores of the same images in the same order, against the same targets.
+        resamples: Number of bootstrap resamples, and of random swaps.
         confidence, seed: See `bootstrap_intervals`.
     Returns:
-        A difference, `scores` minus `others`, under each name that both have figures of.
+        The difference, `scores` minus `others`, for each metric that both have.
     Raises:
-        ValueError: The images or their pixels differ, there is none, or an argument lies outside its range.
+        ValueError: The images or targets differ, there is no image, or an argument is out of range.
     Source: Good 2005, "Permutation, Parametric and Bootstrap Tests of Hypotheses", paired comparisons.
     """
     check_resampling(resamples, confidence)
@@ -75,20 +75,20 @@ def paired_differences(
     distances = _common_distances(scores, others)
     first, second = summands(scores.counts, distances[0]), summands(others.counts, distances[1])
     observed = _subtract(first.sum(dim=0), second.sum(dim=0))
-    drawn = [
+    resampled = [
         _subtract(weighted_sums(weights, first), weighted_sums(weights, second))
-        for weights in draw_weights(len(scores), resamples, seed)
+        for weights in resample_weights(len(scores), resamples, seed)
     ]
     swapped = [
         _subtract(first.sum(dim=0) - moved, second.sum(dim=0) + moved)
-        for moved in (weighted_sums(swaps, first - second) for swaps in _draw_swaps(len(scores), resamples, seed))
+        for moved in (weighted_sums(swaps, first - second) for swaps in _swaps(len(scores), resamples, seed))
     ]
-    # of a single image, the figures that are averaged are its own
+    # the averaged metrics of a single image are its own values
     of_images = _subtract(first, second)
     return {
         name: Difference(
             value=value.item(),
-            interval=percentile_interval(torch.cat([part[name] for part in drawn]), confidence),
+            interval=percentile_interval(torch.cat([part[name] for part in resampled]), confidence),
             p_value=_p_value(value, torch.cat([part[name] for part in swapped]), exact=2 ** len(scores) <= resamples),
             effect_size=None if name in POOLED else _effect_size(of_images[name]),
         )
@@ -97,7 +97,7 @@ def paired_differences(
 
 
 def adjust_p_values(p_values: list[float]) -> list[float]:
-    """Holm's adjustment of several tests' p values, in their order: each may be held against the level of all.
+    """Adjust the p values of several tests by Holm's method, so that each can be compared with the common level.
 
     Source: Holm 1979, "A Simple Sequentially Rejective Multiple Test Procedure".
     """
@@ -113,10 +113,12 @@ def _check_paired(scores: Scores, others: Scores) -> None:
     if scores.ids != others.ids or not len(scores):
         raise ValueError(
             f"two models are compared on the same images in the same order; got {len(scores)} and {len(others)}: "
-            "take the rows of the ids that both have"
+            "select the rows of the common ids"
         )
-    if not torch.equal(truth_pixels(scores.counts), truth_pixels(others.counts)):
-        raise ValueError("two models are compared against the same truth; theirs differs in its classes or pixels")
+    if not torch.equal(target_pixels(scores.counts), target_pixels(others.counts)):
+        raise ValueError(
+            "two models are compared against the same targets; theirs differ in classes or pixels: score one set"
+        )
 
 
 def _common_distances(scores: Scores, others: Scores) -> tuple[Tensor | None, Tensor | None]:
@@ -127,12 +129,12 @@ def _common_distances(scores: Scores, others: Scores) -> tuple[Tensor | None, Te
 
 
 def _subtract(sums: Tensor, others: Tensor) -> dict[str, Tensor]:
-    figures, other_figures = figures_of(sums), figures_of(others)
-    return {name: figures[name] - other_figures[name] for name in figures}
+    metrics, other_metrics = metrics_of(sums), metrics_of(others)
+    return {name: metrics[name] - other_metrics[name] for name in metrics}
 
 
-def _draw_swaps(num: int, resamples: int, seed: int) -> Iterator[Tensor]:
-    """Which images are swapped, 0 or 1: float64 (some, num); all ways where they are few."""
+def _swaps(num: int, resamples: int, seed: int) -> Iterator[Tensor]:
+    """Yield swaps of images as 0 or 1, in chunks float64 (some, num): random ones, or all if they are few."""
     if 2**num <= resamples:
         yield (torch.arange(2**num).unsqueeze(1) >> torch.arange(num)).bitwise_and(1).double()
         return
@@ -149,7 +151,7 @@ def _p_value(observed: Tensor, swapped: Tensor, *, exact: bool) -> float:
 
 
 def _effect_size(differences: Tensor) -> float | None:
-    """Cohen's d_z of the images' differences (n,), without those that are not defined."""
+    """Cohen's d_z of differences per image (n,), without NaN values."""
     differences = differences[~differences.isnan()]
     if len(differences) < 2 or differences.std() <= _TOLERANCE:
         return None

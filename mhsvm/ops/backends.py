@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from mhsvm.ops import availability
 from mhsvm.ops.scan import mamba_ssm
-from mhsvm.ops.scan.cpu import scan as cpu
+from mhsvm.ops.scan.cpu import cpu_scan
 
 
 def _always_available() -> str | None:
@@ -33,7 +33,7 @@ class Backend:
 _BACKENDS: tuple[Backend, ...] = (
     Backend("triton", availability.unavailable_reason, expected_on="cuda"),
     Backend("mamba_ssm", mamba_ssm.unavailable_reason),
-    Backend("cpu", cpu.unavailable_reason, expected_on="cpu"),
+    Backend("cpu", cpu_scan.unavailable_reason, expected_on="cpu"),
     Backend("chunked"),
     Backend("reference", automatic=False),
 )

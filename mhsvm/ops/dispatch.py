@@ -37,7 +37,6 @@ class Implementation:
             asked for by name runs all the same. By default it is.
         traceable: Whether torch's compiler knows `run` as an operator or can trace it. Under torch.compile the
             reference takes the place of one that is not: the compiler joins torch's operations by itself.
-        channels_last: Whether it reads (b, d, l) sequences faster where a step's channels are contiguous.
     """
 
     backend: str
@@ -45,7 +44,6 @@ class Implementation:
     unsupported_reason: Callable[..., str | None] | None = None
     worthwhile: Callable[..., bool] | None = None
     traceable: bool = True
-    channels_last: bool = False
 
     def reason_against(self, *args: Any, **kwargs: Any) -> str | None:
         """Why it cannot compute such a call on this machine, or None if it can."""

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from mhsvm.evaluation.scores import describe_scores
-from mhsvm.metrics import Difference, Scores, adjust_p_values, paired_differences, per_image, truth_pixels
+from mhsvm.metrics import Difference, Scores, adjust_p_values, paired_differences, per_image, target_pixels
 from mhsvm.report.measured_run import MeasuredRun
 
 SCHEMA = 1
@@ -168,7 +168,7 @@ def _pick(scores: Scores, ids: Sequence[str]) -> Scores:
 
 def _check_truth(name: str, scores: Scores, other_name: str, others: Scores) -> None:
     """The same images have the same pixels; otherwise they were measured otherwise."""
-    truth, other_truth = (truth_pixels(of.counts) for of in (scores, others))
+    truth, other_truth = (target_pixels(of.counts) for of in (scores, others))
     if truth.shape != other_truth.shape:
         raise ValueError(
             f"{name} has {truth.shape[1]} scored classes and {other_name} {other_truth.shape[1]}: "

@@ -352,9 +352,7 @@ def test_published_heads_and_gate_threshold(workplace, make_set, make_published_
     run_test(checkpoint, "--gate-threshold", "0.1", data="ph2")
     assert note not in capsys.readouterr().out
     assert summary_in(folder)["model"]["gate_threshold"] == 0.1
-    with pytest.raises(
-        ValueError, match=r"the checkpoint has 3 heads, not 4: they scan along C, X, S\. Give `heads` 3"
-    ):
+    with pytest.raises(ValueError, match=r"has 3 heads, not 4: they scan along C, X, S\. Give `heads` 3"):
         run_test(checkpoint, "--h", "4", data="ph2")
 
 

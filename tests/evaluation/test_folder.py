@@ -36,9 +36,7 @@ def test_only_a_test_is_replaced(tmp_path):
     check_replaceable(tmp_path / "new")
     check_replaceable(tmp_path)
     (tmp_path / "cases.csv").touch()
-    with pytest.raises(
-        FileExistsError, match="exists and is not the folder of a test: choose another one with `folder`"
-    ):
+    with pytest.raises(FileExistsError, match="is not the folder of a test: choose another one with `folder`"):
         check_replaceable(tmp_path)
     with pytest.raises(FileExistsError, match="is not the folder of a test"):
         check_replaceable(tmp_path / "cases.csv")

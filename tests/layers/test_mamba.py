@@ -13,13 +13,13 @@ def test_matches_the_recurrence_written_out():
     previous = F.pad(u, (0, 0, 1, 0))[:, :-1]
     kernel = block.conv1d.weight[:, 0]
     u = F.silu(kernel[:, 0] * previous + kernel[:, 1] * u + block.conv1d.bias)
-    step, B, C = block.x_proj(u).split([1, 3, 3], dim=-1)
-    dt = F.softplus(block.dt_proj(step))
+    low_rank, B, C = block.x_proj(u).split([1, 3, 3], dim=-1)
+    delta = F.softplus(block.dt_proj(low_rank))
     state = torch.zeros(2, 10, 3, dtype=torch.float64)
     outputs = []
     for t in range(7):
-        decay = torch.exp(-dt[:, t, :, None] * block.A_log.exp())
-        state = decay * state + (dt[:, t] * u[:, t])[:, :, None] * B[:, t, None]
+        decay = torch.exp(-delta[:, t, :, None] * block.A_log.exp())
+        state = decay * state + (delta[:, t] * u[:, t])[:, :, None] * B[:, t, None]
         outputs.append((state * C[:, t, None]).sum(-1) + block.D * u[:, t])
     expected = block.out_proj(torch.stack(outputs, dim=1) * F.silu(z))
     torch.testing.assert_close(block(x), expected)
@@ -43,9 +43,9 @@ def test_initial_values():
     assert block.dt_proj.weight.abs().max() <= 0.5
     assert torch.equal(block.A_log, torch.arange(1, 17).float().log().expand(128, 16))
     assert torch.equal(block.D, torch.ones(128))
-    steps = F.softplus(block.dt_proj.bias)
-    assert 1e-3 * 0.999 <= steps.min() < 3e-3
-    assert 3e-2 < steps.max() <= 0.1 * 1.001
+    delta = F.softplus(block.dt_proj.bias)
+    assert 1e-3 * 0.999 <= delta.min() < 3e-3
+    assert 3e-2 < delta.max() <= 0.1 * 1.001
     assert block.in_proj.weight.abs().max().item() == pytest.approx(64**-0.5, rel=0.01)
 
 

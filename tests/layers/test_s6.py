@@ -23,13 +23,13 @@ def test_initial_values():
     assert torch.equal(scan.D, torch.ones(2, 4, 24))
 
 
-def test_initial_steps_are_log_uniform():
+def test_initial_delta_is_log_uniform():
     torch.manual_seed(0)
-    steps = F.softplus(RouteS6(500, patterns=("Z",)).dt_bias).log10()
-    assert steps.min() >= -3 - 1e-4
-    assert steps.max() <= -1 + 1e-4
-    assert steps.mean().item() == pytest.approx(-2, abs=0.05)
-    assert steps.std().item() == pytest.approx(2 / math.sqrt(12), rel=0.05)
+    delta = F.softplus(RouteS6(500, patterns=("Z",)).dt_bias).log10()
+    assert delta.min() >= -3 - 1e-4
+    assert delta.max() <= -1 + 1e-4
+    assert delta.mean().item() == pytest.approx(-2, abs=0.05)
+    assert delta.std().item() == pytest.approx(2 / math.sqrt(12), rel=0.05)
 
 
 def test_every_head_and_route_is_a_scan_of_its_own():
@@ -49,10 +49,10 @@ def test_every_head_and_route_is_a_scan_of_its_own():
         u = x[..., head * d : (head + 1) * d].flatten(1, 2).mT
         for route in range(4):
             sequence = u[:, :, order[route]]
-            step, B, C = (scan.x_proj[head, route] @ sequence).split([r, n, n], dim=1)
+            low_rank, B, C = (scan.x_proj[head, route] @ sequence).split([r, n, n], dim=1)
             expected = selective_scan(
                 sequence,
-                scan.dt_proj[head, route] @ step,
+                scan.dt_proj[head, route] @ low_rank,
                 -scan.A_log[head, route].exp(),
                 B,
                 C,

@@ -91,5 +91,5 @@ def test_ignored_pixels_are_in_no_mask():
 def test_what_is_no_mask_is_refused():
     with pytest.raises(ValueError, match=r"differ in shape: \(1, 24, 24\) and \(1, 6, 6\)"):
         boundary_distances(square(1, 1, 1), square(1, 1, 1, size=6))
-    with pytest.raises(ValueError, match=r"the prediction holds values outside 0\.\.1, such as 255"):
+    with pytest.raises(ValueError, match=r"the prediction has values outside 0\.\.1, such as 255"):
         boundary_distances(square(1, 1, 3) * 255, square(1, 1, 3))

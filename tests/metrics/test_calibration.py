@@ -76,5 +76,5 @@ def test_several_classes_count_the_likeliest():
 def test_nothing_counted():
     with pytest.raises(ValueError, match="there are no pixels to calibrate on"):
         calibration(CalibrationCounts())
-    with pytest.raises(ValueError, match="there are no images to sum up"):
+    with pytest.raises(ValueError, match="there are no images to summarize"):
         threshold_sweep(CalibrationCounts())

@@ -80,20 +80,20 @@ def test_a_gpu_counts_alike_and_makes_nobody_wait(num_classes):
             torch.full((1, 1), 2),
             torch.zeros(1, 1, dtype=int),
             1,
-            r"the prediction holds values outside 0\.\.1, such as 2",
+            r"the prediction has values outside 0\.\.1, such as 2",
         ),
         (
             torch.zeros(1, 1, dtype=int),
             torch.full((1, 1), 255),
             1,
-            r"the truth holds values outside 0\.\.1, such as 255",
+            r"the target has values outside 0\.\.1, such as 255",
         ),
-        (torch.zeros(1, 1, dtype=int), torch.full((1, 1), 3), 3, r"the truth holds values outside 0\.\.2, such as 3"),
+        (torch.zeros(1, 1, dtype=int), torch.full((1, 1), 3), 3, r"the target has values outside 0\.\.2, such as 3"),
         (
             torch.full((1, 1), 255),
             torch.zeros(1, 1, dtype=int),
             3,
-            r"the prediction holds values outside 0\.\.2, such as 255",
+            r"the prediction has values outside 0\.\.2, such as 255",
         ),
         (torch.full((1, 1), -1), torch.zeros(1, 1, dtype=int), 1, r"outside 0\.\.1, such as -1"),
         (torch.full((1, 1), 0.7), torch.zeros(1, 1, dtype=int), 1, r"fractions, not classes: apply the threshold"),
@@ -115,7 +115,7 @@ def test_what_is_no_mask_is_refused(pred, truth, num_classes, message):
         ((9, 0, 0, 0), 1.0, 1.0, 1.0, 1.0, 1.0),  # everything is lesion
     ],
 )
-def test_figures_of_an_image(counts, jaccard, dice, accuracy, sensitivity, specificity):
+def test_metrics_of_an_image(counts, jaccard, dice, accuracy, sensitivity, specificity):
     figures = per_image(torch.tensor(counts))
     assert tuple(figures) == PER_IMAGE
     expected = (jaccard, dice, accuracy, sensitivity, specificity)

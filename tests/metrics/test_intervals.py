@@ -44,8 +44,8 @@ def test_all_figures_have_an_interval_around_them():
     distances[::7] = math.nan
     measured = scores(MANY, distances)
     intervals = bootstrap_intervals(measured, resamples=500)
-    assert list(intervals) == list(measured.figures())
-    for name, value in measured.figures().items():
+    assert list(intervals) == list(measured.metrics())
+    for name, value in measured.metrics().items():
         low, high = intervals[name]
         assert low <= value <= high, name
     assert intervals["hd95_per_image"][0] < intervals["hd95_per_image"][1]
@@ -81,7 +81,7 @@ def test_what_no_image_has_has_no_interval():
     ("options", "message"),
     [
         ({"resamples": 0}, "at least 1 resample is needed, such as 10000; got 0"),
-        ({"confidence": 95}, "a confidence lies between 0 and 1, such as 0.95; got 95"),
+        ({"confidence": 95}, "a confidence is between 0 and 1, such as 0.95; got 95"),
     ],
 )
 def test_bad_arguments(options, message):
@@ -90,5 +90,5 @@ def test_bad_arguments(options, message):
 
 
 def test_no_images():
-    with pytest.raises(ValueError, match="there are no images to draw from"):
+    with pytest.raises(ValueError, match="there are no images to sample from"):
         bootstrap_intervals(scores(COUNTS[:0]))

@@ -110,9 +110,9 @@ def test_distances_that_no_image_has_in_both():
 
 def test_what_cannot_be_paired():
     first = measured(5, 0, hits=90)
-    with pytest.raises(ValueError, match="the same images in the same order; got 5 and 4: take the rows of the ids"):
+    with pytest.raises(ValueError, match="in the same order; got 5 and 4: select the rows of the common ids"):
         paired_differences(first, first.rows(torch.arange(4)))
-    with pytest.raises(ValueError, match="against the same truth; theirs differs"):
+    with pytest.raises(ValueError, match="against the same targets; theirs differ"):
         paired_differences(first, measured(5, 0, hits=90, pixels=101))
     with pytest.raises(ValueError, match="at least 1 resample is needed"):
         paired_differences(first, first, resamples=0)

@@ -47,7 +47,7 @@ def test_summary_of_several_classes_is_their_mean():
 
 
 def test_no_image_has_no_summary():
-    with pytest.raises(ValueError, match="there are no images to sum up"):
+    with pytest.raises(ValueError, match="there are no images to summarize"):
         summarize(torch.zeros(0, 4, dtype=torch.int64))
 
 
@@ -75,10 +75,10 @@ def test_scores_in_parts():
     scores = Scores(("a", "b", "c"), COUNTS, DISTANCES)
     assert scores.num_unbounded == 1
     assert Scores(("a", "b", "c"), COUNTS).num_unbounded == 0
-    assert scores.figures() == summarize(COUNTS, DISTANCES)
+    assert scores.metrics() == summarize(COUNTS, DISTANCES)
     second = scores.of_class(2)
     assert second.counts.tolist() == COUNTS[:, 1:].tolist()
-    assert (second.num_unbounded, second.figures()["miou"]) == (3, 4 / 6)
+    assert (second.num_unbounded, second.metrics()["miou"]) == (3, 4 / 6)
     part = scores.rows(torch.tensor([2, 0]))
     assert part.ids == ("c", "a")
     assert torch.equal(part.counts, COUNTS[[2, 0]])

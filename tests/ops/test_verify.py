@@ -8,11 +8,11 @@ from mhsvm.ops.scan import chunked, reference
 from mhsvm.ops.verify import (
     LIMITS,
     ScanShape,
+    expected_route_scan,
+    expected_scan,
     make_route_scan_inputs,
     make_scan_inputs,
     relative_error,
-    route_scan_truth,
-    scan_truth,
     worst,
 )
 
@@ -24,8 +24,8 @@ SHAPE = ScanShape(3, 6, 20, 2, n=4)
 @pytest.mark.parametrize("gate", [False, True])
 def test_a_right_scan_is_within_the_limits(dtype, gate):
     inputs = make_scan_inputs(SHAPE, dtype=dtype, device=CPU, gate=gate)
-    truth = scan_truth(inputs)
-    errors = truth.errors_of(lambda **tensors: chunked.selective_scan(**tensors, delta_softplus=True), inputs)
+    expected = expected_scan(inputs)
+    errors = expected.errors_of(lambda **tensors: chunked.selective_scan(**tensors, delta_softplus=True), inputs)
     assert set(errors) == {"y", *(f"gradient of {name}" for name in inputs)}
     assert ("z" in inputs) == gate
     assert 0 < worst(errors)[1] < LIMITS[dtype]
@@ -34,8 +34,8 @@ def test_a_right_scan_is_within_the_limits(dtype, gate):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_a_right_scan_along_routes_is_within_the_limits(dtype):
     inputs, routes = make_route_scan_inputs(dtype=dtype, device=CPU)
-    truth = route_scan_truth(inputs, routes)
-    errors = truth.errors_of(
+    expected = expected_route_scan(inputs, routes)
+    errors = expected.errors_of(
         lambda **tensors: composed_route_scan(**tensors, **routes, scan=chunked.selective_scan), inputs
     )
     assert set(errors) == {"y", *(f"gradient of {name}" for name in inputs)}
@@ -57,7 +57,7 @@ def test_each_wrong_gradient_is_found(name):
         tensors[name] = 2 * tensors[name] - tensors[name].detach()
         return reference.selective_scan(**tensors, delta_softplus=True)
 
-    errors = scan_truth(inputs).errors_of(scan, inputs)
+    errors = expected_scan(inputs).errors_of(scan, inputs)
     assert worst(errors) == (f"gradient of {name}", pytest.approx(1.0, abs=1e-3))
     assert errors["y"] < 1e-6
 
@@ -67,7 +67,7 @@ def test_the_first_and_the_last_sample_are_looked_at(sample, found):
     inputs = make_scan_inputs(SHAPE, dtype=torch.float32, device=CPU)
     off = torch.zeros(3, 1, 1)
     off[sample] = 1.0
-    errors = scan_truth(inputs).errors_of(
+    errors = expected_scan(inputs).errors_of(
         lambda **tensors: reference.selective_scan(**tensors, delta_softplus=True) + off, inputs
     )
     assert (errors["y"] > 1e-2) == found

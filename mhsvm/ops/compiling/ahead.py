@@ -1,4 +1,4 @@
-"""What the kernels of a piece of work have to be compiled for, compiled before it runs, on all cores at once."""
+"""Compile the kernels of a computation before it runs, on all cores at once."""
 
 from collections.abc import Callable
 
@@ -10,25 +10,27 @@ from mhsvm.ops.dispatch import requested_name
 
 
 def compile_ahead(run: Callable[[], object], module: nn.Module, *, device: torch.device, num_processes: int) -> None:
-    """Compile the Triton kernels that `run` will launch, where they run at all and have not been compiled before.
+    """Compile the Triton kernels that `run` will launch, if they run here and are not on disk.
 
-    `run` is called once, with kernels that write nothing, and on zeros where they would have written. It shall neither
-    change weights, gradients or anything else but the buffers of `module`, nor use what it computes. What cannot be
-    compiled ahead is compiled where it is launched.
+    `run` is called once with kernels that write nothing; their outputs are zeros. It may change the buffers of `module`
+    but no weights, no gradients and nothing else, and must not use its results. A kernel that cannot be compiled ahead
+    is compiled at its launch.
 
     Args:
-        device: What `run` computes on; nothing happens on others than GPUs.
-        num_processes: At most so many processes compile.
+        run: The computation.
+        module: The module whose buffers it may change; they are restored.
+        device: Device of the computation; without a GPU nothing is done.
+        num_processes: Limit of the number of processes that compile.
     """
     if device.type != "cuda" or requested_name("auto") not in ("auto", "triton"):
         return
     if availability.interpreted() or availability.unavailable_reason() is not None:
         return
-    # Triton is imported where it first runs
+    # Triton is imported when it is first needed
     from mhsvm.ops.compiling.dry_pass import dry_pass
     from mhsvm.ops.compiling.variants import compile_variants
 
     variants = dry_pass(run, module, device=device)
-    # importing a module of others may do anything
+    # importing a module of another package may do anything
     own = [variant for variant in variants if variant.source.fn.fn.__module__.startswith("mhsvm.")]
     compile_variants(own, num_processes=num_processes)

@@ -1,7 +1,7 @@
-"""A pass that launches no kernel: it finds out which variants of them a piece of work would have Triton compile.
+"""A pass that launches no kernel and collects the variants of kernels that Triton would compile.
 
-Triton compiles a kernel once for each kind of arguments: types, alignments, constants. Here every launch comes as far
-as the compiler, which takes down what it is asked for, so that nothing of how Triton tells variants apart is repeated.
+Triton compiles a kernel once for each kind of arguments: types, alignments, constants. In a dry pass every launch ends
+at the compiler, which records its arguments. So Triton's own rules decide which variants there are.
 """
 
 import sys
@@ -24,7 +24,7 @@ _UNWRITTEN = {_aten.empty, _aten.empty_like, _aten.empty_strided, _aten.new_empt
 
 
 class Variant(NamedTuple):
-    """What Triton's compiler is called with, and finds on disk what it has compiled by."""
+    """The arguments of Triton's compiler, by which it also finds compiled kernels on disk."""
 
     source: ASTSource
     target: GPUTarget
@@ -32,17 +32,17 @@ class Variant(NamedTuple):
 
 
 def dry_pass(run: Callable[[], object], module: nn.Module, *, device: torch.device) -> list[Variant]:
-    """The variants of Triton's kernels that `run` launches in this thread, without launching any.
+    """The variants of Triton kernels that `run` would launch in this thread; none is launched.
 
-    All else runs as it is, on zeros where a kernel would have written. Random numbers and the buffers of `module` are
-    the same afterwards; that `run` leaves the gradients alone is its own affair. torch's compiler is not at work.
+    Everything else runs, with zeros as the outputs of kernels. Random numbers and the buffers of `module` are the same
+    afterwards; `run` must not change gradients. torch's compiler is off.
     """
-    # what was made in inference mode can be changed only there, and is not
+    # buffers made in inference mode can change only there, and do not
     buffers = [(buffer, buffer.detach().clone()) for buffer in module.buffers() if not buffer.is_inference()]
-    # without threads of autograd's own, backward launches from this one, too
+    # without autograd's threads, backward launches from this thread too
     in_this_thread = torch.autograd.set_multithreading_enabled(False)
     random = torch.random.fork_rng([device] if device.type == "cuda" else [])
-    # asking for it loads torch's compiler: not where nothing is compiled
+    # set_stance loads torch's compiler, so only if it is loaded already
     eager = torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
     try:
         with eager, in_this_thread, random, _Zeros(), _recorded() as variants:
@@ -55,9 +55,9 @@ def dry_pass(run: Callable[[], object], module: nn.Module, *, device: torch.devi
 
 
 class _Zeros(TorchDispatchMode):
-    """What kernels should have written is zero.
+    """Fill new tensors with zeros, as no kernel writes them.
 
-    A class that happened to lie in memory would be an index beyond its table, and on a GPU that ends the process.
+    A class read from uninitialized memory could be an index outside its table, which ends the process on a GPU.
     """
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
@@ -69,7 +69,7 @@ class _Zeros(TorchDispatchMode):
 
 @contextmanager
 def _recorded() -> Iterator[list[Variant]]:
-    """Take down what this thread's launches would compile, and launch nothing; other threads launch as ever."""
+    """Record the variants that this thread's launches would compile, and launch none; other threads are unchanged."""
     active, compiler = driver.active, triton.compiler.compile
     nowhere = _Nowhere(active)
     recorder = _Recorder(compiler)
@@ -87,7 +87,7 @@ def _recorded() -> Iterator[list[Variant]]:
 
 
 class _Nowhere:
-    """Triton's driver, but that this thread's device is one for which no kernel has been compiled yet."""
+    """Triton's driver, except that this thread has a device for which no kernel is compiled yet."""
 
     def __init__(self, active) -> None:
         self._active = active
@@ -105,9 +105,9 @@ class _Nowhere:
 
 
 class _Recorder:
-    """Stands in for Triton's compiler in this thread, until `thread` is None.
+    """Replaces Triton's compiler in this thread, until `thread` is None.
 
-    A kernel keeps the compiler that it has met first: in other threads, and afterwards, the call is passed on.
+    A kernel keeps the first compiler that it has called, so calls from other threads, and later ones, are passed on.
     """
 
     def __init__(self, compiler: Callable) -> None:

@@ -1,7 +1,7 @@
-"""What a process does that compiles kernels for another one: read variants from stdin, answer each with a line.
+"""A process that compiles kernels for another one: it reads variants from stdin and answers each with a line.
 
-Run as a file, with the folders in which modules are looked for as its arguments. An answer is empty, or says what went
-wrong. It imports neither torch, which takes longer than many a kernel, nor anything that talks to a GPU.
+It runs as a file; its arguments are the folders of modules. An answer is empty, or the error. It imports neither torch,
+which takes longer than many kernels, nor anything that uses a GPU.
 """
 
 import contextlib
@@ -13,9 +13,9 @@ import signal
 import subprocess
 import sys
 
-# Of a machine without a C compiler or a library, or with a full disk.
+# Errors of a machine without a C compiler or a library, or with a full disk.
 _MACHINE_ERRORS = (AssertionError, ImportError, OSError, RuntimeError, subprocess.SubprocessError)
-# Of a job that does not belong here: a kernel that cannot be loaded, or does not take its arguments.
+# Errors of a wrong job: a kernel that cannot be loaded, or does not take its arguments.
 _JOB_ERRORS = (AttributeError, LookupError, TypeError, ValueError, pickle.PickleError)
 
 _settled: set[int] = set()
@@ -24,8 +24,7 @@ _settled: set[int] = set()
 def settle_key(function) -> None:
     """Make the key of a kernel's source, by which it is found on disk, the same in every process.
 
-    Triton 3.6 makes another one of a function whose callees have no key yet, so that it depends on what has been
-    launched before.
+    In Triton 3.6 the key of a function depends on whether its callees have keys already, and so on earlier launches.
     """
     if id(function) in _settled:
         return
@@ -39,7 +38,7 @@ def settle_key(function) -> None:
 
 
 class KernelUnpickler(pickle.Unpickler):
-    """Reads what refers to kernels by (module, name)."""
+    """Reads pickles that refer to kernels by (module, name)."""
 
     def persistent_load(self, reference: tuple[str, str]):
         module, name = reference
@@ -50,7 +49,7 @@ class KernelUnpickler(pickle.Unpickler):
 
 
 def _enter_packages(module: str) -> None:
-    """Make the packages around a module known without running their own files, which import torch."""
+    """Import the packages that contain a module without running their own files, which import torch."""
     parts = module.split(".")
     for end in range(1, len(parts)):
         package = ".".join(parts[:end])
@@ -59,10 +58,10 @@ def _enter_packages(module: str) -> None:
 
 
 def build_launcher(source, metadata) -> None:
-    """Compile the C function that launches a kernel: up to Triton 3.6 another one for each list of arguments.
+    """Compile the C function that launches a kernel: up to Triton 3.6 there is one for each list of arguments.
 
-    One after the other, a network's would take as long as its kernels take side by side. What fails here is compiled
-    where the kernel is launched.
+    Compiled one after the other, those of a network would take as long as all its kernels in parallel. One that fails
+    here is compiled at the launch of the kernel.
     """
     from triton.backends.nvidia import driver
 
@@ -73,10 +72,10 @@ def build_launcher(source, metadata) -> None:
 
 def main() -> None:
     sys.path[:] = sys.argv[1:]
-    # Ctrl-C is the other process's business, which ends this one by closing the pipe
+    # Ctrl-C ends the other process, which ends this one by closing the pipe
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     answers = os.fdopen(os.dup(1), "w")
-    # whatever else is printed belongs with the messages
+    # all other output goes to stderr
     os.dup2(2, 1)
 
     from triton.compiler import compile as compile_variant
@@ -92,7 +91,7 @@ def main() -> None:
             answer = ""
         except EOFError:
             return
-        # the other process meets it again where it launches the kernel
+        # the other process raises it again at the launch of the kernel
         except (TritonError, *_MACHINE_ERRORS, *_JOB_ERRORS) as error:
             answer = " ".join(f"{type(error).__name__}: {error}".split())
         print(answer, file=answers, flush=True)

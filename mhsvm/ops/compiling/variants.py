@@ -1,4 +1,4 @@
-"""Triton's kernels compiled side by side, in processes of their own, into its cache on disk."""
+"""Compile Triton kernels in parallel processes, into Triton's cache on disk."""
 
 import io
 import logging
@@ -26,19 +26,19 @@ if os.name == "posix":
 
 log = logging.getLogger(__name__)
 
-# The longest variant takes a sixth of what all of a network take together: more processes would have nothing to do.
+# The longest variant takes a sixth of the time of all variants of a network: more processes would be idle.
 _MOST_PROCESSES = 16
-# Compiling one variant after the other takes a minute. What takes longer has stopped.
+# All variants, one after the other, take a minute: a process that takes longer has stopped.
 _LIMIT_S = 300.0
-_PROGRAM = Path(__file__).with_name("compile_process.py")
+_PROGRAM = Path(__file__).with_name("process.py")
 _FOLDER_VARIABLE = "TRITON_CACHE_DIR"
 
 
 def compile_variants(variants: Sequence[Variant], *, num_processes: int) -> None:
-    """Compile what is not on disk yet, in at most `num_processes` processes; none are started where nothing is missing.
+    """Compile the variants that are not on disk, in at most `num_processes` processes; none start if none is missing.
 
-    One process a machine does so at a time; others wait for it, and find its kernels. Nothing is raised: what fails
-    here is compiled where it is launched.
+    One process of a machine compiles at a time; others wait for it and find its kernels. Nothing is raised: a variant
+    that fails is compiled at its launch.
     """
     keep_one_folder()
     for variant in variants:
@@ -46,25 +46,25 @@ def compile_variants(variants: Sequence[Variant], *, num_processes: int) -> None
             if isinstance(value, JITFunction):
                 settle_key(value)
     missing = [variant for variant in variants if not is_on_disk(variant)]
-    # one after the other they compile where they are launched, and there once more if Triton is told to forget
+    # one process gains nothing, and if Triton is told to ignore its cache, launches compile again
     if min(len(missing), num_processes) < 2 or os.environ.get("TRITON_ALWAYS_COMPILE") == "1":
         return
     with _alone_on_machine() as alone:
         missing = [variant for variant in missing if alone and not is_on_disk(variant)]
         if missing:
-            compile_side_by_side(missing, num_processes=num_processes)
+            compile_in_parallel(missing, num_processes=num_processes)
 
 
 def keep_one_folder() -> None:
-    """Keep Triton's folder the same for all that this process compiles.
+    """Keep one folder of compiled kernels for this process.
 
-    torch's compiler names another one when it starts to work, if none is named.
+    torch's compiler would set another one when it starts.
     """
     os.environ.setdefault(_FOLDER_VARIABLE, str(Path(_own_folder().cache_dir).parent))
 
 
 def is_on_disk(variant: Variant) -> bool:
-    """Whether Triton has compiled this before. Its own compiler looks, and is stopped where it would begin."""
+    """Whether Triton has compiled this before. Its own compiler looks it up, and is stopped before it compiles."""
     source = variant.source
     lookup = _Lookup(source.fn, source.signature, source.constants, source.attrs)
     try:
@@ -74,13 +74,13 @@ def is_on_disk(variant: Variant) -> bool:
     return True
 
 
-def compile_side_by_side(variants: Sequence[Variant], *, num_processes: int, limit_s: float = _LIMIT_S) -> int:
-    """Compile in processes of their own; return how many of the variants came out well.
+def compile_in_parallel(variants: Sequence[Variant], *, num_processes: int, limit_s: float = _LIMIT_S) -> int:
+    """Compile in parallel processes; return the number of variants that were compiled.
 
-    What failed is said in the log, as is the time it took. After `limit_s` seconds what still runs is given up.
+    Failures and the time are logged. Processes that still run after `limit_s` seconds are killed.
     """
     start = time.monotonic()
-    # the longest take longest: not the last ones to begin
+    # long sources take longest, so they start first
     variants = sorted(variants, key=lambda variant: len(variant.source.fn.src), reverse=True)
     jobs, failures = _pickle(variants)
     processes = _start_processes(min(len(jobs), num_processes, _MOST_PROCESSES))
@@ -90,7 +90,7 @@ def compile_side_by_side(variants: Sequence[Variant], *, num_processes: int, lim
             try:
                 wait(feeding, timeout=limit_s)
             finally:
-                # a thread reads until its process has ended
+                # a thread reads until its process ends
                 for process in processes:
                     process.kill()
     finally:
@@ -110,7 +110,7 @@ def compile_side_by_side(variants: Sequence[Variant], *, num_processes: int, lim
 
 
 def _feed(process: subprocess.Popen, jobs: deque[tuple[str, bytes]]) -> list[tuple[str, str]]:
-    """Hand out jobs to a process until there are none, or it has ended; their names, and its answer to each."""
+    """Give jobs to a process until there are none or it has ended; return their names and its answers."""
     answers = []
     while True:
         try:
@@ -130,10 +130,10 @@ def _feed(process: subprocess.Popen, jobs: deque[tuple[str, bytes]]) -> list[tup
 
 
 def _start_processes(num: int) -> list[subprocess.Popen]:
-    """So many processes, or as many as the machine grants."""
-    # neither forked, as CUDA does not survive that, nor by multiprocessing, which would import the user's program again
+    """Start this number of processes, or as many as the machine allows."""
+    # not forked, as CUDA does not survive that; not by multiprocessing, which would import the user's program again
     command = [sys.executable, "-I", str(_PROGRAM), *sys.path]
-    # no context on a GPU, by mistake either
+    # no context on a GPU, not even by mistake
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
     processes = []
     try:
@@ -152,14 +152,14 @@ class _KernelPickler(pickle.Pickler):
 
 
 def _pickle(variants: Sequence[Variant]) -> tuple[deque[tuple[str, bytes]], list[str]]:
-    """Names and contents of what can be handed to another process, and why the rest cannot."""
+    """Names and pickles of the variants that can be pickled, and the errors of the others."""
     jobs, failures = deque(), []
     for variant in variants:
         file = io.BytesIO()
         try:
-            # plain, so that the other process needs no class of ours
+            # a plain tuple, so that the other process needs no class of this package
             _KernelPickler(file).dump(tuple(variant))
-        # pickle raises any of them for what it does not take
+        # pickle raises any of these
         except (pickle.PicklingError, AttributeError, TypeError) as error:
             failures.append(f"{variant.source.name}: {error}")
         else:
@@ -168,11 +168,11 @@ def _pickle(variants: Sequence[Variant]) -> tuple[deque[tuple[str, bytes]], list
 
 
 class _NotOnDisk(Exception):
-    """Triton's compiler would begin to compile."""
+    """Triton's compiler would compile."""
 
 
 class _Lookup(ASTSource):
-    """The same variant to Triton's cache, and nothing that could be compiled."""
+    """The same variant for Triton's cache, but without anything to compile."""
 
     def make_ir(self, *arguments, **further):
         raise _NotOnDisk
@@ -184,7 +184,7 @@ def _own_folder() -> FileCacheManager:
 
 @contextmanager
 def _alone_on_machine(limit_s: float = _LIMIT_S) -> Iterator[bool]:
-    """Hold a lock in Triton's folder; False where another process has held it for all of `limit_s` seconds."""
+    """Hold a lock in Triton's folder; False if another process holds it for `limit_s` seconds."""
     if os.name != "posix":
         yield True
         return

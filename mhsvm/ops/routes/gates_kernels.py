@@ -1,6 +1,7 @@
-"""Gates inside a kernel, by the names of `mhsvm.ops.routes.gates`: (variation, threshold, power) -> weight and slope.
+"""Gates in Triton, by the names of `mhsvm.ops.routes.gates`: (variation, threshold, power) -> weight and derivative.
 
-The slope is that by the variation. A threshold is taken from the variation, so the slope by it is the same, negative.
+The derivative is by the variation. A gate depends on variation - threshold, so the derivative by the threshold is its
+negative.
 """
 
 import triton

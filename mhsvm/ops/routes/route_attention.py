@@ -1,8 +1,9 @@
-"""Scan Route Attention: the sum over the routes of a scan, weighed by how much they differ.
+"""Scan Route Attention: the sum over the routes of a scan, weighted by a gate on how much they differ.
 
-b batch, m heads, k routes of a head, l cells, d channels of a head.
+Letters are those of `mhsvm.ops`.
 """
 
+import math
 from collections.abc import Callable
 from functools import partial
 
@@ -11,11 +12,15 @@ from torch import Tensor
 
 from mhsvm.ops import availability
 from mhsvm.ops.dispatch import Operation
-from mhsvm.ops.routes import route_attention_autograd as triton
-from mhsvm.ops.routes import route_statistics_cpu as cpu_statistics
-from mhsvm.ops.routes.gates import GATES, find_gate
-from mhsvm.ops.routes.route_statistics import check_routes, composed_route_statistics
-from mhsvm.ops.scan.cpu import scan as cpu
+from mhsvm.ops.routes.gates import EPS, GATES, find_gate
+from mhsvm.ops.routes.route_statistics import check_routes, composed_route_statistics, cpu_route_statistics
+from mhsvm.ops.scan.cpu import cpu_scan
+
+# Elements of a program: with 4 routes, 16 numbers a lane.
+_BLOCK = 512
+# Numbers that are moved at once, at most: 16 bytes of a 16-bit type.
+_MAX_VECTOR = 8
+_OPTIONS = {"num_warps": 4, "enable_fp_fusion": True}
 
 
 def route_attention(
@@ -27,20 +32,21 @@ def route_attention(
     dtype: torch.dtype | None = None,
     backend: str = "auto",
 ) -> Tensor:
-    """Sum the routes of each head, weighed by a gate on their coefficient of variation, into one map.
+    """Sum the routes of each head, weighted by a gate on their coefficient of variation, into one map.
 
     cv = std_k(y) / (mean_k(y - min_k y) + 1e-5),  z = (sum_k y) * gate(cv)
 
     Args:
         y: Outputs of the routes as `route_scan` gives them, (b, m, k, l, d), float32 or float64, at least two routes.
-        gate: "relu" max(0, cv - t), "sigmoid" 1/(1+e^-(cv-t)), "power" cv^p, "exp" e^(cv-t), "none" 1.
+        gate: "relu" max(0, cv - t), "sigmoid" 1/(1+e^-(cv-t)), "power" cv^p, "exp" e^(cv-t), "none" 1, or a
+            registered gate.
         threshold: t, one number or one a head, (m, 1, 1); by default 0.5 for "relu", 0 for "sigmoid" and "exp". The
-            other gates have none, and pass over it.
+            other gates have none, and ignore it.
         power: p of "power", at least 1 (below, its gradient is infinite where all routes are equal).
-        dtype: Of the result, by default that of `y`; all is computed in that of `y`.
+        dtype: Type of the result, by default that of `y`; all is computed in the type of `y`.
         backend: As in `selective_scan`.
     Returns:
-        z, (b, l, m*d), the heads' channels side by side.
+        z, (b, l, m*d), the channels of a head contiguous.
     Raises:
         ValueError: `y` or `threshold` has another shape, type or device, the gate is unknown, the power is below 1, or
             `backend` is unknown or cannot run here.
@@ -65,7 +71,7 @@ def composed_route_attention(
     dtype: torch.dtype,
     statistics: Callable[[Tensor], tuple[Tensor, Tensor]] = composed_route_statistics,
 ) -> Tensor:
-    """`route_attention` as statistics, gate, product: the reference of the fused ones."""
+    """`route_attention` as statistics, gate and product: the reference."""
     weigh = GATES[gate].weigh
     if weigh is None:
         z = y.sum(dim=2)
@@ -75,11 +81,22 @@ def composed_route_attention(
     return z.to(dtype).transpose(1, 2).flatten(2)
 
 
+def triton_route_attention(
+    y: Tensor, *, gate: str, threshold: float | Tensor | None, power: float, dtype: torch.dtype
+) -> Tensor:
+    """`route_attention` of float32. A gate without a kernel is composed of torch's operations."""
+    if not GATES[gate].fused:
+        return composed_route_attention(y, gate=gate, threshold=threshold, power=power, dtype=dtype)
+    if isinstance(threshold, Tensor):
+        return _route_attention(y, threshold, 0.0, power, gate, dtype)
+    return _route_attention(y, None, threshold or 0.0, power, gate, dtype)
+
+
 def _check(y: Tensor, threshold: float | Tensor | None) -> None:
     if y.dtype not in (torch.float32, torch.float64):
         raise ValueError(
             f"y must be float32 or float64, since rounded routes cannot be told apart; got {y.dtype}. "
-            "Hand on what the scan gives, and ask for the result's type by dtype"
+            "Pass the outputs of the scan unchanged, and ask for the type of the result by dtype"
         )
     if not isinstance(threshold, Tensor):
         return
@@ -92,24 +109,107 @@ def _check(y: Tensor, threshold: float | Tensor | None) -> None:
         raise ValueError(f"threshold is on {threshold.device} and y on {y.device}: move them to one device")
 
 
-def _unsupported_by_triton(y: Tensor, *, gate: str, **options: object) -> str | None:
-    reason = availability.unsupported_tensor_reason(y)
-    # A plain sum has no gate: the operation by name is torch's own sum.
-    if reason is None and not GATES[gate].fused and GATES[gate].weigh is not None:
-        return f"its kernels have no gate {gate!r}"
-    return reason
+# The gradients need nothing but y, which the scan has written anyway.
+@torch.library.custom_op(
+    "mhsvm::triton_route_attention",
+    mutates_args=(),
+    schema="(Tensor y, Tensor? thresholds, float threshold, float power, str gate, ScalarType dtype) -> Tensor",
+)
+def _route_attention(y, thresholds, threshold, power, gate, dtype):
+    from mhsvm.ops.routes.route_attention_kernels import route_attention_fwd_kernel
+
+    z = _empty_map(y, thresholds, threshold, power, gate, dtype)
+    with torch.cuda.device_of(y):
+        route_attention_fwd_kernel[_grid(y)](p_z=z, **_arguments(y, thresholds, threshold, power, gate), **_OPTIONS)
+    return z
 
 
-def _triton_route_attention(y: Tensor, **options: object) -> Tensor:
-    if GATES[options["gate"]].weigh is None:
-        return composed_route_attention(y, **options)
-    return triton.route_attention(y, **options)
+@_route_attention.register_fake
+def _empty_map(y, thresholds, threshold, power, gate, dtype):
+    b, m, _, length, d = y.shape
+    return y.new_empty((b, length, m * d), dtype=dtype)
+
+
+@torch.library.custom_op(
+    "mhsvm::triton_route_attention_backward",
+    mutates_args=(),
+    schema="(Tensor grad_z, Tensor y, Tensor? thresholds, float threshold, float power, str gate) -> (Tensor, Tensor)",
+)
+def _route_attention_backward(grad_z, y, thresholds, threshold, power, gate):
+    from mhsvm.ops.routes.route_attention_kernels import route_attention_bwd_kernel
+
+    grad_y, grad_thresholds = _empty_gradients(grad_z, y, thresholds, threshold, power, gate)
+    # One sum a program, added in a fixed order.
+    sums = None if thresholds is None else thresholds.new_empty(_grid(y)[::-1], dtype=torch.float32)
+    with torch.cuda.device_of(y):
+        route_attention_bwd_kernel[_grid(y)](
+            p_dz=grad_z.contiguous(),
+            p_dy=grad_y,
+            p_dthresholds=sums,
+            **_arguments(y, thresholds, threshold, power, gate),
+            **_OPTIONS,
+        )
+    if sums is not None:
+        grad_thresholds.copy_(sums.sum((0, 2)).view(grad_thresholds.shape))
+    return grad_y, grad_thresholds
+
+
+# The gradient of thresholds that are not given is empty.
+@_route_attention_backward.register_fake
+def _empty_gradients(grad_z, y, thresholds, threshold, power, gate):
+    return y.new_empty(y.shape), y.new_empty(0) if thresholds is None else thresholds.new_empty(thresholds.shape)
+
+
+def _save(ctx, inputs, output):
+    y, thresholds, ctx.threshold, ctx.power, ctx.gate, _ = inputs
+    ctx.save_for_backward(y, thresholds)
+
+
+def _differentiate(ctx, grad_z):
+    y, thresholds = ctx.saved_tensors
+    grad_y, grad_thresholds = _route_attention_backward(grad_z, y, thresholds, ctx.threshold, ctx.power, ctx.gate)
+    return grad_y, None if thresholds is None else grad_thresholds, None, None, None, None
+
+
+_route_attention.register_autograd(_differentiate, setup_context=_save)
+
+
+def _grid(y: Tensor) -> tuple[int, int, int]:
+    """Blocks of a plane, heads, samples."""
+    b, m, _, length, d = y.shape
+    return -(-length * d // _BLOCK), m, b
+
+
+def _arguments(y: Tensor, thresholds: Tensor | None, threshold: float, power: float, gate: str) -> dict[str, object]:
+    """The arguments that both kernels share."""
+    from mhsvm.ops.routes.gates_kernels import FUSED_GATES
+
+    _, _, k, length, d = y.shape
+    vector = math.gcd(d, _MAX_VECTOR)
+    return {
+        "p_y": y.contiguous(),
+        "p_thresholds": None if thresholds is None else thresholds.float().contiguous(),
+        "size": length * d,
+        "vectors": d // vector,
+        "threshold": threshold,
+        "power": power,
+        "GATE": FUSED_GATES[gate],
+        "EPS": EPS,
+        "ROUTES": k,
+        "K": 1 << (k - 1).bit_length(),
+        "VECTOR": vector,
+        "BLOCK": _BLOCK,
+    }
 
 
 ROUTE_ATTENTION = Operation("route_attention", composed_route_attention)
-ROUTE_ATTENTION.register("triton", _triton_route_attention, unsupported_reason=_unsupported_by_triton)
+ROUTE_ATTENTION.register(
+    "triton",
+    triton_route_attention,
+    unsupported_reason=lambda y, **options: availability.unsupported_tensor_reason(y),
+)
 ROUTE_ATTENTION.register(
     "cpu",
-    partial(composed_route_attention, statistics=cpu_statistics.route_statistics),
-    unsupported_reason=lambda y, **options: cpu.unsupported_reason(y),
+    partial(composed_route_attention, statistics=cpu_route_statistics),
+    unsupported_reason=cpu_scan.unsupported_reason,
 )

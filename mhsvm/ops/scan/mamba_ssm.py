@@ -1,6 +1,6 @@
-"""The selective scan of the package mamba_ssm, where it is installed: CUDA kernels by the authors of Mamba.
+"""The selective scan of the package mamba_ssm, if it is installed: CUDA kernels by the authors of Mamba.
 
-b batch, d channels, l steps, g groups of channels that share B and C, n state size.
+Letters are those of `mhsvm.ops`.
 """
 
 import functools
@@ -11,12 +11,12 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 _MODULE = "mamba_ssm.ops.selective_scan_interface"
-# Of its kernels: a constant in their source.
+# A constant in the source of its kernels.
 _MAX_STATE = 256
 _FLOAT_TYPES = (torch.float16, torch.bfloat16, torch.float32)
 
 
-# A constant to torch.compile, which cannot trace an import.
+# A constant for torch.compile, which cannot trace an import.
 @torch.compiler.assume_constant_result
 def unavailable_reason() -> str | None:
     """Why this machine cannot run it, or None if it can."""
@@ -25,8 +25,8 @@ def unavailable_reason() -> str | None:
     return _import_failure()
 
 
-def unsupported_reason(u: Tensor, A: Tensor) -> str | None:
-    """Why it cannot take these inputs, or None if it can."""
+def unsupported_reason(u: Tensor, delta: Tensor, A: Tensor, *arguments: object, **options: object) -> str | None:
+    """Why it cannot take the arguments of a selective scan, or None if it can."""
     if u.device.type != "cuda":
         return f"it takes CUDA tensors, u is on {u.device}"
     if u.dtype not in _FLOAT_TYPES:
@@ -48,16 +48,17 @@ def selective_scan(
     delta_softplus: bool = False,
     return_last_state: bool = False,
 ) -> Tensor | tuple[Tensor, Tensor]:
-    """`mhsvm.ops.selective_scan`; B and C are (b, g, n, l). No gradient flows through the last state.
+    """`mhsvm.ops.scan.selective_scan.sequence_scan`. No gradient flows through the last state.
 
-    The package takes u, delta, B, C and z in one type, A, D and delta_bias in float32, and assumes aligned
-    rows that follow each other: mixed types are computed in float32, views are copied.
+    The package takes u, delta, B, C and z in one type, A, D and delta_bias in float32, and steps that are contiguous in
+    memory: mixed types are computed in float32, other memory orders are copied.
     Source: `selective_scan_fn` of mamba_ssm, one signature from 1.0 to 2.3 (Gu & Dao 2023, arXiv 2312.00752).
     """
     out_dtype = u.dtype
     mixed = any(x is not None and x.dtype != out_dtype for x in (delta, B, C, z))
     dtype = torch.float32 if mixed else out_dtype
-    u, delta, B, C, z = (None if x is None else x.to(dtype).contiguous() for x in (u, delta, B, C, z))
+    # (b, d, l) and (b, g, n, l), the order of the package
+    u, delta, B, C, z = (None if x is None else x.to(dtype).movedim(1, -1).contiguous() for x in (u, delta, B, C, z))
     A, D, delta_bias = (None if x is None else x.float().contiguous() for x in (A, D, delta_bias))
     scan = importlib.import_module(_MODULE).selective_scan_fn
     result = scan(
@@ -73,13 +74,13 @@ def selective_scan(
         return_last_state=return_last_state,
     )
     if not return_last_state:
-        return result.to(out_dtype)
+        return result.to(out_dtype).mT
     y, last_state = result
-    return y.to(out_dtype), _LastState.apply(last_state)
+    return y.to(out_dtype).mT, _LastState.apply(last_state)
 
 
 class _LastState(torch.autograd.Function):
-    """The state as it is; mamba_ssm would drop its gradient without a word."""
+    """The last state itself; mamba_ssm would drop its gradient silently."""
 
     @staticmethod
     def forward(ctx, state):

@@ -1,6 +1,7 @@
-"""The public selective scan: checks its arguments once, then hands them to a backend.
+"""The public selective scan: checks its arguments once, then calls a backend.
 
-b batch, d channels, l steps, g groups of channels that share B and C, n state size.
+The public `selective_scan` has the argument order of mamba_ssm, (b, d, l); everything inside has time before channels.
+Letters are those of `mhsvm.ops`.
 """
 
 import torch
@@ -9,8 +10,8 @@ from torch import Tensor
 from mhsvm.ops import availability
 from mhsvm.ops.dispatch import Operation
 from mhsvm.ops.scan import chunked, mamba_ssm, reference
-from mhsvm.ops.scan.cpu import scan as cpu
-from mhsvm.ops.scan.triton import autograd as triton
+from mhsvm.ops.scan.cpu import cpu_scan
+from mhsvm.ops.scan.triton import triton_scan
 
 _FLOAT_TYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
@@ -30,15 +31,15 @@ def selective_scan(
 ) -> Tensor | tuple[Tensor, Tensor]:
     """Scan a sequence with a selective state-space recurrence.
 
-    dt_t = softplus(delta_t + delta_bias)    (softplus only with `delta_softplus`)
-    s_t = exp(dt_t A) s_{t-1} + dt_t B_t u_t,  y_t = C_t s_t + D u_t,  then y_t * silu(z_t) if z is given
+    delta_t <- softplus(delta_t + delta_bias)    (softplus only with `delta_softplus`)
+    s_t = exp(delta_t A) s_{t-1} + delta_t B_t u_t,  y_t = C_t s_t + D u_t,  then y_t * silu(z_t) if z is given
 
     Channel i uses B and C of group i // (d / g). Arguments, defaults and meaning are those of
     `selective_scan_fn` in the mamba_ssm package. Types may be mixed, as they are under autocast.
 
     Args:
         u: Input, (b, d, l), float16, bfloat16, float32 or float64.
-        delta: Step size before bias and softplus, (b, d, l), dimensionless.
+        delta: Step before bias and softplus, (b, d, l), dimensionless.
         A: Decay rates, (d, n), real and negative for a stable state.
         B: Input projection of each step, (b, g, n, l), or (b, n, l) for one group; g divides d.
         C: Output projection of each step, shaped as `B`.
@@ -46,9 +47,9 @@ def selective_scan(
         z: Gate, (b, d, l).
         delta_bias: Added to `delta`, (d).
         delta_softplus: Whether softplus is applied to delta + delta_bias.
-        return_last_state: Whether the state after the last step is returned too.
-        backend: A name from `list_backends()`, or "auto": the one that the environment variable
-            MHSVM_BACKEND names, else the fastest that runs here.
+        return_last_state: Whether to return the state after the last step too.
+        backend: A name from `list_backends()`, or "auto": the name in the environment variable
+            MHSVM_BACKEND, else the fastest that runs here.
     Returns:
         y, (b, d, l), in the type of `u`; with `return_last_state` the pair of y and the last state,
         (b, d, n). The state is kept in float32, or in float64 if `u` is float64.
@@ -75,11 +76,38 @@ def selective_scan(
     _check_shape("B", B, "(b, g, n, l) or (b, n, l)", (b, groups, A.shape[1], length))
     _check_shape("C", C, "(b, g, n, l) or (b, n, l), like B", (b, groups, A.shape[1], length))
 
+    u, delta, B, C, z = (None if x is None else x.movedim(-1, 1) for x in (u, delta, B, C, z))
+    result = sequence_scan(u, delta, A, B, C, D, z, delta_bias, delta_softplus, return_last_state, backend=backend)
+    return (result[0].mT, result[1]) if return_last_state else result.mT
+
+
+def sequence_scan(
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None = None,
+    z: Tensor | None = None,
+    delta_bias: Tensor | None = None,
+    delta_softplus: bool = False,
+    return_last_state: bool = False,
+    *,
+    backend: str = "auto",
+) -> Tensor | tuple[Tensor, Tensor]:
+    """`selective_scan` with time before channels, for callers whose shapes are right by construction.
+
+    u, delta, z and y are (b, l, d), B and C (b, l, g, n); all else is that of `selective_scan`, whose checks of shapes
+    and types are left out.
+
+    Raises:
+        ValueError: `backend` is unknown or cannot run here.
+    """
     return SELECTIVE_SCAN(backend, u, delta, A, B, C, D, z, delta_bias, delta_softplus, return_last_state)
 
 
 def check_types_and_devices(**tensors: Tensor | None) -> None:
-    """Every tensor given must be of a float type that the scan knows, and where the one named u is."""
+    """Raise ValueError unless every tensor has a float type of the scan, and is on the device of the one named u."""
     u = tensors["u"]
     for name, tensor in tensors.items():
         if tensor is None:
@@ -99,22 +127,12 @@ def _check_shape(name: str, tensor: Tensor | None, rule: str, expected: tuple[in
         raise ValueError(f"{name} must be {rule} = {expected} for this u and A, got {tuple(tensor.shape)}")
 
 
+def _unsupported_by_triton(u: Tensor, delta: Tensor, A: Tensor, *arguments: object, **options: object) -> str | None:
+    return availability.unsupported_reason(u, A)
+
+
 SELECTIVE_SCAN = Operation("selective_scan", reference.selective_scan)
-SELECTIVE_SCAN.register(
-    "triton",
-    triton.selective_scan,
-    unsupported_reason=lambda u, delta, A, *rest, **options: availability.unsupported_reason(u, A),
-    channels_last=True,
-)
-SELECTIVE_SCAN.register(
-    "mamba_ssm",
-    mamba_ssm.selective_scan,
-    unsupported_reason=lambda u, delta, A, *rest, **options: mamba_ssm.unsupported_reason(u, A),
-)
-SELECTIVE_SCAN.register(
-    "cpu",
-    cpu.selective_scan,
-    unsupported_reason=lambda u, *rest, **options: cpu.unsupported_reason(u),
-    channels_last=True,
-)
+SELECTIVE_SCAN.register("triton", triton_scan.selective_scan, unsupported_reason=_unsupported_by_triton)
+SELECTIVE_SCAN.register("mamba_ssm", mamba_ssm.selective_scan, unsupported_reason=mamba_ssm.unsupported_reason)
+SELECTIVE_SCAN.register("cpu", cpu_scan.selective_scan, unsupported_reason=cpu_scan.unsupported_reason)
 SELECTIVE_SCAN.register("chunked", chunked.selective_scan)

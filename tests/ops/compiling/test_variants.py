@@ -24,7 +24,7 @@ pytestmark = [
 ]
 CPU = torch.device("cpu")
 
-# compiled where it stands, refused by the compiler, ending the process, and never coming to an end
+# compiles, is refused by the compiler, ends the process, never ends
 MODULES = {
     "plain_kernels": "",
     "refused_kernels": "    tl.static_assert(N < 0, 'N is not negative')\n",
@@ -45,7 +45,7 @@ def double_kernel(p_x, N: tl.constexpr):
 
 
 class AbsentGPU:
-    """What kernels are compiled for; nothing can be launched on it."""
+    """A device to compile kernels for; nothing can be launched on it."""
 
     def get_current_target(self):
         from triton.backends.compiler import GPUTarget
@@ -130,7 +130,7 @@ def test_kernels_with_tuples_compiled_in_other_processes_are_found_by_their_laun
     assert all(map(is_on_disk, variants))
     assert f"compiled {len(variants)} of {len(variants)} kernels that were not on disk, in 2 processes" in caplog.text
 
-    # all of a launch but the last step; whatever began to compile would raise
+    # all of a launch except its last step; a compilation would raise
     launched = []
     run = JITFunction.run
     monkeypatch.setattr(
@@ -173,12 +173,12 @@ def test_the_c_function_that_launches_a_kernel_is_compiled_with_it(gpu, toy, mon
 
 
 def test_a_kernel_that_does_not_compile_is_left_to_its_launch(gpu, toy, caplog):
-    from mhsvm.ops.compiling.variants import compile_side_by_side, is_on_disk
+    from mhsvm.ops.compiling.variants import compile_in_parallel, is_on_disk
 
     caplog.set_level("INFO")
     refused = toy_variants(toy("refused_kernels"), 16)
     plain = toy_variants(toy("plain_kernels"), 16, 32)
-    assert compile_side_by_side(refused + plain, num_processes=2) == 2
+    assert compile_in_parallel(refused + plain, num_processes=2) == 2
     assert all(map(is_on_disk, plain))
     assert not is_on_disk(refused[0])
     assert "compiled 2 of 3 kernels that were not on disk, in 2 processes" in caplog.text
@@ -190,31 +190,31 @@ def test_a_kernel_that_does_not_compile_is_left_to_its_launch(gpu, toy, caplog):
 
 
 def test_a_process_that_ends_takes_nothing_with_it_but_its_kernel(gpu, toy, caplog):
-    from mhsvm.ops.compiling.variants import compile_side_by_side, is_on_disk
+    from mhsvm.ops.compiling.variants import compile_in_parallel, is_on_disk
 
     caplog.set_level("INFO")
     deadly = toy_variants(toy("deadly_kernels"), 16)
     plain = toy_variants(toy("plain_kernels"), 16, 32)
-    assert compile_side_by_side(deadly + plain, num_processes=2) == 2
+    assert compile_in_parallel(deadly + plain, num_processes=2) == 2
     assert all(map(is_on_disk, plain))
     assert "the first one double_kernel: the process that compiled it has ended with status 3" in caplog.text
 
 
 def test_what_cannot_be_handed_to_another_process_is_left_to_its_launch(gpu, toy, caplog):
-    from mhsvm.ops.compiling.variants import compile_side_by_side
+    from mhsvm.ops.compiling.variants import compile_in_parallel
 
     plain = toy_variants(toy("plain_kernels"), 16, 32)
     plain[0].source.constants[(9,)] = lambda: 0
-    assert compile_side_by_side(plain, num_processes=2) == 1
+    assert compile_in_parallel(plain, num_processes=2) == 1
     assert "the first one double_kernel: Can't pickle" in caplog.text or "Can't get local object" in caplog.text
-    assert compile_side_by_side(plain[:1], num_processes=2) == 0
+    assert compile_in_parallel(plain[:1], num_processes=2) == 0
 
 
 def test_what_never_ends_is_given_up(gpu, toy, caplog):
-    from mhsvm.ops.compiling.variants import compile_side_by_side
+    from mhsvm.ops.compiling.variants import compile_in_parallel
 
     start = time.monotonic()
-    assert compile_side_by_side(toy_variants(toy("endless_kernels"), 16), num_processes=1, limit_s=0.5) == 0
+    assert compile_in_parallel(toy_variants(toy("endless_kernels"), 16), num_processes=1, limit_s=0.5) == 0
     assert time.monotonic() - start < 60
     assert "has ended with status -9" in caplog.text
 
@@ -267,23 +267,23 @@ import sys
 
 sys.modules["torch"] = None
 sys.path.insert(0, {folder!r})
-from compile_process import _enter_packages
+from process import _enter_packages
 
 for module in {modules}:
     _enter_packages(module)
     __import__(module)
 """
     root = Path(mhsvm.__file__).parent
-    files = [*root.glob("ops/triton/*_kernels.py"), *root.glob("data/*_kernels.py")]
+    files = [file for file in root.glob("ops/**/*_kernels.py") if "cpu" not in file.name]
     modules = [".".join(["mhsvm", *file.relative_to(root).with_suffix("").parts]) for file in files]
     assert len(modules) >= 10
-    text = program.format(folder=str(root / "ops" / "triton"), modules=modules)
+    text = program.format(folder=str(root / "ops" / "compiling"), modules=modules)
     environment = {**os.environ, "PYTHONPATH": str(root.parent)}
     subprocess.run([sys.executable, "-c", text], env=environment, check=True, timeout=60)
 
 
 class Restless(nn.Module):
-    """Draws random numbers and changes a buffer."""
+    """Uses random numbers and changes a buffer."""
 
     def __init__(self):
         super().__init__()

@@ -238,7 +238,7 @@ def test_gates_without_threshold_pass_over_it(backend):
     [
         (torch.ones(4, 6, 3), {}, r"y must be \(b, m, k, l, d\) with at least two routes, got \(4, 6, 3\)"),
         (torch.ones(1, 2, 1, 6, 3), {}, r"at least two routes, got \(1, 2, 1, 6, 3\)"),
-        (torch.ones(1, 2, 4, 6, 3).half(), {}, "y must be float32 or float64, .* got torch.float16. Hand on what"),
+        (torch.ones(1, 2, 4, 6, 3).half(), {}, "y must be float32 or float64, .* got torch.float16. Pass the outputs"),
         (torch.ones(1, 2, 4, 6, 3), {"gate": "tanh"}, "unknown gate 'tanh'; known: relu, sigmoid, power, exp, none"),
         (torch.ones(1, 2, 4, 6, 3), {"power": 0.5}, "the power of a gate is at least 1; received 0.5"),
         (

@@ -23,7 +23,7 @@ class LargestTensor(TorchDispatchMode):
 
 @pytest.fixture
 def check(outputs_and_gradients, relative_error):
-    """Holds chunked, output and every gradient, to the reference in float64."""
+    """Compares the output and every gradient with the reference in float64."""
 
     def compare(inputs, *, chunk_size, **options):
         expected = outputs_and_gradients(reference.selective_scan, inputs, **options)
@@ -39,27 +39,27 @@ def check(outputs_and_gradients, relative_error):
 @pytest.mark.parametrize(
     ("length", "chunk_size"), [(1, 1), (1, 64), (63, 1), (63, 16), (100, 30), (100, 256), (1000, 60)]
 )
-def test_equals_reference(scan_inputs, check, length, chunk_size, groups):
-    check(scan_inputs(length=length, groups=groups), chunk_size=chunk_size, delta_softplus=True)
+def test_equals_reference(sequence_inputs, check, length, chunk_size, groups):
+    check(sequence_inputs(length=length, groups=groups), chunk_size=chunk_size, delta_softplus=True)
 
 
 @pytest.mark.parametrize("optional", [(), ("D",), ("z",), ("delta_bias",), ALL])
 @pytest.mark.parametrize("delta_softplus", [False, True])
-def test_equals_reference_with_any_options(scan_inputs, check, optional, delta_softplus):
-    check(scan_inputs(optional=optional), chunk_size=30, delta_softplus=delta_softplus)
+def test_equals_reference_with_any_options(sequence_inputs, check, optional, delta_softplus):
+    check(sequence_inputs(optional=optional), chunk_size=30, delta_softplus=delta_softplus)
 
 
-def test_equals_reference_on_non_contiguous_inputs(scan_inputs, check):
+def test_equals_reference_on_non_contiguous_inputs(sequence_inputs, check):
     inputs = {
         name: (x.detach().mT.contiguous().mT if x.dim() > 1 else x.detach().repeat_interleave(2)[::2])
-        for name, x in scan_inputs().items()
+        for name, x in sequence_inputs().items()
     }
     assert not any(x.is_contiguous() for x in inputs.values())
     check({name: x.requires_grad_() for name, x in inputs.items()}, chunk_size=30)
 
 
-def test_gradients_with_every_option(scan_inputs):
-    inputs = scan_inputs(b=2, d=4, n=2, length=7, groups=2)
+def test_gradients_with_every_option(sequence_inputs):
+    inputs = sequence_inputs(b=2, d=4, n=2, length=7, groups=2)
 
     def scan(*tensors):
         return chunked.selective_scan(*tensors, delta_softplus=True, return_last_state=True, chunk_size=4)
@@ -69,9 +69,9 @@ def test_gradients_with_every_option(scan_inputs):
 
 @pytest.mark.parametrize(("dtype", "resolution"), [(torch.float16, 2**-11), (torch.bfloat16, 2**-8)])
 def test_16_bit_inputs_are_rounded_only_at_the_end(
-    scan_inputs, outputs_and_gradients, relative_error, dtype, resolution
+    sequence_inputs, outputs_and_gradients, relative_error, dtype, resolution
 ):
-    inputs = scan_inputs(dtype=dtype)
+    inputs = sequence_inputs(dtype=dtype)
     exact = {name: x.detach().double().requires_grad_() for name, x in inputs.items()}
     expected = outputs_and_gradients(reference.selective_scan, exact, delta_softplus=True)
     actual = outputs_and_gradients(chunked.selective_scan, inputs, delta_softplus=True, chunk_size=30)
@@ -82,22 +82,22 @@ def test_16_bit_inputs_are_rounded_only_at_the_end(
     for name, x in inputs.items():
         gradient = actual[f"gradient of {name}"]
         assert gradient.dtype == dtype
-        # The seed of y was rounded too.
+        # The gradient of y was rounded too.
         assert relative_error(gradient, expected[f"gradient of {name}"]) < 2 * resolution, x.shape
 
 
 @pytest.mark.parametrize("exponent", [-50.0, -1e-6])
 @pytest.mark.parametrize("chunk_size", [256, None])
-def test_extreme_decays_over_16384_steps(scan_inputs, outputs_and_gradients, relative_error, exponent, chunk_size):
-    exact = scan_inputs(b=1, d=2, n=2, length=16384, groups=1, optional=())
+def test_extreme_decays_over_16384_steps(sequence_inputs, outputs_and_gradients, relative_error, exponent, chunk_size):
+    exact = sequence_inputs(b=1, d=2, n=2, length=16384, groups=1, optional=())
     with torch.no_grad():
         exact["delta"].fill_(0.1)
         exact["A"].fill_(exponent / 0.1)
-        # Nothing averages out where all that is added has one sign.
+        # Nothing averages out if all inputs have one sign.
         for name in ("u", "B", "C"):
             exact[name].abs_()
     inputs = {name: x.detach().float().requires_grad_() for name, x in exact.items()}
-    # What float32 inputs mean exactly.
+    # The exact values of the float32 inputs.
     exact = {name: x.detach().double().requires_grad_() for name, x in inputs.items()}
     with torch.no_grad():
         y, state = reference.selective_scan(**exact, return_last_state=True)
@@ -111,9 +111,9 @@ def test_extreme_decays_over_16384_steps(scan_inputs, outputs_and_gradients, rel
         assert relative_error(actual[name], tensor) < 3e-5, name
 
 
-def test_memory_is_bounded_by_the_chunk(scan_inputs):
+def test_memory_is_bounded_by_the_chunk(sequence_inputs):
     b, d, n, length, chunk_size = 1, 64, 16, 16384, 256
-    inputs = scan_inputs(b=b, d=d, n=n, length=length, groups=1, dtype=torch.float32)
+    inputs = sequence_inputs(b=b, d=d, n=n, length=length, groups=1, dtype=torch.float32)
     saved = {}
 
     def note(x):
@@ -127,20 +127,20 @@ def test_memory_is_bounded_by_the_chunk(scan_inputs):
     assert inputs["A"].grad.isfinite().all()
     states, one_input = b * d * n * length, b * d * length
     assert largest.numel < 1.01 * max(one_input, b * d * n * chunk_size)
-    # dt, u, z, y and their like, but of the states only one a chunk.
+    # delta, u, z, y and the like, but only one state a chunk.
     assert sum(saved.values()) < 10 * one_input < states
 
 
-def test_default_chunk_keeps_memory_whatever_the_batch(scan_inputs):
-    inputs = scan_inputs(b=16, d=64, n=16, length=256, groups=1, dtype=torch.float32)
+def test_default_chunk_keeps_memory_whatever_the_batch(sequence_inputs):
+    inputs = sequence_inputs(b=16, d=64, n=16, length=256, groups=1, dtype=torch.float32)
     one_step = 16 * 64 * 16
     with LargestTensor() as largest:
         chunked.selective_scan(**inputs).sum().backward()
     assert 2**20 < largest.numel <= 2**21 + one_step
 
 
-def test_no_graph_is_kept_without_gradients(scan_inputs):
-    inputs = scan_inputs()
+def test_no_graph_is_kept_without_gradients(sequence_inputs):
+    inputs = sequence_inputs()
     with torch.no_grad():
         y, state = chunked.selective_scan(**inputs, return_last_state=True)
     assert not y.requires_grad
@@ -148,6 +148,6 @@ def test_no_graph_is_kept_without_gradients(scan_inputs):
 
 
 def test_chunk_size_below_one():
-    u = torch.ones(1, 1, 4)
+    u = torch.ones(1, 4, 1)
     with pytest.raises(ValueError, match="chunk_size must be at least 1 step, got 0"):
-        chunked.selective_scan(u, u, -torch.ones(1, 1), u[:, None], u[:, None], chunk_size=0)
+        chunked.selective_scan(u, u, -torch.ones(1, 1), u[..., None], u[..., None], chunk_size=0)

@@ -2,7 +2,9 @@ import pytest
 import torch
 
 from mhsvm.ops import selective_scan
+from mhsvm.ops.dispatch import Implementation
 from mhsvm.ops.scan import reference
+from mhsvm.ops.scan.selective_scan import SELECTIVE_SCAN, sequence_scan
 
 
 @pytest.fixture
@@ -35,10 +37,36 @@ def test_published_cases(shared, backend, relative_error):
 def test_every_gradient(scan_inputs, outputs_and_gradients, relative_error, tolerance, backend, dtype):
     inputs = scan_inputs(length=63, dtype=dtype)
     exact = {name: x.detach().double().requires_grad_() for name, x in inputs.items()}
-    expected = outputs_and_gradients(reference.selective_scan, exact, delta_softplus=True)
+    expected = outputs_and_gradients(selective_scan, exact, delta_softplus=True, backend="reference")
     actual = outputs_and_gradients(selective_scan, inputs, delta_softplus=True, backend=backend)
     for name, tensor in expected.items():
         assert relative_error(actual[name], tensor) < tolerance[dtype], name
+
+
+def test_time_before_channels_gives_the_same(scan_inputs, sequence_inputs, outputs_and_gradients, backend, dtype):
+    """The public order of axes and the inner one."""
+    expected = outputs_and_gradients(selective_scan, scan_inputs(dtype=dtype), backend=backend)
+    inputs = sequence_inputs(dtype=dtype)
+    y, state = sequence_scan(**inputs, return_last_state=True, backend=backend)
+    torch.testing.assert_close(y.mT, expected["y"])
+    torch.testing.assert_close(state, expected["state"])
+    assert y.shape == inputs["u"].shape
+
+
+def test_backends_take_time_before_channels(scan_inputs, monkeypatch):
+    received = {}
+
+    def scan(u, delta, A, B, C, *others):
+        received.update(u=u, delta=delta, B=B, C=C)
+        return reference.selective_scan(u, delta, A, B, C, *others)
+
+    monkeypatch.setattr(SELECTIVE_SCAN, "reference", Implementation("reference", scan))
+    inputs = scan_inputs()
+    selective_scan(**inputs, backend="reference")
+    for name, x in received.items():
+        # a view: nothing is copied on the way
+        assert x.data_ptr() == inputs[name].data_ptr()
+        assert torch.equal(x, inputs[name].movedim(-1, 1))
 
 
 def test_one_group_needs_no_group_dimension(scan_inputs, backend):
@@ -53,7 +81,7 @@ def test_types_may_be_mixed(scan_inputs, relative_error, backend):
     inputs = scan_inputs(dtype=torch.float32)
     mixed = inputs | {"u": inputs["u"].bfloat16(), "B": inputs["B"].half(), "delta": inputs["delta"].double()}
     y = selective_scan(**mixed, backend=backend)
-    exact = reference.selective_scan(**{name: x.double() for name, x in mixed.items()})
+    exact = selective_scan(**{name: x.double() for name, x in mixed.items()}, backend="reference")
     assert y.dtype == torch.bfloat16
     assert relative_error(y, exact) < 2**-8
 
@@ -101,9 +129,9 @@ def test_compiles_into_one_graph(scan_tensors, relative_error, automatic_backend
     expected = scan(*inputs)
     actual = torch.compile(scan, backend="aot_eager", fullgraph=True)(*inputs)
     torch.testing.assert_close(actual, expected)
-    seed = torch.randn(expected.shape, generator=torch.Generator().manual_seed(1))
-    gradients = torch.autograd.grad(actual, inputs, seed)
-    for gradient, of_eager in zip(gradients, torch.autograd.grad(expected, inputs, seed), strict=True):
+    grad_output = torch.randn(expected.shape, generator=torch.Generator().manual_seed(1))
+    gradients = torch.autograd.grad(actual, inputs, grad_output)
+    for gradient, of_eager in zip(gradients, torch.autograd.grad(expected, inputs, grad_output), strict=True):
         assert relative_error(gradient, of_eager) < 1e-6
 
 

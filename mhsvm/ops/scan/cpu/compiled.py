@@ -1,31 +1,53 @@
-"""Kernels become machine code when they are first asked for, and are found on disk by the next process."""
+"""Kernels compiled by numba when they are first launched; the next process finds them on disk."""
 
 import functools
 import hashlib
+import inspect
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from numba import njit, types
+import numpy as np
+import torch
+from numba import njit, typeof, types
+from torch import Tensor
+
+from mhsvm.ops.scan.cpu.pool import run_units
 
 logger = logging.getLogger(__name__)
 
+_EMPTY = np.empty(0, np.float32)
 
-def compiled(kernel: Callable[..., None], argument_types: Sequence[types.Type]) -> Callable[..., None]:
-    """Machine code of a kernel, which runs without Python's lock. It is asked for with the same types each time."""
+
+def launch(kernel: Callable[..., None], arguments: Mapping[str, object], *, units: int, work: int) -> None:
+    """Compile a kernel if needed, and run it on all units. `units` and `work` are those of `run_units`.
+
+    The types of the arguments are the same in every launch of a kernel.
+    """
     if kernel not in _COMPILED:
-        _COMPILED[kernel] = _compile(kernel, argument_types)
-    return _COMPILED[kernel]
+        _COMPILED[kernel] = _compile(kernel, arguments)
+    run_units(_COMPILED[kernel], arguments, units=units, work=work)
+
+
+def flat(x: Tensor | None) -> np.ndarray:
+    """All memory from the first element of x to its last, as an argument of a kernel."""
+    if x is None or x.numel() == 0:
+        return _EMPTY
+    size = 1 + sum((size - 1) * stride for size, stride in zip(x.shape, x.stride(), strict=True))
+    return torch.as_strided(x, (size,), (1,)).numpy()
 
 
 _COMPILED: dict[Callable[..., None], Callable[..., None]] = {}
 
 
-def _compile(kernel: Callable[..., None], argument_types: Sequence[types.Type]) -> Callable[..., None]:
-    # numba takes code from its cache if the file of the kernel is unchanged, whatever became of the functions that it
-    # calls from other files: the name says which sources it was made from.
+def _compile(kernel: Callable[..., None], arguments: Mapping[str, object]) -> Callable[..., None]:
+    """Machine code of a kernel, which runs without Python's lock."""
+    # numba reuses cached code if the file of the kernel is unchanged, even if functions of other files that the kernel
+    # calls have changed. So the name contains a hash of those sources.
     kernel.__qualname__ = f"{kernel.__name__}_{_sources()}"
-    signature = types.void(*argument_types)
+    # the units, which `run_units` adds, are integers
+    kinds = (typeof(arguments.get(name, 0)) for name in inspect.signature(kernel).parameters)
+    signature = types.void(*kinds)
     try:
         return njit(signature, nogil=True, cache=True)(kernel)
     except RuntimeError as error:

@@ -1,18 +1,18 @@
-"""How the kernels cut a scan up. Free of numba, so that shapes are known before anything is compiled."""
+"""Split of a scan into units, tiles and blocks. Free of numba, so that shapes are known before kernels are compiled."""
 
 # Channels of a vector: one channel a lane. Shorter vector units take it in several pieces.
 LANES = 16
-# Vectors of channels in a unit of work, which share what is read of B and C.
+# Vectors of channels in a unit of work, which share the loads of B and C.
 BLOCKS = 2
-PART = BLOCKS * LANES
-# Steps between two states that the forward pass keeps for the backward pass.
+SPLIT = BLOCKS * LANES
+# Steps between two states that the forward pass saves for the backward pass.
 TILE = 64
 # Elements of a plane in a unit of work of the statistics over routes, whole vectors.
 SLICE = 256 * LANES
 
 
-def num_parts(channels: int) -> int:
-    return -(-channels // PART)
+def num_splits(channels: int) -> int:
+    return -(-channels // SPLIT)
 
 
 def num_tiles(length: int) -> int:

@@ -1,17 +1,17 @@
-"""Threads for the kernels: one pool a process, made when it is first needed."""
+"""Threads that run the kernels: one pool a process, started when it is first needed."""
 
 import itertools
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 import torch
 
-# Several shares a thread even out what the threads lose to others.
-_SHARES_PER_THREAD = 4
+# Several chunks of units a thread even out delays of single threads.
+_CHUNKS_PER_THREAD = 4
 # In state updates of the scan, 1 to 2 ns each: waking a thread costs about as much as 50,000 of them.
-_LEAST_WORK_TO_SHARE, _LEAST_WORK_OF_A_SHARE = 2**19, 2**17
+_MIN_PARALLEL_WORK, _MIN_CHUNK_WORK = 2**19, 2**17
 
 
 class _Pool:
@@ -37,28 +37,29 @@ class _Pool:
 _POOL = _Pool()
 
 
-def run_units(kernel: Callable[..., None], arguments: Sequence[object], *, units: int, work: int) -> None:
+def run_units(kernel: Callable[..., None], arguments: Mapping[str, object], *, units: int, work: int) -> None:
     """Run a kernel on units 0..units-1, on as many threads as torch would take.
 
     Args:
-        kernel: Takes `arguments` and then the first unit and the one behind the last; holds no Python lock.
-        units: Independent parts of the work.
-        work: State updates of all units together: little work is not shared.
+        kernel: Takes `arguments`, and the units from `first` to `last` - 1; holds no Python lock.
+        arguments: Arguments by name.
+        units: Number of independent units of work.
+        work: State updates of all units together: little work stays in the calling thread.
     """
     threads = torch.get_num_threads()
-    shares = min(units, threads * _SHARES_PER_THREAD, work // _LEAST_WORK_OF_A_SHARE)
-    if threads == 1 or work < _LEAST_WORK_TO_SHARE:
-        shares = 1
-    bounds = [units * share // shares for share in range(shares + 1)]
+    chunks = min(units, threads * _CHUNKS_PER_THREAD, work // _MIN_CHUNK_WORK)
+    if threads == 1 or work < _MIN_PARALLEL_WORK:
+        chunks = 1
+    bounds = [units * chunk // chunks for chunk in range(chunks + 1)]
     waiting = iter(list(itertools.pairwise(bounds)))
 
-    def run_shares() -> None:
-        # next() on a list's iterator is one step under Python's lock: each share is taken once.
+    def run_chunks() -> None:
+        # next() on a list's iterator is one step under Python's lock: each chunk is taken once.
         for first, last in waiting:
-            kernel(*arguments, first, last)
+            kernel(**arguments, first=first, last=last)
 
-    helpers = min(threads, shares) - 1
-    futures = [_POOL.executor().submit(run_shares) for _ in range(helpers)]
-    run_shares()
+    helpers = min(threads, chunks) - 1
+    futures = [_POOL.executor().submit(run_chunks) for _ in range(helpers)]
+    run_chunks()
     for future in futures:
         future.result()

@@ -1,10 +1,10 @@
-"""What the kernels of the scan do with one tile: up to `TILE` steps of a block of channels, a channel a lane.
+"""Operations of the CPU kernels on one tile: up to `TILE` steps of a block of channels, one channel a lane.
 
-A decay is kept as 2^i + rest, with a rest that is exact relative to itself. Where the decay is near 1 its distance from
-1 keeps all its digits, and thousands of steps do not add up rounding errors; a tiny one is as exact as float32 is.
+A decay is stored as 2^i + rest, where the rest is exact relative to itself. So a decay near 1 keeps all digits of its
+distance from 1, and rounding errors of thousands of steps do not add up; a tiny decay is as exact as float32.
 
-n state size, r rank of the step size (0: it is given). Offsets into flat arrays are named o_. What belongs to steps is
-a flat tile, (steps, LANES), (steps, n) or (steps, r); what belongs to channels a flat block, (LANES), (n, LANES) or
+Letters are those of `mhsvm.ops`; r is 0 if delta is given. Offsets into flat arrays are named o_. Tensors of steps are
+flat tiles, (steps, LANES), (steps, n) or (steps, r); tensors of channels are flat blocks, (LANES), (n, LANES) or
 (r, LANES).
 """
 
@@ -31,14 +31,14 @@ from mhsvm.ops.scan.cpu.layout import LANES
 
 @helper
 def _start(strides, tensor, i, head, route, first):
-    """Where in a flat tensor one route's rows begin, from the number `first` of a row on."""
+    """Offset of the first row of a route in a flat tensor, from the number `first` of the row on."""
     place = i * strides[tensor, 0] + head * strides[tensor, 1] + route * strides[tensor, 2]
     return place + first * strides[tensor, 4]
 
 
 @helper
 def gather(source, strides, tensor, i, head, route, first, count, order, o_order, steps, row_size, rows):
-    """Of each cell on the route the numbers `first` and on, `count` of them, then zeros: rows (steps, row_size)."""
+    """Copy `count` numbers of each cell on the route, from `first` on, into rows (steps, row_size), then zeros."""
     o_source = _start(strides, tensor, i, head, route, first)
     cell_stride, stride = strides[tensor, 3], strides[tensor, 4]
     if stride == 1 and count == row_size and count % LANES == 0:
@@ -124,33 +124,33 @@ def write_parameters(block, o_block, width, r, row, bias, D, weight):
 
 
 @helper
-def step_sizes(dt, bias, weight, projected, r, steps, use_softplus):
-    """dt (steps, LANES): from itself, or from the r projected numbers of a step if there are any."""
+def finish_deltas(delta, bias, weight, projected, r, steps, use_softplus):
+    """delta (steps, LANES) with bias and softplus: from itself, or from r projected numbers of each step."""
     for t in range(steps):
-        step = load(bias, 0)
+        delta_t = load(bias, 0)
         if r == 0:
-            step = step + load(dt, t * LANES)
+            delta_t = delta_t + load(delta, t * LANES)
         for j in range(r):
-            step = fused(splat(projected[t * r + j]), load(weight, j * LANES), step)
-        store(dt, t * LANES, softplus(step) if use_softplus else step)
+            delta_t = fused(splat(projected[t * r + j]), load(weight, j * LANES), delta_t)
+        store(delta, t * LANES, softplus(delta_t) if use_softplus else delta_t)
 
 
 @helper
-def advance(dt, u, A, B, C, state, o_block, y, steps, n, states, decays):
-    """Scan a tile: `state` moves to its end. Where `states` has room, states and decays are noted."""
-    note = len(states) > 0
-    if note:
+def advance(delta, u, A, B, C, state, o_block, y, steps, n, states, decays):
+    """Scan a tile: `state` moves to its end. Unless `states` is empty, states and decays are written."""
+    keep = len(states) > 0
+    if keep:
         copy(state, o_block, n * LANES, states, 0)
     for t in range(steps):
-        dt_t, y_t = load(dt, t * LANES), splat(ZERO)
-        added = dt_t * load(u, t * LANES)
+        delta_t, y_t = load(delta, t * LANES), splat(ZERO)
+        added = delta_t * load(u, t * LANES)
         for i in range(n):
             s = load(state, o_block + i * LANES)
-            scale, rest = exp2_parts(dt_t * load(A, o_block + i * LANES))
+            scale, rest = exp2_parts(delta_t * load(A, o_block + i * LANES))
             s = fused(rest, s, fused(scale, s, added * splat(B[t * n + i])))
             y_t = fused(s, splat(C[t * n + i]), y_t)
             store(state, o_block + i * LANES, s)
-            if note:
+            if keep:
                 store(decays, (t * n + i) * 2 * LANES, scale)
                 store(decays, ((t * n + i) * 2 + 1) * LANES, rest)
                 store(states, ((t + 1) * n + i) * LANES, s)
@@ -159,12 +159,12 @@ def advance(dt, u, A, B, C, state, o_block, y, steps, n, states, decays):
 
 @helper
 def retreat(
-    dt, u, A, B, C, states, decays, grad_y, steps, n, grad_state, grad_A, o_block, grad_B, grad_C, grad_dt, grad_u
+    delta, u, A, B, C, states, decays, grad_y, steps, n, grad_state, grad_A, o_block, grad_B, grad_C, grad_delta, grad_u
 ):  # fmt: skip
-    """The reverse of `advance`: `grad_state` moves to the tile's beginning, grad_A, grad_B and grad_C are added to."""
+    """Backward of `advance`: `grad_state` moves to the start of the tile; grad_A, grad_B and grad_C accumulate."""
     for t in range(steps - 1, -1, -1):
-        dt_t, u_t, grad_y_t = load(dt, t * LANES), load(u, t * LANES), load(grad_y, t * LANES)
-        added = dt_t * u_t
+        delta_t, u_t, grad_y_t = load(delta, t * LANES), load(u, t * LANES), load(grad_y, t * LANES)
+        added = delta_t * u_t
         grad_added, grad_exponent = splat(ZERO), splat(ZERO)
         for i in range(n):
             at = (t * n + i) * LANES
@@ -176,15 +176,15 @@ def retreat(
             store(grad_state, o_block + i * LANES, grad_before)
             grad_power = grad_before * load(states, at)
             grad_exponent = fused(grad_power, load(A, o_block + i * LANES), grad_exponent)
-            store(grad_A, o_block + i * LANES, fused(grad_power, dt_t, load(grad_A, o_block + i * LANES)))
+            store(grad_A, o_block + i * LANES, fused(grad_power, delta_t, load(grad_A, o_block + i * LANES)))
         # A holds A * log2(e).
-        store(grad_dt, t * LANES, fused(grad_exponent, splat(LN2), grad_added * u_t))
-        store(grad_u, t * LANES, grad_added * dt_t)
+        store(grad_delta, t * LANES, fused(grad_exponent, splat(LN2), grad_added * u_t))
+        store(grad_u, t * LANES, grad_added * delta_t)
 
 
 @helper
 def skip_and_gate(y, u, z, D, steps, use_gate):
-    """y (steps, LANES), in place: what stands behind the scan."""
+    """Add D * u to y (steps, LANES) and multiply it by the gate, in place."""
     for at in range(0, steps * LANES, LANES):
         y_t = fused(load(D, 0), load(u, at), load(y, at))
         if use_gate:
@@ -194,41 +194,41 @@ def skip_and_gate(y, u, z, D, steps, use_gate):
 
 @helper
 def gate_gradients(y, u, z, D, steps, grad_y, grad_z):
-    """Through the gate: grad_y becomes that of what stood before it, and grad_z is written."""
+    """Backward of the gate: write grad_z, and turn grad_y into the gradient before the gate."""
     for at in range(0, steps * LANES, LANES):
         z_t, gated = load(z, at), load(grad_y, at)
-        share = sigmoid(z_t)
-        slope = fused(z_t * share, splat(ONE) - share, share)
-        store(grad_z, at, gated * fused(load(D, 0), load(u, at), load(y, at)) * slope)
-        store(grad_y, at, gated * z_t * share)
+        gate = sigmoid(z_t)
+        derivative = fused(z_t * gate, splat(ONE) - gate, gate)
+        store(grad_z, at, gated * fused(load(D, 0), load(u, at), load(y, at)) * derivative)
+        store(grad_y, at, gated * z_t * gate)
 
 
 @helper
-def step_gradients(
-    dt, u, D, weight, projected, r, steps, use_softplus, grad_y, grad_dt, grad_u,
+def delta_gradients(
+    delta, u, D, weight, projected, r, steps, use_softplus, grad_y, grad_delta, grad_u,
     grad_parameters, o_parameters, grad_projected,
 ):  # fmt: skip
-    """Through direct path and step size: grad_u gets its share, grad_dt becomes that of what stood before softplus.
+    """Backward of D * u and of `finish_deltas`: add to grad_u, and turn grad_delta into the gradient before softplus.
 
-    Those of the parameters (weight, bias, D; a row each) and of `projected` are added to.
+    The gradients of the parameters (weight, bias, D; a row each) and of `projected` accumulate.
     """
-    grad_direct, grad_offset = splat(ZERO), splat(ZERO)
+    grad_direct, grad_bias = splat(ZERO), splat(ZERO)
     for t in range(steps):
         at = t * LANES
         grad_y_t = load(grad_y, at)
         grad_direct = fused(grad_y_t, load(u, at), grad_direct)
         store(grad_u, at, fused(grad_y_t, load(D, 0), load(grad_u, at)))
-        grad_step = load(grad_dt, at)
+        grad_raw = load(grad_delta, at)
         if use_softplus:
-            # Its slope sigmoid(x) = 1 - e^-softplus(x).
-            grad_step = grad_step * (splat(ZERO) - exp2m1(splat(-LOG2E) * load(dt, at)))
-        store(grad_dt, at, grad_step)
-        grad_offset = grad_offset + grad_step
+            # The derivative of softplus: sigmoid(x) = 1 - e^-softplus(x).
+            grad_raw = grad_raw * (splat(ZERO) - exp2m1(splat(-LOG2E) * load(delta, at)))
+        store(grad_delta, at, grad_raw)
+        grad_bias = grad_bias + grad_raw
         for j in range(r):
-            grad_projected[t * r + j] += total(grad_step * load(weight, j * LANES))
+            grad_projected[t * r + j] += total(grad_raw * load(weight, j * LANES))
             at = o_parameters + j * LANES
-            so_far = fused(grad_step, splat(projected[t * r + j]), load(grad_parameters, at))
+            so_far = fused(grad_raw, splat(projected[t * r + j]), load(grad_parameters, at))
             store(grad_parameters, at, so_far)
     at = o_parameters + r * LANES
-    store(grad_parameters, at, load(grad_parameters, at) + grad_offset)
+    store(grad_parameters, at, load(grad_parameters, at) + grad_bias)
     store(grad_parameters, at + LANES, load(grad_parameters, at + LANES) + grad_direct)

@@ -1,5 +1,5 @@
-"""Scans in Triton for GPUs, forward and backward, in four layers.
+"""Scans in Triton for GPUs, forward and backward.
 
-Kernels know pointers (`tiles`, `forward_kernels`, `backward_kernels`), `launch` shapes and grids, `autograd`
-what backward needs, and `mhsvm.ops` its users.
+`forward_kernels` and `backward_kernels` hold the kernels, `plan` the split into programs, `triton_launch` memory and
+grids, `triton_scan` the operators of torch with their gradients.
 """

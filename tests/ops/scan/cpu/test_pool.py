@@ -9,17 +9,25 @@ import threading
 import pytest
 import torch
 
+from mhsvm.ops.scan.cpu.cpu_scan import selective_scan
 from mhsvm.ops.scan.cpu.pool import run_units
-from mhsvm.ops.scan.cpu.scan import selective_scan
+
+
+def make_inputs(seed):
+    """Large enough for several threads, while torch's own operations, unsafe after a fork, stay in one."""
+    generator = torch.Generator().manual_seed(seed)
+    u, delta, B = (torch.randn(shape, generator=generator) for shape in ((4, 100, 64), (4, 100, 64), (4, 100, 2, 32)))
+    return u, delta, -torch.rand(64, 32, generator=generator), B
+
+
+def scan_alone(seed):
+    u, delta, A, B = make_inputs(seed)
+    return [selective_scan(u, delta, A, B, B, delta_softplus=True).numpy()]
 
 
 def scan_and_gradients(seed):
-    """Large enough to be shared among threads, while torch's own operations, unsafe after a fork, are not."""
-    generator = torch.Generator().manual_seed(seed)
-    u, delta, B = (torch.randn(shape, generator=generator) for shape in ((4, 64, 100), (4, 64, 100), (4, 2, 32, 100)))
-    A = -torch.rand(64, 32, generator=generator)
-    inputs = [x.requires_grad_() for x in (u, delta, A, B)]
-    y = selective_scan(*inputs, B, delta_softplus=True)
+    u, delta, A, B = inputs = [x.requires_grad_() for x in make_inputs(seed)]
+    y = selective_scan(u, delta, A, B, B, delta_softplus=True)
     return [x.numpy(force=True).copy() for x in (y, *torch.autograd.grad(y.square().sum(), inputs))]
 
 
@@ -35,26 +43,54 @@ def same(one, other):
     return all((x == y).all() for x, y in zip(one, other, strict=True))
 
 
-def run_in_child(queue):
+def run_in_child(queue, function):
     torch.set_num_threads(2)
-    queue.put(scan_and_gradients(0))
+    try:
+        queue.put(function(0))
+    except RuntimeError as error:
+        queue.put(str(error))
 
 
-@pytest.mark.usefixtures("_two_threads")
-@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork.*:DeprecationWarning")
-@pytest.mark.parametrize("method", [x for x in ("fork", "spawn") if x in multiprocessing.get_all_start_methods()])
-def test_child_processes(method):
-    expected = scan_and_gradients(0)
+def result_of_child(method, function):
     context = multiprocessing.get_context(method)
     queue = context.Queue()
-    child = context.Process(target=run_in_child, args=(queue,))
+    child = context.Process(target=run_in_child, args=(queue, function))
     child.start()
     try:
-        assert same(queue.get(timeout=120), expected)
+        result = queue.get(timeout=120)
         child.join(timeout=60)
         assert child.exitcode == 0
     finally:
         child.kill()
+    return result
+
+
+START_METHODS = [x for x in ("fork", "spawn") if x in multiprocessing.get_all_start_methods()]
+ignore_warnings_of_forks = pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork.*:DeprecationWarning")
+
+
+@pytest.mark.usefixtures("_two_threads")
+@ignore_warnings_of_forks
+@pytest.mark.parametrize("method", START_METHODS)
+def test_child_processes_scan(method):
+    # The parent has run a backward pass and its pool before.
+    scan_and_gradients(0)
+    expected = scan_alone(0)
+    assert same(result_of_child(method, scan_alone), expected)
+    assert same(scan_alone(0), expected)
+
+
+@pytest.mark.usefixtures("_two_threads")
+@ignore_warnings_of_forks
+@pytest.mark.parametrize("method", START_METHODS)
+def test_child_processes_differentiate(method):
+    """Not in a forked child of a process that has run a backward pass where torch sees a GPU: autograd refuses."""
+    expected = scan_and_gradients(0)
+    result = result_of_child(method, scan_and_gradients)
+    if method == "fork" and torch.cuda.is_available():
+        assert "Unable to handle autograd's threading in combination with fork" in result
+    else:
+        assert same(result, expected)
     assert same(scan_and_gradients(0), expected)
 
 
@@ -79,14 +115,14 @@ def test_several_python_threads_at_once():
 @pytest.mark.parametrize(("units", "work"), [(0, 0), (1, 2**30), (3, 2**30), (1000, 2**30), (1000, 1)])
 def test_every_unit_is_run_once(units, work):
     done = []
-    run_units(lambda first, last: done.extend(range(first, last)), (), units=units, work=work)
+    run_units(lambda first, last: done.extend(range(first, last)), {}, units=units, work=work)
     assert sorted(done) == list(range(units))
 
 
 @pytest.mark.usefixtures("_two_threads")
 def test_little_work_stays_in_the_calling_thread():
     names = set()
-    run_units(lambda first, last: names.add(threading.current_thread().name), (), units=8, work=1000)
+    run_units(lambda first, last: names.add(threading.current_thread().name), {}, units=8, work=1000)
     assert names == {threading.current_thread().name}
 
 
@@ -97,14 +133,14 @@ def test_an_error_in_any_thread_reaches_the_caller():
             raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        run_units(fail, (), units=4, work=2**30)
+        run_units(fail, {}, units=4, work=2**30)
 
 
 # The statistics compile faster than the scan.
 SCRIPT = """
 import torch
-from mhsvm.ops.routes.route_statistics_cpu import route_statistics
-print(route_statistics(torch.arange(40.0).reshape(1, 1, 2, 20, 1).sin())[1].flatten().tolist())
+from mhsvm.ops import route_statistics
+print(route_statistics(torch.arange(40.0).reshape(1, 1, 2, 20, 1).sin(), backend="cpu")[1].flatten().tolist())
 """
 
 
@@ -113,7 +149,7 @@ def run_script(text, environment):
 
 
 def test_runs_without_a_folder_to_cache_in(tmp_path):
-    """A file stands where the cache's folders would be, which no user may write in, not even root."""
+    """Below a file no user may create a folder, not even root."""
     file = tmp_path / "file"
     file.touch()
     script = """
@@ -136,5 +172,5 @@ def test_the_next_process_finds_the_kernels_on_disk(tmp_path):
     assert "data loaded" in second
     assert "data saved" not in second
     assert first.splitlines()[-1] == second.splitlines()[-1]
-    # The name holds the sources that the kernel was made from.
-    assert any(tmp_path.rglob("statistics_kernels.measure_routes_????????????-*.nbc"))
+    # The name contains a hash of the sources.
+    assert any(tmp_path.rglob("route_statistics_cpu_kernels.route_statistics_fwd_cpu_kernel_????????????-*.nbc"))

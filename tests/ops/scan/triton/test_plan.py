@@ -26,10 +26,10 @@ def make_inputs(b, d, length, groups, dtype=torch.float32):
         ((32, 12, 1024, 1), (64, 16, 2), (64, 16, 1)),
     ],
 )
-def test_large_scans_are_cut_as_measured(shape, forward, backward):
+def test_large_scans_are_split_as_measured(shape, forward, backward):
     inputs = make_inputs(*shape)
     plans = plan_forward(inputs), plan_backward(inputs)
-    assert [(plan.chunk, plan.num_chunks, plan.parts) for plan in plans] == [forward, backward]
+    assert [(plan.chunk, plan.num_chunks, plan.splits) for plan in plans] == [forward, backward]
     assert [plan.tile["T"] for plan in plans] == [8, 4]
 
 
@@ -48,7 +48,7 @@ def test_large_scans_are_cut_as_measured(shape, forward, backward):
 )
 def test_large_scans_in_16_bits(shape, backward):
     plan = plan_backward(make_inputs(*shape, dtype=torch.bfloat16))
-    assert (plan.chunk, plan.num_chunks, plan.parts) == backward
+    assert (plan.chunk, plan.num_chunks, plan.splits) == backward
 
 
 # UltraLight's at batch 8 and at batch 1, one long sequence, and the largest that is cut more finely.
@@ -64,7 +64,7 @@ def test_large_scans_in_16_bits(shape, backward):
         ((257, 24, 64, 1), (64, 1, 3), (64, 1, 1)),
     ],
 )
-def test_small_scans_are_cut_more_finely_backward(shape, forward, backward):
+def test_small_scans_are_split_more_finely_backward(shape, forward, backward):
     inputs = make_inputs(*shape)
     plans = plan_forward(inputs), plan_backward(inputs)
-    assert [(plan.chunk, plan.num_chunks, plan.parts) for plan in plans] == [forward, backward]
+    assert [(plan.chunk, plan.num_chunks, plan.splits) for plan in plans] == [forward, backward]

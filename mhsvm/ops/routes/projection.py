@@ -1,0 +1,13 @@
+"""The projections of a map that a scan along its routes reads. Letters are those of `mhsvm.ops`."""
+
+import torch
+from torch import Tensor
+
+
+def project(u: Tensor, x_proj: Tensor) -> Tensor:
+    """Values (b, l, m, d) and weights (m, k, c, d) -> (b, l, m, k, c): c numbers for each cell and route of a head.
+
+    Under autocast the product is in its 16-bit type.
+    """
+    dtype = torch.promote_types(u.dtype, x_proj.dtype)
+    return torch.einsum("blmd,mkcd->blmkc", u.to(dtype), x_proj.to(dtype))
