@@ -474,7 +474,7 @@ def test_options_are_spelt_out(capsys, options, message):
 def test_help_is_not_heads(capsys):
     with pytest.raises(SystemExit, match="0"):
         command.main(["--help"])
-    assert "check that the checkpoint has so many heads" in capsys.readouterr().out
+    assert "check that the checkpoint has N heads" in capsys.readouterr().out
 
 
 def brighten_into_test(prepared_path, image_id, like):

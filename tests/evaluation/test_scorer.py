@@ -170,7 +170,7 @@ def test_nothing_to_match(write, tmp_path):
     [
         ({"threshold": 128.0}, "a threshold is a share of full scale, above 0 and at most 1; got 128: 128 is 0.5"),
         ({"threshold": 0.0}, "above 0 and at most 1; got 0"),
-        ({"threshold": 0.5, "num_classes": 3}, "class indices are not cut at a threshold"),
+        ({"threshold": 0.5, "num_classes": 3}, "class indices are not thresholded"),
     ],
 )
 def test_bad_arguments(write, options, message):
