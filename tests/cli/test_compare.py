@@ -78,7 +78,7 @@ def test_three_runs_have_adjusted_p_values(runs, capsys):
     ("arguments", "message"),
     [
         (["results/tall"], "a comparison needs two runs or more"),
-        (["results/tall", "results/untested"], "results/untested has not been tested yet: `python test.py --d SET --p"),
+        (["results/tall", "results/untested"], "results/untested has not been tested yet: test its checkpoint"),
         (["results/tall", "results/long"], "there is no folder results/long"),
         (["results/tall", "data"], "data is neither a run nor a test nor a score"),
         (["results/tall", "results/tall"], "a test comes twice"),

@@ -3,7 +3,7 @@ import re
 import pytest
 import torch
 
-from mhsvm.cli import doctor, machine_checks
+from mhsvm.cli import machine_checks
 from mhsvm.cli.main import main
 from mhsvm.ops.backends import all_backends
 from mhsvm.ops.scan import chunked

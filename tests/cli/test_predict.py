@@ -161,7 +161,7 @@ def test_a_published_file_says_what_was_assumed(workplace, make_published_mhs_vm
     [
         (["--source", "absent"], "there is no image and no folder absent"),
         (["--source", "empty"], "there is no image in empty; looked for .jpg, .jpeg, .png, .bmp"),
-        (["--out", "full"], "full exists and is not empty: choose another folder with --out"),
+        (["--out", "full"], "full exists and is not empty: choose another one with --out"),
         (["--out", "photos/a.png"], "photos/a.png exists and is not empty"),
         (["--p", "absent.pt"], "there is no checkpoint absent.pt"),
         (["--p", "photos/a.png"], "photos/a.png is no checkpoint or is cut short"),

@@ -42,7 +42,11 @@ def test_flips_are_named_by_what_they_mirror():
     ("name", "size", "message"),
     [
         ("mirror", (4, 4), "unknown test-time augmentation 'mirror'; known: none, flips, turns"),
-        ("turns", (3, 4), "rotations by 90 degrees require a square input; the checkpoint takes 3 x 4: take 'flips' instead"),
+        (
+            "turns",
+            (3, 4),
+            "rotations by 90 degrees require a square input; the checkpoint takes 3 x 4: take 'flips' instead",
+        ),
     ],
 )
 def test_what_cannot_be_asked_for(name, size, message):
