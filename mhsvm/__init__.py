@@ -64,7 +64,7 @@ _HOMES = {
     "evaluate": "mhsvm.api",
     "list_models": "mhsvm.models",
     "list_pretrained": "mhsvm.models",
-    "load_config": "mhsvm.config",
+    "load_config": "mhsvm.api",
     "load_predictor": "mhsvm.api",
     "load_weights": "mhsvm.models",
     "predict": "mhsvm.api",

@@ -7,7 +7,7 @@ mask, probability = mhsvm.predict("lesion.jpg", run)
 """
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from functools import cached_property
 from pathlib import Path
@@ -29,7 +29,7 @@ from mhsvm.assemble import (
     plan_resumed,
     plan_run,
 )
-from mhsvm.config import config_from_dict, load_config
+from mhsvm.assemble import read_config as load_config
 from mhsvm.evaluation.folder import write_result
 from mhsvm.evaluation.testing import TestResult, evaluate_test
 from mhsvm.inference.predictor import ImageLike, Prediction, Predictor
@@ -233,7 +233,17 @@ def _plan(config: Config | None, folder: str | os.PathLike | None, resume: str |
 def _config(config: Config) -> CfgNode:
     if isinstance(config, CfgNode):
         return config
-    return config_from_dict(config) if isinstance(config, Mapping) else load_config(config)
+    if isinstance(config, Mapping):
+        return load_config(None, [word for pair in _pairs(config) for word in pair])
+    return load_config(config)
+
+
+def _pairs(settings: Mapping, prefix: str = "") -> Iterator[tuple[str, object]]:
+    for key, value in settings.items():
+        if isinstance(value, Mapping):
+            yield from _pairs(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
 
 
 def _finished(plan: Plan, job: Job, history: Sequence[dict], record: MemoryRecord | RunFolder) -> Run:

@@ -1,11 +1,11 @@
 """All settings with their defaults and types. A default of None takes a float or none.
 
-A node that is named after a class or function holds the arguments of that class or function.
-Only `mhsvm.assemble` reads a config, and this file imports nothing of mhsvm.
+A node that is named after a class or function holds the arguments of that class or function. Nodes of entries that
+plugins register come from the caller. Only `mhsvm.assemble` reads a config, and this file imports nothing of mhsvm.
 """
 
 import difflib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,11 @@ _AT_LEAST = {
     "train.ema_decay": 0,
     "evaluation.batch_size": 1,
 }
+_PLUGINS = "run.plugins"
 _TRUE, _FALSE = ("true", "on", "yes", "1"), ("false", "off", "no", "0")
+
+# Names of modules to import -> group -> name of an entry -> its arguments with their defaults.
+Extend = Callable[[tuple[str, ...]], Mapping[str, Mapping[str, Mapping[str, object]]]]
 
 DEFAULTS = CfgNode(
     {
@@ -32,6 +36,8 @@ DEFAULTS = CfgNode(
             "seed": 42,
             # "auto" is the GPU if there is one, else the CPU.
             "device": "auto",
+            # Modules that register networks, mixers, losses, … of your own; imported before the rest is read.
+            "plugins": (),
         },
         "data": {
             # Name of a set in data/ (isic2017 is data/isic2017.h5 or data/isic2017/), or a path.
@@ -63,6 +69,8 @@ DEFAULTS = CfgNode(
                 "d_conv": 4,
                 "expand": 2,
                 "init": "paper",
+                # Sequence mixer of the PVM layers; d_state, d_conv and expand go to it if it takes them.
+                "mixer": "mamba",
             },
             "mhs_vm": {
                 "patterns": ("C", "X", "S", "Z"),
@@ -86,6 +94,8 @@ DEFAULTS = CfgNode(
                 "drop_path_rate": 0.2,
             },
         },
+        # A node for each mixer with arguments of its own.
+        "mixer": {},
         "loss": {
             # bce_dice for one class, ce_dice for several.
             "name": "bce_dice",
@@ -163,35 +173,73 @@ DEFAULTS = CfgNode(
 )
 
 
-def load_config(path: str | Path | None = None, overrides: Sequence[str] = ()) -> CfgNode:
+def load_config(
+    path: str | Path | None = None, overrides: Sequence[str] = (), *, extend: Extend | None = None
+) -> CfgNode:
     """Read a config: the defaults, then a YAML file, then `KEY VALUE` pairs, converted to the types of their keys.
 
     Args:
         path: YAML file with the settings that differ from the defaults; None takes the defaults.
         overrides: Alternating dotted keys and values, as on a command line.
+        extend: Imports the modules of `run.plugins` and returns the arguments of entries that `DEFAULTS` lacks;
+            see `mhsvm.assemble.read_config`.
     Returns:
         A frozen config.
     Raises:
         ValueError: A key is unknown (the nearest is named), a value has the wrong type, or a key has no value.
         FileNotFoundError: The file does not exist.
     """
-    config = DEFAULTS.clone()
-    if path is not None:
-        _merge(config, _read_yaml(Path(path)), source=str(path))
     if len(overrides) % 2:
         raise ValueError(f"settings are pairs KEY VALUE, but {overrides[-1]!r} at the end has no value: add one")
-    for key, value in zip(overrides[::2], overrides[1::2], strict=True):
+    pairs = list(zip(overrides[::2], overrides[1::2], strict=True))
+    values = {} if path is None else _read_yaml(Path(path))
+    config = _defaults([*_leaves(values), *pairs], extend)
+    _merge(config, values, source=str(path))
+    for key, value in pairs:
         set_value(config, key, value)
     config.freeze()
     return config
 
 
-def config_from_dict(values: Mapping) -> CfgNode:
-    """Rebuild a config from the values in a checkpoint; settings that it lacks keep their defaults."""
-    config = DEFAULTS.clone()
+def config_from_dict(values: Mapping, *, extend: Extend | None = None) -> CfgNode:
+    """Rebuild a config from the values in a checkpoint; settings that it lacks keep their defaults.
+
+    Args:
+        values: From `to_dict`.
+        extend: See `load_config`.
+    Raises:
+        ValueError: See `load_config`.
+    """
+    config = _defaults(list(_leaves(values)), extend)
     _merge(config, values, source="the recorded config")
     config.freeze()
     return config
+
+
+def _defaults(settings: Sequence[tuple[str, object]], extend: Extend | None) -> CfgNode:
+    """`DEFAULTS`, and a node for each entry that only the plugins named in the settings know."""
+    config = DEFAULTS.clone()
+    named = [value for key, value in settings if key.lower() == _PLUGINS]
+    modules = _typed(named[-1], (), _PLUGINS) if named else ()
+    for group, entries in (extend(modules) if extend else {}).items():
+        for name, arguments in entries.items():
+            if name not in config[group]:
+                config[group][name] = CfgNode(dict(arguments))
+    return config
+
+
+def read_value(path: str | Path, key: str) -> object:
+    """Value of one key in a config file, or its default; the other settings are not checked.
+
+    Raises:
+        ValueError: The file is no YAML, there is no such key, or the value does not fit its type.
+        FileNotFoundError: There is no such file.
+    """
+    config = DEFAULTS.clone()
+    for name, value in _leaves(_read_yaml(Path(path))):
+        if name.lower() == key:
+            set_value(config, name, value)
+    return get_value(config, key)
 
 
 def to_dict(config: CfgNode) -> dict:
@@ -290,7 +338,7 @@ def _names_in_use(config: CfgNode) -> list[str]:
 def _typed(value: Any, default: Any, key: str) -> Any:
     try:
         if isinstance(default, tuple):
-            return tuple(_scalar(item, default[0]) for item in _items(value))
+            return tuple(_scalar(item, default[0] if default else "") for item in _items(value))
         return _scalar(value, default)
     except ValueError as error:
         raise ValueError(f"{key} takes {_kind(default)}, not {value!r}") from error
@@ -328,5 +376,7 @@ def _kind(default: object) -> str:
     if default is None:
         return "float or none"
     if isinstance(default, tuple):
+        if not default:
+            return "a list of str"
         return f"a list of {type(default[0]).__name__} (such as {','.join(map(str, default))})"
     return f"{type(default).__name__} (such as {default!r})"

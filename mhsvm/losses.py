@@ -11,12 +11,12 @@ from torch.nn import functional as F
 
 from mhsvm.metrics.counts import IGNORE_INDEX
 from mhsvm.ops.fused.bce_dice import bce_dice
-from mhsvm.registry import Registry
+from mhsvm.registry import Registered, Registry
 
 LOSSES: Registry[Callable[..., nn.Module]] = Registry("loss")
 
 
-def register_loss(name: str):
+def register_loss(name: str) -> Callable[[Registered], Registered]:
     """Register a module (logits, targets) -> scalar under a name for `create_loss`.
 
     An attribute `several_classes` says whether it takes class indices (b, h, w) or lesion masks (b, 1, h, w); a loss

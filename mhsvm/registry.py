@@ -35,14 +35,18 @@ class Registry(Generic[Entry]):
 
         return decorate
 
-    def add(self, name: str, entry: Entry) -> Entry:
+    def add(self, name: str, entry: Entry, *, made_of: object = None) -> Entry:
         """Register an entry and return it.
 
+        Args:
+            name: Its name.
+            entry: A class, a function or any other object.
+            made_of: Class or function that a record is made of, which errors name instead.
         Raises:
             ValueError: The name is taken.
         """
         caller = sys._getframe(1).f_globals.get("__name__", "?")
-        self._add(name, entry, _origin(entry, made_in=caller))
+        self._add(name, entry, _origin(entry if made_of is None else made_of, made_in=caller))
         return entry
 
     def remove(self, name: str) -> None:

@@ -17,7 +17,7 @@ ROOT = Path(mhsvm.__file__).parent
 HEAVY = ("monai", "timm", "sklearn", "matplotlib", "numba", "triton")
 
 # Each room of the package and the rooms that it may import besides itself.
-BASE = {"version", "registry", "files", "system", "threads", "table"}
+BASE = {"version", "registry", "plugins", "files", "system", "threads", "table"}
 NETWORKS = BASE | {"ops", "routes", "layers", "models"}
 DATA = BASE | {"ops", "store", "data"}
 INFERENCE = DATA | NETWORKS | {"metrics", "prepare", "runtime", "inference"}
@@ -27,6 +27,7 @@ ASSEMBLE = TRAINING | {"config", "complexity", "assemble"}
 MAY_IMPORT = {
     "version": set(),
     "registry": set(),
+    "plugins": set(),
     "config": set(),
     "files": set(),
     "system": {"version"},
@@ -49,7 +50,7 @@ MAY_IMPORT = {
     "evaluation": EVALUATION,
     "training": TRAINING,
     # A report reads what others have written, and never runs a model.
-    "report": BASE | {"config", "routes", "metrics", "store", "inference", "evaluation"},
+    "report": BASE | {"config", "routes", "metrics", "store", "prepare", "inference", "evaluation"},
     # The only room that reads a config.
     "assemble": ASSEMBLE,
     "sweep": ASSEMBLE,

@@ -6,11 +6,11 @@ from mhsvm.assemble.evaluation import build_evaluator, build_test, build_test_se
 from mhsvm.assemble.networks import build_inference, build_model, describe_model
 from mhsvm.assemble.prediction import TrainedPredictor, build_predictor, load_predictor
 from mhsvm.assemble.runs import Plan, open_plan, plan_resumed, plan_run, run_folder
-from mhsvm.assemble.trained import PUBLISHED_GATE_THRESHOLD, Trained, find_checkpoint, load_trained
+from mhsvm.assemble.settings import read_config, recorded_config
+from mhsvm.assemble.trained import Trained, find_checkpoint, load_trained
 from mhsvm.assemble.training import build_job, build_loss, build_optimizer, build_schedule, build_step
 
 __all__ = [
-    "PUBLISHED_GATE_THRESHOLD",
     "Plan",
     "Trained",
     "TrainedPredictor",
@@ -38,5 +38,7 @@ __all__ = [
     "open_plan",
     "plan_resumed",
     "plan_run",
+    "read_config",
+    "recorded_config",
     "run_folder",
 ]

@@ -30,7 +30,9 @@ def build_own_device(name: str, world: World) -> torch.device:
     device = build_device(name)
     if world.size == 1 or device.type != "cuda":
         return device
-    if device.index is not None:
+    # None for a device without a number, against torch's annotation
+    index: int | None = device.index
+    if index is not None:
         raise ValueError(f"run.device {name} is one GPU, and this training has {world.size} processes: set it to auto")
     if world.local_rank >= torch.cuda.device_count():
         raise ValueError(

@@ -1,15 +1,23 @@
 """Networks by a config, as they are trained and as they infer."""
 
+import inspect
 import logging
 import os
+from functools import partial
+from typing import TYPE_CHECKING
 
 from torch import nn
 from yacs.config import CfgNode
 
 from mhsvm.config import to_dict
+from mhsvm.layers.mixers import MIXERS
 from mhsvm.models import create_model, load_weights
+from mhsvm.models.registry import MODELS
 from mhsvm.ops.dispatch import ENVIRONMENT_VARIABLE
 from mhsvm.runtime.graphs import GraphedModel
+
+if TYPE_CHECKING:
+    from torch.cuda import _POOL_HANDLE as PoolHandle
 
 log = logging.getLogger(__name__)
 
@@ -23,16 +31,26 @@ def build_model(config: CfgNode, *, backend: str | None = None) -> nn.Module:
     node = config.model
     # "auto" is what lets the scan itself ask the environment, and name it when it is wrong
     backend = backend or ("auto" if os.environ.get(ENVIRONMENT_VARIABLE) else node.backend)
+    takes_backend = "backend" in inspect.signature(MODELS[node.name].create).parameters
     model = create_model(
         node.name,
         num_classes=node.num_classes,
         in_channels=node.in_channels,
-        backend=backend,
-        **node.get(node.name, {}),
+        **({"backend": backend} if takes_backend else {}),
+        **_arguments(config),
     )
     if node.weights:
         log.info("weights from %s: %s", node.weights, load_weights(model, node.weights))
     return model
+
+
+def _arguments(config: CfgNode) -> dict:
+    """Arguments of the network; its mixer with those of `config.mixer`, if it has any."""
+    arguments = dict(config.model.get(config.model.name, {}))
+    mixer = str(arguments.get("mixer"))
+    if mixer in config.mixer:
+        arguments["mixer"] = partial(MIXERS[mixer], **config.mixer[mixer])
+    return arguments
 
 
 def build_inference(
@@ -41,7 +59,7 @@ def build_inference(
     size: tuple[int, int],
     batch_size: int,
     captures: bool,
-    pool: tuple[int, int] | None = None,
+    pool: "PoolHandle | None" = None,
 ) -> nn.Module:
     """A model as it infers RGB images of `size` (h, w): if it `captures`, as a CUDA graph of batches, maybe in the
     memory `pool` of others."""
@@ -49,11 +67,14 @@ def build_inference(
 
 
 def describe_model(config: CfgNode) -> dict:
-    """Name and arguments of the network, without what only says how it is computed."""
+    """Name and arguments of the network, without those that choose how it is computed."""
     node = config.model
+    arguments = to_dict(node.get(node.name, CfgNode()))
+    mixer = arguments.get("mixer")
     return {
         "name": node.name,
         "num_classes": node.num_classes,
         "in_channels": node.in_channels,
-        **to_dict(node.get(node.name, CfgNode())),
+        **arguments,
+        **({f"mixer {mixer}": to_dict(config.mixer[mixer])} if mixer in config.mixer else {}),
     }

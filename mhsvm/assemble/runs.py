@@ -7,8 +7,9 @@ from pathlib import Path
 from yacs.config import CfgNode
 
 from mhsvm.assemble.data import build_set, build_split
+from mhsvm.assemble.settings import read_config, recorded_config
 from mhsvm.assemble.training import build_job
-from mhsvm.config import config_from_dict, get_value, load_config, set_value
+from mhsvm.config import get_value, set_value
 from mhsvm.data.split_file import Split
 from mhsvm.models.checkpoint_file import read_checkpoint
 from mhsvm.runtime.distributed import World
@@ -67,7 +68,7 @@ def plan_resumed(folder: str | Path, settings: Sequence[str] = ()) -> Plan:
     if not run.last.is_file():
         raise FileNotFoundError(f"{folder} is not a run that can be resumed: there is no {run.last}")
     checkpoint = read_checkpoint(run.last)
-    config = config_from_dict(checkpoint["config"])
+    config = recorded_config(checkpoint["config"], run.last)
     _refuse_contradictions(config, settings, folder)
     split, recorded = Split.load(run.split), checkpoint["data"]
     if split.hash != recorded["split_hash"]:
@@ -92,7 +93,7 @@ def open_plan(plan: Plan, world: World) -> tuple[Job, Progress]:
 
 def _refuse_contradictions(config: CfgNode, settings: Sequence[str], folder: str | Path) -> None:
     # setting the pairs in a copy checks and converts them like those of a new run
-    asked = load_config(None, settings)
+    asked = read_config(None, settings)
     given = config.clone()
     given.defrost()
     for key in settings[::2]:

@@ -12,16 +12,13 @@ from torch import nn
 from yacs.config import CfgNode
 
 from mhsvm.assemble.networks import build_model
-from mhsvm.config import config_from_dict
 from mhsvm.models import load_weights
 from mhsvm.models.checkpoint_file import read_checkpoint, weights_in
 from mhsvm.models.mhs_vm import MHSVM
 from mhsvm.models.pretrained import find_pretrained, list_pretrained
-from mhsvm.models.recognition import Layout, identify, recognise
+from mhsvm.models.recognition import identify, recognize
+from mhsvm.models.registry import MODELS
 from mhsvm.training.checkpoint import FORMAT
-
-# Published MHS-VM files do not record the threshold of their gate; their authors test with this one.
-PUBLISHED_GATE_THRESHOLD = 0.4
 
 
 @dataclass(frozen=True)
@@ -116,9 +113,11 @@ def load_trained(
             f"the file does not record its preprocessing: taking images of {config.data.size} x {config.data.size}, "
             f"{config.data.normalization} normalization and threshold {config.evaluation.threshold}"
         )
-    if config.model.name == "mhs_vm" and not ours and gate_threshold is None:
-        gate_threshold = PUBLISHED_GATE_THRESHOLD
-        notes.append(f"the file does not hold its gate threshold: taking its authors' {gate_threshold}")
+        assumed = [item for format in MODELS[config.model.name].formats for item in format.assumed.items()]
+        for argument, value in assumed:
+            if argument != "gate_threshold" or gate_threshold is None:
+                config.model[config.model.name][argument] = value
+                notes.append(f"the file does not hold its {argument.replace('_', ' ')}: taking its authors' {value}")
     if gate_threshold is not None:
         _set_gate_threshold(config, gate_threshold)
     config.model.weights = ""
@@ -144,11 +143,11 @@ def find_checkpoint(path: str | os.PathLike) -> Path:
 
 
 def _published_settings(content: Mapping, model_name: str | None) -> dict:
-    layout = identify(weights_in(content))
-    if model_name is not None and (layout is None or layout[1] is Layout.OURS):
+    found = identify(weights_in(content))
+    if model_name is not None and (found is None or found.format is None):
         # a state dict without its config records no arguments: take the defaults, and strict loading checks them
         return {"model": {"name": model_name}}
-    name, arguments = recognise(content)
+    name, arguments = recognize(content)
     if model_name is not None and model_name != name:
         raise ValueError(f"the file holds the weights of {name}, not of {model_name}")
     shared = {key: arguments.pop(key) for key in ("num_classes", "in_channels") if key in arguments}

@@ -15,6 +15,7 @@ from mhsvm.data.augment import Augment
 from mhsvm.data.dataset import load_dataset
 from mhsvm.data.loader import choose_placement
 from mhsvm.data.split_file import Split
+from mhsvm.plugins import import_plugins
 from mhsvm.runtime.distributed import ALONE, World
 from mhsvm.store import PreparedSet
 from mhsvm.system import code_version
@@ -83,6 +84,8 @@ def build_job(config: CfgNode, prepared: PreparedSet, split: Split, world: World
     Raises:
         ValueError: The split has no training or no validation part, or parts of the config do not fit.
     """
+    # only the first process has read the config
+    import_plugins(config.run.plugins)
     _check_training(config, prepared, split, world)
     device = build_own_device(config.run.device, world)
     torch.manual_seed(config.run.seed)

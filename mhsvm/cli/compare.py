@@ -1,7 +1,6 @@
 """`mhsvm compare RUN RUN …`: the better model, by how much, on which images, and whether it could be chance."""
 
 import argparse
-import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,26 +9,20 @@ from pathlib import Path
 def main(argv: Sequence[str] | None = None) -> int:
     """Compare tests of runs, or scores of masks, on their common images; all others are compared to the first one."""
     arguments = parser().parse_args(argv)
-    from mhsvm.files import check_only_holds, replace_folder_when_complete
-    from mhsvm.report.comparison import compare, describe_comparison, write_compared_cases
+    from mhsvm.report.comparison import compare
+    from mhsvm.report.comparison_folder import write_comparison
     from mhsvm.report.comparison_text import comparison_table, winner_lines
     from mhsvm.report.measured_run import read_runs
-    from mhsvm.report.plots import write_plots
 
     tested = read_runs(arguments.runs, test=arguments.test)
     comparison = compare(tested)
     folder = arguments.folder or Path("results") / "comparisons" / _folder_name([run.name for run in tested])
-    check_only_holds(folder, ("comparison.json", "cases.csv", "intervals.png", "gains-*.png"), "a comparison")
-    with replace_folder_when_complete(folder) as partial:
-        text = json.dumps(describe_comparison(comparison), indent=2, ensure_ascii=False, allow_nan=False)
-        (partial / "comparison.json").write_text(text + "\n", encoding="utf-8")
-        write_compared_cases(partial / "cases.csv", comparison)
-        write_plots(partial, comparison)
+    write_comparison(folder, comparison)
     for run in tested:
         print(f"{run.name}: {run.folder}")
     for line in (*comparison.notes, "", comparison_table(comparison), "", *winner_lines(comparison)):
         print(line)
-    print(f"figures, cases and numbers: {folder}")
+    print(f"plots, cases and metrics: {folder}")
     return 0
 
 

@@ -16,7 +16,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if format not in _FORMATS:
         raise ValueError(f"--out is a file .{', .'.join(_FORMATS)}, not {str(arguments.out)!r}")
     from mhsvm.files import replace_when_complete
-    from mhsvm.report.routes import draw_patterns
+    from mhsvm.report.route_plots import draw_patterns
     from mhsvm.routes import list_patterns
 
     figure = draw_patterns(arguments.pattern or list_patterns(), arguments.h, arguments.w)

@@ -63,7 +63,7 @@ def _entry(name: str, text: str) -> str:
 
 def _device_line(device: torch.device) -> str:
     facts = describe_device(device)
-    memory = f"{facts['memory_bytes'] / 2**30:.0f} GiB"
+    memory = f"{int(facts['memory_bytes']) / 2**30:.0f} GiB"
     if device.type == "cuda":
         return f"{facts['model']}, {memory}, compute capability {facts['capability']}"
     return f"{facts['model']}, {facts['processors']} processors, {facts['threads']} threads of torch, {memory}"

@@ -10,9 +10,8 @@ import torch
 from torch import nn
 from yacs.config import CfgNode
 
-from mhsvm.assemble import build_device, build_model
+from mhsvm.assemble import build_device, build_model, read_config
 from mhsvm.complexity import Complexity, Macs, Part, measure_complexity
-from mhsvm.config import load_config
 from mhsvm.files import replace_when_complete
 from mhsvm.runtime.graphs import GraphedModel
 from mhsvm.runtime.timing import peak_bytes, time_interleaved
@@ -44,7 +43,7 @@ def measure(arguments: argparse.Namespace, settings: Sequence[str]) -> None:
 
 def _config(arguments: argparse.Namespace, settings: Sequence[str]) -> CfgNode:
     named = [] if arguments.model is None else ["model.name", arguments.model]
-    return load_config(arguments.config, [*settings, *named])
+    return read_config(arguments.config, [*settings, *named])
 
 
 def _devices(name: str | None) -> list[torch.device]:
@@ -89,8 +88,8 @@ def _parts_table(complexity: Complexity) -> str:
     rows = []
     # of lists of layers that multiply nothing, such as norms, one line
     for name, parts in groupby(complexity.parts, lambda part: part.name if part.macs.total else _list_of(part)):
-        *_, last = parts = list(parts)
-        rows.append((name, f"{sum(part.parameters for part in parts):,}", *_millions(last.macs)))
+        group = list(parts)
+        rows.append((name, f"{sum(part.parameters for part in group):,}", *_millions(group[-1].macs)))
     rows.append(("all", f"{complexity.parameters:,}", *_millions(complexity.macs)))
     table = format_table(header, rows, right=header[1:])
     return f"{table}\nmillions of multiply-accumulates (MACs) an image"

@@ -11,8 +11,10 @@ from mhsvm.prepare.sources import list_sources
 def main(argv: Sequence[str] | None = None) -> int:
     """Prepare a data set; print a summary."""
     arguments = parser().parse_args(argv)
+    from mhsvm.plugins import import_plugins
     from mhsvm.prepare.pipeline import prepare_set
 
+    import_plugins(arguments.plugins)
     summary = prepare_set(
         arguments.set,
         arguments.source,
@@ -36,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def parser() -> argparse.ArgumentParser:
     """The options of the command."""
     parser = argparse.ArgumentParser(prog="mhsvm prepare", description="Turn a data set into one prepared file.")
-    parser.add_argument("set", choices=list_sources(), help="which data set, or folder for your own")
+    parser.add_argument("set", help=f"which data set: {', '.join(list_sources())} (folder is for your own)")
     parser.add_argument(
         "--source",
         nargs="+",
@@ -49,5 +51,8 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--size", default="256", type=size, metavar="S|HxW", help="in pixels, default 256")
     parser.add_argument("--num-classes", default=1, type=int, metavar="K", help="2 or more for class-index masks")
     parser.add_argument("--workers", dest="num_workers", type=int, metavar="N", help="threads, default one per core")
+    parser.add_argument(
+        "--plugins", nargs="+", default=[], metavar="MODULE", help="modules that register data sets of your own"
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace FILE if it exists")
     return parser

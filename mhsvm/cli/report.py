@@ -9,10 +9,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Write report.html, one file that needs nothing else, into the folder of each test of a run."""
     arguments = parser().parse_args(argv)
     from mhsvm.files import replace_when_complete
-    from mhsvm.prepare.sets import open_predicted_set
     from mhsvm.report.measured_run import find_tests, read_runs
-    from mhsvm.report.test_page import check_is_test, test_page
-    from mhsvm.store import PredictionSet
+    from mhsvm.report.page import make_page
 
     tests = find_tests(arguments.run)
     if arguments.test is not None:
@@ -22,13 +20,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise ValueError(f"--out is for the page of one test; choose with --test one of {', '.join(tests)}")
     for folder in tests.values():
         (run,) = read_runs([folder])
-        check_is_test(run)
         path = arguments.out or folder / "report.html"
-        with (
-            PredictionSet.open(folder / "predictions.h5") as predictions,
-            open_predicted_set(predictions, arguments.data) as prepared,
-        ):
-            page = test_page(run, predictions, prepared)
+        page = make_page(run, arguments.data)
         with replace_when_complete(path) as partial:
             partial.write_text(page, encoding="utf-8")
         print(f"{path}: {len(run.scores)} images, {path.stat().st_size / 1e6:.1f} MB")

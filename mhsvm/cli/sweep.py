@@ -22,7 +22,7 @@ log = logging.getLogger("mhsvm")
 def main(argv: Sequence[str] | None = None) -> int:
     """Train and test a config with several seeds, folds and settings, and put the results into one table."""
     arguments, settings = parse_with_settings(parser(), argv)
-    from mhsvm.config import load_config
+    from mhsvm.assemble import read_config
     from mhsvm.sweep.check import check_grid
     from mhsvm.sweep.grid import make_grid
     from mhsvm.sweep.lock import hold_folder
@@ -30,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from mhsvm.sweep.places import find_places
     from mhsvm.sweep.run_state import RunState
 
-    base = load_config(arguments.config, settings)
+    base = read_config(arguments.config, settings)
     folder = arguments.folder or Path(base.run.folder) / f"{base.run.name or arguments.config.stem}-sweep"
     runs = make_grid(
         arguments.config,

@@ -62,12 +62,11 @@ def _start(arguments: argparse.Namespace, settings: Sequence[str], world: World)
 
 
 def _plan(arguments: argparse.Namespace, settings: Sequence[str], *, restarted: bool) -> Plan:
-    from mhsvm.assemble import plan_resumed, plan_run, run_folder
-    from mhsvm.config import load_config
+    from mhsvm.assemble import plan_resumed, plan_run, read_config, run_folder
 
     if arguments.resume:
         return plan_resumed(arguments.resume, settings)
-    config = load_config(arguments.config, settings)
+    config = read_config(arguments.config, settings)
     run = run_folder(config, name=Path(arguments.config).stem)
     if restarted and not arguments.profile:
         # torchrun repeats its command after one of the processes has failed

@@ -1,1 +1,1 @@
-"""From archives to tensors: sources, the prepared set, splits, loaders, augmentation."""
+"""Data for training: splits, data sets, loaders and augmentation."""

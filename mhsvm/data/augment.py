@@ -1,9 +1,9 @@
-"""From uint8 to what a network sees: float, normalisation, and one random plane motion a sample.
+"""Prepare batches for a network: conversion to float, normalization, and a random affine transform per sample.
 
-All randomness of an epoch is drawn on the CPU as one 2 x 2 matrix a sample, so that every device sees the same images:
-they differ where a pixel's source lies halfway between two others. Nothing here waits for a GPU, where all of it can be
-one or two kernels, see `mhsvm.ops.fused.prepare_batch`.
-Shape letters: b batch, n samples, h w map, k classes.
+The transforms of an epoch are sampled on the CPU, as a 2 x 2 matrix per sample, so that every device computes the same
+images. They can differ at pixels whose source is halfway between two pixels. Nothing synchronizes with a GPU, where one
+or two kernels do all of the work, see `mhsvm.ops.fused.prepare_batch`.
+Shape letters: b batch, n samples, h w size, k classes.
 """
 
 import math
@@ -16,21 +16,24 @@ from torch.nn import functional as F
 from mhsvm.ops.fused.prepare_batch import ChannelStatistics, prepare_batch
 from mhsvm.registry import Registry
 
-NORMALIZATIONS: Registry[Callable[[Tensor], Tensor]] = Registry("normalization")
-AUGMENTATIONS: Registry[Callable[[int, Generator], Tensor]] = Registry("augmentation")
+Normalization = Callable[[Tensor], Tensor]
+Augmentation = Callable[[int, Generator], Tensor]
+
+NORMALIZATIONS: Registry[Normalization] = Registry("normalization")
+AUGMENTATIONS: Registry[Augmentation] = Registry("augmentation")
 
 _IMAGENET = ChannelStatistics(mean=(0.485, 0.456, 0.406), deviation=(0.229, 0.224, 0.225))
-# The normalisations that the kernels know, by what they take for them.
+# Normalizations that the kernels support, with their arguments for the kernels.
 _FUSED: dict[str, ChannelStatistics | None] = {"minmax": None, "imagenet": _IMAGENET}
 
 
-def register_normalization(name: str):
-    """Register a function from float images (b, 3, h, w), 0..255, to what a network takes."""
+def register_normalization(name: str) -> Callable[[Normalization], Normalization]:
+    """Register a function from float images (b, 3, h, w) in 0..255 to network inputs."""
     return NORMALIZATIONS.register(name)
 
 
-def register_augmentation(name: str):
-    """Register a function (n, generator) -> matrices (n, 2, 2) that move points (x right, y down)."""
+def register_augmentation(name: str) -> Callable[[Augmentation], Augmentation]:
+    """Register a function (n, generator) -> matrices (n, 2, 2) that transform points (x right, y down)."""
     return AUGMENTATIONS.register(name)
 
 
@@ -45,16 +48,16 @@ def list_augmentations() -> tuple[str, ...]:
 
 
 class Augment:
-    """Turn uint8 batches into network inputs and targets, moved by the matrices that `draw` made, or unmoved.
+    """Turn uint8 batches into network inputs and targets, with affine transforms from `sample_transforms` or without.
 
     Args:
         normalization: A name from `list_normalizations()`.
         augmentation: A name from `list_augmentations()`.
         num_classes: 1 for coverage masks; several for class indices.
-        soft_targets: Keep a coverage mask's soft edge in the target; otherwise it is 1 from half coverage on.
-        fused: Take Triton's kernels for batches on a GPU, if they know the normalisation: those that come with mhsvm.
+        soft_targets: Keep fractional coverage in the target; otherwise a target is 1 from half coverage on.
+        fused: Use Triton kernels for batches on a GPU, if they support the normalization.
     Raises:
-        ValueError: A name is unknown, or soft targets are asked of class indices.
+        ValueError: A name is unknown, or soft targets are requested for class indices.
     """
 
     def __init__(
@@ -67,94 +70,94 @@ class Augment:
         fused: bool = False,
     ) -> None:
         if soft_targets and num_classes > 1:
-            raise ValueError("soft targets need masks of one class; class indices have no soft edge")
+            raise ValueError("soft targets require masks of one class; class indices have no fractional coverage")
         self.normalize = NORMALIZATIONS[normalization]
-        self.draw_motions = AUGMENTATIONS[augmentation]
+        self._sample = AUGMENTATIONS[augmentation]
         self.num_classes = num_classes
         self.soft_targets = soft_targets
         self._normalization = normalization
         self._fused = fused and normalization in _FUSED
 
-    def draw(self, num_samples: int, generator: Generator) -> Tensor:
-        """Motions of `num_samples` images as float32 (n, 2, 2) on the CPU, drawn from `generator`."""
-        return self.draw_motions(num_samples, generator).float()
+    def sample_transforms(self, num_samples: int, generator: Generator) -> Tensor:
+        """Sample an affine transform per image, float32 (n, 2, 2) on the CPU."""
+        return self._sample(num_samples, generator).float()
 
-    def __call__(self, images: Tensor, masks: Tensor, motions: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Normalise, then move.
+    def __call__(self, images: Tensor, masks: Tensor, transforms: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Normalize and transform a batch.
 
         Args:
             images: uint8 (b, 3, h, w).
             masks: uint8 (b, h, w).
-            motions: (b, 2, 2) from `draw`; None leaves every image where it is.
+            transforms: (b, 2, 2) from `sample_transforms`; None keeps the images as they are.
         Returns:
-            Inputs, float32 (b, 3, h, w).
-            Targets: float32 (b, 1, h, w) in 0..1 for one class, int64 (b, h, w) for several.
+            Inputs, float32 (b, 3, h, w), and targets, float32 (b, 1, h, w) in 0..1 for one class, or int64 (b, h, w)
+            for several.
         """
         if self._fused and images.is_cuda:
             return prepare_batch(
                 images,
                 masks,
-                motions,
+                transforms,
                 statistics=_FUSED[self._normalization],
                 num_classes=self.num_classes,
                 soft_targets=self.soft_targets,
             )
         inputs, targets = self.normalize(images.float()), masks.float().unsqueeze(1)
-        if motions is not None:
-            moved = _move(torch.cat([inputs, targets], dim=1), motions.to(inputs.device))
-            inputs, targets = moved[:, :-1], moved[:, -1:]
+        if transforms is not None:
+            transformed = _transform(torch.cat([inputs, targets], dim=1), transforms.to(inputs.device))
+            inputs, targets = transformed[:, :-1], transformed[:, -1:]
         if self.num_classes > 1:
             return inputs, targets.squeeze(1).long()
         return inputs, targets / 255 if self.soft_targets else (targets >= 128).float()
 
 
-def _move(maps: Tensor, motions: Tensor) -> Tensor:
-    """Move maps (b, c, h, w) about their centre; nearest neighbour, what comes from outside is 0."""
+def _transform(maps: Tensor, transforms: Tensor) -> Tensor:
+    """Transform maps (b, c, h, w) about their center, with nearest neighbors and zeros from outside."""
     h, w = maps.shape[-2:]
-    # grid_sample wants the way back, in coordinates that run from -1 to 1 along each side; made element by element,
-    # since a matrix product may be rounded to fewer bits than a position needs
-    back = motions.transpose(1, 2)[:, None, None]
-    x = _cell_centres(w, maps).expand(h, w)
-    y = _cell_centres(h, maps)[:, None].expand(h, w)
+    # grid_sample expects the inverse transform, with coordinates from -1 to 1 along each side. It is computed by
+    # element, because a matrix product can have fewer bits than a position needs.
+    inverse = transforms.transpose(1, 2)[:, None, None]
+    x = _cell_centers(w, maps).expand(h, w)
+    y = _cell_centers(h, maps)[:, None].expand(h, w)
     grid = torch.stack(
         [
-            x * back[..., 0, 0] + y * (back[..., 0, 1] * (h / w)),
-            x * (back[..., 1, 0] * (w / h)) + y * back[..., 1, 1],
+            x * inverse[..., 0, 0] + y * (inverse[..., 0, 1] * (h / w)),
+            x * (inverse[..., 1, 0] * (w / h)) + y * inverse[..., 1, 1],
         ],
         dim=-1,
     )
     return F.grid_sample(maps, grid, mode="nearest", padding_mode="zeros", align_corners=False)
 
 
-def _cell_centres(num_cells: int, like: Tensor) -> Tensor:
-    """Coordinates (num_cells,) of the cells of a side that runs from -1 to 1."""
+def _cell_centers(num_cells: int, like: Tensor) -> Tensor:
+    """Coordinates (num_cells,) of the cell centers along a side from -1 to 1."""
     return (2 * torch.arange(num_cells, dtype=like.dtype, device=like.device) + (1 - num_cells)) / num_cells
 
 
 @register_normalization("minmax")
 def minmax(images: Tensor) -> Tensor:
-    """Each image's least value to 0 and its greatest to 255, over all channels; an even image becomes 0."""
+    """Map the minimum of each image over all channels to 0 and its maximum to 255; a constant image becomes 0."""
     low, high = images.amin(dim=(1, 2, 3), keepdim=True), images.amax(dim=(1, 2, 3), keepdim=True)
     return (images - low) / (high - low).clamp_min(1) * 255
 
 
 @register_normalization("imagenet")
 def imagenet(images: Tensor) -> Tensor:
-    """Mean 0 and deviation 1 by ImageNet's channel statistics."""
-    # plain numbers, not a tensor: copying one to a GPU would wait for it
+    """Normalize to mean 0 and deviation 1 with ImageNet's channel statistics."""
+    # Python numbers, because copying a tensor to a GPU would synchronize
     channels = zip(images.unbind(dim=1), *_IMAGENET, strict=True)
     return torch.stack([(channel / 255 - mean) / deviation for channel, mean, deviation in channels], dim=1)
 
 
 @register_augmentation("none")
 def none(num_samples: int, generator: Generator) -> Tensor:
-    """Every image stays as it is."""
+    """Keep every image as it is."""
     return torch.eye(2, dtype=torch.float64).repeat(num_samples, 1, 1)
 
 
 @register_augmentation("ultralight")
 def ultralight(num_samples: int, generator: Generator) -> Tensor:
-    """With p 0.5 0..3 quarter turns and a flip of one axis; with p 0.5 a rotation by 20..79 whole degrees."""
+    """With p 0.5, rotate by a multiple of 90 degrees and flip one axis; with p 0.5, rotate by 20..79 whole degrees."""
     turn = _rotation(90 * torch.randint(4, (num_samples,), generator=generator))
     horizontal = _coin(num_samples, generator)
     turn_and_flip = _where(_coin(num_samples, generator), _flip(horizontal, ~horizontal) @ turn)
@@ -164,7 +167,7 @@ def ultralight(num_samples: int, generator: Generator) -> Tensor:
 
 @register_augmentation("vmunet")
 def vmunet(num_samples: int, generator: Generator) -> Tensor:
-    """Horizontal flip with p 0.5, vertical flip with p 0.5, rotation by [0, 360) degrees with p 0.5."""
+    """Flip horizontally with p 0.5, flip vertically with p 0.5, and rotate by [0, 360) degrees with p 0.5."""
     flip = _flip(_coin(num_samples, generator), _coin(num_samples, generator))
     rotation = _rotation(360 * torch.rand(num_samples, generator=generator, dtype=torch.float64))
     return _where(_coin(num_samples, generator), rotation) @ flip
@@ -174,8 +177,8 @@ def _coin(num_samples: int, generator: Generator) -> Tensor:
     return torch.rand(num_samples, generator=generator) < 0.5
 
 
-def _where(chosen: Tensor, motions: Tensor) -> Tensor:
-    return torch.where(chosen[:, None, None], motions, torch.eye(2, dtype=motions.dtype))
+def _where(chosen: Tensor, transforms: Tensor) -> Tensor:
+    return torch.where(chosen[:, None, None], transforms, torch.eye(2, dtype=transforms.dtype))
 
 
 def _flip(horizontal: Tensor, vertical: Tensor) -> Tensor:
@@ -183,7 +186,7 @@ def _flip(horizontal: Tensor, vertical: Tensor) -> Tensor:
 
 
 def _rotation(degrees: Tensor) -> Tensor:
-    """Matrices (n, 2, 2) of rotations; quarter turns are exact."""
+    """Rotation matrices (n, 2, 2), exact for multiples of 90 degrees."""
     quarter, rest = torch.div(degrees, 90, rounding_mode="floor"), (degrees % 90).double() * (math.pi / 180)
     cos, sin = rest.cos(), rest.sin()
     for _ in range(3):

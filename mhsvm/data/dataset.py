@@ -1,4 +1,4 @@
-"""One part of a prepared set as uint8 tensors in the memory of a CPU or GPU, and nothing else."""
+"""A part of a prepared set as uint8 tensors in the memory of a CPU or GPU."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from mhsvm.store import PreparedSet
 
 @dataclass(frozen=True)
 class Dataset:
-    """Images and masks of some ids.
+    """Images and masks.
 
     Attributes:
-        ids: Names of the n images.
+        ids: Ids of the n images.
         images: uint8 (n, h, w, 3).
-        masks: uint8 (n, h, w): lesion coverage 0..255, or class indices (255 is ignored).
+        masks: uint8 (n, h, w): lesion coverage 0..255, or class indices with 255 = ignore.
         num_classes: 1 for coverage masks, else the number of classes.
     """
 
@@ -32,11 +32,11 @@ class Dataset:
 
     @property
     def num_bytes(self) -> int:
-        """Memory that images and masks take."""
+        """Memory of images and masks."""
         return self.images.nbytes + self.masks.nbytes
 
     def to(self, device: torch.device) -> Dataset:
-        """The same images on another device."""
+        """Copy images and masks to a device."""
         return replace(self, images=self.images.to(device), masks=self.masks.to(device))
 
 

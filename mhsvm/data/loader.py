@@ -1,7 +1,7 @@
-"""Batches of a data set on the device that computes.
+"""Batches of a data set on the compute device.
 
-A set that lies on the device gives its batches by index. Of one that is streamed, threads copy the next batches into
-page-locked memory while the device works, and the device fetches them without anybody waiting.
+Batches of a set in the memory of the device are indexed there. For a streamed set, threads copy the next batches into
+page-locked memory while the device works, and the copies to the device are non-blocking.
 """
 
 from collections import deque
@@ -16,9 +16,9 @@ from torch import Tensor
 from mhsvm.data.dataset import Dataset
 
 PLACEMENTS = ("auto", "device", "stream")
-# "auto" leaves the rest of what is free to the network, its gradients and the optimiser.
-_SHARE_OF_FREE = 0.25
-# One thread copies a batch of 32 images of 256 x 256 in about 2 ms.
+# "auto" leaves the rest of the free memory to the network, its gradients and the optimizer.
+_FRACTION_OF_FREE = 0.25
+# A thread copies a batch of 32 images of 256 x 256 in about 2 ms.
 _NUM_THREADS, _NUM_AHEAD = 2, 4
 _GIB = 2**30
 
@@ -26,7 +26,7 @@ Loaded = TypeVar("Loaded")
 
 
 class Batch(NamedTuple):
-    """A batch as it leaves the data set: no value is changed yet.
+    """A batch with the values of the data set.
 
     Attributes:
         images: uint8 (b, 3, h, w).
@@ -41,11 +41,11 @@ class Batch(NamedTuple):
 
 @dataclass(frozen=True)
 class Placement:
-    """Where the images of a run lie.
+    """Memory for the images of a run.
 
     Attributes:
-        device: Of the data sets.
-        reason: In words, for the log.
+        device: Device of the data sets.
+        reason: Explanation for the log.
     """
 
     device: torch.device
@@ -53,14 +53,14 @@ class Placement:
 
 
 def choose_placement(num_bytes: int, device: torch.device, placement: str = "auto") -> Placement:
-    """Choose whether data sets lie on the device that computes, or are streamed to it.
+    """Choose whether data sets are kept on the compute device or streamed to it.
 
     Args:
-        num_bytes: Of all the sets of a run.
-        device: The one that computes; its free memory is measured now.
-        placement: "device", "stream", or "auto": on the device if the sets take at most a quarter of what is free.
+        num_bytes: Memory of all sets of a run.
+        device: Compute device; its present free memory counts.
+        placement: "device", "stream", or "auto": the device if the sets take at most a quarter of its free memory.
     Raises:
-        ValueError: There is no such placement, or the sets are larger than what is free and "device" is asked for.
+        ValueError: The placement is unknown, or it is "device" and the sets are larger than the free memory.
     """
     if placement not in PLACEMENTS:
         raise ValueError(f"data.placement is one of {', '.join(PLACEMENTS)}, not {placement!r}")
@@ -72,15 +72,15 @@ def choose_placement(num_bytes: int, device: torch.device, placement: str = "aut
         raise ValueError(
             f"the images take {size} and {free / _GIB:.2f} GiB are free on {device}: set data.placement auto, or stream"
         )
-    fits = num_bytes <= _SHARE_OF_FREE * free
+    fits = num_bytes <= _FRACTION_OF_FREE * free
     if placement == "device" or (placement == "auto" and fits):
         return Placement(device, f"on {device} ({size} of {free / _GIB:.1f} GiB free)")
-    why = "asked for" if placement == "stream" else f"more than a quarter of the {free / _GIB:.1f} GiB free there"
+    why = "as set" if placement == "stream" else f"more than a quarter of the {free / _GIB:.1f} GiB free there"
     return Placement(torch.device("cpu"), f"streamed to {device} ({size}, {why})")
 
 
 def iterate_batches(dataset: Dataset, rows: Tensor, *, batch_size: int, device: torch.device) -> Iterator[Batch]:
-    """Yield the images of `rows` (n,), on the CPU, in that order; the last batch holds what is left."""
+    """Yield batches of `rows` (n,), a CPU tensor, in this order; the last batch has the rest."""
     parts = rows.split(batch_size)
     if dataset.images.device.type == "cuda":
         return _indexed(dataset, rows, parts)
@@ -90,7 +90,7 @@ def iterate_batches(dataset: Dataset, rows: Tensor, *, batch_size: int, device: 
 
 
 def upload(tensor: Tensor, device: torch.device) -> Tensor:
-    """A tensor of the CPU on a device; nobody waits for the copy."""
+    """Copy a CPU tensor to a device without blocking."""
     if device.type != "cuda":
         return tensor.to(device)
     return tensor.pin_memory().to(device, non_blocking=True)
@@ -102,8 +102,8 @@ def _gather(dataset: Dataset, rows: Tensor, cpu_rows: Tensor) -> Batch:
 
 
 def _indexed(dataset: Dataset, rows: Tensor, parts: Sequence[Tensor]) -> Iterator[Batch]:
-    there = upload(rows, dataset.images.device).split([len(part) for part in parts])
-    for part, cpu_part in zip(there, parts, strict=True):
+    device_rows = upload(rows, dataset.images.device).split([len(part) for part in parts])
+    for part, cpu_part in zip(device_rows, parts, strict=True):
         yield _gather(dataset, part, cpu_part)
 
 
@@ -122,7 +122,7 @@ def _gather_locked(source: Tensor, rows: Tensor) -> Tensor:
 
 
 def load_ahead(load: Callable[[Tensor], Loaded], parts: Sequence[Tensor]) -> Iterator[Loaded]:
-    """Yield `load(part)` of each part in order, from threads that are a few parts ahead."""
+    """Yield `load(part)` for each part in order, loaded by threads that work a few parts ahead."""
     pool = ThreadPoolExecutor(_NUM_THREADS, thread_name_prefix="batches")
     try:
         ahead = deque(pool.submit(load, part) for part in parts[:_NUM_AHEAD])
@@ -132,5 +132,5 @@ def load_ahead(load: Callable[[Tensor], Loaded], parts: Sequence[Tensor]) -> Ite
                 ahead.append(pool.submit(load, parts[i + _NUM_AHEAD]))
             yield loaded
     finally:
-        # who stops half-way does not wait for what nobody will read
+        # a caller that stops early does not wait for loads that it will not use
         pool.shutdown(wait=False, cancel_futures=True)

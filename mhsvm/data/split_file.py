@@ -1,4 +1,4 @@
-"""A split, and the text file it is kept in."""
+"""Splits and their text files."""
 
 import hashlib
 import re
@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 PARTS = ("train", "val", "test")
-# The part of an image that both validates and tests, where a protocol has no test set of its own.
+# Part for images of both validation and test, if a protocol has no separate test set.
 VAL_AND_TEST = "val+test"
-# In files only: an id that is left out on purpose.
+# Part for ids that are left out intentionally; it occurs in files only.
 UNUSED = "unused"
 
 _FILE_PARTS = (*PARTS, VAL_AND_TEST, UNUSED)
@@ -18,46 +18,46 @@ _HEADER = re.compile(r"# mhsvm split, name: (?P<name>.+), sha256: (?P<hash>[0-9a
 
 @dataclass(frozen=True)
 class Split:
-    """Which part each image of a set belongs to.
+    """Assignment of the images of a set to parts.
 
     Args:
-        name: The name it was asked for by, such as "wu-sorted".
-        parts: id -> "train", "val", "test" or "val+test", in the set's order; other ids are not used.
+        name: Name of the split, such as "wu-sorted".
+        parts: "train", "val", "test" or "val+test" by id, in the order of the set; other ids are unused.
     """
 
     name: str
     parts: dict[str, str]
 
     def ids(self, part: str) -> tuple[str, ...]:
-        """Ids of "train", "val" or "test" in the set's order; those of "val+test" are in both."""
+        """Ids of "train", "val" or "test" in the order of the set; ids of "val+test" are in both parts."""
         if part not in PARTS:
             raise ValueError(f"a part is one of {', '.join(PARTS)}, got {part!r}")
         return tuple(image_id for image_id, own in self.parts.items() if part in own.split("+"))
 
     @property
     def val_is_test(self) -> bool:
-        """Whether images that choose the checkpoint also judge it."""
+        """Whether the checkpoint is selected and tested on the same images."""
         return VAL_AND_TEST in self.parts.values()
 
     @property
     def hash(self) -> str:
-        """sha256 (hex) of the sorted lines "id<TAB>part"; neither name nor order matters."""
+        """sha256 in hex of the sorted lines "id<TAB>part", independent of name and order."""
         lines = sorted(f"{image_id}\t{part}\n" for image_id, part in self.parts.items())
         return hashlib.sha256("".join(lines).encode()).hexdigest()
 
     def save(self, path: str | Path) -> None:
-        """Write "id<TAB>part" lines under a comment with name and hash."""
+        """Write a comment with name and hash, and lines "id<TAB>part"."""
         lines = [f"# mhsvm split, name: {self.name}, sha256: {self.hash}\n"]
         lines += [f"{image_id}\t{part}\n" for image_id, part in self.parts.items()]
         Path(path).write_text("".join(lines), encoding="utf-8", newline="\n")
 
     @classmethod
     def load(cls, path: str | Path) -> "Split":
-        """Read what `save` wrote, or a list made by hand (see `SplitFile`).
+        """Read a file that `save` wrote, or a list made by hand (see `SplitFile`).
 
         Raises:
-            FileNotFoundError: There is no such file.
-            ValueError: Lines are malformed, ids come twice, or the hash in the header does not fit.
+            FileNotFoundError: The file does not exist.
+            ValueError: Lines are malformed, ids are repeated, or the hash in the header is wrong.
         """
         file = SplitFile.read(path)
         file.raise_problems()
@@ -68,15 +68,14 @@ class Split:
 class SplitFile:
     """Lines of id and part, separated by a tab, a comma or spaces; "# " starts a comment line.
 
-    A part is "train", "val", "test", "val+test" or "unused". The last separator of a line counts, so that
-    ids may contain spaces and commas. Problems are collected, so that a caller who knows the set can add to
-    them and report everything at once.
+    A part is "train", "val", "test", "val+test" or "unused". The last separator of a line counts, so ids may contain
+    spaces and commas. Problems are collected, so that a caller can add problems and report all of them together.
 
     Args:
-        path: Where it was read from.
-        name: Name in the header of a saved split whose hash fits; None in a list made by hand.
-        parts: id -> part, "unused" included.
-        problems: What is wrong with it, in words.
+        path: Path of the file.
+        name: Name in the header of a saved split; None in a list made by hand.
+        parts: Part by id, including "unused".
+        problems: Descriptions of the problems.
     """
 
     path: Path
@@ -90,17 +89,17 @@ class SplitFile:
 
     @classmethod
     def read(cls, path: str | Path) -> "SplitFile":
-        """Read without raising for what single lines say.
+        """Read a file; problems of single lines are collected, not raised.
 
         Raises:
-            FileNotFoundError: There is no such file.
-            ValueError: It is not text.
+            FileNotFoundError: The file does not exist.
+            ValueError: The file is not text.
         """
         path = Path(path)
         if not path.is_file():
-            raise FileNotFoundError(f"there is no split file {path}")
+            raise FileNotFoundError(f"split file {path} does not exist: check the path")
         try:
-            # Spreadsheets put a byte-order mark in front.
+            # Spreadsheets write a byte-order mark first.
             lines = path.read_text(encoding="utf-8-sig").splitlines()
         except UnicodeDecodeError as error:
             raise ValueError(f"split file {path} is not UTF-8 text: {error}") from error
@@ -133,7 +132,7 @@ def _read_lines(lines: Sequence[str]) -> tuple[dict[str, str], list[str]]:
         if part not in _FILE_PARTS:
             problems.append(f"line {number}: a part is one of {', '.join(_FILE_PARTS)}, got {part!r}")
         elif image_id in parts:
-            problems.append(f"line {number}: id {image_id!r} comes a second time")
+            problems.append(f"line {number}: id {image_id!r} is repeated")
         else:
             parts[image_id] = part
     return parts, problems

@@ -1,12 +1,11 @@
-"""Splits by name: which image trains, which validates, which tests.
+"""Splits by name into training, validation and test images.
 
-A rule sees ids, official subsets and groups, never an image, so that a split can be made again anywhere and
-compared by its hash. A seeded order is the order of sha256("<seed>:<id>"), which depends on no library.
+A rule uses ids, official subsets and groups, but no images, so a split can be reproduced anywhere and compared by its
+hash. A seeded order is the order of sha256("<seed>:<id>"), which is independent of libraries.
 
-How seeded splits treat groups (patient, lesion or near-duplicates; "" stands alone): ids are walked in seeded
-order and each brings its whole group along. It goes to the first of train, val, test that has room for all
-of it; where none has, to the one with the most room. So counts are exact without groups, and off by less
-than the largest group with them.
+Seeded splits keep groups together (patient, lesion or near-duplicates; "" is no group). Ids are visited in seeded
+order, and each takes its whole group along. The group goes to the first of train, val and test with enough room, or
+else to the part with the most room. Counts are exact without groups, and off by less than the largest group with them.
 """
 
 import functools
@@ -24,10 +23,10 @@ from mhsvm.registry import Registry
 
 __all__ = ["Split", "list_splits", "make_split", "seeded_order"]
 
-# UltraLight VM-UNet's counts, of the official training archive alone (arXiv 2403.20035).
+# UltraLight VM-UNet's counts, for the official training archive alone (arXiv 2403.20035).
 WU_COUNTS = {"isic2017": (1250, 150, 600), "isic2018": (1815, 259, 520)}
-# VM-UNet's counts of the complete official training + validation subsets (arXiv 2402.02491): 7:3 of 2150
-# would be 1505 / 645, theirs are rounder.
+# VM-UNet's counts for the complete official training and validation subsets (arXiv 2402.02491). They are rounded: an
+# exact 7:3 split of 2150 is 1505 / 645.
 VMUNET_COUNTS = {("isic2017", 2150): (1500, 650), ("isic2018", 2694): (1886, 808)}
 
 _LOG = logging.getLogger(__name__)
@@ -89,23 +88,23 @@ def make_split(name: str, *, ids: Sequence[str], subsets: Sequence[str], groups:
     """Split a set by a named protocol.
 
     Args:
-        name: A name of one of the forms of `list_splits()`, such as "wu-sorted" or "kfold-5-42-0".
-        ids: Id of each image, unique, in the set's order.
-        subsets: Official subset of each image: "train", "val", "test", or "" where there is none.
-        groups: Images of the same non-empty group never straddle the parts of a seeded split. For k-fold,
-            pass near-duplicates as groups too (`mhsvm.leakage.duplicate_file.duplicate_groups`).
-        dataset: Name of the set, such as "isic2017": some protocols are defined for certain sets only.
+        name: A name that has a form of `list_splits()`, such as "wu-sorted" or "kfold-5-42-0".
+        ids: Unique id of each image, in the order of the set.
+        subsets: Official subset of each image: "train", "val", "test", or "" if it has none.
+        groups: Group of each image, or "". A seeded split keeps a group in one part. For k-fold, also pass
+            near-duplicates as groups (`mhsvm.leakage.duplicate_file.duplicate_groups`).
+        dataset: Name of the set, such as "isic2017", because some protocols are defined for certain sets only.
     Returns:
-        The split, its parts in the order of `ids`.
+        The split, with parts in the order of `ids`.
     Raises:
-        ValueError: The name is unknown, or the set is not one that the protocol is defined for.
+        ValueError: The name is unknown, or the protocol is not defined for the set.
         FileNotFoundError: The file of "file:PATH" does not exist.
     """
     if not len(ids) == len(subsets) == len(groups):
         raise ValueError(f"ids, subsets and groups are equally long, got {len(ids)}, {len(subsets)} and {len(groups)}")
     repeated = [image_id for image_id, times in Counter(ids).items() if times > 1]
     if repeated:
-        raise ValueError(f"ids are unique, these come more than once: {_shorten(repeated)}")
+        raise ValueError(f"ids are unique; repeated: {_shorten(repeated)}")
     members = Members(dataset, tuple(ids), tuple(subsets), tuple(groups))
     for form, rule in SPLITS.items():
         if match := _pattern(form).fullmatch(name):
@@ -115,7 +114,7 @@ def make_split(name: str, *, ids: Sequence[str], subsets: Sequence[str], groups:
 
 
 def seeded_order(ids: Iterable[str], *, seed: int) -> list[str]:
-    """Ids in the order of sha256("<seed>:<id>")."""
+    """Sort ids by sha256("<seed>:<id>")."""
     return sorted(ids, key=lambda image_id: hashlib.sha256(f"{seed}:{image_id}".encode()).digest())
 
 
@@ -147,7 +146,7 @@ def _wu_shuffled(members: Members, seed: str) -> dict[str, str]:
 @register_split("vmunet-7-3")
 @register_split("vmunet-7-3-<seed>")
 def _vmunet(members: Members, seed: str = "42") -> dict[str, str]:
-    """7:3 of the official training + validation subsets; where they are not complete, 70 % rounded."""
+    """Split the official training and validation subsets 7:3; if they are not complete, by 70 % rounded."""
     pool = members.of_subsets("train", "val")
     total = len(pool.ids)
     if not total:
@@ -155,21 +154,21 @@ def _vmunet(members: Members, seed: str = "42") -> dict[str, str]:
             f"split 'vmunet-7-3' divides the official training and validation subsets, and {members.dataset} "
             f"has none: use ratio-70-0-30-<seed>"
         )
-    train, _, test = _shares(total, (70, 0, 30))
+    train, _, test = _counts_of(total, (70, 0, 30))
     train, test = VMUNET_COUNTS.get((members.dataset, total), (train, test))
     parts = _fill(pool.units(int(seed)), (train, 0, test))
     _LOG.warning(
-        "split vmunet-7-3: its validation images are its test images, as in the published protocol, so the "
-        "checkpoint is chosen on the data that judge it: keep it for comparison"
+        "split vmunet-7-3: as in the published protocol, its validation images are its test images, so the checkpoint "
+        "is selected on the test data: use this split for comparison only"
     )
     return {image_id: part if part == "train" else VAL_AND_TEST for image_id, part in parts.items()}
 
 
 @register_split("kfold-<k>-<seed>-<fold>")
 def _kfold(members: Members, k: str, seed: str, fold: str) -> dict[str, str]:
-    """Fold `fold` tests, the next one (after the last: the first) validates, the others train.
+    """Use fold `fold` for the test, the next one (cyclically) for validation, and the others for training.
 
-    Larger groups come first, and each goes to the smallest fold so far, so that fold sizes stay close.
+    Larger groups are assigned first, each to the smallest fold so far, so that fold sizes stay close.
     """
     num_folds, held_out = int(k), int(fold)
     units = sorted(members.units(int(seed)), key=len, reverse=True)
@@ -205,7 +204,7 @@ def _ratio(members: Members, train: str, val: str, test: str, seed: str) -> dict
             f"the percentages of a ratio split add up to 100, got {train} + {val} + {test}"
             f" = {float(sum(percentages)):g}"
         )
-    return _fill(members.units(int(seed)), _shares(len(members.ids), percentages))
+    return _fill(members.units(int(seed)), _counts_of(len(members.ids), percentages))
 
 
 @register_split("file:PATH")
@@ -216,7 +215,7 @@ def _file(members: Members, path: str) -> dict[str, str]:
     if unknown:
         file.problems.append(f"{len(unknown)} ids are not in {members.dataset}: {_shorten(unknown)}")
     missing = [image_id for image_id in members.ids if image_id not in file.parts]
-    # A saved split leaves out what its protocol leaves out; a list made by hand has to say so.
+    # A saved split omits the ids that its protocol leaves out; a list made by hand must mark them.
     if missing and file.name is None:
         file.problems.append(
             f"{len(missing)} ids of {members.dataset} have no part (write '{UNUSED}' to leave one out): "
@@ -232,7 +231,7 @@ def _all(members: Members) -> dict[str, str]:
 
 
 def _wu_training(members: Members, *, name: str) -> tuple[Members, tuple[int, int, int]]:
-    """The official training subset and the published counts, which have to fit each other."""
+    """Return the official training subset and the published counts, after checking that they fit."""
     if members.dataset not in WU_COUNTS:
         raise ValueError(
             f"split '{name}' is defined for {' and '.join(WU_COUNTS)}, got {members.dataset}: use "
@@ -249,15 +248,15 @@ def _wu_training(members: Members, *, name: str) -> tuple[Members, tuple[int, in
     return training, counts
 
 
-def _shares(total: int, percentages: Sequence[int | Fraction]) -> tuple[int, int, int]:
-    """Cut a total at the rounded sums of the percentages, so that 0 % is always 0 images."""
+def _counts_of(total: int, percentages: Sequence[int | Fraction]) -> tuple[int, int, int]:
+    """Split a total at the rounded sums of the percentages, so that 0 % is always 0 images."""
     train, val, _ = percentages
-    ends = [math.floor(Fraction(total) * share / 100 + Fraction(1, 2)) for share in (train, train + val)]
+    ends = [math.floor(Fraction(total) * percent / 100 + Fraction(1, 2)) for percent in (train, train + val)]
     return ends[0], ends[1] - ends[0], total - ends[1]
 
 
 def _fill(units: Iterable[list[str]], counts: Sequence[int]) -> dict[str, str]:
-    """Give units to train, val and test by the rule in the module's first lines."""
+    """Assign units to train, val and test by the rule in the docstring of the module."""
     room = dict(zip(PARTS, counts, strict=True))
     parts: dict[str, str] = {}
     for unit in units:

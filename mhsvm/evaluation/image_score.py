@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mhsvm.metrics import Scores, boundary_distances, class_counts, confusion_matrices
+from mhsvm.metrics import Scores, chosen_metrics, class_counts, confusion_matrices, measure_masks, metric_columns
 
 
 @dataclass(frozen=True)
@@ -19,12 +19,14 @@ class ImageScore:
 
     Attributes:
         confusion: int64 (k, k), see `mhsvm.metrics.confusion_matrices`.
-        distances: float64 (c, 2), see `mhsvm.metrics.boundary_distances`; None if not measured.
+        distances: float64 (c, m), see `mhsvm.metrics.measure_masks`; None if not measured.
+        names: Names of the m columns.
         size: (h, w) of the masks.
     """
 
     confusion: Tensor
     distances: Tensor | None
+    names: tuple[str, ...]
     size: tuple[int, int]
 
 
@@ -55,9 +57,11 @@ def score_image(pred: np.ndarray, target: np.ndarray, *, num_classes: int, bound
         ValueError: Shapes differ, or values are no classes.
     """
     maps = torch.from_numpy(pred)[None], torch.from_numpy(target)[None]
+    metrics = chosen_metrics(boundary=boundary)
     return ImageScore(
         confusion=confusion_matrices(*maps, num_classes=num_classes)[0],
-        distances=boundary_distances(*maps, num_classes=num_classes)[0] if boundary else None,
+        distances=measure_masks(*maps, metrics=metrics, num_classes=num_classes)[0] if metrics else None,
+        names=metric_columns(metrics),
         size=target.shape,
     )
 
@@ -66,5 +70,6 @@ def join_scores(ids: Sequence[str], images: Sequence[ImageScore]) -> SizedScores
     """Join the scores of at least one image; either all or none have distances."""
     confusion = torch.stack([image.confusion for image in images])
     distances = [image.distances for image in images if image.distances is not None]
-    scores = Scores(tuple(ids), class_counts(confusion), torch.stack(distances) if distances else None)
+    stacked = torch.stack(distances) if distances else None
+    scores = Scores(tuple(ids), class_counts(confusion), stacked, images[0].names)
     return SizedScores(scores, confusion.sum(dim=0), tuple(image.size for image in images))

@@ -7,7 +7,7 @@ from mhsvm.data.dataset import Dataset
 from mhsvm.evaluation.evaluator import target_masks
 from mhsvm.evaluation.image_score import ImageScore, SizedScores, join_scores, score_image
 from mhsvm.inference.probability import resize_probability, to_mask
-from mhsvm.metrics import CalibrationCounts, boundary_distances
+from mhsvm.metrics import CalibrationCounts, chosen_metrics, measure_masks, metric_columns
 from mhsvm.prepare.native import NativeMasks
 from mhsvm.threads import image_threads
 
@@ -22,6 +22,7 @@ class Measurement:
         native: Masks at the images' own sizes; the probability is resized to them (bilinear) and then thresholded.
             None measures at the set's size only.
     Attributes:
+        names: Names of the columns of `distances`.
         calibration: Pixels by probability, at the set's size.
     """
 
@@ -32,6 +33,8 @@ class Measurement:
         self._threshold = threshold
         self._boundary = boundary
         self._native = native
+        self._metrics = chosen_metrics(boundary=boundary)
+        self.names = metric_columns(self._metrics)
         self._ids: list[str] = []
         self._distances: list[Tensor] = []
         self._images: list[ImageScore] = []
@@ -43,9 +46,9 @@ class Measurement:
         target = target_masks(self._dataset.masks[rows].to(probability.device), num_classes)
         self.calibration.add(probability, target)
         self._ids += [self._dataset.ids[row] for row in rows.tolist()]
-        if self._boundary:
+        if self._metrics:
             pred = to_mask(probability, self._threshold)
-            self._distances.append(boundary_distances(pred, target, num_classes=num_classes))
+            self._distances.append(measure_masks(pred, target, metrics=self._metrics, num_classes=num_classes))
         if self._native is not None:
             # decoding, resizing and counting mostly run outside Python's lock
             with image_threads() as pool:
@@ -58,7 +61,7 @@ class Measurement:
 
     @property
     def distances(self) -> Tensor | None:
-        """float64 (n, c, 2) of the measured images, see `mhsvm.metrics.boundary_distances`; None if not measured."""
+        """float64 (n, c, m) of the measured images, see `mhsvm.metrics.measure_masks`; None if not measured."""
         return torch.cat(self._distances) if self._distances else None
 
     @property

@@ -5,7 +5,7 @@ import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from mhsvm.metrics import BOUNDARY, PER_IMAGE, Scores, bootstrap_intervals, per_image
+from mhsvm.metrics import BOUNDARY, PER_IMAGE, Scores, bootstrap_intervals, column_label, per_image
 from mhsvm.metrics.intervals import CONFIDENCE, RESAMPLES, SEED
 from mhsvm.metrics.summary import POOLED
 
@@ -37,7 +37,7 @@ def _describe(scores: Scores) -> dict:
             "limits": {name: [_or_none(limit) for limit in limits] for name, limits in intervals.items()},
         },
     }
-    if scores.distances is not None:
+    if scores.distances is not None and set(BOUNDARY) <= set(scores.names):
         content["boundary"] = {"unit": "pixels", "images_without_outline": scores.num_unbounded}
     return content
 
@@ -50,12 +50,8 @@ def metrics_lines(described: Mapping) -> list[str]:
     for name in POOLED:
         single = f"{name}_per_image"
         lines.append(f"{name:19} {_cells(name, metrics, limits, 8)} {_cells(single, metrics, limits, 10)}")
-    averaged = {"jaccard_thresholded": "jaccard_thresholded"} | {
-        f"{name}_per_image": f"{name}, pixels" for name in BOUNDARY
-    }
-    for name, label in averaged.items():
-        if name in metrics:
-            lines.append(f"{label:19} {'':25} {_cells(name, metrics, limits, 10)}")
+    for name, label in averaged_metrics(metrics).items():
+        lines.append(f"{label:19} {'':25} {_cells(name, metrics, limits, 10)}")
     lines = [line.rstrip() for line in lines]
     skipped = described.get("boundary", {}).get("images_without_outline", 0)
     if skipped:
@@ -66,6 +62,12 @@ def metrics_lines(described: Mapping) -> list[str]:
         )
         lines.append(f"class {label}: {shown}")
     return lines
+
+
+def averaged_metrics(metrics: Mapping) -> dict[str, str]:
+    """Name -> label of the metrics that only single images have, such as the distances of boundaries."""
+    of_counts = {"loss", *POOLED, *(f"{name}_per_image" for name in POOLED)}
+    return {name: column_label(name.removesuffix("_per_image")) for name in metrics if name not in of_counts}
 
 
 def format_figure(value: float | None) -> str:
@@ -95,15 +97,15 @@ def write_cases(
 
     Args:
         path: The CSV file to make.
-        scores: With distances for the columns `hd95` and `assd`, which are empty where they are not defined.
+        scores: With distances, each of them is a column, which is empty where it is not defined.
         num_classes: 1, or k for a column `class`.
         sizes: Height and width of each image in pixels, for columns of these names.
     """
     figures = per_image(scores.counts)
     measured = PER_IMAGE
     if scores.distances is not None:
-        figures |= dict(zip(BOUNDARY, scores.distances.unbind(-1), strict=True))
-        measured = (*PER_IMAGE, *BOUNDARY)
+        figures |= dict(zip(scores.names, scores.distances.unbind(-1), strict=True))
+        measured = (*PER_IMAGE, *scores.names)
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         labels, size_names = ["class"] if num_classes > 1 else [], ["height", "width"] if sizes else []

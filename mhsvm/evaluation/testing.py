@@ -86,7 +86,7 @@ class TestResult:
     """The result of a test; `mhsvm.write_result` writes it to a folder.
 
     Attributes:
-        scores: Ids, counts (n, c, 4) and boundary distances (n, c, 2) of the images, at the set's size.
+        scores: Ids, counts (n, c, 4) and distances (n, c, m) of the images, at the set's size.
         native: The same at the images' own sizes; None where it was not measured.
         summary: The content of `summary.json`: metrics, intervals, protocol, checkpoint, leakage and versions.
         protocol: The test images and the reason for their choice.
@@ -173,7 +173,7 @@ def evaluate_test(
         "device": device_model(evaluator.device),
         "torch": str(torch.__version__),
     }
-    scores = Scores(evaluation.ids, evaluation.counts, measurement.distances)
+    scores = Scores(evaluation.ids, evaluation.counts, measurement.distances, measurement.names)
     return TestResult(
         scores=scores,
         native=measurement.native,

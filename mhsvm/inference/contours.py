@@ -53,7 +53,8 @@ def find_polygons(mask: np.ndarray, probability: np.ndarray, *, threshold: float
     top, left = max(rows[0] - 1, 0), max(columns[0] - 1, 0)
     window = np.s_[top : rows[-1] + 2, left : columns[-1] + 2]
     inside = inside[window]
-    lead = _lead(probability[(..., *window)], threshold, label)
+    whole = (..., *window)
+    lead = _lead(probability[whole], threshold, label)
     lead = np.where(inside, np.maximum(lead, _LEAST_MARGIN), np.minimum(lead, -_LEAST_MARGIN))
     # mirrored with the other sign around the frame, the outline of what touches it runs along it
     lead = np.pad(lead, 1, mode="edge")

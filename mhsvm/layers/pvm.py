@@ -1,13 +1,11 @@
 """Parallel Vision Mamba: one small sequence mixer shared by several slices of the channels."""
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor, nn
 
 from mhsvm.layers.layer_norm import LayerNorm
 from mhsvm.layers.linear import Linear
-from mhsvm.layers.mamba import Mamba
+from mhsvm.layers.mixers import Mixer, find_mixer
 from mhsvm.ops.fused.branches import join_norm, split_norm
 
 
@@ -21,9 +19,10 @@ class PVMLayer(nn.Module):
         in_channels: Channels c, a multiple of `branches`.
         out_channels: Channels o.
         branches: Number of slices p.
-        mixer: Makes the shared block: width c/p -> a module on sequences (b, l, c/p), which leaves its input as it is.
+        mixer: Name of the shared block, see `mhsvm.layers.mixers`; or its constructor, width c/p -> a module on
+            sequences (b, l, c/p), which leaves its input as it is.
     Raises:
-        ValueError: The branches do not divide the channels, or the input has other channels.
+        ValueError: The branches do not divide the channels, the mixer is unknown, or the input has other channels.
     Source: Wu et al. 2024, arXiv 2403.20035.
     """
 
@@ -33,7 +32,7 @@ class PVMLayer(nn.Module):
         out_channels: int,
         *,
         branches: int = 4,
-        mixer: Callable[[int], nn.Module] = Mamba,
+        mixer: str | Mixer = "mamba",
     ) -> None:
         super().__init__()
         if branches < 1 or in_channels % branches:
@@ -44,7 +43,7 @@ class PVMLayer(nn.Module):
         self.in_channels = in_channels
         self.branches = branches
         self.norm = LayerNorm(in_channels)
-        self.mixer = mixer(in_channels // branches)
+        self.mixer = find_mixer(mixer)(in_channels // branches)
         self.skip_scale = nn.Parameter(torch.ones(1))
         self.proj = Linear(in_channels, out_channels)
 

@@ -46,8 +46,11 @@ def search_duplicates(first: PreparedSet, second: PreparedSet | None = None) -> 
         return kept
     total = sum(map(len, sets))
     log.info("looking for near-duplicates among %d images; the result is kept in %s", total, path)
-    arguments = [column for prepared in sets for column in (prepared.images(slice(None)), prepared.ids)]
-    pairs = find_duplicates(*arguments)
+    images, *other_images = (prepared.images(slice(None)) for prepared in sets)
+    if second is None:
+        pairs = find_duplicates(images, first.ids)
+    else:
+        pairs = find_duplicates(images, first.ids, other_images[0], second.ids)
     with replace_when_complete(path) as partial:
         rows = [[pair.id_a, pair.id_b, pair.score] for pair in pairs]
         partial.write_text(json.dumps({**key, "pairs": rows}, indent=1) + "\n", encoding="utf-8")

@@ -39,6 +39,9 @@ _MIN_TURNED_LIKENESS = 0.9
 MIN_SIDE = 128
 _ROWS_AT_ONCE = 1024
 
+# A list of images of any sizes, or an array (n, h, w, 3).
+Images = Sequence[np.ndarray] | np.ndarray
+
 
 @dataclass(frozen=True, order=True)
 class DuplicatePair:
@@ -55,9 +58,9 @@ class DuplicatePair:
 
 
 def find_duplicates(
-    images_a: Sequence[np.ndarray],
+    images_a: Images,
     ids_a: Sequence[str],
-    images_b: Sequence[np.ndarray] | None = None,
+    images_b: Images | None = None,
     ids_b: Sequence[str] | None = None,
     *,
     threshold: float = DEFAULT_THRESHOLD,
@@ -83,7 +86,7 @@ def find_duplicates(
     _check(images_a, ids_a, "a")
     if (images_b is None) != (ids_b is None):
         raise ValueError("a second set is images_b and ids_b together, got only one of them")
-    if images_b is None:
+    if images_b is None or ids_b is None:
         images_b, ids_b = [], []
         in_b = np.ones(len(ids_a), bool)
     else:
@@ -139,7 +142,7 @@ def merge_groups(ids: Sequence[str], groups: Sequence[str], pairs: Sequence[Dupl
     return tuple(merged)
 
 
-def _check(images: Sequence[np.ndarray], ids: Sequence[str], name: str) -> None:
+def _check(images: Images, ids: Sequence[str], name: str) -> None:
     if len(images) != len(ids):
         raise ValueError(f"every image has an id, got {len(images)} images_{name} and {len(ids)} ids_{name}")
     for image_id, image in zip(ids, images, strict=True):
@@ -149,11 +152,11 @@ def _check(images: Sequence[np.ndarray], ids: Sequence[str], name: str) -> None:
             )
 
 
-def _copies(images: Sequence[np.ndarray]) -> list[list[int]]:
+def _copies(images: Images) -> list[list[int]]:
     """Rows of equal pixels, in the order of their first."""
     rows: dict[tuple[tuple[int, ...], bytes], list[int]] = {}
     for row, image in enumerate(images):
-        digest = hashlib.sha256(np.ascontiguousarray(image)).digest()
+        digest = hashlib.sha256(np.ascontiguousarray(image).data).digest()
         rows.setdefault((image.shape, digest), []).append(row)
     return list(rows.values())
 

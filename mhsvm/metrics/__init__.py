@@ -13,6 +13,15 @@ from mhsvm.metrics.counts import (
 )
 from mhsvm.metrics.intervals import Interval, bootstrap_intervals
 from mhsvm.metrics.paired import Difference, adjust_p_values, paired_differences
+from mhsvm.metrics.registered import (
+    MaskMetric,
+    chosen_metrics,
+    column_label,
+    list_metrics,
+    measure_masks,
+    metric_columns,
+    register_metric,
+)
 from mhsvm.metrics.summary import Scores, summarize
 
 __all__ = [
@@ -22,17 +31,24 @@ __all__ = [
     "CalibrationCounts",
     "Difference",
     "Interval",
+    "MaskMetric",
     "Scores",
     "adjust_p_values",
     "bootstrap_intervals",
     "boundary_distances",
     "calibration",
+    "chosen_metrics",
     "class_counts",
+    "column_label",
     "confusion_counts",
     "confusion_matrices",
     "count_pairs",
+    "list_metrics",
+    "measure_masks",
+    "metric_columns",
     "paired_differences",
     "per_image",
+    "register_metric",
     "summarize",
     "target_pixels",
     "threshold_sweep",

@@ -4,10 +4,9 @@ Shape letters: b batch, h w size, k classes, c scored classes (1, or k - 1 witho
 """
 
 import numpy as np
-import torch
 from torch import Tensor
 
-from mhsvm.metrics.counts import IGNORE_INDEX, check_masks
+from mhsvm.metrics.registered import measure_masks, register_metric
 
 BOUNDARY = ("hd95", "assd")
 
@@ -30,17 +29,13 @@ def boundary_distances(pred: Tensor, target: Tensor, *, num_classes: int = 1) ->
         ValueError: Shapes differ, or values are no classes or no whole numbers.
     Source: boundaries and distances are computed by MONAI (`monai.metrics.utils`).
     """
-    check_masks(pred, target, num_classes)
-    predicted, targets = (masks.reshape(len(masks), *masks.shape[-2:]).cpu().numpy() for masks in (pred, target))
-    labels = range(1, max(num_classes, 2))
-    distances = np.full((len(predicted), len(labels), len(BOUNDARY)), np.nan)
-    for row, (of_pred, of_target) in enumerate(zip(predicted, targets, strict=True)):
-        counted = True if num_classes == 1 else of_target != IGNORE_INDEX
-        for place, label in enumerate(labels):
-            pred_mask, target_mask = (of_pred == label) & counted, of_target == label
-            if pred_mask.any() and target_mask.any():
-                distances[row, place] = _distances(pred_mask, target_mask)
-    return torch.from_numpy(distances)
+    return measure_masks(pred, target, metrics=("boundary",), num_classes=num_classes)
+
+
+@register_metric("boundary", columns=BOUNDARY, unit="pixels")
+def boundary(pred: np.ndarray, target: np.ndarray) -> tuple[float, float]:
+    """HD95 and ASSD of two masks, bool (h, w); NaN where one is empty."""
+    return _distances(pred, target) if pred.any() and target.any() else (np.nan, np.nan)
 
 
 def _distances(pred: np.ndarray, target: np.ndarray) -> tuple[float, float]:

@@ -43,7 +43,10 @@ def bootstrap_intervals(
     if not len(scores):
         raise ValueError("there are no images to sample from")
     rows = summands(scores.counts, scores.distances)
-    chunks = [metrics_of(weighted_sums(weights, rows)) for weights in resample_weights(len(scores), resamples, seed)]
+    chunks = [
+        metrics_of(weighted_sums(weights, rows), scores.names)
+        for weights in resample_weights(len(scores), resamples, seed)
+    ]
     return {name: percentile_interval(torch.cat([chunk[name] for chunk in chunks]), confidence) for name in chunks[0]}
 
 

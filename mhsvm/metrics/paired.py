@@ -3,8 +3,9 @@
 Shape letters: n images, c scored classes, r resamples.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -72,19 +73,21 @@ def paired_differences(
     """
     check_resampling(resamples, confidence)
     _check_paired(scores, others)
-    distances = _common_distances(scores, others)
+    names = tuple(name for name in scores.names if name in others.names)
+    distances = _common_distances(scores, others, names)
     first, second = summands(scores.counts, distances[0]), summands(others.counts, distances[1])
-    observed = _subtract(first.sum(dim=0), second.sum(dim=0))
+    subtract = partial(_subtract, names=names)
+    observed = subtract(first.sum(dim=0), second.sum(dim=0))
     resampled = [
-        _subtract(weighted_sums(weights, first), weighted_sums(weights, second))
+        subtract(weighted_sums(weights, first), weighted_sums(weights, second))
         for weights in resample_weights(len(scores), resamples, seed)
     ]
     swapped = [
-        _subtract(first.sum(dim=0) - moved, second.sum(dim=0) + moved)
+        subtract(first.sum(dim=0) - moved, second.sum(dim=0) + moved)
         for moved in (weighted_sums(swaps, first - second) for swaps in _swaps(len(scores), resamples, seed))
     ]
     # the averaged metrics of a single image are its own values
-    of_images = _subtract(first, second)
+    of_images = subtract(first, second)
     return {
         name: Difference(
             value=value.item(),
@@ -121,15 +124,18 @@ def _check_paired(scores: Scores, others: Scores) -> None:
         )
 
 
-def _common_distances(scores: Scores, others: Scores) -> tuple[Tensor | None, Tensor | None]:
-    if scores.distances is None or others.distances is None:
+def _common_distances(scores: Scores, others: Scores, names: Sequence[str]) -> tuple[Tensor | None, Tensor | None]:
+    """The common columns of both, NaN where one of them is."""
+    if scores.distances is None or others.distances is None or not names:
         return None, None
-    common = ~(scores.distances + others.distances).isnan()
-    return scores.distances.where(common, torch.nan), others.distances.where(common, torch.nan)
+    first = scores.distances[..., [scores.names.index(name) for name in names]]
+    second = others.distances[..., [others.names.index(name) for name in names]]
+    common = ~(first + second).isnan()
+    return first.where(common, torch.nan), second.where(common, torch.nan)
 
 
-def _subtract(sums: Tensor, others: Tensor) -> dict[str, Tensor]:
-    metrics, other_metrics = metrics_of(sums), metrics_of(others)
+def _subtract(sums: Tensor, others: Tensor, *, names: Sequence[str]) -> dict[str, Tensor]:
+    metrics, other_metrics = metrics_of(sums, names), metrics_of(others, names)
     return {name: metrics[name] - other_metrics[name] for name in metrics}
 
 

@@ -5,6 +5,7 @@ for averaged ones. To resample images, or to swap them between two models, is to
 Shape letters: n images, c scored classes, s summands.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -17,7 +18,7 @@ from mhsvm.metrics.counts import PER_IMAGE, per_image
 ISIC_THRESHOLD = 0.65
 
 _COUNTS = ("tp", "fp", "fn", "tn")
-_SUMMANDS = (*_COUNTS, *PER_IMAGE, "jaccard_thresholded", "images", *BOUNDARY, "bounded")
+_SUMMANDS = (*_COUNTS, *PER_IMAGE, "jaccard_thresholded", "images")
 # Overlaps have the names that are usual in papers.
 _POOLED_NAMES = {"miou": "jaccard", "dsc": "dice"} | {name: name for name in PER_IMAGE[2:]}
 POOLED = tuple(_POOLED_NAMES)
@@ -30,12 +31,15 @@ class Scores:
     Attributes:
         ids: Unique ids of the n images.
         counts: int64 (n, c, 4): tp, fp, fn, tn of each scored class, see `mhsvm.metrics.class_counts`.
-        distances: float64 (n, c, 2) in pixels, see `mhsvm.metrics.boundary_distances`; None if not measured.
+        distances: float64 (n, c, m), numbers that counts cannot give, see `mhsvm.metrics.measure_masks`; None if not
+            measured.
+        names: Names of the m columns of `distances`; by default the boundary distances in pixels.
     """
 
     ids: tuple[str, ...]
     counts: Tensor
     distances: Tensor | None = None
+    names: tuple[str, ...] = BOUNDARY
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -43,41 +47,47 @@ class Scores:
     @property
     def num_unbounded(self) -> int:
         """Number of images without a boundary distance in any class, because prediction or target is empty."""
-        return 0 if self.distances is None else int(self.distances.isnan().any(dim=-1).all(dim=-1).sum())
+        columns = [place for place, name in enumerate(self.names) if name in BOUNDARY]
+        if self.distances is None or not columns:
+            return 0
+        return int(self.distances[..., columns].isnan().any(dim=-1).all(dim=-1).sum())
 
     def of_class(self, label: int) -> "Scores":
         """Select the scores of one class; the first scored class is 1."""
         place = slice(label - 1, label)
-        return Scores(self.ids, self.counts[:, place], None if self.distances is None else self.distances[:, place])
+        distances = None if self.distances is None else self.distances[:, place]
+        return Scores(self.ids, self.counts[:, place], distances, self.names)
 
     def rows(self, rows: Tensor) -> "Scores":
         """Select rows (n',)."""
         ids = tuple(self.ids[row] for row in rows.tolist())
-        return Scores(ids, self.counts[rows], None if self.distances is None else self.distances[rows])
+        return Scores(ids, self.counts[rows], None if self.distances is None else self.distances[rows], self.names)
 
     def metrics(self) -> dict[str, float]:
         """Compute the metrics of all images, see `summarize`."""
-        return summarize(self.counts, self.distances)
+        return summarize(self.counts, self.distances, self.names)
 
 
-def summarize(counts: Tensor, distances: Tensor | None = None) -> dict[str, float]:
+def summarize(counts: Tensor, distances: Tensor | None = None, names: Sequence[str] = BOUNDARY) -> dict[str, float]:
     """Summarize a test set.
 
     Args:
         counts: Result of `confusion_counts` for all images, (n, 4) or (n, c, 4), n at least 1.
-        distances: Result of `boundary_distances`, (n, c, 2), or None.
+        distances: Result of `measure_masks` or `boundary_distances`, (n, c, m), or None.
+        names: Names of the m columns.
     Returns:
         Metrics by name. `miou`, `dsc`, `accuracy`, `sensitivity` and `specificity` are pooled over all pixels (one
         confusion matrix). The same names with `_per_image` are averaged over images. `jaccard_thresholded` is the mean
         over images of a Jaccard index that counts 0 below 0.65. With several classes, each is the mean over the scored
-        classes. With distances, `hd95_per_image` and `assd_per_image` are means in pixels over the images where they
-        are defined; with several classes, over the classes with such an image; NaN if there is none.
+        classes. With distances, the names of the columns with `_per_image` are means over the images where they are
+        defined; with several classes, over the classes with such an image; NaN if there is none.
     Raises:
         ValueError: There is no image.
     """
     if counts.shape[0] == 0:
         raise ValueError("there are no images to summarize")
-    return {name: value.item() for name, value in metrics_of(summands(counts, distances).sum(dim=0)).items()}
+    sums = summands(counts, distances).sum(dim=0)
+    return {name: value.item() for name, value in metrics_of(sums, names).items()}
 
 
 def summands(counts: Tensor, distances: Tensor | None = None) -> Tensor:
@@ -92,16 +102,16 @@ def summands(counts: Tensor, distances: Tensor | None = None) -> Tensor:
     columns = [*counts.double().unbind(-1), *values.values()]
     columns += [jaccard.where(jaccard >= ISIC_THRESHOLD, 0.0), torch.ones_like(jaccard)]
     if distances is not None:
-        bounded = ~distances.isnan().any(dim=-1)
-        columns += [*distances.where(bounded.unsqueeze(-1), 0.0).unbind(-1), bounded.double()]
+        columns += [*distances.where(~distances.isnan(), 0.0).unbind(-1), *(~distances.isnan()).double().unbind(-1)]
     return torch.stack(columns, dim=-1)
 
 
-def metrics_of(sums: Tensor) -> dict[str, Tensor]:
+def metrics_of(sums: Tensor, names: Sequence[str] = BOUNDARY) -> dict[str, Tensor]:
     """Compute metrics from weighted sums of `summands`.
 
     Args:
         sums: float64 (…, c, s).
+        names: Names of the columns of distances, if there are any among the summands.
     Returns:
         float64 (…) for each name of `summarize`.
     """
@@ -110,7 +120,9 @@ def metrics_of(sums: Tensor) -> dict[str, Tensor]:
     metrics = {name: pooled[key] for name, key in _POOLED_NAMES.items()}
     metrics |= {f"{name}_per_image": parts[key] / parts["images"] for name, key in _POOLED_NAMES.items()}
     metrics["jaccard_thresholded"] = parts["jaccard_thresholded"] / parts["images"]
-    if "bounded" in parts:
-        # 0 / 0, which is NaN, if a class has no image with both boundaries
-        metrics |= {f"{name}_per_image": parts[name] / parts["bounded"] for name in BOUNDARY}
+    measured = sums[..., len(_SUMMANDS) :]
+    if measured.shape[-1]:
+        # 0 / 0, which is NaN, if a metric is defined for no image of a class
+        means = torch.div(*measured.chunk(2, dim=-1)).unbind(-1)
+        metrics |= {f"{name}_per_image": mean for name, mean in zip(names, means, strict=True)}
     return {name: values.nanmean(dim=-1) for name, values in metrics.items()}

@@ -1,9 +1,9 @@
 """The networks: built by name, loaded from our checkpoints or published ones."""
 
 from mhsvm.models.create import create_model
+from mhsvm.models.loading import LoadReport, load_weights
 from mhsvm.models.mhs_vm import MHSVM
 from mhsvm.models.pretrained import list_pretrained
-from mhsvm.models.published import LoadReport, load_weights
 from mhsvm.models.registry import list_models, register_model
 from mhsvm.models.ultralight_vm_unet import UltraLightVMUNet
 from mhsvm.models.vm_unet import VMUNet

@@ -14,8 +14,8 @@ from torch import Tensor
 # What a profiler leaves in a state dict.
 _LEFTOVERS = ("total_ops", "total_params")
 
-# What stands before all keys of a model inside DataParallel, and inside the published VMUNet classes.
-_WRAPPERS = ("module.", "vmunet.")
+# Prefix of all keys of a model inside DataParallel.
+_WRAPPER = "module."
 
 
 def read_checkpoint(path: str | os.PathLike) -> dict[str, Any]:
@@ -69,9 +69,8 @@ def weights_in(content: Mapping[str, Any]) -> dict[str, Tensor]:
     if strange:
         raise ValueError(f"a state dict holds tensors only; these are none: {', '.join(strange)}")
     state = {key: value for key, value in state.items() if key.rpartition(".")[2] not in _LEFTOVERS}
-    for prefix in _WRAPPERS:
-        if all(key.startswith(prefix) for key in state):
-            state = {key.removeprefix(prefix): value for key, value in state.items()}
+    if all(key.startswith(_WRAPPER) for key in state):
+        state = {key.removeprefix(_WRAPPER): value for key, value in state.items()}
     return state
 
 

@@ -6,8 +6,8 @@ from typing import Any
 
 from torch import nn
 
+from mhsvm.models.loading import load_weights
 from mhsvm.models.pretrained import read_pretrained
-from mhsvm.models.published import load_weights
 from mhsvm.models.registry import MODELS
 
 
@@ -27,7 +27,7 @@ def create_model(
     Raises:
         ValueError: The model, a keyword or the weights are unknown, or an argument does not fit model or weights.
     """
-    factory = MODELS[name]
+    factory = MODELS[name].create
     for argument, value in (("num_classes", num_classes), ("in_channels", in_channels)):
         if value < 1:
             raise ValueError(f"{argument} is at least 1; received {value}")

@@ -3,16 +3,98 @@
 Source: Ji 2024, arXiv 2406.05992.
 """
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
+from typing import Any
 
+import torch
 from torch import nn
 
 from mhsvm.layers import GatedScan, MultiHeadScan
 from mhsvm.models.registry import register_model
-from mhsvm.models.vss_unet import VSSUNet
+from mhsvm.models.vss_unet import PUBLISHED_PREFIX, SMALL, VSSUNet, published_arguments, published_sources
+from mhsvm.models.weight_format import KeyMark, Renames, Shapes, State, TensorSource, WeightFormat, rename
+
+# Published parameters that are stored under two names, and the name kept.
+_TWINS: Renames = (
+    (r"\.scanning\.seq2seq_engine\.", ".mambaeng."),
+    (r"\.x_ssproj_W$", ".x_ssproj.weight"),
+)
 
 
-@register_model("mhs_vm")
+def _sources(model: nn.Module) -> dict[str, TensorSource]:
+    heads = [f"mhs.scanhead_{pattern}.mambaeng." for pattern in model.patterns]
+    return published_sources(model, heads=heads, routes=range(4))
+
+
+def _arguments(shapes: Shapes) -> dict[str, Any]:
+    patterns = _scan_heads(shapes)
+    attention = "layers.0.blocks.0.self_attention.mhs"
+    first = patterns[0] if patterns else "C"
+    return {
+        **published_arguments(shapes),
+        "patterns": patterns,
+        "project": f"{attention}.y_proj.weight" in shapes,
+        "d_state": shapes[f"{attention}.scanhead_{first}.mambaeng.A_logs"][1],
+    }
+
+
+def _prepare(model: nn.Module, state: State) -> State:
+    """Merge twins, and make sure that the model's heads are those of the file."""
+    patterns = _scan_heads(state)
+    if model.patterns != patterns:
+        raise ValueError(
+            f"the file's heads scan along {', '.join(patterns)}, in this order; the model's along "
+            f"{', '.join(model.patterns)}. Build it with patterns={patterns}"
+        )
+    if any(key.endswith(".attention.threshold") for key in model.state_dict()):
+        raise ValueError(
+            "published files do not hold the gate's threshold, which the model is to learn. "
+            "Build it with gate_learnable=False and their threshold as gate_threshold"
+        )
+    return _merge_twins(state)
+
+
+def _scan_heads(keys: Iterable[str]) -> tuple[str, ...]:
+    """Patterns of the heads in a published file, in the order of their channels."""
+    names = set(re.findall(r"\.scanhead_(\w)\.", " ".join(keys)))
+    return tuple(pattern for pattern in "CXSZ" if pattern in names)
+
+
+def _merge_twins(state: State) -> State:
+    merged: dict[str, torch.Tensor] = {}
+    different = []
+    for key, value in state.items():
+        kept = rename(key, _TWINS)
+        if kept in merged and not torch.equal(merged[kept], value):
+            different.append(kept)
+        merged[kept] = value
+    if different:
+        raise ValueError(
+            "the file stores each of these parameters under two names, with different values: "
+            f"{', '.join(different)}. It was changed after training; take the original file"
+        )
+    return merged
+
+
+_PUBLISHED = WeightFormat(
+    owner="its authors",
+    mark=KeyMark(r"\.self_attention\.mhs\."),
+    sources=_sources,
+    arguments=_arguments,
+    # their authors test with it
+    assumed={"gate_threshold": 0.4},
+    prefix=PUBLISHED_PREFIX,
+    prepare=_prepare,
+)
+
+
+@register_model(
+    "mhs_vm",
+    mark=KeyMark(r"\.mixer\.scan\.in_proj\."),
+    formats=[_PUBLISHED],
+    small={**SMALL, "patterns": ("C", "X", "S"), "gate_threshold": 0.0},
+)
 class MHSVM(VSSUNet):
     """MHS-VM.
 

@@ -6,19 +6,65 @@ Source: Wu et al. 2024, arXiv 2403.20035.
 import math
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mhsvm.layers import GroupNormGELU, Mamba, PVMLayer, SkipBridge
+from mhsvm.layers import GroupNormGELU, PVMLayer, SkipBridge
+from mhsvm.layers.mixers import Mixer, find_mixer
 from mhsvm.models.image import check_image
 from mhsvm.models.registry import register_model
+from mhsvm.models.weight_format import KeyMark, Renames, Shapes, WeightFormat, renamed
 
 NORM_GROUPS = 4
 
+_KEYS: Renames = (
+    *((rf"^encoder\.{i}\.", f"encoder{i + 1}.0.") for i in range(6)),
+    *((rf"^decoder\.{i}\.", f"decoder{i + 1}.0.") for i in range(5)),
+    *((rf"^encoder_norms\.{i}\.", f"ebn{i + 1}.") for i in range(5)),
+    *((rf"^decoder_norms\.{i}\.", f"dbn{i + 1}.") for i in range(5)),
+    *((rf"^bridge\.gates\.{i}\.", f"scab.catt.att{i + 1}.") for i in range(5)),
+    (r"^bridge\.mix\.", "scab.catt.get_all_att."),
+    (r"^bridge\.spatial\.", "scab.satt.shared_conv2d.0."),
+    (r"^head\.", "final."),
+    (r"\.mixer\.", ".mamba."),
+)
 
-@register_model("ultralight_vm_unet")
+
+def _arguments(shapes: Shapes) -> dict[str, Any]:
+    layers = [f"encoder{i}.0.{'weight' if i <= 3 else 'proj.weight'}" for i in range(1, 7)]
+    channels = tuple(shapes[layer][0] for layer in layers)
+    mamba = "encoder4.0.mamba"
+    width = shapes[f"{mamba}.in_proj.weight"][1]
+    bridge = any(key.startswith("scab.") for key in shapes)
+    arguments = {
+        "num_classes": shapes["final.weight"][0],
+        "in_channels": shapes["encoder1.0.weight"][1],
+        "channels": channels,
+        "branches": channels[2] // width,
+        "bridge": bridge,
+        "d_state": shapes[f"{mamba}.A_log"][1],
+        "d_conv": shapes[f"{mamba}.conv1d.weight"][2],
+        "expand": shapes[f"{mamba}.D"][0] // width,
+    }
+    if bridge:
+        arguments["split_att"] = "fc" if len(shapes["scab.catt.att1.weight"]) == 2 else "conv"
+    return arguments
+
+
+_PUBLISHED = WeightFormat(
+    owner="its authors", mark=KeyMark(r"^encoder4\.0\.mamba\."), sources=renamed(_KEYS), arguments=_arguments
+)
+
+
+@register_model(
+    "ultralight_vm_unet",
+    mark=KeyMark(r"^encoder\.\d\.mixer\."),
+    formats=[_PUBLISHED],
+    small={"channels": (4, 4, 8, 8, 12, 16), "branches": 2, "d_state": 4},
+)
 class UltraLightVMUNet(nn.Module):
     """UltraLight VM-UNet.
 
@@ -30,9 +76,10 @@ class UltraLightVMUNet(nn.Module):
         branches: Slices of the channels in each parallel Mamba layer; 1, 2 and 4 are the paper's settings 1-3.
         split_att: "fc" or "conv", how the bridge makes the gates of a skip connection.
         bridge: Whether the skip connections pass through the bridge.
-        d_state, d_conv, expand: Of the Mamba blocks.
-        init: "paper" initialises every linear and convolutional layer anew, those of the Mamba blocks too;
-            "mamba" leaves the Mamba blocks as their authors initialise them.
+        d_state, d_conv, expand: Arguments of the mixer, as far as it takes them.
+        init: "paper" initializes every linear and convolutional layer, those of the mixers too; "mamba" keeps the
+            initial values of the mixers, for Mamba those of its authors.
+        mixer: Of the parallel layers, see `PVMLayer`; "mamba" is the published one.
         backend: Of the scans, see `mhsvm.ops.selective_scan`.
     Raises:
         ValueError: The widths do not fit, `split_att` or `init` is unknown, or an image has another shape.
@@ -53,6 +100,7 @@ class UltraLightVMUNet(nn.Module):
         d_conv: int = 4,
         expand: int = 2,
         init: str = "paper",
+        mixer: str | Mixer = "mamba",
         backend: str = "auto",
     ) -> None:
         super().__init__()
@@ -64,7 +112,7 @@ class UltraLightVMUNet(nn.Module):
         self.in_channels = in_channels
         c1, c2, c3, c4, c5, c6 = channels
         conv = partial(nn.Conv2d, kernel_size=3, padding=1)
-        mixer = partial(Mamba, d_state=d_state, d_conv=d_conv, expand=expand, backend=backend)
+        mixer = find_mixer(mixer, d_state=d_state, d_conv=d_conv, expand=expand, backend=backend)
         pvm = partial(PVMLayer, branches=branches, mixer=mixer)
         norm = partial(GroupNormGELU, NORM_GROUPS)
 
@@ -77,14 +125,14 @@ class UltraLightVMUNet(nn.Module):
         doubling = [norm(c, resize="double") for c in (c4, c3, c2, c1)]
         self.decoder_norms = nn.ModuleList([norm(c5), *doubling])
         self.head = nn.Conv2d(c1, num_classes, kernel_size=1)
-        self.init_weights(keep_mamba=init == "mamba")
+        self.init_weights(keep_mixers=init == "mamba")
 
-    def init_weights(self, *, keep_mamba: bool) -> None:
-        """Draw the paper's initial values, which also put Mamba's step-size bias to 0 unless it is kept."""
-        kept = {part for block in self.modules() if isinstance(block, Mamba) for part in block.modules()}
+    def init_weights(self, *, keep_mixers: bool) -> None:
+        """Set the paper's initial values, which also put the bias of Mamba's delta to 0 unless mixers are kept."""
+        kept = {part for layer in self.modules() if isinstance(layer, PVMLayer) for part in layer.mixer.modules()}
         for module in self.modules():
-            if not (keep_mamba and module in kept):
-                draw_initial_values(module)
+            if not (keep_mixers and module in kept):
+                init_paper(module)
 
     def forward(self, image: Tensor) -> Tensor:
         """Image (b, in_channels, H, W) -> logits (b, num_classes, H, W); H and W are multiples of 32."""
@@ -104,7 +152,8 @@ class UltraLightVMUNet(nn.Module):
         return F.interpolate(self.head(x), scale_factor=2, mode="bilinear", align_corners=True)
 
 
-def draw_initial_values(module: nn.Module) -> None:
+def init_paper(module: nn.Module) -> None:
+    """Initialize one layer as the paper does."""
     if isinstance(module, nn.Linear):
         nn.init.trunc_normal_(module.weight, std=0.02)
         if module.bias is not None:
@@ -114,4 +163,5 @@ def draw_initial_values(module: nn.Module) -> None:
     elif isinstance(module, nn.Conv2d):
         fan_out = math.prod(module.kernel_size) * module.out_channels // module.groups
         nn.init.normal_(module.weight, std=math.sqrt(2 / fan_out))
-        nn.init.zeros_(module.bias)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)

@@ -4,16 +4,66 @@ Source: Ruan & Xiang 2024, arXiv 2402.02491.
 """
 
 import math
+import re
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
 from torch import nn
 
 from mhsvm.layers import SS2D, GatedScan
 from mhsvm.models.registry import register_model
-from mhsvm.models.vss_unet import VSSUNet
+from mhsvm.models.vss_unet import PUBLISHED_PREFIX, SMALL, VSSUNet, published_arguments, published_sources
+from mhsvm.models.weight_format import KeyMark, Shapes, TensorSource, WeightFormat
+
+# A key of the decoder's scans, which VMamba does not have.
+_DECODER = r"^layers_up\.\d+\.blocks\.\d+\.self_attention\.x_proj_weight$"
 
 
-@register_model("vm_unet")
+def _sources(model: nn.Module) -> dict[str, TensorSource]:
+    # the files put both reverses last
+    return published_sources(model, heads=[""], routes=(0, 2, 1, 3))
+
+
+def _encoder_sources(model: nn.Module) -> dict[str, TensorSource]:
+    """Encoder stage i of the file also fills the decoder stage of its size."""
+    last = len(model.encoder) - 1
+
+    def encoder_key(key: str) -> str:
+        return re.sub(r"^layers_up\.(\d+)\.", lambda stage: f"layers.{last - int(stage[1])}.", key)
+
+    return {key: replace(source, keys=tuple(map(encoder_key, source.keys))) for key, source in _sources(model).items()}
+
+
+def _arguments(shapes: Shapes) -> dict[str, Any]:
+    return {
+        **published_arguments(shapes),
+        "d_state": shapes["layers.0.blocks.0.self_attention.A_logs"][1],
+    }
+
+
+_PUBLISHED = WeightFormat(
+    owner="its authors",
+    mark=KeyMark(_DECODER),
+    sources=_sources,
+    arguments=_arguments,
+    prefix=PUBLISHED_PREFIX,
+)
+_ENCODER = WeightFormat(
+    owner="VMamba",
+    mark=KeyMark(r"^layers\.\d+\.blocks\.\d+\.self_attention\.", absent=rf"{_DECODER}|\.self_attention\.mhs\."),
+    sources=_encoder_sources,
+    partial=True,
+    hint="VMamba-S has dims=(96, 192, 384, 768), d_state=16 and in_channels=3",
+)
+
+
+@register_model(
+    "vm_unet",
+    mark=KeyMark(r"\.mixer\.scan\.s6\.", absent=r"\.mixer\.scan\.in_proj\."),
+    formats=[_PUBLISHED, _ENCODER],
+    small=SMALL,
+)
 class VMUNet(VSSUNet):
     """VM-UNet. Its published results start from ImageNet weights: `load_weights` reads VMamba-S's encoder.
 

@@ -3,16 +3,51 @@
 Source: Ruan & Xiang 2024, arXiv 2402.02491; its parts: arXiv 2401.10166 and 2105.05537.
 """
 
+import re
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Size, Tensor, nn
 
 from mhsvm.layers import DropPath, LayerNorm, PatchEmbed, PatchExpand, PatchMerge
 from mhsvm.models.image import check_image
+from mhsvm.models.weight_format import Renames, Shapes, TensorSource, rename
 
 PATCH_SIZE = 4
+SMALL = {"dims": (8, 16), "depths": (1, 2), "decoder_depths": (2, 1), "d_state": 4}
+
+# All keys of the published files start with it.
+PUBLISHED_PREFIX = "vmunet."
+
+_PUBLISHED: Renames = (
+    (r"^encoder\.(\d+)\.merge\.linear\.", r"layers.\1.downsample.reduction."),
+    (r"^encoder\.(\d+)\.merge\.", r"layers.\1.downsample."),
+    (r"^decoder\.(\d+)\.expand\.linear\.", r"layers_up.\1.upsample.expand."),
+    (r"^decoder\.(\d+)\.expand\.", r"layers_up.\1.upsample."),
+    (r"^encoder\.", "layers."),
+    (r"^decoder\.", "layers_up."),
+    (r"^head_expand\.linear\.", "final_up.expand."),
+    (r"^head_expand\.", "final_up."),
+    (r"^head\.", "final_conv."),
+    (r"(\.blocks\.\d+)\.norm\.", r"\1.ln_1."),
+    (r"\.mixer\.conv\.", ".self_attention.conv2d."),
+    (r"\.mixer\.norm\.", ".self_attention.out_norm."),
+    (r"\.mixer\.scan\.in_proj\.", ".self_attention.mhs.x_ssproj."),
+    (r"\.mixer\.scan\.norm\.", ".self_attention.mhs.cat_norm."),
+    (r"\.mixer\.scan\.out_proj\.", ".self_attention.mhs.y_proj."),
+    (r"\.mixer\.", ".self_attention."),
+)
+# Parameters of a scan along routes. Ours are stacked over the heads; the files join routes and channels in some.
+_SCAN = {
+    "x_proj": "x_proj_weight",
+    "dt_proj": "dt_projs_weight",
+    "dt_bias": "dt_projs_bias",
+    "A_log": "A_logs",
+    "D": "Ds",
+}
+_JOINED = ("A_log", "D")
 
 
 class VSSBlock(nn.Module):
@@ -69,20 +104,22 @@ class VSSUNet(nn.Module):
         self.patch_embed = PatchEmbed(in_channels, dims[0], patch_size=PATCH_SIZE)
         self.encoder = nn.ModuleList()
         for i, (channels, rates) in enumerate(zip(dims, rising, strict=True)):
-            stage = OrderedDict(blocks=blocks(channels, rates.tolist()))
+            stage: OrderedDict[str, nn.Module] = OrderedDict(blocks=blocks(channels, rates.tolist()))
             if i < len(dims) - 1:
                 stage["merge"] = PatchMerge(channels)
             self.encoder.append(nn.Sequential(stage))
         self.decoder = nn.ModuleList()
         for i, (channels, rates) in enumerate(zip(reversed(dims), falling, strict=True)):
-            stage = OrderedDict(expand=PatchExpand(2 * channels, factor=2)) if i > 0 else OrderedDict()
+            stage = OrderedDict()
+            if i > 0:
+                stage["expand"] = PatchExpand(2 * channels, factor=2)
             stage["blocks"] = blocks(channels, rates.tolist())
             self.decoder.append(nn.Sequential(stage))
         self.head_expand = PatchExpand(dims[0], factor=PATCH_SIZE, narrow=True)
         self.head = nn.Conv2d(dims[0] // PATCH_SIZE, num_classes, kernel_size=1)
         self.apply(init_weights)
 
-    def compile(self, *args, **kwargs) -> None:
+    def compile(self, *args: Any, **kwargs: Any) -> None:
         """As `torch.nn.Module.compile`, part by part: what is compiled for one block serves all of its width.
 
         As a whole, every block would be compiled anew, and steps would be no faster.
@@ -128,3 +165,49 @@ def init_weights(module: nn.Module) -> None:
         nn.init.trunc_normal_(module.weight, std=0.02)
         if module.bias is not None:
             nn.init.zeros_(module.bias)
+
+
+def published_sources(model: nn.Module, *, heads: Sequence[str], routes: Sequence[int]) -> dict[str, TensorSource]:
+    """The source of each entry of a state dict in the published files.
+
+    Args:
+        model: MHS-VM or VM-UNet.
+        heads: Path of each head's scan below a block's attention, such as "mhs.scanhead_C.mambaeng."; "" for a scan
+            without heads.
+        routes: The file's index of each of our routes.
+    """
+    sources = {}
+    for key, value in model.state_dict().items():
+        block, is_scan, parameter = key.partition(".mixer.scan.s6.")
+        if not is_scan:
+            sources[key] = TensorSource((rename(key, _PUBLISHED),), value.shape, value.shape)
+            continue
+        shape = value.shape[1:]
+        if parameter in _JOINED:
+            shape = Size((shape[0] * shape[1], *shape[2:]))
+        attention = rename(block + ".mixer.", _PUBLISHED)
+        keys = tuple(f"{attention}{head}{_SCAN[parameter]}" for head in heads)
+        sources[key] = TensorSource(keys, shape, value.shape, routes)
+    return sources
+
+
+def published_arguments(shapes: Shapes) -> dict[str, Any]:
+    """The arguments of `VSSUNet` that a published file shows."""
+    depths = _depths("layers", shapes)
+    return {
+        "num_classes": shapes["final_conv.weight"][0],
+        "in_channels": shapes["patch_embed.proj.weight"][1],
+        "dims": tuple(shapes[f"layers.{i}.blocks.0.ln_1.weight"][0] for i in range(len(depths))),
+        "depths": depths,
+        "decoder_depths": _depths("layers_up", shapes),
+    }
+
+
+def _depths(stages: str, shapes: Shapes) -> tuple[int, ...]:
+    blocks = {
+        (int(match[1]), int(match[2]))
+        for match in (re.match(rf"{stages}\.(\d+)\.blocks\.(\d+)\.", key) for key in shapes)
+        if match
+    }
+    num_stages = 1 + max((stage for stage, _ in blocks), default=-1)
+    return tuple(sum(stage == i for stage, _ in blocks) for i in range(num_stages))

@@ -6,7 +6,7 @@ processes, threads need no start and no copies, and none remains when the comman
 
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from mhsvm.prepare.archive import SourceFile, open_sources, source_checksums
 from mhsvm.prepare.decode import IGNORE, MaskLevelsError, decode_image, decode_mask
+from mhsvm.prepare.groups import read_groups
 from mhsvm.prepare.pairs import Pair, find_pairs
 from mhsvm.prepare.problems import Problems, Rule
 from mhsvm.prepare.resize import (
@@ -98,7 +99,8 @@ def prepare_set(
         pairs = find_pairs(files, described, problems)
         if not pairs:
             problems.raise_if_any(headline)
-        convert = partial(_convert, size=size, num_classes=num_classes, problems=problems)
+        groups = read_groups(files, described, {pair.id for pair in pairs}, problems)
+        convert = partial(_convert, groups=groups, size=size, num_classes=num_classes, problems=problems)
         converted = in_order(convert, pairs, num_workers=num_workers or num_cores())
         bar = tqdm(converted, total=len(pairs), desc=out.name, unit="image", mininterval=0.5, disable=not progress)
         empty: list[str] = []
@@ -147,7 +149,9 @@ def _while_good(
     problems.raise_if_any(headline)
 
 
-def _convert(pair: Pair, *, size: tuple[int, int], num_classes: int, problems: Problems) -> Sample | None:
+def _convert(
+    pair: Pair, *, groups: Mapping[str, str], size: tuple[int, int], num_classes: int, problems: Problems
+) -> Sample | None:
     """Decode, check and resize a pair; on an error, add it to `problems` and return None."""
     image = mask = None
     try:
@@ -167,4 +171,4 @@ def _convert(pair: Pair, *, size: tuple[int, int], num_classes: int, problems: P
         problems.add(SHAPES, f"{pair.id}: the image has {shapes[0]} pixels, the mask {shapes[1]} (height x width)")
         return None
     resized = mask_coverage(mask, size) if num_classes == 1 else resize_classes(mask, size, num_classes)
-    return Sample(pair.id, resize_image(image, size), resized, mask.shape, pair.subset)
+    return Sample(pair.id, resize_image(image, size), resized, mask.shape, pair.subset, groups.get(pair.id, ""))

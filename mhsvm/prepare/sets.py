@@ -9,6 +9,7 @@ from mhsvm.prepare.pairs import EXTENSIONS
 from mhsvm.prepare.pipeline import prepare_set
 from mhsvm.prepare.problems import Problems
 from mhsvm.prepare.resize import Size, as_height_width
+from mhsvm.prepare.sources import SOURCES
 from mhsvm.store import PredictionSet, PreparedSet
 
 # Attribute of a set prepared from a folder, used to detect changes of the folder.
@@ -130,5 +131,6 @@ def _folder_state(folder: Path) -> str:
 
     # Problems are ignored here; the preparation reports them.
     with open_sources([folder], Problems()) as files:
-        lines = sorted(describe(file) for file in files if file.name.lower().endswith(EXTENSIONS))
+        read = (*EXTENSIONS, SOURCES["folder"].group_table.file_name)
+        lines = sorted(describe(file) for file in files if file.name.lower().endswith(read))
     return hashlib.sha256("".join(lines).encode()).hexdigest()

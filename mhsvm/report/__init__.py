@@ -1,1 +1,1 @@
-"""What a test or a prediction leaves to look at: tables and pictures. Nothing here runs a model."""
+"""Pages and plots made from run folders. Nothing here runs a model."""

@@ -1,4 +1,4 @@
-"""Charts as SVG for a page: in its own ink, light or dark, and in colours that colour-blind readers tell apart."""
+"""Charts as SVG for a page, in its text color and in colors that color-blind readers can distinguish."""
 
 import io
 import re
@@ -10,14 +10,14 @@ from matplotlib.figure import Figure
 
 from mhsvm.inference.overlay import BLUE, VERMILLION, as_fractions
 
-# Stands for the page's own ink until the drawing is done.
-_INK = "#010203"
+# Placeholder, replaced by the text color of the page.
+_TEXT_COLOR = "#010203"
 _STYLE = {
     "svg.fonttype": "none",
     "text.parse_math": False,
     "font.size": 9,
     **dict.fromkeys(
-        ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color", "grid.color"), _INK
+        ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color", "grid.color"), _TEXT_COLOR
     ),
     "grid.alpha": 0.15,
     "axes.grid": True,
@@ -30,7 +30,7 @@ _SOLID, _DASHED = "-", (0, (4, 2))
 
 
 def learning_curves(history: Sequence[dict]) -> list[str]:
-    """Losses, and what validation measured, by epoch; none of a run that has not finished an epoch."""
+    """Plot losses and validation metrics by epoch; no charts if no epoch is finished."""
     if not history:
         return []
     return [
@@ -40,7 +40,7 @@ def learning_curves(history: Sequence[dict]) -> list[str]:
 
 
 def dice_histogram(dice: Sequence[float]) -> str:
-    """How many images have which Dice."""
+    """Plot the distribution of the images' Dice."""
 
     def draw(axes: Axes) -> None:
         axes.hist(dice, bins=25, range=(0, 1), color=as_fractions(BLUE))
@@ -52,37 +52,37 @@ def dice_histogram(dice: Sequence[float]) -> str:
 
 
 def reliability_curve(bins: Sequence[dict]) -> str:
-    """The share of pixels that came true, by their probability; `bins` as in a summary."""
+    """Plot the observed frequency of lesion by its predicted probability; `bins` as in a summary."""
     filled = [each for each in bins if each["num_pixels"]]
 
     def draw(axes: Axes) -> None:
-        axes.axline((0, 0), slope=1, color=_INK, alpha=0.5, linewidth=0.8)
+        axes.axline((0, 0), slope=1, color=_TEXT_COLOR, alpha=0.5, linewidth=0.8)
         points = [[each[name] for each in filled] for name in ("probability", "frequency")]
         axes.plot(*points, "o-", color=as_fractions(BLUE), markersize=3.5)
         axes.set_xlim(0, 1)
         axes.set_ylim(0, 1)
         axes.set_xlabel("predicted probability")
-        axes.set_ylabel("share that came true")
+        axes.set_ylabel("observed frequency")
 
     return _svg(draw, "Reliability of the probabilities")
 
 
 def threshold_curves(thresholds: Sequence[dict], chosen: float) -> str:
-    """Pooled figures at other thresholds; `thresholds` as in a summary."""
+    """Plot pooled metrics at other thresholds; `thresholds` as in a summary."""
     at = [each["threshold"] for each in thresholds]
 
     def draw(axes: Axes) -> None:
-        axes.axvline(chosen, color=_INK, alpha=0.5, linewidth=0.8)
-        for name, label, colour, line in (
+        axes.axvline(chosen, color=_TEXT_COLOR, alpha=0.5, linewidth=0.8)
+        for name, label, color, line in (
             ("dsc", "Dice, pooled", BLUE, _SOLID),
             ("miou", "Jaccard, pooled", VERMILLION, _DASHED),
         ):
-            axes.plot(at, [each[name] for each in thresholds], color=as_fractions(colour), linestyle=line, label=label)
+            axes.plot(at, [each[name] for each in thresholds], color=as_fractions(color), linestyle=line, label=label)
         axes.set_xlim(0, 1)
-        axes.set_xlabel("threshold (the test's is marked)")
+        axes.set_xlabel("threshold (that of the test is marked)")
         axes.legend()
 
-    return _svg(draw, "Figures at other thresholds")
+    return _svg(draw, "Metrics at other thresholds")
 
 
 def _curves(history: Sequence[dict], names: dict[str, str], label: str) -> str:
@@ -90,11 +90,11 @@ def _curves(history: Sequence[dict], names: dict[str, str], label: str) -> str:
 
     def draw(axes: Axes) -> None:
         styles = ((BLUE, _SOLID), (VERMILLION, _DASHED))
-        for (name, legend), (colour, line) in zip(names.items(), styles, strict=True):
+        for (name, legend), (color, line) in zip(names.items(), styles, strict=True):
             # a single epoch makes no line
             marker = "o" if len(epochs) == 1 else None
-            values = [figures[name] for figures in history]
-            axes.plot(epochs, values, color=as_fractions(colour), linestyle=line, marker=marker, label=legend)
+            values = [epoch[name] for epoch in history]
+            axes.plot(epochs, values, color=as_fractions(color), linestyle=line, marker=marker, label=legend)
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.set_xlabel("epoch")
         axes.set_ylabel(label)
@@ -110,9 +110,9 @@ def _svg(draw: Callable[[Axes], None], title: str) -> str:
         buffer = io.StringIO()
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
     text = buffer.getvalue()
-    # the drawing alone, scaled by the page, with no name that another drawing has too
+    # the drawing alone, scaled by the page, without ids that another drawing has too
     text = re.sub(r'<g id="[^"]*"', "<g", text[text.index("<svg") :])
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.S)
     text = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", text, count=1)
     text = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", text, count=1)
-    return text.replace("<svg", f'<svg role="img" aria-label="{title}"', 1).replace(_INK, "currentColor")
+    return text.replace("<svg", f'<svg role="img" aria-label="{title}"', 1).replace(_TEXT_COLOR, "currentColor")

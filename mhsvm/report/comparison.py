@@ -1,13 +1,11 @@
-"""Several models on the same images: figures, differences to the first, and who wins where.
+"""Comparison of models on the same images: metrics, differences to the first model, wins and losses by image.
 
-Shape letters: n images that all have.
+Shape letters: n images that all models were tested on.
 """
 
-import csv
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -16,19 +14,17 @@ from mhsvm.evaluation.scores import describe_scores
 from mhsvm.metrics import Difference, Scores, adjust_p_values, paired_differences, per_image, target_pixels
 from mhsvm.report.measured_run import MeasuredRun
 
-SCHEMA = 1
-
 
 @dataclass(frozen=True)
 class Contender:
     """A model of a comparison.
 
     Attributes:
-        name: Of its run.
-        scores: Of the n images.
-        described: What `describe_scores` says of them.
-        differences: To the first model, under the names of the figures that both have; of the first itself, none.
-        p_values: Of the differences, adjusted for as many models as are compared to the first, by Holm's method.
+        name: Name of its run.
+        scores: Scores of the n images.
+        described: Result of `describe_scores` for them.
+        differences: Differences to the first model, by the names of the metrics that both have; empty for the first.
+        p_values: p values of the differences, adjusted by Holm's method for the number of models.
     """
 
     name: str
@@ -39,7 +35,7 @@ class Contender:
 
     @property
     def dice(self) -> Tensor:
-        """float64 (n,), of several classes their mean."""
+        """Dice of each image, float64 (n,); with several classes, their mean."""
         return per_image(self.scores.counts)["dice"].mean(dim=1)
 
 
@@ -48,9 +44,9 @@ class Comparison:
     """Models on the n images that all of them were tested on.
 
     Attributes:
-        ids: Of the images.
-        contenders: The models; the first is the one that the others are compared to.
-        notes: What a reader has to know, in sentences.
+        ids: Ids of the images.
+        contenders: The models; the others are compared to the first.
+        notes: Remarks for the reader.
     """
 
     ids: tuple[str, ...]
@@ -58,17 +54,17 @@ class Comparison:
     notes: tuple[str, ...]
 
     @property
-    def figures(self) -> tuple[str, ...]:
-        """Names of the figures that all have."""
+    def metrics(self) -> tuple[str, ...]:
+        """Names of the metrics that all models have."""
         names = [contender.described["metrics"] for contender in self.contenders]
         return tuple(name for name in names[0] if all(name in others for others in names))
 
 
 def compare(tested: Sequence[MeasuredRun]) -> Comparison:
-    """Compare two or more tests on the images that all have.
+    """Compare two or more tests on their common images.
 
     Raises:
-        ValueError: There are fewer than two, no image is common, or the truth differs between them.
+        ValueError: There are fewer than two, no image is common, or their ground truths differ.
     """
     if len(tested) < 2:
         raise ValueError("a comparison needs two runs or more")
@@ -79,7 +75,7 @@ def compare(tested: Sequence[MeasuredRun]) -> Comparison:
         raise ValueError(f"no image was tested by all of {names}: test them on one split")
     scores = [_pick(run.scores, ids) for run in tested]
     for run, own in zip(tested[1:], scores[1:], strict=True):
-        _check_truth(tested[0].name, scores[0], run.name, own)
+        _check_targets(tested[0].name, scores[0], run.name, own)
     differences = [{}, *(paired_differences(own, scores[0]) for own in scores[1:])]
     p_values = _adjusted(differences[1:])
     contenders = [
@@ -91,12 +87,12 @@ def compare(tested: Sequence[MeasuredRun]) -> Comparison:
 
 @dataclass(frozen=True)
 class Gains:
-    """By how much a model is better or worse than the first on each image, by Dice.
+    """Difference in Dice between a model and the first, for each image.
 
     Attributes:
         rows: int64 (n,), images from the largest gain to the largest loss.
         values: float64 (n,), the differences of these rows.
-        ids: Of these rows.
+        ids: Ids of these rows.
     """
 
     rows: Tensor
@@ -105,60 +101,28 @@ class Gains:
 
     @property
     def num_wins(self) -> int:
-        """Images on which it is better."""
+        """Number of images on which it is better."""
         return int((self.values > 0).sum())
 
     @property
     def num_losses(self) -> int:
-        """Images on which it is worse."""
+        """Number of images on which it is worse."""
         return int((self.values < 0).sum())
 
     def largest(self, num: int) -> list[tuple[str, float]]:
-        """Up to `num` images on which it is better, with the difference, the largest first."""
+        """Up to `num` images with the largest gains, largest first."""
         return list(zip(self.ids, self.values.tolist(), strict=True))[: min(num, self.num_wins)]
 
     def smallest(self, num: int) -> list[tuple[str, float]]:
-        """Up to `num` images on which it is worse, with the difference, the worst first."""
+        """Up to `num` images with the largest losses, largest first."""
         return list(zip(self.ids, self.values.tolist(), strict=True))[::-1][: min(num, self.num_losses)]
 
 
 def gains_over(contender: Contender, first: Contender) -> Gains:
-    """Order the images by what a model gains over the first; equal gains keep the images' order."""
+    """Sort the images by the gain of a model over the first; equal gains keep the images' order."""
     gains = contender.dice - first.dice
     rows = gains.argsort(descending=True, stable=True)
     return Gains(rows, gains[rows], tuple(first.scores.ids[row] for row in rows.tolist()))
-
-
-def describe_comparison(comparison: Comparison) -> dict:
-    """A comparison as JSON takes it."""
-    first = comparison.contenders[0]
-    runs = []
-    for contender in comparison.contenders:
-        content = {"name": contender.name, **contender.described}
-        if contender is not first:
-            gains = gains_over(contender, first)
-            content["to"] = first.name
-            content["wins"], content["losses"] = gains.num_wins, gains.num_losses
-            content["differences"] = {
-                name: _without_nan(asdict(difference) | {"p_value_adjusted": contender.p_values[name]})
-                for name, difference in contender.differences.items()
-            }
-        runs.append(content)
-    return {"schema": SCHEMA, "num_images": len(comparison.ids), "notes": list(comparison.notes), "runs": runs}
-
-
-def write_compared_cases(path: Path, comparison: Comparison) -> None:
-    """Write a row for each image: its Dice of each model, and the gains over the first."""
-    first, *others = comparison.contenders
-    columns = [contender.dice for contender in comparison.contenders]
-    columns += [contender.dice - first.dice for contender in others]
-    names = [f"dice of {contender.name}" for contender in comparison.contenders]
-    names += [f"gain of {contender.name}" for contender in others]
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["id", *names])
-        for id_, values in zip(comparison.ids, torch.stack(columns, dim=1).tolist(), strict=True):
-            writer.writerow([id_, *values])
 
 
 def _pick(scores: Scores, ids: Sequence[str]) -> Scores:
@@ -166,30 +130,30 @@ def _pick(scores: Scores, ids: Sequence[str]) -> Scores:
     return scores.rows(torch.tensor([row_of[id_] for id_ in ids]))
 
 
-def _check_truth(name: str, scores: Scores, other_name: str, others: Scores) -> None:
-    """The same images have the same pixels; otherwise they were measured otherwise."""
-    truth, other_truth = (target_pixels(of.counts) for of in (scores, others))
-    if truth.shape != other_truth.shape:
+def _check_targets(name: str, scores: Scores, other_name: str, others: Scores) -> None:
+    """Check that the ground truths of two tests agree in their numbers of pixels, image by image."""
+    target, other_target = (target_pixels(each.counts) for each in (scores, others))
+    if target.shape != other_target.shape:
         raise ValueError(
-            f"{name} has {truth.shape[1]} scored classes and {other_name} {other_truth.shape[1]}: "
+            f"{name} has {target.shape[1]} scored classes and {other_name} {other_target.shape[1]}: "
             "compare models of the same classes"
         )
-    differing = (truth != other_truth).flatten(1).any(dim=1).nonzero().flatten().tolist()
+    differing = (target != other_target).flatten(1).any(dim=1).nonzero().flatten().tolist()
     if differing:
         raise ValueError(
-            f"the truth of {len(differing)} of {len(truth)} images differs between {name} and {other_name}, such as "
-            f"{scores.ids[differing[0]]}: they were measured at different sizes or against other masks. "
+            f"the ground truth of {len(differing)} of {len(target)} images differs between {name} and {other_name}, "
+            f"such as {scores.ids[differing[0]]}: they were measured at different sizes or against other masks. "
             "Test both on one prepared set, or score their masks at one size"
         )
 
 
 def _adjusted(differences: Sequence[dict[str, Difference]]) -> list[dict[str, float]]:
     adjusted: list[dict[str, float]] = [{} for _ in differences]
-    for name in {name: None for own in differences for name in own}:
+    for name in dict.fromkeys(name for own in differences for name in own):
         places = [place for place, own in enumerate(differences) if name in own and not math.isnan(own[name].p_value)]
         values = adjust_p_values([differences[place][name].p_value for place in places])
-        for own, of_name in zip(adjusted, differences, strict=True):
-            if name in of_name:
+        for own, before in zip(adjusted, differences, strict=True):
+            if name in before:
                 own[name] = math.nan
         for place, value in zip(places, values, strict=True):
             adjusted[place][name] = value
@@ -197,19 +161,19 @@ def _adjusted(differences: Sequence[dict[str, Difference]]) -> list[dict[str, fl
 
 
 def _notes(tested: Sequence[MeasuredRun], ids: Sequence[str]) -> Iterator[str]:
-    yield f"{len(ids)} images, which all have"
+    yield f"{len(ids)} common images"
     for run in tested:
         left_out = len(run.scores) - len(ids)
         if left_out:
-            yield f"{run.name} was tested on {left_out} images more, which are left out"
+            yield f"{run.name} was tested on {left_out} more images, which are left out"
     splits = {run.name: _describe_split(run) for run in tested}
     if len(set(splits.values())) > 1:
         yield f"the splits differ: {', '.join(f'{name} has {split}' for name, split in splits.items())}"
     for run in tested:
-        # scores of masks do not know of any training
+        # scores of masks have no training
         seen = set(run.summary.get("leakage", {}).get("seen", ())) & set(ids)
         if seen:
-            yield f"{run.name} has seen {len(seen)} of them in training, or near-duplicates: it looks too good"
+            yield f"{run.name} has seen {len(seen)} of them in training, or near-duplicates, which raises its metrics"
 
 
 def _describe_split(run: MeasuredRun) -> str:
@@ -217,12 +181,3 @@ def _describe_split(run: MeasuredRun) -> str:
     if "split" not in protocol:
         return "scored masks"
     return f"{protocol['set']['name']} {protocol['split']} {protocol['split_hash'][:12]}"
-
-
-def _without_nan(values: dict) -> dict:
-    def plain(value: object) -> object:
-        if isinstance(value, tuple):
-            return [plain(item) for item in value]
-        return None if isinstance(value, float) and math.isnan(value) else value
-
-    return {name: plain(value) for name, value in values.items()}

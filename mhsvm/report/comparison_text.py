@@ -14,11 +14,11 @@ _NAMED = 5
 def comparison_table(comparison: Comparison) -> str:
     """The metrics of all models as a table, with a row per metric and model."""
     first, *others = comparison.contenders
-    header = ["figure", "run", "value", "95% interval", "difference", "95% interval", "p", "effect"]
+    header = ["metric", "run", "value", "95% interval", "difference", "95% interval", "p", "effect"]
     if len(others) > 1:
         header.insert(-1, "p, Holm")
     rows = []
-    for name in comparison.figures:
+    for name in comparison.metrics:
         for run in comparison.contenders:
             limits = run.described["intervals"]["limits"][name]
             row = [name if run is first else "", run.name]

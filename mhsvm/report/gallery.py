@@ -1,4 +1,4 @@
-"""What a page is given to draw: the pictures of each case, once, and what gates did on some of them.
+"""The data that a page draws: the images of each case, once, and gate maps of some of them.
 
 Shape letters: h w the map in pixels, k classes.
 """
@@ -12,9 +12,9 @@ import numpy as np
 from matplotlib import colormaps
 
 from mhsvm.inference.overlay import PREDICTION, TRUTH, VERMILLION, class_palette
-from mhsvm.metrics import BOUNDARY, Scores, per_image
-from mhsvm.report import pictures
-from mhsvm.report.groups import CaseFacts, Grouping, look_at
+from mhsvm.metrics import Scores, per_image
+from mhsvm.report import images
+from mhsvm.report.groups import CaseFacts, Grouping, case_facts
 from mhsvm.store import BlockGates, GateMaps
 
 
@@ -23,30 +23,30 @@ class ShownCase:
     """A case as a page shows it.
 
     Attributes:
-        facts: What it is grouped by.
-        pictures: Name -> data URL: `image`, `truth`, `probability`; of several classes also `prediction`, while
-            `probability` is that of the predicted class.
+        facts: Properties by which cases are grouped.
+        urls: Name -> data URL of `image`, `target` and `probability`. With several classes there is `prediction`, too,
+            and `probability` is that of the predicted class.
     """
 
     facts: CaseFacts
-    pictures: dict[str, str]
+    urls: dict[str, str]
 
 
-def show_case(image: np.ndarray, truth: np.ndarray, pred: np.ndarray, probability: np.ndarray) -> ShownCase:
-    """Look at a case and turn its maps into pictures.
+def show_case(image: np.ndarray, target: np.ndarray, pred: np.ndarray, probability: np.ndarray) -> ShownCase:
+    """Determine the properties of a case and encode its maps as images.
 
     Args:
         image: uint8 (h, w, 3).
-        truth, pred: uint8 (h, w), 1 is lesion, or class indices (255 in the truth is not counted).
+        target, pred: uint8 (h, w), 1 is lesion, or class indices (255 in the target is not counted).
         probability: uint8 (h, w) in 255ths, of lesion; or (k, h, w), of each class.
     """
-    shown = {"image": pictures.photograph(image)}
+    urls = {"image": images.color_image(image)}
     if probability.ndim == 2:
-        shown |= {"truth": pictures.mask(truth > 0), "probability": pictures.grey_map(probability)}
+        urls |= {"target": images.mask(target > 0), "probability": images.gray_map(probability)}
     else:
-        shown |= {"truth": pictures.label_map(truth), "prediction": pictures.label_map(pred)}
-        shown["probability"] = pictures.grey_map(probability.max(axis=0))
-    return ShownCase(look_at(image, truth), shown)
+        urls |= {"target": images.label_map(target), "prediction": images.label_map(pred)}
+        urls["probability"] = images.gray_map(probability.max(axis=0))
+    return ShownCase(case_facts(image, target), urls)
 
 
 def gallery_data(
@@ -58,27 +58,28 @@ def gallery_data(
     size: tuple[int, int],
     threshold: float,
 ) -> dict:
-    """All cases as JSON takes them.
+    """Collect all cases as plain types for JSON.
 
     Args:
-        cases: Of the images of `scores`, in its order.
-        groupings: Whose groups can be looked at alone.
-        seen: Ids of the images that training has seen, or near-duplicates of them.
-        size: (h, w) of the maps that the pictures were made of.
-        threshold: Probability from which a pixel is lesion.
+        cases: The images of `scores`, in its order.
+        scores: Their counts and distances.
+        groupings: Groups that can be shown alone.
+        seen: Ids of the images that are in training or have a near-duplicate there.
+        size: (h, w) of the maps before they were encoded.
+        threshold: Least probability of lesion.
     """
     num_scored = scores.counts.shape[1]
-    figures = per_image(scores.counts)
-    columns = {name: figures[name].mean(dim=1).tolist() for name in ("dice", "jaccard")}
-    if scores.distances is not None:
-        hd95 = scores.distances[..., BOUNDARY.index("hd95")].nanmean(dim=1)
+    metrics = per_image(scores.counts)
+    columns = {name: metrics[name].mean(dim=1).tolist() for name in ("dice", "jaccard")}
+    if scores.distances is not None and "hd95" in scores.names:
+        hd95 = scores.distances[..., scores.names.index("hd95")].nanmean(dim=1)
         columns["hd95"] = _without_nan(hd95.tolist())
     rows = [
         {
             "id": image_id,
             **{name: values[row] for name, values in columns.items()},
-            "share": case.facts.lesion_share,
-            **case.pictures,
+            "lesionFraction": case.facts.lesion_fraction,
+            **case.urls,
         }
         for row, (image_id, case) in enumerate(zip(scores.ids, cases, strict=True))
     ]
@@ -92,10 +93,10 @@ def gallery_data(
     if seen_rows:
         filters.append({"title": "training", "label": "seen, or a near-duplicate", "rows": seen_rows})
     return {
-        "size": list(pictures.shown_size(size)),
+        "size": list(images.shown_size(size)),
         "threshold": threshold * 255,
         "numClasses": num_scored + 1 if num_scored > 1 else 1,
-        "colours": {"truth": TRUTH, "prediction": PREDICTION, "added": VERMILLION},
+        "colors": {"target": TRUTH, "prediction": PREDICTION, "added": VERMILLION},
         "classes": class_palette(),
         "ramp": _ramp(),
         "cases": rows,
@@ -104,7 +105,7 @@ def gallery_data(
 
 
 def gates_data(maps: GateMaps) -> dict:
-    """Gate maps as JSON takes them: of each image and block a picture a head, scaled to the block's largest value."""
+    """Collect gate maps as plain types for JSON: an image per case, block and head, scaled to the block's maximum."""
     return {
         "gate": maps.gate,
         "patterns": list(maps.patterns),
@@ -122,15 +123,15 @@ def _block_data(block: BlockGates, row: int) -> dict:
     levels = np.rint(gate * (255 / highest)) if highest > 0 else np.zeros_like(gate)
     return {
         "highest": highest,
-        "maps": [pictures.grey_map(level.astype(np.uint8)) for level in levels],
+        "maps": [images.gray_map(level.astype(np.uint8)) for level in levels],
         "means": gate.mean(axis=(1, 2)).tolist(),
         "closed": block.closed[row].tolist(),
-        "shares": [_without_nan(head) for head in block.route_share[row].tolist()],
+        "routeFractions": [_without_nan(head) for head in block.route_share[row].tolist()],
     }
 
 
 def _without_nan(values: Sequence[float]) -> list[float | None]:
-    # JSON has no word for NaN
+    # JSON has no NaN
     return [None if math.isnan(value) else value for value in values]
 
 
@@ -140,5 +141,5 @@ def _block_title(name: str) -> str:
 
 
 def _ramp() -> list[int]:
-    """256 colours from dark to bright, evenly also for colour-blind readers: red, green, blue, red, …"""
+    """256 colors from dark to bright, uniform for color-blind readers too, as red, green, blue, red, …"""
     return colormaps["cividis"](np.arange(256), bytes=True)[:, :3].flatten().tolist()

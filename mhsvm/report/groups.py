@@ -1,4 +1,4 @@
-"""Where a model fails: figures of groups of images that share a property."""
+"""Metrics of groups of images that share a property, to find where a model fails."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,23 +10,23 @@ from mhsvm.evaluation.scores import describe_scores
 from mhsvm.metrics import Scores
 from mhsvm.report.skin_tone import tone_labels, tone_of, typology_angle
 
-# Below this, a mean says more of its images than of the model.
+# A mean over fewer images depends on the images more than on the model.
 LEAST_IMAGES = 10
-# Name of each class of lesion sizes, and the share of the image that it lies below.
+# Name of each class of lesion sizes, and its upper limit as a fraction of the image.
 _SIZES = (("below 5 %", 0.05), ("5 to 15 %", 0.15), ("15 to 40 %", 0.4), ("40 % and more", 2.0))
 
 
 @dataclass(frozen=True)
 class CaseFacts:
-    """What the truth and the picture of an image tell.
+    """Properties of an image, from its pixels and its ground truth.
 
     Attributes:
-        lesion_share: Share of the image that is lesion.
-        touches_frame: Whether the lesion does.
-        tone_angle: Of the skin, in degrees, see `mhsvm.report.skin_tone`; None where it is not known.
+        lesion_fraction: Fraction of the image that is lesion.
+        touches_frame: Whether the lesion touches the frame of the image.
+        tone_angle: Typology angle of the skin in degrees, see `mhsvm.report.skin_tone`; None if unknown.
     """
 
-    lesion_share: float
+    lesion_fraction: float
     touches_frame: bool
     tone_angle: float | None
 
@@ -36,9 +36,9 @@ class Group:
     """Images that share a property.
 
     Attributes:
-        label: The property.
-        rows: Of the images.
-        described: What `describe_scores` says of them; None of too few.
+        label: Value of the property.
+        rows: Rows of the images in the scores.
+        described: Result of `describe_scores` for these images; None if there are too few.
     """
 
     label: str
@@ -48,12 +48,12 @@ class Group:
 
 @dataclass(frozen=True)
 class Grouping:
-    """All images of a test by one property.
+    """The images of a test, grouped by one property.
 
     Attributes:
-        title: What they are grouped by.
-        note: What a reader has to know; "" where there is nothing.
-        groups: None of them empty; an image is in one at most.
+        title: Name of the property.
+        note: Remark for the reader; may be "".
+        groups: Groups that are not empty; an image is in at most one.
     """
 
     title: str
@@ -61,47 +61,52 @@ class Grouping:
     groups: tuple[Group, ...]
 
 
-def look_at(image: np.ndarray, truth: np.ndarray) -> CaseFacts:
-    """Facts of an image, uint8 (h, w, 3), with its truth, uint8 (h, w), 0 is background, 255 is not counted."""
-    lesion = (truth > 0) & (truth < 255)
+def case_facts(image: np.ndarray, target: np.ndarray) -> CaseFacts:
+    """Determine the properties of an image, uint8 (h, w, 3).
+
+    Args:
+        image: The image.
+        target: Its ground truth, uint8 (h, w); 0 is background, 255 is not counted.
+    """
+    lesion = (target > 0) & (target < 255)
     frame = np.concatenate([lesion[0], lesion[-1], lesion[:, 0], lesion[:, -1]])
-    return CaseFacts(float(lesion.mean()), bool(frame.any()), typology_angle(image, truth > 0))
+    return CaseFacts(float(lesion.mean()), bool(frame.any()), typology_angle(image, target > 0))
 
 
 def group_cases(facts: Sequence[CaseFacts], scores: Scores) -> tuple[Grouping, ...]:
-    """Group images by the lesion's size, by whether it touches the frame, and by skin tone.
+    """Group images by lesion size, by whether the lesion touches the frame, and by skin tone.
 
     Args:
-        facts: Of each image.
-        scores: Of the same images, in the same order.
+        facts: Properties of each image.
+        scores: Scores of the same images, in the same order.
     """
     tones = [None if each.tone_angle is None else tone_of(each.tone_angle) for each in facts]
     unknown = tones.count(None)
     left_out = f" {unknown} images show too little skin, or bluish skin." if unknown else ""
-    by_property = (
-        ("lesion size", "as its share of the image", [_size_of(each) for each in facts], [name for name, _ in _SIZES]),
+    properties = (
+        ("lesion size", "as a fraction of the image", [_size_of(each) for each in facts], [name for name, _ in _SIZES]),
         ("lesion and frame", "", [_frame_of(each) for each in facts], ["inside", "touches the frame"]),
         (
             "skin tone",
-            f"from uncalibrated photographs: ITA of the skin beside lesion and vignette.{left_out}",
+            f"from uncalibrated images: ITA of the skin beside lesion and vignette.{left_out}",
             tones,
             tone_labels(),
         ),
     )
     return tuple(
         Grouping(title, note, tuple(_groups(labels, [*order, "no lesion"], scores)))
-        for title, note, labels, order in by_property
+        for title, note, labels, order in properties
     )
 
 
 def _size_of(facts: CaseFacts) -> str:
-    if facts.lesion_share == 0:
+    if facts.lesion_fraction == 0:
         return "no lesion"
-    return next(name for name, limit in _SIZES if facts.lesion_share < limit)
+    return next(name for name, limit in _SIZES if facts.lesion_fraction < limit)
 
 
 def _frame_of(facts: CaseFacts) -> str:
-    if facts.lesion_share == 0:
+    if facts.lesion_fraction == 0:
         return "no lesion"
     return "touches the frame" if facts.touches_frame else "inside"
 

@@ -1,4 +1,4 @@
-"""What tests and scores left, read back: the folder of a run's test, its summary and its cases."""
+"""Tests and scores read from their folders: summary and cases."""
 
 import csv
 import json
@@ -11,7 +11,7 @@ import torch
 
 from mhsvm.evaluation.scores import COUNTS
 from mhsvm.evaluation.summary import SCHEMA
-from mhsvm.metrics import BOUNDARY, Scores
+from mhsvm.metrics import PER_IMAGE, Scores
 
 
 @dataclass(frozen=True)
@@ -19,10 +19,10 @@ class MeasuredRun:
     """A test of a run, or a score of masks.
 
     Attributes:
-        name: Unlike those of the others that it was found with.
-        folder: Where it lies.
+        name: Name of the run, made unique among the runs that were read together.
+        folder: Folder of the test.
         summary: Content of summary.json.
-        scores: Of its images, from cases.csv.
+        scores: Scores of its images, from cases.csv.
     """
 
     name: str
@@ -35,16 +35,16 @@ def read_runs(paths: Sequence[Path], *, test: str | None = None) -> list[Measure
     """Read tests and scores.
 
     Args:
-        paths: Of each, its own folder, or that of a run with tests in it. Of a run with several, the one is taken that
-            has a name which all runs share.
+        paths: Folders of tests, of scores, or of runs with tests. From a run with several tests, the one whose name all
+            runs share is taken.
         test: Name of the tests to take from runs, such as "isic2017-wu-sorted".
     Raises:
-        FileNotFoundError: A folder is not there, or holds no test.
-        ValueError: It is not clear which tests are meant, one comes twice, or a file is damaged.
+        FileNotFoundError: A folder does not exist, or has no test.
+        ValueError: The tests are ambiguous, one is given twice, or a file is damaged.
     """
     folders = _find(paths, test)
     if len({folder.resolve() for folder in folders}) < len(folders):
-        raise ValueError(f"a test comes twice among {', '.join(map(str, folders))}: name different runs")
+        raise ValueError(f"a test is given twice among {', '.join(map(str, folders))}: name different runs")
     return [
         MeasuredRun(name, folder, _read_summary(folder / "summary.json"), read_cases(folder / "cases.csv"))
         for name, folder in zip(_names(folders), folders, strict=True)
@@ -52,22 +52,23 @@ def read_runs(paths: Sequence[Path], *, test: str | None = None) -> list[Measure
 
 
 def read_cases(path: Path) -> Scores:
-    """Read counts, and distances where they were measured, from a table that `write_cases` made.
+    """Read counts, and distances if they were measured, from a table of `write_cases`.
 
     Raises:
-        ValueError: Columns or rows are missing, or hold something else.
+        ValueError: Columns or rows are missing or malformed.
     """
     with path.open(encoding="utf-8", newline="") as file:
         reader = csv.DictReader(file)
         missing = {"id", *COUNTS} - set(reader.fieldnames or ())
         if missing:
             raise ValueError(f"{path} is not the table of a test: it has no column {', '.join(sorted(missing))}")
-        bounded = set(BOUNDARY) <= set(reader.fieldnames)
+        of_counts = {"id", "class", "height", "width", *COUNTS, *PER_IMAGE}
+        names = tuple(name for name in reader.fieldnames if name not in of_counts)
         of_images: dict[str, list[tuple[list[int], list[float]]]] = {}
         try:
             for row in reader:
                 counts = [int(row[name]) for name in COUNTS]
-                distances = [float(row[name] or math.nan) for name in BOUNDARY] if bounded else []
+                distances = [float(row[name] or math.nan) for name in names]
                 of_images.setdefault(row["id"], []).append((counts, distances))
         except (TypeError, ValueError) as error:
             raise ValueError(f"{path}, line {reader.line_num}: {error}; test or score again") from error
@@ -75,14 +76,14 @@ def read_cases(path: Path) -> Scores:
         raise ValueError(f"{path} has no rows, or not as many of each image: test or score again")
     counts = torch.tensor([[counts for counts, _ in classes] for classes in of_images.values()])
     distances = torch.tensor([[row for _, row in classes] for classes in of_images.values()], dtype=torch.float64)
-    return Scores(tuple(of_images), counts, distances if bounded else None)
+    return Scores(tuple(of_images), counts, distances if names else None, names)
 
 
 def find_tests(path: Path) -> dict[str, Path]:
-    """Name -> folder of the tests of a run; of a test or score, itself.
+    """Map the name of each test of a run to its folder; a test or score has one entry, itself.
 
     Raises:
-        FileNotFoundError: There is none; the message says what there is, and what to do.
+        FileNotFoundError: There is no test; the message describes the folder and the remedy.
     """
     if not path.is_dir():
         raise FileNotFoundError(f"there is no folder {path}")
@@ -101,7 +102,7 @@ def find_tests(path: Path) -> dict[str, Path]:
 
 
 def _find(paths: Sequence[Path], test: str | None) -> list[Path]:
-    """The folder of each test."""
+    """Folder of each test."""
     found = [find_tests(path) for path in paths]
     if test is not None:
         found = [_named(test, tests, path) for tests, path in zip(found, paths, strict=True)]
@@ -128,7 +129,7 @@ def _is_test(folder: Path) -> bool:
 
 
 def _names(folders: Sequence[Path]) -> list[str]:
-    """The run's name where that tells them apart; otherwise the test's too, and at last the path."""
+    """Names of the runs if they are unique, otherwise with the tests' names, otherwise the paths."""
     whole = [folder.resolve() for folder in folders]
     runs = [path.parents[1].name if path.parent.name == "tests" else path.name for path in whole]
     tests = [f"{run}/{path.name}" for run, path in zip(runs, whole, strict=True)]

@@ -1,7 +1,7 @@
-"""Skin tone of a photograph: the individual typology angle of its skin.
+"""Skin tone of an image: the individual typology angle (ITA) of its skin.
 
-Photographs are not calibrated: light, camera and white balance move the angle by many degrees. It orders images
-roughly, and is no measurement of a person.
+The images are not calibrated: light, camera and white balance change the angle by many degrees. It orders images
+roughly, and is not a measurement of a person.
 Shape letters: h w the image in pixels.
 """
 
@@ -10,31 +10,30 @@ import math
 import numpy as np
 from scipy import ndimage
 
-# Name of each class, and the angle in degrees that it lies above.
+# Name of each class, and its lower limit in degrees.
 _TONES = (("very light", 55.0), ("light", 41.0), ("intermediate", 28.0), ("tan", 10.0), ("brown or dark", -math.inf))
-# Darker than this (L*) and joined to the frame is the vignette of a dermatoscope, not skin.
+# Pixels darker than this (L*) and connected to the frame are the vignette of a dermatoscope.
 _VIGNETTE_LIGHTNESS = 25.0
-# Of the longer side: what fades into the vignette, and what of a lesion lies beyond its outline.
+# Margin around vignette and lesion, where both fade into the skin, as a fraction of the longer side.
 _MARGIN = 0.04
-# Less skin than this share of the image says nothing.
+# Least fraction of the image that has to be skin.
 _LEAST_SKIN = 0.02
 
 _LINEAR = np.array([v / 12.92 if v <= 0.04045 else ((v + 0.055) / 1.055) ** 2.4 for v in np.arange(256) / 255], "f4")
-# Rows of sRGB's matrix for Y and Z, over the white point D65.
+# Rows of the sRGB matrix for Y and Z, divided by the white point D65.
 _TO_Y = np.array([0.2126729, 0.7151522, 0.0721750], np.float32)
 _TO_Z = np.array([0.0193339, 0.1191920, 0.9503041], np.float32) / np.float32(1.08883)
 
 
 def typology_angle(image: np.ndarray, lesion: np.ndarray) -> float | None:
-    """arctan((L* - 50) / b*) of the skin's median colour, in degrees; the lighter, the higher.
+    """Compute arctan((L* - 50) / b*) of the median color of the skin, in degrees; lighter skin has a larger angle.
 
     Args:
         image: uint8 (h, w, 3), sRGB.
         lesion: bool (h, w).
     Returns:
-        None where hardly any skin is left beside lesion and vignette, or where the light makes it bluish (b* <= 0),
-        which skin is not.
-    Source: Chardon et al. 1991, "Skin colour typology and suntanning pathways".
+        The angle; None if lesion and vignette leave hardly any skin, or if the light makes it bluish (b* <= 0).
+    Source: Chardon et al. 1991, doi 10.1111/j.1467-2494.1991.tb00561.x.
     """
     lightness, yellowness = _lightness_and_yellowness(image)
     reach = max(1, round(_MARGIN * max(lesion.shape)))
@@ -46,16 +45,16 @@ def typology_angle(image: np.ndarray, lesion: np.ndarray) -> float | None:
 
 
 def tone_of(angle: float) -> str:
-    """Label of the class of an angle in degrees, one of five.
+    """Return the label of an angle in degrees, one of `tone_labels()`.
 
-    Source: Kinyanjui et al. 2019, arXiv 1910.13268, with the neighbouring halves of its classes together.
+    Source: Kinyanjui et al. 2019, arXiv 1910.13268, with neighboring half classes merged.
     """
     place = next(place for place, (_, least) in enumerate(_TONES) if angle > least)
     return tone_labels()[place]
 
 
 def tone_labels() -> list[str]:
-    """Labels of the classes, from light to dark, with the angles that they lie between."""
+    """Labels of the five classes, from light to dark, with their limits."""
     (lightest, highest), *middle, (darkest, _) = _TONES
     upper = [least for _, least in _TONES]
     labels = [f"{name} ({least:.0f} to {above:.0f}°)" for (name, least), above in zip(middle, upper, strict=False)]
@@ -69,11 +68,11 @@ def _vignette(lightness: np.ndarray) -> np.ndarray:
 
 
 def _lightness_and_yellowness(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """L* and b* of CIELAB, float32 (h, w)."""
+    """Convert sRGB to L* and b* of CIELAB, float32 (h, w) each."""
     linear = _LINEAR[image]
     y, z = _compressed(linear @ _TO_Y), _compressed(linear @ _TO_Z)
     return 116 * y - 16, 200 * (y - z)
 
 
-def _compressed(share: np.ndarray) -> np.ndarray:
-    return np.where(share > (6 / 29) ** 3, np.cbrt(share), share / (3 * (6 / 29) ** 2) + 4 / 29)
+def _compressed(ratio: np.ndarray) -> np.ndarray:
+    return np.where(ratio > (6 / 29) ** 3, np.cbrt(ratio), ratio / (3 * (6 / 29) ** 2) + 4 / 29)

@@ -1,20 +1,20 @@
-"""What a training left in its run folder: its config, its curves, and what it took."""
+"""A training read from its run folder: config, learning curves and cost."""
 
 import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from mhsvm.config import load_config
+from mhsvm.config import read_value
 
 
 @dataclass(frozen=True)
 class TrainingCost:
-    """What a training took.
+    """Time, memory and hardware of a training.
 
     Attributes:
-        seconds: Of all its epochs, those done twice too; None where it was not recorded.
-        memory_gib: At most, of the GPU where it ran on one; None likewise.
-        hardware: What it ran on, in words; "" likewise.
+        seconds: Duration of all epochs, repeated ones included; None if it was not recorded.
+        memory_gib: Peak memory, that of the GPU if there was one; None if it was not recorded.
+        hardware: Devices and torch version; "" if they were not recorded.
     """
 
     seconds: float | None
@@ -27,11 +27,11 @@ class Training:
     """A training, finished or not.
 
     Attributes:
-        name: Of the run.
-        config: As YAML.
-        epochs: How many there were to be.
-        history: The figures of each epoch that is done; see `mhsvm.training.run_folder.Recorder`.
-        cost: What it took.
+        name: Name of the run.
+        config: Its config as YAML.
+        epochs: Number of epochs of the whole training.
+        history: Losses and metrics of each finished epoch; see `mhsvm.training.run_folder.Recorder`.
+        cost: Time, memory and hardware.
     """
 
     name: str
@@ -45,21 +45,21 @@ def read_training(run: Path) -> Training:
     """Read a run folder.
 
     Raises:
-        FileNotFoundError: A file of it is missing.
-        ValueError: A file of it is damaged.
+        FileNotFoundError: A file is missing.
+        ValueError: A file is damaged.
     """
     config, metrics = run / "config.yaml", run / "metrics.jsonl"
     return Training(
         name=run.resolve().name,
         config=config.read_text(encoding="utf-8"),
-        epochs=load_config(config).train.epochs,
+        epochs=read_value(config, "train.epochs"),
         history=tuple(_read_lines(metrics)),
         cost=read_cost(run / "times.jsonl"),
     )
 
 
 def read_cost(path: Path) -> TrainingCost:
-    """Add up the file of a run's times, which runs of older versions do not have."""
+    """Sum the times of all epochs; runs of older versions have no such file."""
     if not path.is_file():
         return TrainingCost(None, None, "")
     lines = _read_lines(path)
@@ -74,12 +74,12 @@ def read_cost(path: Path) -> TrainingCost:
 
 
 def read_test_times(path: Path) -> dict | None:
-    """What a test took: `num_images`, `seconds`, `memory_gib`, `device`, `torch`; None of tests of older versions."""
+    """Read `num_images`, `seconds`, `memory_gib`, `device`, `torch` of a test; None for tests of older versions."""
     return _read_lines(path)[0] if path.is_file() else None
 
 
 def format_duration(seconds: float) -> str:
-    """Hours and minutes, or minutes and seconds."""
+    """Format seconds as hours and minutes, or as minutes and seconds."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     if hours:

@@ -1,4 +1,4 @@
-"""Scan routes: the orders in which the cells of a map are walked."""
+"""Scan routes: orders of the cells of a map."""
 
 from mhsvm.routes.patterns import list_patterns, register_pattern
 from mhsvm.routes.table import published_tables, route_table, scan_routes

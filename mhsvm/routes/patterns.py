@@ -1,7 +1,7 @@
-"""Scan patterns: each one registered function from a map's size to its two base routes.
+"""Scan patterns: registered functions from the size of a map to its two base routes.
 
-A route is a permutation of the cells of an h x w map: position in the sequence -> row * w + col. A new
-pattern is one function here, or anywhere, under `register_pattern`. Source: Ji 2024, arXiv 2406.05992.
+A route is a permutation of the cells of an h x w map: position in the sequence -> row * w + col. A new pattern is a
+function, here or elsewhere, under `register_pattern`. Source: Ji 2024, arXiv 2406.05992.
 """
 
 from collections.abc import Callable
@@ -16,12 +16,11 @@ PATTERNS: Registry[Pattern] = Registry("scan pattern")
 
 
 def register_pattern(name: str) -> Callable[[Pattern], Pattern]:
-    """Register the decorated function `(h, w) -> (base0, base1)`, each int64 (h*w), as a scan pattern.
+    """Register a function (h, w) -> (base0, base1), each int64 (h*w), as a scan pattern.
 
     Raises:
         ValueError: The name is taken.
     """
-
     return PATTERNS.register(name)
 
 
@@ -32,17 +31,17 @@ def list_patterns() -> tuple[str, ...]:
 
 @register_pattern("C")
 def continuous(h: int, w: int) -> tuple[np.ndarray, np.ndarray]:
-    """Rows to and fro from the top; columns to and fro from the left."""
+    """Rows from the top in alternating directions; columns from the left in alternating directions."""
     grid = _grid(h, w)
-    return _to_and_fro(grid), _to_and_fro(grid.T)
+    return _alternate(grid), _alternate(grid.T)
 
 
 @register_pattern("X")
 def diagonal(h: int, w: int) -> tuple[np.ndarray, np.ndarray]:
-    """Anti-diagonals from the top-left corner, up on even and down on odd; the same mirrored left-right."""
+    """Anti-diagonals from the top-left corner, up on even and down on odd ones; the same flipped horizontally."""
     rows, cols = np.indices((h, w))
     diagonal = rows + cols
-    # Of the triangle before a diagonal, what lies below and what lies right of the map is not there.
+    # The triangle before a diagonal, without its cells below the map and to the right of it.
     cells_before = _triangle(diagonal) - _triangle(diagonal - h) - _triangle(diagonal - w)
     first_row, last_row = np.maximum(diagonal - w + 1, 0), np.minimum(diagonal, h - 1)
     along = np.where(diagonal % 2 == 0, last_row - rows, rows - first_row)
@@ -52,10 +51,10 @@ def diagonal(h: int, w: int) -> tuple[np.ndarray, np.ndarray]:
 
 @register_pattern("S")
 def spiral(h: int, w: int) -> tuple[np.ndarray, np.ndarray]:
-    """Clockwise inwards from the top-left corner, first to the right; the same mirrored top-bottom."""
+    """Clockwise inwards from the top-left corner, first to the right; the same flipped vertically."""
     rows, cols = np.indices((h, w))
     ring = np.minimum(np.minimum(rows, h - 1 - rows), np.minimum(cols, w - 1 - cols))
-    # The last row and column of a cell's ring, and the cell's place, counted from the ring's corner.
+    # Last row and column of a cell's ring, and position of the cell, relative to the corner of the ring.
     bottom, right = h - 1 - 2 * ring, w - 1 - 2 * ring
     row, col = rows - ring, cols - ring
     on_ring = np.select(
@@ -70,18 +69,18 @@ def spiral(h: int, w: int) -> tuple[np.ndarray, np.ndarray]:
 
 @register_pattern("Z")
 def raster(h: int, w: int) -> tuple[np.ndarray, np.ndarray]:
-    """Row after row; column after column."""
+    """Row by row; column by column."""
     grid = _grid(h, w)
     return grid.ravel(), grid.T.ravel()
 
 
 def _grid(h: int, w: int) -> np.ndarray:
-    """The flat index of each cell, (h, w)."""
+    """Flat index of each cell, (h, w)."""
     return np.arange(h * w, dtype=np.int64).reshape(h, w)
 
 
 def _follow(position: np.ndarray) -> np.ndarray:
-    """The route on which each cell, (h, w), has the given position."""
+    """Route on which each cell has the given position, (h, w)."""
     route = np.empty(position.size, dtype=np.int64)
     route[position.ravel()] = np.arange(position.size)
     return route
@@ -93,7 +92,7 @@ def _triangle(side: np.ndarray) -> np.ndarray:
     return side * (side + 1) // 2
 
 
-def _to_and_fro(grid: np.ndarray) -> np.ndarray:
+def _alternate(grid: np.ndarray) -> np.ndarray:
     lines = grid.copy()
     lines[1::2] = lines[1::2, ::-1]
     return lines.ravel()

@@ -1,4 +1,4 @@
-"""Route tables: a pattern's routes on a map of given size with their inverses, made once and kept."""
+"""Route tables: the routes of a pattern on a map, with their inverses; tables are cached."""
 
 import functools
 
@@ -10,14 +10,14 @@ from mhsvm.routes.patterns import PATTERNS
 
 
 def route_table(pattern: str, h: int, w: int) -> tuple[Tensor, Tensor]:
-    """The two base routes of a pattern on an h x w map.
+    """Compute the two base routes of a pattern on an h x w map.
 
     Args:
         pattern: A name from `list_patterns()`.
         h, w: Size of the map in cells, at least 1.
     Returns:
         (order, inverse), each int64 (2, h*w) on the CPU: position on the route -> cell (row * w + col), and
-        cell -> position. The caller's own tensors, to keep or to change.
+        cell -> position. The tensors are new and may be changed.
     Raises:
         ValueError: The pattern is unknown (known ones are listed), or the map has no cell.
     """
@@ -25,25 +25,24 @@ def route_table(pattern: str, h: int, w: int) -> tuple[Tensor, Tensor]:
 
 
 def scan_routes(pattern: str, h: int, w: int) -> tuple[Tensor, Tensor]:
-    """The four routes that a scan head walks: base 0, its reverse, base 1, its reverse.
+    """Compute the four routes of a scan head: base 0, its reverse, base 1, its reverse.
 
-    Arguments, errors and returns are those of `route_table`, each int64 (4, h*w).
+    Arguments, results and errors are those of `route_table`, with int64 (4, h*w).
     """
     return _to_tensors(_four_routes(pattern, h, w))
 
 
 def published_tables(h: int, w: int, *, depth: int) -> list[dict[str, Tensor]]:
-    """All route tables of an image, in the format of the published route files.
+    """Compute all route tables of an image, in the format of the published route files.
 
     Args:
         h, w: Size of the image in pixels.
         depth: Number of stages; the map of stage i is h/4/2^i x w/4/2^i.
     Returns:
-        A dictionary a stage, its one key `layer_{i}.cxsz_tpinds` an int64 tensor (8, 2, l): rows C0 C1 X0
-        X1 S0 S1 Z0 Z1, `[:, 0]` the route and `[:, 1]` its inverse.
+        A dictionary for each stage with the single key `layer_{i}.cxsz_tpinds`, an int64 tensor (8, 2, l). Its rows
+        are C0 C1 X0 X1 S0 S1 Z0 Z1; `[:, 0]` is the route and `[:, 1]` its inverse.
     Raises:
-        ValueError: No stage is asked for, or h or w is not divisible by 2^(depth+1); it names the nearest
-            sizes that are.
+        ValueError: The depth is below 1, or h or w is not divisible by 2^(depth+1); the nearest valid sizes are named.
     Source: the file format of Ji 2024, arXiv 2406.05992.
     """
     if depth < 1:
@@ -66,7 +65,7 @@ def _check_divisible(name: str, size: int, divisor: int) -> None:
     raise ValueError(f"{name} must be divisible by {divisor} at this depth, got {size}: use {nearest}")
 
 
-# Arrays are cached, not tensors: a tensor keeps for good the mode it was made in (inference, fake, meta).
+# Arrays are cached instead of tensors, because a tensor keeps the mode in which it was created (inference, fake, meta).
 @functools.lru_cache(maxsize=64)
 def _base_routes(pattern: str, h: int, w: int) -> tuple[np.ndarray, np.ndarray]:
     if h < 1 or w < 1:

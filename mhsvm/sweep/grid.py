@@ -9,7 +9,8 @@ from pathlib import Path
 
 from yacs.config import CfgNode
 
-from mhsvm.config import get_value, load_config
+from mhsvm.assemble import read_config
+from mhsvm.config import get_value
 
 # Keys that a sweep sets itself, with the way to choose their values.
 _OWN_KEYS = {
@@ -84,7 +85,7 @@ def make_grid(
         raise ValueError("run.seed and `seeds` are both given: name all seeds with `seeds`")
     runs = []
     for variant in _make_variants(choices, settings):
-        config = load_config(config_path, variant.settings)
+        config = read_config(config_path, variant.settings)
         for (fold, split), seed in itertools.product(_folds(config.data.split, folds), seeds or [config.run.seed]):
             parts = [variant.name, "" if fold is None else f"fold{fold}", f"seed{seed}"]
             name = "_".join(part for part in parts if part)
@@ -92,7 +93,7 @@ def make_grid(
             if fold is not None:
                 own += ["data.split", split]
             whole = (*variant.settings, *own)
-            runs.append(GridRun(name, variant.name, seed, fold, whole, load_config(config_path, whole)))
+            runs.append(GridRun(name, variant.name, seed, fold, whole, read_config(config_path, whole)))
     repeated = [name for name, times in Counter(run.name.lower() for run in runs).items() if times > 1]
     if repeated:
         raise ValueError(f"two runs of the sweep would be called {repeated[0]}: give each value and each seed once")
@@ -142,7 +143,7 @@ def _parse_choice(text: str) -> tuple[str, list[str]]:
     if not equals or not key.strip() or not all(values):
         raise ValueError(f"`choices` takes KEY=V1,V2, such as optimizer.AdamW.lr=1e-3,5e-4, not {text!r}")
     key = key.strip()
-    typed = [get_value(load_config(None, [key, value]), key) for value in values]
+    typed = [get_value(read_config(None, [key, value]), key) for value in values]
     if isinstance(typed[0], tuple) and not all(value[0] in "([" for value in values):
         raise ValueError(
             f"{key} takes lists: write each in brackets, such as `choices` '{key}=[{','.join(map(str, typed[0]))}],[…]'"

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mhsvm.config import load_config
+from mhsvm.assemble import read_config
 from mhsvm.models.checkpoint_file import read_checkpoint
 from mhsvm.sweep.check import SetToTest
 from mhsvm.sweep.grid import GridRun
@@ -45,7 +45,7 @@ class RunState:
         """
         if not self.files.last.is_file():
             return
-        if load_config(self.files.config) != self.run.config:
+        if read_config(self.files.config) != self.run.config:
             raise ValueError(
                 f"{self.files.path} was made with other settings than this sweep's (see its config.yaml): "
                 "choose another one with `folder`, or remove that one"

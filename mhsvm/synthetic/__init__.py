@@ -1,6 +1,6 @@
-"""Drawn images that look like dermoscopy, with exact masks: data for quickstarts and tests."""
+"""Synthetic images that look like dermoscopy, with exact masks, for quickstarts and tests."""
 
 from mhsvm.synthetic.layouts import list_layouts, write_synthetic_set
-from mhsvm.synthetic.sample import draw_sample
+from mhsvm.synthetic.sample import generate_sample
 
-__all__ = ["draw_sample", "list_layouts", "write_synthetic_set"]
+__all__ = ["generate_sample", "list_layouts", "write_synthetic_set"]

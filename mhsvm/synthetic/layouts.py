@@ -1,4 +1,4 @@
-"""Synthetic sets on disk, in the folders and file names of the public ones."""
+"""Synthetic sets on disk, with the folders and file names of public sets."""
 
 import shutil
 import tempfile
@@ -11,14 +11,14 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from mhsvm.synthetic.sample import draw_sample
+from mhsvm.synthetic.sample import generate_sample
 
 _MIN_SIDE = 32
 
 
 @dataclass(frozen=True)
 class _Case:
-    """Where an image and its mask go, and the id it has in its set."""
+    """Id of an image, and paths of image and mask."""
 
     id: str
     image: Path
@@ -27,11 +27,11 @@ class _Case:
 
 @dataclass(frozen=True)
 class _Layout:
-    """A set's files.
+    """Files of a set.
 
     Args:
-        cases: Number of images -> where each of them goes.
-        add_extras: What else lies in an official archive, written into a finished set.
+        cases: Function from the number of images to their ids and paths.
+        add_extras: Function that adds the other files of an official archive to a complete set.
     """
 
     cases: Callable[[int], list[_Case]]
@@ -39,27 +39,27 @@ class _Layout:
 
 
 def list_layouts() -> tuple[str, ...]:
-    """Names that `write_synthetic_set` knows."""
+    """Names for `write_synthetic_set`."""
     return tuple(_LAYOUTS)
 
 
 def write_synthetic_set(
     *, layout: str, num: int, seed: int, out: str | Path, size: tuple[int, int] = (256, 256)
 ) -> None:
-    """Draw a set and write it as a public set is laid out; a run that stops early leaves nothing at `out`.
+    """Generate a set and write it in the layout of a public set; a run that stops early leaves nothing at `out`.
 
-    The ISIC layouts have training, validation and test folders in the official proportion, at least one image
-    each from three images on.
+    The ISIC layouts have training, validation and test folders in the official proportion, each with at least one image
+    if there are three or more.
 
     Args:
-        layout: A name of `list_layouts()`.
-        num: Number of images. Image i of a seed is the same in a set of any length.
+        layout: A name from `list_layouts()`.
+        num: Number of images. Image i of a seed is the same in a set of any size.
         seed: Seed of the set.
-        out: Folder to make; may exist if it is empty.
-        size: Height and width of the images, pixels.
+        out: Folder to write; it may exist if it is empty.
+        size: Height and width of the images in pixels.
     Raises:
         ValueError: `layout` is unknown, or a number is out of range.
-        FileExistsError: There is something at `out`.
+        FileExistsError: `out` is a file or a folder that is not empty.
     """
     if layout not in _LAYOUTS:
         raise ValueError(f"unknown layout {layout!r}; known are {', '.join(list_layouts())}")
@@ -75,12 +75,12 @@ def write_synthetic_set(
     cases = _LAYOUTS[layout].cases(num)
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as scratch:
-        # The folder itself would keep the owner-only rights of a temporary one.
+        # A subfolder, because a temporary folder is accessible by its owner only.
         root = Path(scratch) / "set"
         for index, case in enumerate(tqdm(cases, desc="drawing", unit="img", disable=None)):
-            image, mask = draw_sample(seed=seed, index=index, size=size)
+            image, mask = generate_sample(seed=seed, index=index, size=size)
             _write(Image.fromarray(image), root / case.image)
-            # PH2's masks are 1-bit, ISIC's are 8-bit.
+            # PH2 has 1-bit masks, ISIC has 8-bit masks.
             _write(Image.fromarray(mask).convert("1" if case.mask.suffix == ".bmp" else "L"), root / case.mask)
         _LAYOUTS[layout].add_extras(root, cases)
         if out.is_dir():
@@ -89,9 +89,9 @@ def write_synthetic_set(
 
 
 def _isic_cases(num: int, *, images: str, masks: str, official: dict[str, int]) -> list[_Case]:
-    """Subsets in the official proportion, in folders named after them; ids with gaps, as in the archives."""
-    shares = (round(num * count / sum(official.values())) for count in official.values())
-    _, val, test = (max(share, int(num >= len(official))) for share in shares)
+    """Cases with subsets in the official proportion and a folder for each; ids have gaps, as in the archives."""
+    proportional = (round(num * count / sum(official.values())) for count in official.values())
+    _, val, test = (max(count, int(num >= len(official))) for count in proportional)
     counts = num - val - test, val, test
     subsets = [subset for subset, count in zip(official, counts, strict=True) for _ in range(count)]
     cases = []
@@ -118,7 +118,7 @@ def _folder_cases(num: int) -> list[_Case]:
 
 
 def _add_isic2017_extras(root: Path, cases: list[_Case]) -> None:
-    """Superpixel pictures of a few images and a table of patients, beside the images."""
+    """Add superpixel images and a table of patients to the images."""
     for folder in {case.image.parent for case in cases}:
         own = [case for case in cases if case.image.parent == folder]
         rows = [f"{case.id},{20 + 5 * (row % 13)},{('female', 'male')[row % 2]}\n" for row, case in enumerate(own)]
@@ -133,14 +133,14 @@ def _add_isic2017_extras(root: Path, cases: list[_Case]) -> None:
 
 
 def _add_isic2018_extras(root: Path, cases: list[_Case]) -> None:
-    """Licence and attribution texts in every folder."""
+    """Add license and attribution texts to every folder."""
     for folder in {path.parent for case in cases for path in (case.image, case.mask)}:
         (root / folder / "LICENSE.txt").write_text("Drawn by mhsvm: no rights reserved.\n", encoding="utf-8")
         (root / folder / "ATTRIBUTION.txt").write_text("mhsvm synthesize\n", encoding="utf-8")
 
 
 def _add_ph2_extras(root: Path, cases: list[_Case]) -> None:
-    """Regions of interest of every other image, and the table of cases."""
+    """Add regions of interest of every other image, and a table of cases."""
     for case in cases[::2]:
         path = root / case.image.parents[1] / f"{case.id}_roi" / f"{case.id}_R1_Label3.bmp"
         path.parent.mkdir()

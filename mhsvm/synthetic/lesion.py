@@ -1,4 +1,4 @@
-"""A pigmented lesion: its border, and the pigment, veil and structures inside it."""
+"""A pigmented lesion: border, pigment, veil and structures."""
 
 from dataclasses import dataclass
 
@@ -7,18 +7,18 @@ import numpy as np
 from mhsvm.synthetic.plane import Plane, blend, step
 from mhsvm.synthetic.skin import MELANIN, absorb, lab_to_srgb
 
-# Lesion share of the frame: log-normal, clipped; ISIC 2017's training set has median 13 %, mean 19 %.
-_MEDIAN_SHARE, _SHARE_SPREAD, _SHARE_RANGE = 0.13, 0.9, (0.02, 0.6)
+# Fraction of the image that the lesion covers: log-normal, clipped. The median of ISIC 2017's training set is 13 %.
+_MEDIAN_FRACTION, _FRACTION_SPREAD, _FRACTION_RANGE = 0.13, 0.9, (0.02, 0.6)
 
 
 @dataclass(frozen=True)
 class Border:
-    """Where a lesion is.
+    """Position and shape of a lesion.
 
     Args:
-        depth: About the distance to the border, (h, w), positive inside; the mask is depth > 0.
-        radius: About the lesion's mean radius, in the plane's unit.
-        angle: Direction of each cell as seen from the centre, (h, w), radians.
+        depth: Approximate distance to the border, (h, w), positive inside; the mask is depth > 0.
+        radius: Approximate mean radius, in the unit of the plane.
+        angle: Direction of each pixel from the center, (h, w), in radians.
     """
 
     depth: np.ndarray
@@ -26,60 +26,62 @@ class Border:
     angle: np.ndarray
 
 
-def draw_border(plane: Plane, rng: np.random.Generator, visible: np.ndarray) -> Border:
-    """One to three overlapping lobes with rough outlines, as large as a drawn share of the frame.
+def generate_border(plane: Plane, rng: np.random.Generator, visible: np.ndarray) -> Border:
+    """Generate a border of one to three overlapping rough lobes that covers a random fraction of the image.
 
     Args:
-        visible: What the dermatoscope's opening shows, bool (h, w): the lesion's share is counted there.
+        plane: Plane of the image.
+        rng: Random generator.
+        visible: Visible area of the opening, bool (h, w); the fraction refers to it.
     """
-    share = np.clip(_MEDIAN_SHARE * np.exp(rng.normal(0, _SHARE_SPREAD)), *_SHARE_RANGE)
-    # Small lesions are framed in the middle, large ones may leave the frame.
-    centre = rng.normal(0, 0.05 + 0.12 * np.sqrt(share), 2).clip(-0.25, 0.25)
-    warp = rng.uniform(0.0, 0.05) * np.sqrt(share)
-    x = plane.x - centre[0] + warp * plane.noise(rng, 5)
-    y = plane.y - centre[1] + warp * plane.noise(rng, 5)
-    reach = np.sqrt(share / np.pi)
+    fraction = np.clip(_MEDIAN_FRACTION * np.exp(rng.normal(0, _FRACTION_SPREAD)), *_FRACTION_RANGE)
+    # Small lesions are near the middle; large ones may exceed the image.
+    center = rng.normal(0, 0.05 + 0.12 * np.sqrt(fraction), 2).clip(-0.25, 0.25)
+    warp = rng.uniform(0.0, 0.05) * np.sqrt(fraction)
+    x = plane.x - center[0] + warp * plane.noise(rng, 5)
+    y = plane.y - center[1] + warp * plane.noise(rng, 5)
+    reach = np.sqrt(fraction / np.pi)
     roughness = rng.uniform(0.03, 0.25)
     num_lobes = int(rng.choice([1, 2, 3], p=[0.7, 0.2, 0.1]))
     relative = np.full_like(x, np.inf)
     for lobe in range(num_lobes):
-        # Less than a radius, so that lobes overlap.
+        # A shift of less than a radius keeps the lobes overlapping.
         shift = rng.uniform(-0.5, 0.5, 2) * reach * (lobe > 0)
         own = _lobe(rng, x - shift[0], y - shift[1], roughness) * rng.uniform(1.0, 1.5 if lobe else 1.0)
         relative = np.minimum(relative, own)
-    # The scale at which the outline holds exactly this share: the rank of a pixel, not a fit.
-    rank = int(share * relative.size)
+    # The scale that gives exactly this fraction is the value of the pixel with this rank.
+    rank = int(fraction * relative.size)
     scale = np.partition(np.where(visible, relative, np.inf), rank, axis=None)[rank]
     angle = np.arctan2(y, x)
-    # Under the rim of the opening nothing is marked: experts mark what they see.
+    # Nothing is marked outside the opening, because experts mark visible pixels only.
     depth = np.where(visible, scale - relative, np.minimum(scale - relative, -1e-6))
     return Border(depth.astype(np.float32), float(scale), angle)
 
 
 def _lobe(rng: np.random.Generator, x: np.ndarray, y: np.ndarray, roughness: float) -> np.ndarray:
-    """Distance from the lobe's centre over its outline's relative radius, which varies with the direction."""
+    """Distance from the center of a lobe, divided by its relative radius in that direction."""
     turn, stretch = rng.uniform(0, np.pi), np.exp(rng.uniform(0, 0.3))
     along = (x * np.cos(turn) + y * np.sin(turn)) / stretch
     across = (y * np.cos(turn) - x * np.sin(turn)) * stretch
-    # The outline as a table over directions: noise whose amplitude falls with the frequency.
+    # The boundary as a table over directions: noise with amplitudes that decrease with the frequency.
     frequencies = np.arange(2, 40)
     amplitudes = roughness * frequencies ** -rng.uniform(1.0, 1.6) * rng.standard_normal(len(frequencies))
     phases = rng.uniform(0, 2 * np.pi, len(frequencies))
     directions = np.linspace(-np.pi, np.pi, 721)
-    outline = np.exp((amplitudes * np.cos(np.outer(directions, frequencies) + phases)).sum(1))
-    return np.hypot(along, across) / np.interp(np.arctan2(across, along), directions, outline)
+    boundary = np.exp((amplitudes * np.cos(np.outer(directions, frequencies) + phases)).sum(1))
+    return np.hypot(along, across) / np.interp(np.arctan2(across, along), directions, boundary)
 
 
 def paint_lesion(plane: Plane, rng: np.random.Generator, skin: np.ndarray, border: Border) -> np.ndarray:
-    """Lay the lesion over the skin, (h, w, 3)."""
+    """Paint the lesion on the skin, (h, w, 3)."""
     softness = np.exp(rng.uniform(np.log(0.01), np.log(0.1))) * (0.4 + 2 * border.radius)
     cover = step(border.depth, softness)
-    melanin, haemoglobin = _densities(plane, rng, border)
-    # A flush around it, and pigment that fades outwards.
+    melanin, hemoglobin = _densities(plane, rng, border)
+    # A flush around the lesion, and pigment that fades outwards.
     flush = rng.uniform(0, 0.25) * np.exp(-np.maximum(-border.depth, 0) / 0.05)
-    # Pigment deep in the skin looks grey, shallow pigment brown.
-    colour = MELANIN + rng.uniform(0, 0.6) * (1 - MELANIN)
-    image = skin * absorb(melanin=melanin * cover, haemoglobin=haemoglobin * cover + flush, melanin_colour=colour)
+    # Deep pigment appears gray, shallow pigment brown.
+    color = MELANIN + rng.uniform(0, 0.6) * (1 - MELANIN)
+    image = skin * absorb(melanin=melanin * cover, hemoglobin=hemoglobin * cover + flush, melanin_color=color)
     if rng.random() < 0.25:
         veil = lab_to_srgb(rng.uniform(45, 65), rng.uniform(-4, 4), rng.uniform(-14, 0))
         patch = step(plane.noise(rng, 4) - 0.3, 1.2) * cover * step(border.depth - 0.1 * border.radius, 0.1)
@@ -91,7 +93,7 @@ def paint_lesion(plane: Plane, rng: np.random.Generator, skin: np.ndarray, borde
 
 
 def _densities(plane: Plane, rng: np.random.Generator, border: Border) -> tuple[np.ndarray, np.ndarray]:
-    """Melanin and haemoglobin inside the lesion, (h, w) each, never so thin that the lesion vanishes."""
+    """Densities of melanin and hemoglobin in the lesion, (h, w) each, with a lower bound to keep it visible."""
     inner = np.clip(border.depth / border.radius, 0, 1)
     profile = 1 + rng.uniform(-0.25, 0.6) * (inner - 0.3)
     mottling = rng.uniform(0.05, 0.3) * plane.noise(rng, 6) + rng.uniform(0.05, 0.2) * plane.noise(rng, 18)
@@ -112,6 +114,6 @@ def _densities(plane: Plane, rng: np.random.Generator, border: Border) -> tuple[
         structure += rng.uniform(0.2, 0.5) * streaks * np.exp(-(inner**2) / 0.03)
     variation = np.maximum(profile + mottling + structure, 0.45)
     if rng.random() < 0.15:
-        # Hardly pigmented, mostly blood.
+        # Weakly pigmented, mostly blood.
         return rng.uniform(0.2, 0.5) * variation, rng.uniform(0.4, 0.8) * variation
     return np.exp(rng.uniform(np.log(0.5), np.log(2.2))) * variation, rng.uniform(0.0, 0.25) * variation

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 
 from torch import nn, optim
 
-from mhsvm.registry import Registry
+from mhsvm.registry import Registered, Registry
 
 OPTIMIZERS: Registry[Callable[..., optim.Optimizer]] = Registry("optimizer")
 
@@ -15,7 +15,7 @@ _FUSED = (optim.Adam, optim.AdamW, optim.SGD)
 _EXECUTION = ("capturable", "fused", "foreach")
 
 
-def register_optimizer(name: str):
+def register_optimizer(name: str) -> Callable[[Registered], Registered]:
     """Register a class or function (parameters, **arguments) -> optimizer under a name for `create_optimizer`.
 
     The arguments have defaults, which a config shows.

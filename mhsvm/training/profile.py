@@ -161,7 +161,7 @@ class _Passes:
     def _batches(self, num_images: int) -> Iterator[tuple[tuple[Tensor, ...], dict]]:
         generator = Generator().manual_seed(0)
         order = torch.randperm(len(self._job.train_set), generator=generator)[:num_images]
-        motions = self._job.augment.draw(len(order), generator)
+        motions = self._job.augment.sample_transforms(len(order), generator)
         for _, batch, batch_motions, place in iterate_windows(self._job, order, motions):
             yield (batch.images, batch.masks, batch_motions), place
 

@@ -10,12 +10,12 @@ from collections.abc import Callable
 
 from torch.optim import Optimizer, lr_scheduler
 
-from mhsvm.registry import Registry
+from mhsvm.registry import Registered, Registry
 
 SCHEDULES: Registry[Callable[..., lr_scheduler.LRScheduler]] = Registry("schedule")
 
 
-def register_schedule(name: str):
+def register_schedule(name: str) -> Callable[[Registered], Registered]:
     """Register a class or function (optimizer, **arguments) -> schedule under a name for `create_schedule`.
 
     The arguments have defaults, which a config shows. The schedule is stepped once an epoch.

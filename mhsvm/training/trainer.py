@@ -128,7 +128,7 @@ def train_epoch(
     job.model.train()
     job.generator.set_state(progress.data_state)
     order = torch.randperm(len(job.train_set), generator=job.generator)[position:]
-    parameters = job.augment.draw(len(job.train_set), job.generator)[position:]
+    parameters = job.augment.sample_transforms(len(job.train_set), job.generator)[position:]
     steps = StepLog(math.ceil(len(order) / job.batch_size), job.device, lockstep=job.world.size > 1)
 
     def settle(*, wait: bool) -> None:

@@ -28,7 +28,7 @@ def runs(workplace):
     return workplace
 
 
-def test_what_tests_left_is_compared(workplace, make_set, make_checkpoint, capsys):
+def test_tests_of_two_runs_are_compared(workplace, make_set, make_checkpoint, capsys):
     prepared_path = make_set()
     for name, channels in (("tall", "8,16,24,32,48,64"), ("wide", "4,8,12,16,24,32")):
         settings = ("model.ultralight_vm_unet.channels", channels)
@@ -41,18 +41,18 @@ def test_what_tests_left_is_compared(workplace, make_set, make_checkpoint, capsy
     assert lines[:3] == [
         "tall: results/tall/tests/lesions-all",
         "wide: results/wide/tests/lesions-all",
-        "15 images, which all have",
+        "15 common images",
     ]
     # the ids that trained both are among all images
-    assert "tall has seen 9 of them in training, or near-duplicates: it looks too good" in lines
+    assert "tall has seen 9 of them in training, or near-duplicates, which raises its metrics" in lines
     assert any(line.startswith("hd95_per_image") for line in lines)
 
 
-def test_table_figures_cases_and_numbers(runs, capsys):
+def test_table_plots_and_files(runs, capsys):
     assert command.main(["results/tall", "results/wide"]) == 0
     printed = capsys.readouterr().out
-    header = next(line for line in printed.splitlines() if line.startswith("figure"))
-    assert " ".join(header.split()) == "figure run value 95% interval difference 95% interval p effect"
+    header = next(line for line in printed.splitlines() if line.startswith("metric"))
+    assert " ".join(header.split()) == "metric run value 95% interval difference 95% interval p effect"
     folder = runs / "results/comparisons/tall-vs-wide"
     assert {path.name for path in folder.iterdir()} == {"cases.csv", "comparison.json", "gains-1.png", "intervals.png"}
     content = json.loads((folder / "comparison.json").read_text())
@@ -81,7 +81,7 @@ def test_three_runs_have_adjusted_p_values(runs, capsys):
         (["results/tall", "results/untested"], "results/untested has not been tested yet: test its checkpoint"),
         (["results/tall", "results/long"], "there is no folder results/long"),
         (["results/tall", "data"], "data is neither a run nor a test nor a score"),
-        (["results/tall", "results/tall"], "a test comes twice"),
+        (["results/tall", "results/tall"], "a test is given twice"),
         (["results/tall", "results/wide", "--test", "moles"], "results/tall has no test 'moles'; it has lesions-all"),
         (["results/tall", "results/wide", "--out", "results"], "results holds more than a comparison, such as tall"),
     ],

@@ -8,7 +8,7 @@ import pytest
 from mhsvm.cli import leaks as command
 from mhsvm.cli.main import run
 from mhsvm.store import Sample, write_set
-from mhsvm.synthetic import draw_sample
+from mhsvm.synthetic import generate_sample
 
 
 @pytest.fixture
@@ -18,7 +18,7 @@ def make_scenes(workplace):
     def make(name, indices):
         samples = []
         for id_, index in indices.items():
-            image = draw_sample(seed=5, index=abs(index), size=(64, 64))[0]
+            image = generate_sample(seed=5, index=abs(index), size=(64, 64))[0]
             image = np.clip(image * [0.9, 1.05, 1.1], 0, 255).astype(np.uint8) if index < 0 else image
             samples.append(Sample(id_, image, np.zeros((64, 64), np.uint8), (64, 64)))
         path = workplace / f"data/{name}.h5"

@@ -58,6 +58,11 @@ def test_existing_file(source, tmp_path, capsys):
     assert len(PreparedSet.open(out)) == 3
 
 
+def test_an_unknown_set_lists_the_known(capsys):
+    assert mhsvm(["prepare", "isic", "--source", "x", "--out", "y"]) == 2
+    assert "error: unknown source 'isic'; known: folder, isic2017, isic2018, ph2. Did you" in capsys.readouterr().err
+
+
 def test_bad_source_is_one_message(source, tmp_path, capsys):
     (source / "masks" / "2.png").unlink()
     assert mhsvm(["prepare", "folder", "--source", str(source), "--out", str(tmp_path / "own.h5")]) == 2
@@ -70,7 +75,6 @@ def test_bad_source_is_one_message(source, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["isic", "--source", "x", "--out", "y"], "invalid choice: 'isic'"),
         (["ph2", "--out", "y"], "the following arguments are required: --source"),
         (["ph2", "--source", "x", "--out", "y", "--size", "big"], "a size is written 256 or 192x256"),
     ],

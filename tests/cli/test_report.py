@@ -1,4 +1,4 @@
-"""`mhsvm report`: a page that stands alone and shows every case, and every message."""
+"""`mhsvm report`: the page needs nothing else and shows every case; messages."""
 
 import base64
 import html.parser
@@ -38,9 +38,9 @@ def payload_of(page: str) -> dict:
     return json.loads(re.search(r'<script type="application/json" id="payload">(.*?)</script>', page, re.S)[1])
 
 
-def picture(url: str) -> np.ndarray:
+def decode(url: str) -> np.ndarray:
     image = Image.open(io.BytesIO(base64.b64decode(url.partition("base64,")[2])))
-    # WebP knows no greys: it gives them in three equal channels
+    # WebP has no grayscale: the three channels are equal
     return np.asarray(image.convert("L") if image.format == "WEBP" else image)
 
 
@@ -65,7 +65,7 @@ class Reader(html.parser.HTMLParser):
         assert self.open.pop() == tag
 
 
-def test_the_page_stands_alone(tested, capsys):
+def test_the_page_needs_nothing_else(tested, capsys):
     assert command.main([str(tested.parents[1])]) == 0
     page = (tested / "report.html").read_text(encoding="utf-8")
     assert re.search(rf"{TEST}/report\.html: 3 images, \d\.\d MB\n$", capsys.readouterr().out)
@@ -78,7 +78,7 @@ def test_the_page_stands_alone(tested, capsys):
     assert "$" not in page.replace("${", "").partition("<main>")[2].partition("</main>")[0]
 
 
-def test_every_case_is_there_as_it_was(tested, workplace):
+def test_every_case_is_embedded_as_it_was_measured(tested, workplace):
     command.main([str(tested)])
     gallery = payload_of((tested / "report.html").read_text())["gallery"]
     scores = read_cases(tested / "cases.csv")
@@ -90,20 +90,20 @@ def test_every_case_is_there_as_it_was(tested, workplace):
     ):
         for place, case in enumerate(gallery["cases"]):
             row = prepared.ids.index(case["id"])
-            truth = prepared.masks([row])[0] >= 128
-            np.testing.assert_array_equal(picture(case["truth"]), truth)
-            np.testing.assert_array_equal(picture(case["probability"]), predictions.probability([place])[0])
-            assert np.abs(picture(case["image"]).astype(int) - prepared.images([row])[0]).mean() < 30
-            # the mask that the page makes of them is the one that was measured
+            target = prepared.masks([row])[0] >= 128
+            np.testing.assert_array_equal(decode(case["target"]), target)
+            np.testing.assert_array_equal(decode(case["probability"]), predictions.probability([place])[0])
+            assert np.abs(decode(case["image"]).astype(int) - prepared.images([row])[0]).mean() < 30
+            # the page thresholds to the mask that was measured
             tp, fp, fn, _ = scores.counts[place, 0].tolist()
-            pred = picture(case["probability"]) >= gallery["threshold"]
-            assert ((pred & truth).sum(), (pred & ~truth).sum(), (~pred & truth).sum()) == (tp, fp, fn)
+            pred = decode(case["probability"]) >= gallery["threshold"]
+            assert ((pred & target).sum(), (pred & ~target).sum(), (~pred & target).sum()) == (tp, fp, fn)
             assert case["dice"] == pytest.approx(2 * tp / (2 * tp + fp + fn))
-            assert case["share"] == truth.mean()
+            assert case["lesionFraction"] == target.mean()
             assert "hd95" not in case
 
 
-def test_the_words_are_those_of_the_summary(tested):
+def test_the_page_has_the_values_of_the_summary(tested):
     run_folder = tested.parents[1]
     (run_folder / "config.yaml").write_text(load_config(None, ("train.epochs", "3", "run.name", "<b>")).dump())
     lines = [{"epoch": 1, "train_loss": 1.0, "val_loss": 2.0, "val_dsc": 0.5, "val_miou": 0.4}]
@@ -120,8 +120,8 @@ def test_the_words_are_those_of_the_summary(tested):
     assert "<td>1 min 30 s</td><td>1.25 GiB</td><td>A &lt;Card&gt;, torch 9</td>" in page
     assert "name: &lt;b&gt;" in page
     assert 'aria-label="Learning curves: loss"' in page
-    assert "from uncalibrated photographs" in page
-    # three images are too few to say anything of a group
+    assert "from uncalibrated images" in page
+    # three images are too few for a group
     assert "<td>3</td><td>too few</td>" in page
     assert payload_of(page)["gates"] is None
     assert '<section id="gates" hidden>' in page
@@ -138,9 +138,9 @@ def test_gates_are_shown(workplace, make_set, make_checkpoint):
     assert [image["id"] for image in gates["images"]] == list(ids[:2])
     assert (gates["patterns"], gates["blocks"][0]) == (["C", "X", "S", "Z"], "encoder, stage 1, block 1")
     block = gates["images"][0]["blocks"][0]
-    assert [picture(url).shape for url in block["maps"]] == [(8, 8)] * 4
-    assert all(sum(shares) == pytest.approx(1) for shares in block["shares"])
-    assert '<section id="gates" >' in page
+    assert [decode(url).shape for url in block["maps"]] == [(8, 8)] * 4
+    assert all(sum(fractions) == pytest.approx(1) for fractions in block["routeFractions"])
+    assert '<section id="gates">' in page
 
 
 def test_several_classes(workplace, make_set, make_checkpoint):
@@ -153,9 +153,9 @@ def test_several_classes(workplace, make_set, make_checkpoint):
     with PredictionSet.open(workplace / TEST / "predictions.h5") as predictions:
         maps = predictions.probability([0])[0]
     case = gallery["cases"][0]
-    np.testing.assert_array_equal(picture(case["probability"]), maps.max(axis=0))
-    np.testing.assert_array_equal(picture(case["prediction"]), maps.argmax(axis=0))
-    assert set(np.unique(picture(case["truth"]))) == {0, 1, 2, 255}
+    np.testing.assert_array_equal(decode(case["probability"]), maps.max(axis=0))
+    np.testing.assert_array_equal(decode(case["prediction"]), maps.argmax(axis=0))
+    assert set(np.unique(decode(case["target"]))) == {0, 1, 2, 255}
 
 
 def test_the_same_test_makes_the_same_page(tested):
@@ -165,18 +165,18 @@ def test_the_same_test_makes_the_same_page(tested):
     assert (tested / "report.html").read_bytes() == first
 
 
-def test_a_published_file_tells_what_is_not_known(workplace, make_set, make_published):
+def test_a_published_file_has_unknown_training_images(workplace, make_set, make_published):
     make_set()
     run_test(make_published("ultralight_vm_unet"))
     command.main(["results/published"])
     page = (workplace / "results/published/tests/lesions-all/report.html").read_text()
     assert "There are no learning curves: the checkpoint is not in the folder of its training." in page
     assert "<p>the checkpoint does not record which images it was trained on.</p>" in page
-    assert "<th scope=row>of these trained on, by id</th><td><code>not recorded</code></td>" in page
+    assert "<th scope=row>test images trained on, by id</th><td><code>not recorded</code></td>" in page
     assert "<code>published.pth (published)</code>" in page
 
 
-def test_what_training_has_seen_is_told(workplace, make_set, make_checkpoint):
+def test_images_seen_in_training_are_reported(workplace, make_set, make_checkpoint):
     make_set()
     checkpoint = make_checkpoint(workplace / "data/lesions.h5")
     run_test(checkpoint, "--split", "all")
@@ -187,14 +187,14 @@ def test_what_training_has_seen_is_told(workplace, make_set, make_checkpoint):
     assert "The checkpoint was trained on 9 of the test images and chosen on 3" in page
     assert "9 test images are in training or have a near-duplicate there" in page
     for part, label, num in (("every", "with seen images", 15), ("unseen", "without them", 6)):
-        figures = leakage["metrics"][part]
-        cells = "".join(f"<td>{figures[name]:.4f}</td>" for name in ("miou", "dsc", "miou_per_image", "dsc_per_image"))
+        metrics = leakage["metrics"][part]
+        cells = "".join(f"<td>{metrics[name]:.4f}</td>" for name in ("miou", "dsc", "miou_per_image", "dsc_per_image"))
         assert f"<th scope=row>{label}</th><td>{num}</td>{cells}" in page
     (seen,) = (each for each in payload_of(page)["gallery"]["filters"] if each["title"] == "training")
     assert len(seen["rows"]) == 9
 
 
-def test_figures_at_native_size_stand_beside(workplace, make_set, make_checkpoint):
+def test_metrics_at_native_size_are_shown_too(workplace, make_set, make_checkpoint):
     make_set()
     masks = workplace / "native"
     masks.mkdir()
@@ -206,7 +206,7 @@ def test_figures_at_native_size_stand_beside(workplace, make_set, make_checkpoin
     command.main([TEST])
     native = json.loads((workplace / TEST / "summary.json").read_text())["native"]
     page = (workplace / TEST / "report.html").read_text()
-    table = page[page.index("At the images&#x27; own sizes, with 95% intervals") :]
+    table = page[page.index("At the images&#39; own sizes, with 95% intervals") :]
     low, high = native["intervals"]["limits"]["dsc"]
     value = f"{native['metrics']['dsc']:.4f}"
     assert f'<th scope=row>dsc</th><td>{value} <span class="quiet">{low:.4f}-{high:.4f}</span></td>' in table
@@ -243,7 +243,7 @@ def test_a_set_that_moved_or_changed(tested, workplace, make_set, capsys):
     assert not (tested / "report.html").exists()
 
 
-def test_what_cannot_be_reported(tested, workplace, capsys):
+def test_wrong_folders_are_refused(tested, workplace, capsys):
     def error(*arguments: str) -> str:
         assert run(command.main, arguments) == 2
         return capsys.readouterr().err

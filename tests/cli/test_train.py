@@ -14,7 +14,7 @@ import torch
 from mhsvm.cli.main import run
 from mhsvm.cli.train import main
 from mhsvm.config import load_config
-from mhsvm.models.published import read_checkpoint
+from mhsvm.models.checkpoint_file import read_checkpoint
 
 CONFIG = """
 run: {device: cpu}

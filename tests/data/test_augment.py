@@ -22,8 +22,8 @@ def batch():
     return images, masks
 
 
-def motions(name, num, seed=0):
-    return Augment(augmentation=name).draw(num, torch.Generator().manual_seed(seed))
+def sample(name, num, seed=0):
+    return Augment(augmentation=name).sample_transforms(num, torch.Generator().manual_seed(seed))
 
 
 def distinct(moves, choices):
@@ -62,7 +62,7 @@ def test_evaluation_only_normalises(batch, name):
     inputs, targets = augment(images, masks)
     assert torch.equal(inputs, augment.normalize(images.float()))
     assert torch.equal(targets, (masks >= 128).float()[:, None])
-    still = augment(images, masks, augment.draw(len(images), torch.Generator()))
+    still = augment(images, masks, augment.sample_transforms(len(images), torch.Generator()))
     assert torch.equal(still[0], inputs)
     assert torch.equal(still[1], targets)
 
@@ -132,7 +132,7 @@ def test_image_and_mask_move_together(name):
     masks[:, 4:20, 9:30] = 255
     images = masks[:, None].expand(-1, 3, -1, -1)
     augment = Augment(augmentation=name)
-    inputs, targets = augment(images, masks, augment.draw(32, torch.Generator().manual_seed(0)))
+    inputs, targets = augment(images, masks, augment.sample_transforms(32, torch.Generator().manual_seed(0)))
     assert torch.equal(inputs[:, :1] / 255, targets)
     assert len({tuple(target.flatten().tolist()) for target in targets}) > 16
 
@@ -160,7 +160,7 @@ def test_class_indices_stay_what_they_are():
 
 def test_ultralight_draws_what_its_recipe_says():
     num = 20_000
-    moves = motions("ultralight", num).double()
+    moves = sample("ultralight", num).double()
     turns = [torch.linalg.matrix_power(QUARTER, power) for power in range(4)]
     eight = [flip @ turn for flip in (MIRROR, IDENTITY) for turn in turns]
     # 1/4 of the samples are left alone, 1/4 are turned and flipped only: a flip is always part of it, so that the
@@ -179,7 +179,7 @@ def test_ultralight_draws_what_its_recipe_says():
 
 def test_vmunet_draws_what_its_recipe_says():
     num = 20_000
-    moves = motions("vmunet", num).double()
+    moves = sample("vmunet", num).double()
     half_turn = (QUARTER @ QUARTER).double()
     # unrotated: each of the two flips with p 0.5
     shares = distinct(moves, [IDENTITY.double(), MIRROR.double(), FLIP.double(), half_turn])
@@ -195,12 +195,12 @@ def test_vmunet_draws_what_its_recipe_says():
 
 
 @pytest.mark.parametrize("name", ["ultralight", "vmunet"])
-def test_motions_come_from_the_generator_alone(name):
+def test_transforms_come_from_the_generator_alone(name):
     torch.manual_seed(1)
-    first = motions(name, 64, seed=7)
+    first = sample(name, 64, seed=7)
     torch.manual_seed(2)
-    assert torch.equal(first, motions(name, 64, seed=7))
-    assert not torch.equal(first, motions(name, 64, seed=8))
+    assert torch.equal(first, sample(name, 64, seed=7))
+    assert not torch.equal(first, sample(name, 64, seed=8))
     assert first.dtype == torch.float32
     assert first.shape == (64, 2, 2)
 
@@ -210,7 +210,7 @@ def test_motions_come_from_the_generator_alone(name):
     [
         ({"normalization": "zscore"}, "unknown normalization 'zscore'; known: minmax, imagenet"),
         ({"augmentation": "flips"}, "unknown augmentation 'flips'; known: none, ultralight, vmunet"),
-        ({"soft_targets": True, "num_classes": 3}, "soft targets need masks of one class"),
+        ({"soft_targets": True, "num_classes": 3}, "soft targets require masks of one class"),
     ],
 )
 def test_what_cannot_be_built_is_said(arguments, message):
@@ -228,7 +228,7 @@ def test_a_gpu_makes_the_same_images(normalization, augmentation, size, fused):
     images = torch.randint(256, (32, 3, *size), dtype=torch.uint8, generator=generator)
     masks = torch.randint(256, (32, *size), dtype=torch.uint8, generator=generator)
     augment = Augment(normalization=normalization, augmentation=augmentation, fused=fused)
-    drawn = augment.draw(32, generator)
+    drawn = augment.sample_transforms(32, generator)
     inputs, targets = augment(images, masks, drawn)
     gpu_inputs, gpu_targets = (x.cpu() for x in augment(images.cuda(), masks.cuda(), drawn.cuda()))
     same = torch.isclose(gpu_inputs, inputs, rtol=1e-5, atol=1e-4).all(dim=1)

@@ -99,7 +99,7 @@ def test_an_unknown_placement_is_refused():
         (2 * 2**30, "auto", "cuda", "on cuda (2.00 GiB of 8.0 GiB free)"),
         (3 * 2**30, "auto", "cpu", "streamed to cuda (3.00 GiB, more than a quarter of the 8.0 GiB free there)"),
         (3 * 2**30, "device", "cuda", "on cuda (3.00 GiB of 8.0 GiB free)"),
-        (2**30, "stream", "cpu", "streamed to cuda (1.00 GiB, asked for)"),
+        (2**30, "stream", "cpu", "streamed to cuda (1.00 GiB, as set)"),
     ],
 )
 def test_a_quarter_of_the_free_memory_is_for_images(num_bytes, placement, device, reason, monkeypatch):

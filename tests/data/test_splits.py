@@ -190,7 +190,7 @@ def test_a_group_may_be_named_like_an_id():
         ("kfold-2-42-0", {"train": 9}, r"k >= 3.*got 2"),
         ("kfold-5-42-5", {"train": 9}, r"fold of kfold-5-42 is 0 to 4, got 5"),
         ("kfold-5-42-0", {"train": 4}, r"5 folds need 5 images or groups, isic2017 has 4: lower k"),
-        ("all", {"ids": ["a", "b", "a"]}, r"ids are unique, these come more than once: a"),
+        ("all", {"ids": ["a", "b", "a"]}, r"ids are unique; repeated: a"),
         ("all", {"ids": ["a", "b"], "groups": ["x"]}, r"equally long, got 2, 2 and 1"),
     ],
 )
@@ -231,7 +231,7 @@ def test_all_problems_of_a_file_come_in_one_message(tmp_path):
         split_of(f"file:{path}", ids=list("abcd"))
     assert str(caught.value).splitlines()[1:] == [
         "  line 2: a part is one of train, val, test, val+test, unused, got 'valid'",
-        "  line 3: id 'a' comes a second time",
+        "  line 3: id 'a' is repeated",
         "  line 4: expected 'id<TAB>part', got 'lonely'",
         "  1 ids are not in isic2017: x",
         "  3 ids of isic2017 have no part (write 'unused' to leave one out): b, c, d",
@@ -247,7 +247,7 @@ def test_a_changed_saved_file_is_noticed(tmp_path):
 
 
 def test_files_that_cannot_be_read(tmp_path):
-    with pytest.raises(FileNotFoundError, match="there is no split file .*none.txt"):
+    with pytest.raises(FileNotFoundError, match="split file .*none.txt does not exist: check the path"):
         split_of(f"file:{tmp_path / 'none.txt'}", ids=["a"])
     (tmp_path / "image.jpg").write_bytes(b"\xff\xd8\xff\xe0")
     with pytest.raises(ValueError, match="image.jpg is not UTF-8 text"):

@@ -45,7 +45,7 @@ def test_flips_are_named_by_what_they_mirror():
         (
             "turns",
             (3, 4),
-            "rotations by 90 degrees require a square input; the checkpoint takes 3 x 4: take 'flips' instead",
+            "require a square input; the checkpoint takes 3 x 4: take 'flips' instead",
         ),
     ],
 )

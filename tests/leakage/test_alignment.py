@@ -6,12 +6,12 @@ import torch
 from PIL import Image
 
 from mhsvm.leakage import alignment
-from mhsvm.synthetic import draw_sample
+from mhsvm.synthetic import generate_sample
 
 
 @pytest.fixture(scope="module")
 def greys():
-    images = [Image.fromarray(draw_sample(seed=2, index=index, size=(128, 128))[0]) for index in range(6)]
+    images = [Image.fromarray(generate_sample(seed=2, index=index, size=(128, 128))[0]) for index in range(6)]
     return np.stack([np.asarray(image.convert("L"), np.float32) for image in images])
 
 

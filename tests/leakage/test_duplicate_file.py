@@ -6,7 +6,7 @@ import pytest
 
 from mhsvm.leakage import duplicate_file
 from mhsvm.leakage.duplicate_file import duplicate_groups, search_duplicates
-from mhsvm.synthetic import draw_sample
+from mhsvm.synthetic import generate_sample
 
 
 @pytest.fixture
@@ -104,8 +104,8 @@ def test_small_images_are_warned_of(write_images, scenes, caplog):
     assert "own.h5 are small, 96 x 96: below 128 pixels some that are alike pass for one lesion" in caplog.text
     caplog.clear()
     large = {
-        "a": draw_sample(seed=1, index=0, size=(128, 160))[0],
-        "b": draw_sample(seed=1, index=1, size=(128, 160))[0],
+        "a": generate_sample(seed=1, index=0, size=(128, 160))[0],
+        "b": generate_sample(seed=1, index=1, size=(128, 160))[0],
     }
     with write_images(large, "large") as prepared:
         search_duplicates(prepared)

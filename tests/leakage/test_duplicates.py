@@ -6,7 +6,7 @@ import pytest
 from PIL import Image, ImageEnhance
 
 from mhsvm.leakage.duplicates import DEFAULT_THRESHOLD, DuplicatePair, find_duplicates, merge_groups
-from mhsvm.synthetic import draw_sample
+from mhsvm.synthetic import generate_sample
 
 # Pairs of one lesion in ISIC 2017's training and validation images, told apart by looking at every candidate.
 ISIC2017_PAIRS = [
@@ -63,7 +63,7 @@ ISIC2017_ALIKE = [
 
 @pytest.fixture(scope="module")
 def scenes():
-    return [draw_sample(seed=11, index=index, size=(128, 128))[0] for index in range(40)]
+    return [generate_sample(seed=11, index=index, size=(128, 128))[0] for index in range(40)]
 
 
 def edited(image, edit):

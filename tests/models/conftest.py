@@ -6,15 +6,7 @@ from torch import Tensor, nn
 
 from mhsvm.layers import RouteS6
 from mhsvm.models import create_model
-from mhsvm.models.key_maps import published_sources
-
-SMALL_UNET = {"dims": (8, 16), "depths": (1, 2), "decoder_depths": (2, 1), "d_state": 4}
-
-SMALL = {
-    "mhs_vm": {**SMALL_UNET, "patterns": ("C", "X", "S"), "gate_threshold": 0.0},
-    "vm_unet": SMALL_UNET,
-    "ultralight_vm_unet": {"channels": (4, 4, 8, 8, 12, 16), "branches": 2, "d_state": 4},
-}
+from mhsvm.models.registry import MODELS
 
 
 @pytest.fixture
@@ -23,7 +15,7 @@ def small_model() -> Callable[..., nn.Module]:
 
     def build(name: str, **changes) -> nn.Module:
         torch.manual_seed(0)
-        model = create_model(name, **{**SMALL[name], **changes}).eval()
+        model = create_model(name, **{**MODELS[name].small, **changes}).eval()
         with torch.no_grad():
             for module in model.modules():
                 if isinstance(module, nn.Linear):
@@ -41,10 +33,9 @@ def published_state() -> Callable[..., dict[str, Tensor]]:
 
     def publish(name: str, model: nn.Module) -> dict[str, Tensor]:
         generator = torch.Generator().manual_seed(1)
-        patterns = getattr(model, "patterns", ())
-        prefix = "" if name == "ultralight_vm_unet" else "vmunet."
-        state = {}
-        for source in published_sources(name, model.state_dict(), patterns=patterns).values():
+        published = MODELS[name].formats[0]
+        prefix, state = published.prefix, {}
+        for source in published.sources(model).values():
             for key in source.keys:
                 value = 0.1 * torch.randn(source.shape, generator=generator)
                 state[prefix + key] = value

@@ -6,9 +6,7 @@ import torch.nn.functional as F
 
 from mhsvm.layers import mamba, s6
 from mhsvm.models import create_model, load_weights
-from mhsvm.models.checkpoint_file import weights_in
-from mhsvm.models.key_maps import merge_twins, published_sources
-from mhsvm.models.published import recognise
+from mhsvm.models.recognition import identify, recognize
 from mhsvm.ops import list_backends
 
 OUTPUT_BOUND = 1e-4
@@ -23,7 +21,7 @@ def relative_error(value, expected):
 
 def errors_against(fixture, backend):
     """Relative error of the output and of each gradient."""
-    name, arguments = recognise(fixture["state_dict"])
+    name, arguments = recognize(fixture["state_dict"])
     assert name == fixture["meta"]["kind"]
     if name == "mhs_vm":
         arguments["gate_threshold"] = fixture["meta"]["gate_threshold"]
@@ -33,8 +31,8 @@ def errors_against(fixture, backend):
     output = torch.sigmoid(model(image))
     (output * fixture["grad_seed"]).sum().backward()
 
-    sources = published_sources(name, model.state_dict(), patterns=arguments.get("patterns", ()))
-    gradients = merge_twins(weights_in(fixture["grads"]))
+    found = identify(fixture["grads"])
+    sources, gradients = found.format.sources(model), found.format.prepare(model, found.state)
     errors = {
         key: relative_error(parameter.grad, sources[key].take_from(gradients))
         for key, parameter in model.named_parameters()

@@ -162,7 +162,7 @@ def test_wrong_arguments(own, lay_out, tmp_path):
         prepare_set("folder", [source], tmp_path / "x.h5", num_classes=256)
     with pytest.raises(ValueError, match="at least 1 worker is needed; got 0"):
         prepare_set("folder", [source], tmp_path / "x.h5", num_workers=0)
-    with pytest.raises(ValueError, match="no source 'isic'"):
+    with pytest.raises(ValueError, match="unknown source 'isic'"):
         prepare_set("isic", [source], tmp_path / "x.h5")
 
 

@@ -1,4 +1,4 @@
-"""Charts: complete drawings that take the page's ink and share no names."""
+"""Charts are complete SVG in the page's text color, without ids in common."""
 
 import re
 from xml.etree import ElementTree
@@ -21,7 +21,7 @@ def charts() -> list[str]:
     ]
 
 
-def test_charts_are_whole_and_alone():
+def test_charts_are_complete_and_independent():
     names = []
     for chart in charts():
         root = ElementTree.fromstring(chart)

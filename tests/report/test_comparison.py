@@ -1,4 +1,4 @@
-"""Models on the same images: what is compared, what is said, what is refused."""
+"""Comparison of models on the same images: differences, notes, refusals, files."""
 
 import csv
 import json
@@ -10,13 +10,13 @@ import pytest
 import torch
 
 from mhsvm.metrics import Scores, adjust_p_values, paired_differences
-from mhsvm.report.comparison import compare, describe_comparison, gains_over, write_compared_cases
+from mhsvm.report.comparison import compare, gains_over
+from mhsvm.report.comparison_folder import describe_comparison, write_comparison
 from mhsvm.report.measured_run import MeasuredRun
-from mhsvm.report.plots import write_plots
 
 
 def scores(hits, ids=None, *, pixels=50, distances=True):
-    """An image for each number of hits, out of `pixels` of lesion; the third has no outline."""
+    """An image for each number of hits, out of `pixels` of lesion; the third has no boundary."""
     counts = torch.tensor([[[hit, 5, pixels - hit, 100]] for hit in hits])
     far = torch.arange(2.0 * len(hits), dtype=torch.float64).view(-1, 1, 2)
     far[2:3] = math.nan
@@ -37,11 +37,11 @@ FIRST, SECOND, THIRD = scores([40, 30, 20, 10]), scores([41, 20, 20, 50]), score
 def test_others_are_compared_to_the_first():
     comparison = compare([measured("a", FIRST), measured("b", SECOND), measured("c", THIRD)])
     assert comparison.ids == ("case0", "case1", "case2", "case3")
-    assert comparison.notes == ("4 images, which all have",)
+    assert comparison.notes == ("4 common images",)
     first, second, third = comparison.contenders
     assert first.differences == {}
     assert second.differences == paired_differences(SECOND, FIRST)
-    for name in comparison.figures:
+    for name in comparison.metrics:
         expected = adjust_p_values([run.differences[name].p_value for run in (second, third)])
         assert [run.p_values[name] for run in (second, third)] == expected
 
@@ -63,29 +63,29 @@ def test_only_common_images_count_in_the_first_ones_order():
     assert comparison.ids == ("case0", "case1", "case3")
     assert comparison.contenders[1].scores.counts[:, 0, 0].tolist() == [20, 30, 50]
     assert comparison.notes == (
-        "3 images, which all have",
-        "a was tested on 1 images more, which are left out",
-        "b was tested on 1 images more, which are left out",
+        "3 common images",
+        "a was tested on 1 more images, which are left out",
+        "b was tested on 1 more images, which are left out",
         "the splits differ: a has lesions x 000000000000, b has lesions y 111111111111",
     )
 
 
-def test_what_was_seen_in_training_is_told():
+def test_images_seen_in_training_are_reported():
     leaky = replace(measured("a", FIRST), summary={"schema": 2, "leakage": {"seen": ["case1", "case3", "left-out"]}})
     clean = replace(measured("b", SECOND), summary={"schema": 2, "leakage": {"seen": []}})
     assert compare([leaky, clean]).notes[1:] == (
-        "a has seen 2 of them in training, or near-duplicates: it looks too good",
+        "a has seen 2 of them in training, or near-duplicates, which raises its metrics",
     )
 
 
-def test_figures_that_all_have():
+def test_metrics_that_all_models_have():
     comparison = compare([measured("a", FIRST), measured("b", scores([1, 2, 3, 4], distances=False))])
-    assert "hd95_per_image" not in comparison.figures
+    assert "hd95_per_image" not in comparison.metrics
     assert "hd95_per_image" not in comparison.contenders[1].differences
-    assert "dsc" in comparison.figures
+    assert "dsc" in comparison.metrics
 
 
-def test_what_cannot_be_compared():
+def test_wrong_comparisons_are_refused():
     with pytest.raises(ValueError, match="a comparison needs two runs or more"):
         compare([measured("a", FIRST)])
     with pytest.raises(
@@ -93,7 +93,7 @@ def test_what_cannot_be_compared():
     ):
         compare([measured("a", FIRST, **split("x")), measured("b", scores([1, 2, 3], "xyz"))])
     with pytest.raises(
-        ValueError, match="the truth of 4 of 4 images differs between a and b, such as case0: they were"
+        ValueError, match="the ground truth of 4 of 4 images differs between a and b, such as case0: they were"
     ):
         compare([measured("a", FIRST), measured("b", scores([1, 2, 3, 4], pixels=51))])
     both = Scores(FIRST.ids, FIRST.counts.repeat(1, 2, 1))
@@ -119,14 +119,15 @@ def test_json_and_cases(tmp_path):
     }
     assert second["differences"]["hd95_per_image"]["value"] is None
     assert second["differences"]["hd95_per_image"]["p_value_adjusted"] is None
-    write_compared_cases(tmp_path / "cases.csv", comparison)
-    rows = list(csv.DictReader((tmp_path / "cases.csv").read_text().splitlines()))
+    write_comparison(tmp_path / "out", comparison)
+    assert json.loads((tmp_path / "out/comparison.json").read_text()) == content
+    rows = list(csv.DictReader((tmp_path / "out/cases.csv").read_text().splitlines()))
     assert list(rows[0]) == ["id", "dice of a", "dice of b", "gain of b"]
     assert float(rows[3]["gain of b"]) == pytest.approx(2 * 50 / 105 - 2 * 10 / 65)
 
 
 @pytest.mark.parametrize("others", [SECOND, FIRST, THIRD, scores([50, 50, 50, 50])])
 def test_plots_of_winners_losers_and_equals(tmp_path, others):
-    write_plots(tmp_path, compare([measured("a", FIRST), measured("$b_$", others), measured("c", SECOND)]))
-    names = {path.name: path.read_bytes()[:4] for path in tmp_path.iterdir()}
+    write_comparison(tmp_path / "out", compare([measured("a", FIRST), measured("$b_$", others), measured("c", SECOND)]))
+    names = {path.name: path.read_bytes()[:4] for path in (tmp_path / "out").glob("*.png")}
     assert names == dict.fromkeys(("intervals.png", "gains-1.png", "gains-2.png"), b"\x89PNG")

@@ -1,4 +1,4 @@
-"""Groups of images: who is in which, and the figures of those that are large enough."""
+"""Groups of images: their members, and the metrics of groups that are large enough."""
 
 import numpy as np
 import pytest
@@ -6,25 +6,25 @@ import torch
 
 from mhsvm.evaluation.scores import describe_scores
 from mhsvm.metrics import Scores
-from mhsvm.report.groups import CaseFacts, group_cases, look_at
+from mhsvm.report.groups import CaseFacts, case_facts, group_cases
 
 
 def test_facts_of_an_image():
     image = np.full((10, 20, 3), (222, 184, 150), np.uint8)
     truth = np.zeros((10, 20), np.uint8)
     truth[4:6, 5:10] = 2
-    facts = look_at(image, truth)
-    assert (facts.lesion_share, facts.touches_frame) == (0.05, False)
+    facts = case_facts(image, truth)
+    assert (facts.lesion_fraction, facts.touches_frame) == (0.05, False)
     assert facts.tone_angle == pytest.approx(47, abs=5)
     truth[0, 19] = 1
-    assert look_at(image, truth).touches_frame
-    # what is not counted is neither lesion nor skin
+    assert case_facts(image, truth).touches_frame
+    # pixels that are not counted are neither lesion nor skin
     truth[:] = 255
-    assert look_at(image, truth) == CaseFacts(0.0, False, None)
+    assert case_facts(image, truth) == CaseFacts(0.0, False, None)
 
 
-def facts_of(num: int, share: float, *, touches=False, angle: float | None = 50.0) -> list[CaseFacts]:
-    return [CaseFacts(share, touches, angle)] * num
+def facts_of(num: int, fraction: float, *, touches=False, angle: float | None = 50.0) -> list[CaseFacts]:
+    return [CaseFacts(fraction, touches, angle)] * num
 
 
 def test_groups_are_whole_ordered_and_measured_alone():
@@ -45,7 +45,7 @@ def test_groups_are_whole_ordered_and_measured_alone():
         ("light (41 to 55°)", 12),
         ("brown or dark (up to 10°)", 9),
     ]
-    assert tones.note.startswith("from uncalibrated photographs")
+    assert tones.note.startswith("from uncalibrated images")
     assert tones.note.endswith("10 images show too little skin, or bluish skin.")
     small, enough, large, none = sizes.groups
     assert (small.described, none.described) == (None, None)

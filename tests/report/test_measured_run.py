@@ -1,4 +1,4 @@
-"""Tests and scores, found and read back."""
+"""Tests and scores found and read."""
 
 import json
 import math
@@ -29,7 +29,7 @@ def make_test(folder: Path, scores=SCORES, **summary) -> Path:
 
 @pytest.mark.parametrize("num_classes", [1, 3])
 @pytest.mark.parametrize("bounded", [True, False])
-def test_what_was_written_is_read(tmp_path, num_classes, bounded):
+def test_written_cases_are_read(tmp_path, num_classes, bounded):
     scores = SCORES if num_classes == 3 else SCORES.of_class(1)
     scores = Scores(scores.ids, scores.counts, scores.distances if bounded else None)
     write_cases(tmp_path / "cases.csv", scores, num_classes=num_classes, sizes=[(3, 4), (5, 6)])
@@ -95,7 +95,7 @@ def test_unclear_and_missing_tests(tmp_path):
         read_runs([first, second])
     with pytest.raises(ValueError, match=r"several tests .*first has a, b; .*third has c, d\. Choose one with"):
         read_runs([first, third])
-    with pytest.raises(ValueError, match=r"a test comes twice among .*: name different runs"):
+    with pytest.raises(ValueError, match=r"a test is given twice among .*: name different runs"):
         read_runs([first, first / "tests/a"], test="a")
     with pytest.raises(FileNotFoundError, match=r"third has no test 'a'; it has c, d"):
         read_runs([first, third], test="a")

@@ -1,4 +1,4 @@
-"""The typology angle of known colours, and what does not count as skin."""
+"""The typology angle of known colors, and pixels that are not skin."""
 
 import math
 
@@ -11,29 +11,29 @@ NO_LESION = np.zeros((64, 64), bool)
 SKIN = (222, 184, 150)
 
 
-def picture(colour=SKIN) -> np.ndarray:
-    return np.tile(np.array(colour, np.uint8), (64, 64, 1))
+def plain_image(color=SKIN) -> np.ndarray:
+    return np.tile(np.array(color, np.uint8), (64, 64, 1))
 
 
-# L* and b* under D65, as tables of sRGB's corners give them
+# L* and b* under D65, from tables of the corners of sRGB
 @pytest.mark.parametrize(
-    ("colour", "lightness", "yellowness"),
+    ("color", "lightness", "yellowness"),
     [((255, 0, 0), 53.2408, 67.2032), ((0, 255, 0), 87.7347, 83.1793), ((255, 255, 0), 97.1393, 94.4780)],
 )
-def test_the_angle_is_that_of_the_colour(colour, lightness, yellowness):
+def test_the_angle_is_that_of_the_color(color, lightness, yellowness):
     expected = math.degrees(math.atan((lightness - 50) / yellowness))
-    assert typology_angle(picture(colour), NO_LESION) == pytest.approx(expected, abs=0.01)
+    assert typology_angle(plain_image(color), NO_LESION) == pytest.approx(expected, abs=0.01)
 
 
 def test_dark_skin_has_a_negative_angle():
-    assert typology_angle(picture((110, 75, 50)), NO_LESION) < -10
+    assert typology_angle(plain_image((110, 75, 50)), NO_LESION) < -10
 
 
 def test_lesion_vignette_and_hairs_change_nothing():
-    plain = typology_angle(picture(), NO_LESION)
-    image, lesion = picture(), NO_LESION.copy()
+    plain = typology_angle(plain_image(), NO_LESION)
+    image, lesion = plain_image(), NO_LESION.copy()
     lesion[20:40, 20:40] = True
-    # its rim fades beyond its outline
+    # the lesion fades beyond its boundary
     image[19:41, 19:41] = (60, 30, 20)
     rows, columns = np.mgrid[:64, :64]
     distance = np.hypot(rows - 31.5, columns - 31.5)
@@ -44,9 +44,9 @@ def test_lesion_vignette_and_hairs_change_nothing():
 
 
 def test_without_skin_there_is_no_angle():
-    assert typology_angle(picture(), ~NO_LESION) is None
-    assert typology_angle(picture((5, 5, 5)), NO_LESION) is None
-    assert typology_angle(picture((150, 150, 220)), NO_LESION) is None
+    assert typology_angle(plain_image(), ~NO_LESION) is None
+    assert typology_angle(plain_image((5, 5, 5)), NO_LESION) is None
+    assert typology_angle(plain_image((150, 150, 220)), NO_LESION) is None
 
 
 def test_five_classes():

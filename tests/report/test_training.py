@@ -1,4 +1,4 @@
-"""What a training left, read back."""
+"""Trainings read from their run folders."""
 
 import json
 

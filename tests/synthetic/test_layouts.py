@@ -3,12 +3,12 @@ import pytest
 from PIL import Image
 from scipy import ndimage
 
-from mhsvm.synthetic import draw_sample, list_layouts, write_synthetic_set
+from mhsvm.synthetic import generate_sample, list_layouts, write_synthetic_set
 
 
 @pytest.fixture(scope="module")
 def samples():
-    return [draw_sample(seed=3, index=index, size=(96, 96)) for index in range(120)]
+    return [generate_sample(seed=3, index=index, size=(96, 96)) for index in range(120)]
 
 
 def files(folder):
@@ -28,19 +28,19 @@ def test_types_and_values(samples):
 
 
 def test_the_same_seed_and_index_draw_the_same_bytes():
-    first, again = (draw_sample(seed=5, index=7, size=(64, 80)) for _ in range(2))
+    first, again = (generate_sample(seed=5, index=7, size=(64, 80)) for _ in range(2))
     assert np.array_equal(first[0], again[0])
     assert np.array_equal(first[1], again[1])
 
 
 def test_seeds_and_indices_draw_different_scenes():
-    images = [draw_sample(seed=s, index=i, size=(48, 48))[0].tobytes() for s in range(4) for i in range(4)]
+    images = [generate_sample(seed=s, index=i, size=(48, 48))[0].tobytes() for s in range(4) for i in range(4)]
     assert len(set(images)) == 16
 
 
 @pytest.mark.parametrize("index", range(6))
 def test_a_scene_is_the_same_at_every_size(index):
-    small, large = (draw_sample(seed=0, index=index, size=(side, side)) for side in (64, 256))
+    small, large = (generate_sample(seed=0, index=index, size=(side, side)) for side in (64, 256))
     shrunk = np.asarray(Image.fromarray(large[0]).resize((64, 64), Image.Resampling.BOX), np.float32)
     assert np.abs(shrunk - small[0]).mean() < 8
     overlap = (large[1].reshape(64, 4, 64, 4).mean((1, 3)) > 127) == (small[1] > 127)
@@ -84,7 +84,7 @@ def test_skin_tones_run_from_light_to_dark(samples):
 
 
 def test_a_frame_need_not_be_square():
-    image, mask = draw_sample(seed=0, index=1, size=(64, 160))
+    image, mask = generate_sample(seed=0, index=1, size=(64, 160))
     assert image.shape == (64, 160, 3)
     assert 0.01 < (mask > 0).mean() < 0.61
 
@@ -142,7 +142,7 @@ def test_ph2_looks_like_the_official_tree(tmp_path):
         f"{folder}/IMD003/IMD003_lesion/IMD003_lesion.bmp",
         "PH2Dataset/PH2_dataset.txt",
     ]
-    image, mask = draw_sample(seed=0, index=1, size=(32, 32))
+    image, mask = generate_sample(seed=0, index=1, size=(32, 32))
     case = tmp_path / "set" / folder / "IMD003"
     assert np.array_equal(read(case / "IMD003_Dermoscopic_Image/IMD003.bmp")[1], image)
     mode, stored = read(case / "IMD003_lesion/IMD003_lesion.bmp")
@@ -180,7 +180,7 @@ def test_a_run_that_fails_leaves_nothing(tmp_path, monkeypatch):
     def stop(**_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("mhsvm.synthetic.layouts.draw_sample", stop)
+    monkeypatch.setattr("mhsvm.synthetic.layouts.generate_sample", stop)
     with pytest.raises(KeyboardInterrupt):
         write_synthetic_set(layout="folder", num=1, seed=0, out=tmp_path / "set", size=(32, 32))
     assert list(tmp_path.iterdir()) == []

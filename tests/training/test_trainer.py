@@ -3,7 +3,7 @@ import json
 import pytest
 import torch
 
-from mhsvm.models.published import read_checkpoint
+from mhsvm.models.checkpoint_file import read_checkpoint
 from mhsvm.runtime.stop import StopSignal
 from mhsvm.training.errors import TrainingError
 from mhsvm.training.step import TrainStep

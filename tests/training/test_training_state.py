@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from mhsvm.config import DEFAULTS
-from mhsvm.models.published import read_checkpoint
+from mhsvm.models.checkpoint_file import read_checkpoint
 from mhsvm.runtime.stop import StopSignal
 from mhsvm.training import trainer
 from mhsvm.training.checkpoint_writer import CheckpointWriter

@@ -1,4 +1,4 @@
-"""Anybody's own images and masks, side by side in two folders, ready-split or not."""
+"""A user's own images and masks in two folders, with or without subsets."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""What tells the data sets apart, as data, and the table of those that are known."""
+"""Naming rules of data sets, and the registry of sources."""
 
 import re
 from dataclasses import dataclass
@@ -7,28 +7,47 @@ from mhsvm.registry import Registry
 
 
 @dataclass(frozen=True)
-class Source:
-    """How the files of a data set are named; all else is the same for every source.
+class GroupTable:
+    """A CSV file among those of a set that gives the group of ids, such as their patient or lesion.
 
     Attributes:
-        id_pattern: Matches a whole id: a file's name without extension and, for a mask, without its ending.
-        looked_for: What a user should have, for the message when nothing was found.
-        ignored: Files whose path matches anywhere belong to something else.
-        needs_folders: Only files below a folder `images` or `masks` count. Otherwise names are enough, wherever the
-            files lie.
+        file_name: Name of the file, in whichever folder or archive.
+        id_column, group_column: Names of its columns; an empty group is none.
+        lists_others: Whether it has rows of images that are not in the set.
+    """
+
+    file_name: str = "groups.csv"
+    id_column: str = "id"
+    group_column: str = "group"
+    lists_others: bool = False
+
+
+@dataclass(frozen=True)
+class Source:
+    """Naming rules for the files of a data set; everything else is the same for every source.
+
+    Attributes:
+        id_pattern: Pattern of a whole id: the name of a file without extension and, for a mask, without its ending.
+        looked_for: Expected files, for the message if none is found.
+        ignored: Pattern of paths that belong to other sets or tasks; it may match anywhere in a path.
+        needs_folders: Whether only files below a folder `images` or `masks` count. Otherwise names are enough.
+        group_pattern: Pattern that may match anywhere in an id; its first bracket is the group of the id.
+        group_table: The file with the groups of ids, if it is there; it overrides the pattern.
     """
 
     id_pattern: re.Pattern[str]
     looked_for: str
     ignored: re.Pattern[str] | None = None
     needs_folders: bool = False
+    group_pattern: re.Pattern[str] | None = None
+    group_table: GroupTable = GroupTable()
 
 
 SOURCES: Registry[Source] = Registry("source")
 
 
 def register_source(name: str, source: Source) -> None:
-    """Make a source known under a name.
+    """Register a source.
 
     Raises:
         ValueError: The name is taken.
@@ -37,5 +56,5 @@ def register_source(name: str, source: Source) -> None:
 
 
 def list_sources() -> tuple[str, ...]:
-    """Names of the known sources."""
+    """Names of all sources."""
     return tuple(sorted(SOURCES))

@@ -55,7 +55,7 @@ def prepare(images, masks, motions, *, normalization="minmax", num_classes=1, so
 )
 def test_the_same_images_as_torch_makes(size, augmentation, settings):
     images, masks = make_batch(5, size)
-    motions = augmentation and Augment(augmentation=augmentation).draw(5, torch.Generator().manual_seed(1))
+    motions = augmentation and Augment(augmentation=augmentation).sample_transforms(5, torch.Generator().manual_seed(1))
     found, expected = prepare(images, masks, motions, **settings)
     same = torch.isclose(found[0], expected[0], rtol=1e-6, atol=1e-6).all(dim=1)
     assert same.float().mean() >= 0.999
@@ -94,7 +94,7 @@ def test_extremes_are_those_of_all_of_an_image_and_of_no_other(monkeypatch):
 def test_memory_in_another_order_is_read_as_well():
     images, masks = make_batch(2, (9, 14))
     rows, columns = images.contiguous(), masks.transpose(1, 2).contiguous().transpose(1, 2)
-    motions = Augment(augmentation="vmunet").draw(2, torch.Generator().manual_seed(3))
+    motions = Augment(augmentation="vmunet").sample_transforms(2, torch.Generator().manual_seed(3))
     (inputs, targets), _ = prepare(images, masks, motions)
     (same_inputs, same_targets), _ = prepare(rows, columns, motions.transpose(1, 2).contiguous().transpose(1, 2))
     assert torch.equal(inputs, same_inputs)

@@ -232,7 +232,7 @@ def _differentiate_route_scan(ctx, grad_y, _):
     u, _, delta_bias, A, D, _ = tensors
     by_route, grad_projected, sums = _route_scan_backward(grad_y, saved, *tensors)
     dA, dD, dbias = _split_sums(sums, A, D, delta_bias, groups=delta_bias.shape[:2].numel())
-    # Here, not inside the operator: torch's compiler joins the sum to what follows.
+    # Here, not inside the operator, so that torch's compiler can fuse the sum with later operations.
     grad_u = by_route.unflatten(2, (u.shape[2], -1)).sum(3).to(u.dtype)
     return grad_u, grad_projected, dbias, dA, dD, None, None
 

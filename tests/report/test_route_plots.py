@@ -1,15 +1,15 @@
-"""What is drawn is the route, cell by cell."""
+"""Plotted routes visit the cells in the order of the pattern."""
 
 import numpy as np
 import pytest
 from matplotlib.collections import LineCollection
 
-from mhsvm.report.routes import draw_patterns
+from mhsvm.report.route_plots import draw_patterns
 from mhsvm.routes import list_patterns, route_table
 
 
 def routes_in(figure, w):
-    """Title -> the cells that the drawn line passes, in its order."""
+    """Map each title to the cells that its line visits, in order."""
     found = {}
     for ax in figure.axes:
         lines = [
@@ -23,7 +23,7 @@ def routes_in(figure, w):
 
 
 @pytest.mark.parametrize(("h", "w"), [(8, 8), (3, 7), (30, 12)])
-def test_every_pattern_is_drawn_as_it_is_walked(h, w):
+def test_every_pattern_is_plotted_in_its_order(h, w):
     drawn = routes_in(draw_patterns(list_patterns(), h, w), w)
     expected = {
         f"{pattern}, base {base}": route_table(pattern, h, w)[0][base].tolist()
@@ -33,7 +33,7 @@ def test_every_pattern_is_drawn_as_it_is_walked(h, w):
     assert drawn == expected
 
 
-def test_one_pattern_has_its_routes_side_by_side():
+def test_the_routes_of_one_pattern_are_in_one_row():
     first, second = (ax for ax in draw_patterns(["S"], 6, 6).axes if ax.get_title())
     assert first.get_subplotspec().rowspan == second.get_subplotspec().rowspan
     assert first.yaxis_inverted()
@@ -47,6 +47,6 @@ def test_one_pattern_has_its_routes_side_by_side():
         (["C"], (0, 4), "a map for scan routes must have at least 1 x 1 cells, got 0 x 4"),
     ],
 )
-def test_what_cannot_be_drawn(patterns, size, message):
+def test_wrong_patterns_and_sizes_are_refused(patterns, size, message):
     with pytest.raises(ValueError, match=message):
         draw_patterns(patterns, *size)

@@ -1,4 +1,4 @@
-"""Pictures that are embedded come back as they were."""
+"""Embedded images decode to the arrays that were encoded."""
 
 import base64
 import io
@@ -6,23 +6,23 @@ import io
 import numpy as np
 from PIL import Image
 
-from mhsvm.report.pictures import grey_map, label_map, mask, photograph, shown_size
+from mhsvm.report.images import color_image, gray_map, label_map, mask, shown_size
 
 
 def decoded(url: str) -> Image.Image:
     return Image.open(io.BytesIO(base64.b64decode(url.partition("base64,")[2])))
 
 
-def test_maps_are_exact_and_photographs_nearly():
+def test_maps_are_exact_and_color_images_nearly():
     generator = np.random.default_rng(0)
     values = generator.integers(256, size=(40, 60), dtype=np.uint8)
-    np.testing.assert_array_equal(np.asarray(decoded(grey_map(values)).convert("L")), values)
+    np.testing.assert_array_equal(np.asarray(decoded(gray_map(values)).convert("L")), values)
     np.testing.assert_array_equal(np.asarray(decoded(label_map(values))), values)
     truth = decoded(mask(values > 100))
     assert truth.mode == "1"
     np.testing.assert_array_equal(np.asarray(truth), values > 100)
     smooth = np.broadcast_to(np.linspace(80, 200, 60).astype(np.uint8)[:, None], (40, 60, 3))
-    shown = decoded(photograph(smooth))
+    shown = decoded(color_image(smooth))
     assert shown.format == "JPEG"
     assert np.abs(np.asarray(shown).astype(int) - smooth).max() < 8
 

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from mhsvm.models import create_model, list_models, load_weights
-from mhsvm.models.published import read_checkpoint
+from mhsvm.models.checkpoint_file import read_checkpoint
 
 
 @pytest.fixture
@@ -197,7 +197,7 @@ def test_vmamba_fills_the_encoder_and_the_decoder_stage_of_its_size(vmamba, smal
 
 def test_vmamba_of_another_width_is_refused(vmamba, small_model):
     model = small_model("vm_unet", dims=(16, 32))
-    with pytest.raises(ValueError, match="VMamba's encoder does not fit the model") as error:
+    with pytest.raises(ValueError, match="the weights of VMamba do not fit this VMUNet") as error:
         load_weights(model, vmamba)
     assert "patch_embed.proj.weight (file (8, 3, 4, 4), model (16, 3, 4, 4))" in str(error.value)
     with pytest.raises(ValueError, match="holds weights of vm_unet, under the names of VMamba; the model is a MHSVM"):

@@ -1,4 +1,4 @@
-"""Figures of a comparison, in colours and shapes that colour-blind readers tell apart."""
+"""Plots of a comparison, in colors and shapes that color-blind readers can distinguish."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from mhsvm.inference.overlay import BLACK, BLUE, BLUISH_GREEN, ORANGE, REDDISH_PURPLE, VERMILLION, as_fractions
 from mhsvm.report.comparison import Comparison, Contender, gains_over
 
-# The figures that papers print, with the challenge's.
+# The metrics that papers print, and that of the ISIC challenge.
 _SHOWN = {
     "miou": "Jaccard, pooled",
     "dsc": "Dice, pooled",
@@ -17,15 +17,15 @@ _SHOWN = {
     "dsc_per_image": "Dice, per image",
     "jaccard_thresholded": "Jaccard, thresholded",
 }
-_COLOURS = (BLUE, VERMILLION, BLUISH_GREEN, REDDISH_PURPLE, ORANGE, BLACK)
+_COLORS = (BLUE, VERMILLION, BLUISH_GREEN, REDDISH_PURPLE, ORANGE, BLACK)
 _MARKERS = ("o", "s", "^", "D", "v", "P")
 _NAMED = 5
 
 
 def write_plots(folder: Path, comparison: Comparison) -> None:
-    """Draw `intervals.png`, and for each model but the first `gains-N.png`, N counting them from 1."""
+    """Write intervals.png, and gains-N.png for each model except the first, with N from 1."""
     first, *others = comparison.contenders
-    # names and ids are no formulas, whatever they hold
+    # names and ids are not formulas
     with matplotlib.rc_context({"text.parse_math": False}):
         _draw_intervals(comparison).savefig(folder / "intervals.png", dpi=144)
         for number, contender in enumerate(others, start=1):
@@ -33,7 +33,7 @@ def write_plots(folder: Path, comparison: Comparison) -> None:
 
 
 def _draw_intervals(comparison: Comparison) -> Figure:
-    """Each figure of each model, with its interval."""
+    """Plot each metric of each model with its interval."""
     runs = comparison.contenders
     figure = Figure(figsize=(8, 1.2 + len(_SHOWN) * (0.35 + 0.18 * len(runs))), layout="constrained")
     axes = figure.subplots()
@@ -41,11 +41,11 @@ def _draw_intervals(comparison: Comparison) -> Figure:
         rows = np.arange(len(_SHOWN)) + (place - (len(runs) - 1) / 2) * 0.8 / len(runs)
         values = [run.described["metrics"][name] for name in _SHOWN]
         limits = np.array([run.described["intervals"]["limits"][name] for name in _SHOWN])
-        colour = as_fractions(_COLOURS[place % len(_COLOURS)])
-        # shifted each time that the colours come again
-        marker = _MARKERS[(place + place // len(_COLOURS)) % len(_MARKERS)]
-        axes.hlines(rows, *limits.T, color=colour)
-        axes.plot(values, rows, marker, color=colour, label=run.name)
+        color = as_fractions(_COLORS[place % len(_COLORS)])
+        # another marker each time that the colors repeat
+        marker = _MARKERS[(place + place // len(_COLORS)) % len(_MARKERS)]
+        axes.hlines(rows, *limits.T, color=color)
+        axes.plot(values, rows, marker, color=color, label=run.name)
     axes.set_yticks(range(len(_SHOWN)), list(_SHOWN.values()))
     axes.invert_yaxis()
     axes.grid(axis="x", alpha=0.3)
@@ -56,7 +56,7 @@ def _draw_intervals(comparison: Comparison) -> Figure:
 
 
 def _draw_gains(contender: Contender, first: Contender) -> Figure:
-    """Dice of each image against the first model's, and the differences in order."""
+    """Plot the Dice of each image against that of the first model, and the sorted differences."""
     figure = Figure(figsize=(11, 5.2), layout="constrained")
     against, ordered = figure.subplots(1, 2)
     gains = gains_over(contender, first)
@@ -67,21 +67,21 @@ def _draw_gains(contender: Contender, first: Contender) -> Figure:
         (slice(won, total - lost), "o", BLACK),
         (slice(total - lost, total), "v", VERMILLION),
     )
-    for part, marker, colour in parts:
+    for part, marker, color in parts:
         against.scatter(
-            dice[part], other[part], s=16, marker=marker, color=as_fractions(colour), alpha=0.6, linewidths=0
+            dice[part], other[part], s=16, marker=marker, color=as_fractions(color), alpha=0.6, linewidths=0
         )
         if part.start != part.stop:
             edges = np.arange(part.start, part.stop + 1)
-            ordered.stairs(gains.values[part].numpy(), edges, fill=True, color=as_fractions(colour))
+            ordered.stairs(gains.values[part].numpy(), edges, fill=True, color=as_fractions(color))
     low = min(dice.min(), other.min())
-    against.axline((low, low), slope=1, color="grey", linewidth=0.8)
+    against.axline((low, low), slope=1, color="gray", linewidth=0.8)
     against.set_xlabel(f"Dice of {first.name}")
     against.set_ylabel(f"Dice of {contender.name}")
-    ordered.axhline(0, color="grey", linewidth=0.8)
+    ordered.axhline(0, color="gray", linewidth=0.8)
     ordered.set_xlabel("images, from the largest gain to the largest loss")
     ordered.set_ylabel(f"Dice of {contender.name} minus that of {first.name}")
-    # gains fall from the left to the right: with as much room below as above, these corners are empty
+    # gains decrease from left to right: with symmetric limits these corners are empty
     reach = 1.1 * max(gains.values.abs().max().item(), 0.01)
     ordered.set_ylim(-reach, reach)
     for cases, x, y, sides in (

@@ -15,7 +15,7 @@ function fillSelect(select, labels) {
   select.append(...labels.map((label, value) => element("option", { value, textContent: label })));
 }
 
-/* Pictures: decoded when they are drawn, masks and overlays made from them. */
+/* Images: decoded when they are drawn; masks and overlays are made from them. */
 
 async function pixelsOf(url) {
   const image = new Image();
@@ -27,24 +27,24 @@ async function pixelsOf(url) {
   return context.getImageData(0, 0, canvas.width, canvas.height).data;
 }
 
-// labels of a picture whose red channel holds them
+// labels of an image that holds them in its red channel
 const labelsOf = (pixels, label) => Uint8Array.from({ length: WIDTH * HEIGHT }, (_, i) => label(pixels[4 * i]));
-const truthOf = async (shown) =>
-  labelsOf(await pixelsOf(shown.truth), severalClasses ? (value) => value : (value) => (value ? 1 : 0));
+const targetOf = async (shown) =>
+  labelsOf(await pixelsOf(shown.target), severalClasses ? (value) => value : (value) => (value ? 1 : 0));
 const predictionOf = async (shown) =>
   severalClasses
     ? labelsOf(await pixelsOf(shown.prediction), (value) => value)
     : labelsOf(await pixelsOf(shown.probability), (value) => (value >= gallery.threshold ? 1 : 0));
 
 const NOT_COUNTED = 255;
-const colourOf = (label) =>
+const colorOf = (label) =>
   severalClasses ? gallery.classes.slice(3 * label, 3 * label + 3) : label ? [255, 255, 255] : [0, 0, 0];
 
-function paint(pixels, i, colour, share = 1) {
-  for (let c = 0; c < 3; c++) pixels[4 * i + c] = (1 - share) * pixels[4 * i + c] + share * colour[c];
+function paint(pixels, i, color, weight = 1) {
+  for (let c = 0; c < 3; c++) pixels[4 * i + c] = (1 - weight) * pixels[4 * i + c] + weight * color[c];
 }
 
-function isEdge(labels, x, y, reach) {
+function isBoundary(labels, x, y, reach) {
   const own = labels[y * WIDTH + x];
   if (!own || own === NOT_COUNTED) return false;
   for (let dy = -reach; dy <= reach; dy++) {
@@ -56,23 +56,23 @@ function isEdge(labels, x, y, reach) {
   return false;
 }
 
-function paintEdges(pixels, labels, colour, reach) {
+function paintBoundary(pixels, labels, color, reach) {
   for (let y = 0; y < HEIGHT; y++) {
-    for (let x = 0; x < WIDTH; x++) if (isEdge(labels, x, y, reach)) paint(pixels, y * WIDTH + x, colour);
+    for (let x = 0; x < WIDTH; x++) if (isBoundary(labels, x, y, reach)) paint(pixels, y * WIDTH + x, color);
   }
 }
 
 function paintLabels(pixels, labels) {
-  labels.forEach((label, i) => paint(pixels, i, colourOf(label)));
+  labels.forEach((label, i) => paint(pixels, i, colorOf(label)));
   return pixels;
 }
 
-function paintErrors(pixels, truth, prediction) {
-  const { truth: missed, added } = gallery.colours;
+function paintErrors(pixels, target, prediction) {
+  const { target: missed, added } = gallery.colors;
   for (let i = 0; i < WIDTH * HEIGHT; i++) {
-    const grey = 0.3 * pixels[4 * i] + 0.59 * pixels[4 * i + 1] + 0.11 * pixels[4 * i + 2];
-    paint(pixels, i, [grey, grey, grey]);
-    if (truth[i] === prediction[i] || truth[i] === NOT_COUNTED) continue;
+    const gray = 0.3 * pixels[4 * i] + 0.59 * pixels[4 * i + 1] + 0.11 * pixels[4 * i + 2];
+    paint(pixels, i, [gray, gray, gray]);
+    if (target[i] === prediction[i] || target[i] === NOT_COUNTED) continue;
     paint(pixels, i, prediction[i] ? added : missed, 0.65);
   }
   return pixels;
@@ -86,27 +86,27 @@ function paintRamp(pixels, ramp) {
   return pixels;
 }
 
-const { truth, prediction, added } = gallery.colours;
+const { target, prediction, added } = gallery.colors;
 const masks = severalClasses
-  ? Array.from({ length: gallery.numClasses - 1 }, (_, i) => [`class ${i + 1}`, colourOf(i + 1)])
-  : [["lesion", colourOf(1)]];
+  ? Array.from({ length: gallery.numClasses - 1 }, (_, i) => [`class ${i + 1}`, colorOf(i + 1)])
+  : [["lesion", colorOf(1)]];
 const VIEWS = [
   {
-    name: "outlines",
-    legend: [["truth", truth], ["prediction", prediction]],
+    name: "boundaries",
+    legend: [["ground truth", target], ["prediction", prediction]],
     draw: async (shown) => {
       const pixels = await pixelsOf(shown.image);
-      // a thin line above a broad one: where both run together, both are seen
-      paintEdges(pixels, await truthOf(shown), truth, 2);
-      paintEdges(pixels, await predictionOf(shown), prediction, 1);
+      // a thin line over a broad one: both stay visible where they coincide
+      paintBoundary(pixels, await targetOf(shown), target, 2);
+      paintBoundary(pixels, await predictionOf(shown), prediction, 1);
       return pixels;
     },
   },
   { name: "image", legend: [], draw: (shown) => pixelsOf(shown.image) },
   {
-    name: "truth",
+    name: "ground truth",
     legend: masks,
-    draw: async (shown) => paintLabels(await pixelsOf(shown.image), await truthOf(shown)),
+    draw: async (shown) => paintLabels(await pixelsOf(shown.image), await targetOf(shown)),
   },
   {
     name: "prediction",
@@ -122,20 +122,20 @@ const VIEWS = [
   {
     name: "errors",
     legend: severalClasses
-      ? [["background instead of a class", truth], ["another class", added]]
-      : [["missed", truth], ["added", added]],
+      ? [["background instead of a class", target], ["another class", added]]
+      : [["missed", target], ["added", added]],
     draw: async (shown) =>
-      paintErrors(await pixelsOf(shown.image), await truthOf(shown), await predictionOf(shown)),
+      paintErrors(await pixelsOf(shown.image), await targetOf(shown), await predictionOf(shown)),
   },
 ];
 
 async function drawCase(canvas, shown, view) {
-  const wanted = `${shown.id} ${view.name}`;
-  canvas.dataset.wanted = wanted;
+  const requested = `${shown.id} ${view.name}`;
+  canvas.dataset.requested = requested;
   canvas.setAttribute("aria-label", `${view.name} of ${shown.id}`);
   const pixels = await view.draw(shown);
-  // another picture may have been asked for in the meantime
-  if (canvas.dataset.wanted === wanted) put(canvas, pixels, WIDTH, HEIGHT);
+  // another image may have been requested in the meantime
+  if (canvas.dataset.requested === requested) put(canvas, pixels, WIDTH, HEIGHT);
 }
 
 function put(canvas, pixels, width, height) {
@@ -151,9 +151,9 @@ function makeCanvas() {
 }
 
 function legendOf(view) {
-  const entries = view.legend.map(([label, colour]) => {
+  const entries = view.legend.map(([label, color]) => {
     const entry = element("span", { textContent: label });
-    entry.style.setProperty("--colour", `rgb(${colour})`);
+    entry.style.setProperty("--color", `rgb(${color})`);
     return entry;
   });
   return view.ramp ? [rampEntry(view.ramp, "0 to 1")] : entries;
@@ -162,30 +162,30 @@ function legendOf(view) {
 function rampEntry(ramp, label) {
   const entry = element("span", { className: "ramp", textContent: label });
   const stops = [0, 64, 128, 192, 255].map((level) => `rgb(${ramp.slice(3 * level, 3 * level + 3)})`);
-  entry.style.setProperty("--colour", `linear-gradient(90deg, ${stops})`);
+  entry.style.setProperty("--color", `linear-gradient(90deg, ${stops})`);
   return entry;
 }
 
 /* The gallery. */
 
-const figure = (value) => (value === null || value === undefined ? "-" : value.toFixed(value < 10 ? 4 : 2));
+const format = (value) => (value === null || value === undefined ? "-" : value.toFixed(value < 10 ? 4 : 2));
 const measured = "hd95" in cases[0];
-// what has no distance comes last
+// cases without a distance come last
 const ORDERS = [
   ["worst Dice first", (a, b) => a.dice - b.dice],
   ["best Dice first", (a, b) => b.dice - a.dice],
   ...(measured ? [["largest distance (hd95) first", (a, b) => (b.hd95 ?? -1) - (a.hd95 ?? -1)]] : []),
-  ["largest lesion first", (a, b) => b.share - a.share],
-  ["smallest lesion first", (a, b) => a.share - b.share],
+  ["largest lesion first", (a, b) => b.lesionFraction - a.lesionFraction],
+  ["smallest lesion first", (a, b) => a.lesionFraction - b.lesionFraction],
   ["by id", (a, b) => (a.id < b.id ? -1 : 1)],
 ];
 
 let listed = [];
 const cards = cases.map((shown, row) => {
   const canvas = makeCanvas();
-  const caption = element("span", {}, shown.id, element("b", { textContent: figure(shown.dice) }));
+  const caption = element("span", {}, shown.id, element("b", { textContent: format(shown.dice) }));
   const card = element("button", { type: "button" }, canvas, caption);
-  card.setAttribute("aria-label", `${shown.id}, Dice ${figure(shown.dice)}: open`);
+  card.setAttribute("aria-label", `${shown.id}, Dice ${format(shown.dice)}: open`);
   card.addEventListener("click", () => openCase(row));
   return card;
 });
@@ -205,9 +205,9 @@ cards.forEach((card) => observer.observe(card));
 const chosenView = () => VIEWS[byId("view").value];
 
 function drawCard(card) {
-  const wanted = `${cases[rowOf.get(card)].id} ${chosenView().name}`;
+  const requested = `${cases[rowOf.get(card)].id} ${chosenView().name}`;
   const canvas = card.firstChild;
-  if (canvas.dataset.wanted !== wanted) drawCase(canvas, cases[rowOf.get(card)], chosenView());
+  if (canvas.dataset.requested !== requested) drawCase(canvas, cases[rowOf.get(card)], chosenView());
 }
 
 function listCases() {
@@ -261,11 +261,11 @@ function openCase(row) {
   opened = row;
   const shown = cases[row];
   byId("case-title").textContent = shown.id;
-  byId("case-figures").textContent = [
-    `Dice ${figure(shown.dice)}`,
-    `Jaccard ${figure(shown.jaccard)}`,
-    ...(measured ? [`hd95 ${figure(shown.hd95)} pixels`] : []),
-    `lesion ${(100 * shown.share).toFixed(1)} % of the image`,
+  byId("case-metrics").textContent = [
+    `Dice ${format(shown.dice)}`,
+    `Jaccard ${format(shown.jaccard)}`,
+    ...(measured ? [`hd95 ${format(shown.hd95)} pixels`] : []),
+    `lesion ${(100 * shown.lesionFraction).toFixed(1)} % of the image`,
     `${listed.indexOf(row) + 1} of ${listed.length}`,
   ].join(", ");
   panels.forEach((canvas, place) => drawCase(canvas, shown, VIEWS[place]));
@@ -288,20 +288,20 @@ dialog.addEventListener("keydown", (event) => {
     step(by);
   }
 });
-// whoever walked on by the arrows comes back to where they are now
+// the arrow keys may have moved on: the focus returns to the last case
 dialog.addEventListener("close", () => cards[opened].focus());
 
 /* Gates of MHS-VM. */
 
-const percent = (share) => (share === null ? "-" : `${(100 * share).toFixed(1)} %`);
+const percent = (fraction) => (fraction === null ? "-" : `${(100 * fraction).toFixed(1)} %`);
 
 async function drawGate(canvas, url) {
-  canvas.dataset.wanted = url;
+  canvas.dataset.requested = url;
   const image = new Image();
   image.src = url;
   await image.decode();
   const pixels = await pixelsOf(url);
-  if (canvas.dataset.wanted === url) {
+  if (canvas.dataset.requested === url) {
     put(canvas, paintRamp(pixels, gallery.ramp), image.naturalWidth, image.naturalHeight);
   }
 }
@@ -309,23 +309,23 @@ async function drawGate(canvas, url) {
 function showGates() {
   const { id, blocks } = gates.images[byId("gate-image").value];
   const block = blocks[byId("gate-block").value];
-  const outlined = makeCanvas();
-  drawCase(outlined, cases.find((shown) => shown.id === id), VIEWS[0]);
+  const withBoundaries = makeCanvas();
+  drawCase(withBoundaries, cases.find((shown) => shown.id === id), VIEWS[0]);
   const heads = gates.patterns.map((pattern, head) => {
     const canvas = makeCanvas();
     canvas.className = "map";
     canvas.setAttribute("aria-label", `gate of head ${head + 1}, pattern ${pattern}`);
     drawGate(canvas, block.maps[head]);
     const lines = [
-      `mean ${figure(block.means[head])}, closed ${percent(block.closed[head])}`,
-      `routes ${block.shares[head].map(percent).join(", ")}`,
+      `mean ${format(block.means[head])}, closed ${percent(block.closed[head])}`,
+      `routes ${block.routeFractions[head].map(percent).join(", ")}`,
     ].map((line) => element("div", { textContent: line }));
     const title = element("b", { textContent: `head ${head + 1}, pattern ${pattern}` });
     return element("figure", {}, canvas, element("figcaption", {}, title, ...lines));
   });
   const caption = element("figcaption", {}, element("b", { textContent: id }));
-  byId("heads").replaceChildren(element("figure", {}, outlined, caption), ...heads);
-  byId("gate-scale").replaceChildren(rampEntry(gallery.ramp, `gate ${gates.gate}, 0 to ${figure(block.highest)}`));
+  byId("heads").replaceChildren(element("figure", {}, withBoundaries, caption), ...heads);
+  byId("gate-scale").replaceChildren(rampEntry(gallery.ramp, `gate ${gates.gate}, 0 to ${format(block.highest)}`));
 }
 
 if (gates) {

@@ -1,4 +1,4 @@
-"""Drawings of scan routes: the order in which a pattern walks the cells of a map."""
+"""Plots of scan routes: the order in which a pattern visits the cells of a map."""
 
 from collections.abc import Sequence
 
@@ -9,38 +9,38 @@ from matplotlib.figure import Figure
 
 from mhsvm.routes import route_table
 
-# Cividis looks the same to readers of every colour vision, and in grey.
-_COLOURS = "cividis"
-# Beyond this many cells a side, cells and arrows would run together.
+# Cividis is uniform for readers of every color vision, and in grayscale.
+_COLORMAP = "cividis"
+# With more cells per side, cells and arrows would overlap.
 _MOST_DETAILED = 24
 _START, _END = "#0072b2", "#d55e00"
 
 
 def draw_patterns(patterns: Sequence[str], h: int, w: int) -> Figure:
-    """The two base routes of each pattern on an h x w map; a scan head walks both, and both backwards.
+    """Plot the two base routes of each pattern on an h x w map; a scan head visits both, and both backwards.
 
     Args:
         patterns: Names from `mhsvm.routes.list_patterns()`.
         h, w: Size of the map in cells.
     Raises:
-        ValueError: There is no pattern or an unknown one, or the map has no cell.
+        ValueError: No pattern is given, a pattern is unknown, or the map has no cells.
     """
     if not patterns:
         raise ValueError("at least one scan pattern is drawn; received none")
     routes = [route_table(pattern, h, w)[0].numpy() for pattern in patterns]
-    # one pattern has its routes side by side, several one below the other
+    # the routes of one pattern are in one row, those of several in one column each
     grid = (1, 2) if len(patterns) == 1 else (2, len(patterns))
     side = (3.6 if len(patterns) == 1 else 2.4) / max(h, w)
     width, height = max(side * w, 1.2), max(side * h, 1.2)
     figure = Figure(figsize=(grid[1] * (width + 0.1) + 1.4, grid[0] * (height + 0.3) + 0.4), layout="constrained")
     axes = figure.subplots(*grid, squeeze=False)
-    for pattern, bases, of_pattern in zip(patterns, routes, axes.reshape(2, -1).T, strict=True):
-        for number, (route, ax) in enumerate(zip(bases, of_pattern, strict=True)):
+    for pattern, bases, pair in zip(patterns, routes, axes.reshape(2, -1).T, strict=True):
+        for number, (route, ax) in enumerate(zip(bases, pair, strict=True)):
             line = _draw_route(ax, route, h, w)
             ax.set_title(f"{pattern}, base {number}", fontsize=10)
     bar = figure.colorbar(line, ax=axes, aspect=30, label="position on the route")
     bar.set_ticks([0, h * w - 1] if h * w > 1 else [0])
-    figure.supxlabel("circle: start; square: end; a head also walks each route backwards", fontsize=8)
+    figure.supxlabel("circle: start; square: end; a head also visits each route backwards", fontsize=8)
     return figure
 
 
@@ -49,7 +49,7 @@ def _draw_route(ax: Axes, route: np.ndarray, h: int, w: int) -> LineCollection:
     points = np.stack([column, row], axis=1).astype(float)
     steps = np.stack([points[:-1], points[1:]], axis=1)
     thickness = np.clip(40 / max(h, w), 0.6, 3)
-    line = LineCollection(list(steps), cmap=_COLOURS, linewidths=thickness, capstyle="round")
+    line = LineCollection(list(steps), cmap=_COLORMAP, linewidths=thickness, capstyle="round")
     line.set_array(np.arange(len(steps)))
     line.set_clim(0, max(len(route) - 1, 1))
     ax.add_collection(line)
@@ -70,14 +70,14 @@ def _draw_cells(ax: Axes, h: int, w: int) -> None:
 
 
 def _draw_arrows(ax: Axes, steps: np.ndarray) -> None:
-    """A head on every third step shows the way."""
+    """Arrows on every third step show the direction."""
     shown = steps[1::3]
     if len(shown):
-        middle, way = shown.mean(axis=1), shown[:, 1] - shown[:, 0]
-        way = way / np.linalg.norm(way, axis=1, keepdims=True)
+        middle, direction = shown.mean(axis=1), shown[:, 1] - shown[:, 0]
+        direction = direction / np.linalg.norm(direction, axis=1, keepdims=True)
         ax.quiver(
             *middle.T,
-            *way.T,
+            *direction.T,
             angles="xy",
             pivot="mid",
             scale=30,

@@ -1,0 +1,64 @@
+"""Which images belong to one patient or lesion, by a table among the files of a set or by their ids."""
+
+import csv
+import io
+from collections.abc import Collection, Iterator, Sequence
+from pathlib import PurePosixPath
+
+from mhsvm.prepare.archive import SourceFile
+from mhsvm.prepare.problems import Problems, Rule
+from mhsvm.prepare.sources import Source
+
+BAD_TABLE = Rule("table of groups that cannot be read", "save it as CSV in UTF-8, with a header line")
+BAD_ROW = Rule("bad row in a table of groups", "give each id of an image once, with its group")
+
+
+def read_groups(
+    files: Sequence[SourceFile], source: Source, ids: Collection[str], problems: Problems
+) -> dict[str, str]:
+    """Group of each id that has one.
+
+    Args:
+        files: All files of the set.
+        source: Names the table and its columns, or the pattern of ids.
+        ids: Ids of the images.
+        problems: Takes tables that cannot be read, and rows with an unknown, repeated or missing id.
+    """
+    groups: dict[str, str] = {}
+    if source.group_pattern is not None:
+        matches = {id_: source.group_pattern.search(id_) for id_ in ids}
+        groups = {id_: match[1] for id_, match in matches.items() if match}
+    table = source.group_table
+    listed: dict[str, str] = {}
+    for file in files:
+        if PurePosixPath(file.name).name != table.file_name:
+            continue
+        for place, id_, group in _rows(file, source, problems):
+            if id_ in listed and listed[id_] != group:
+                problems.add(BAD_ROW, f"{place}: {id_} has group {group!r} and group {listed[id_]!r}")
+            elif id_ not in ids and not table.lists_others:
+                problems.add(BAD_ROW, f"{place}: there is no image {id_!r}")
+            listed[id_] = group
+    return groups | {id_: group for id_, group in listed.items() if id_ in ids}
+
+
+def _rows(file: SourceFile, source: Source, problems: Problems) -> Iterator[tuple[str, str, str]]:
+    """Place, id and group of each row."""
+    table = source.group_table
+    try:
+        # spreadsheets start files with a byte-order mark
+        reader = csv.DictReader(io.StringIO(file.read().decode("utf-8-sig")))
+        missing = {table.id_column, table.group_column} - set(reader.fieldnames or ())
+    except (ValueError, csv.Error) as error:
+        problems.add(BAD_TABLE, f"{file.name}: {error}")
+        return
+    if missing:
+        problems.add(BAD_TABLE, f"{file.name}: it has no column {' and no column '.join(sorted(missing))}")
+        return
+    for row in reader:
+        place = f"{file.name}, line {reader.line_num}"
+        id_, group = row[table.id_column], row[table.group_column]
+        if not id_ or group is None:
+            problems.add(BAD_ROW, f"{place}: expected an id and its group")
+        else:
+            yield place, id_.strip(), group.strip()

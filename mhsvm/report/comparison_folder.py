@@ -1,0 +1,70 @@
+"""The folder of a comparison: comparison.json, cases.csv and plots."""
+
+import csv
+import json
+import math
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+
+from mhsvm.files import check_only_holds, replace_folder_when_complete
+from mhsvm.report.comparison import Comparison, gains_over
+from mhsvm.report.comparison_plots import write_plots
+
+SCHEMA = 1
+
+
+def write_comparison(folder: Path, comparison: Comparison) -> None:
+    """Write a comparison to a folder; an older comparison is replaced.
+
+    Raises:
+        FileExistsError: The folder holds other files.
+    """
+    check_only_holds(folder, ("comparison.json", "cases.csv", "intervals.png", "gains-*.png"), "a comparison")
+    with replace_folder_when_complete(folder) as partial:
+        text = json.dumps(describe_comparison(comparison), indent=2, ensure_ascii=False, allow_nan=False)
+        (partial / "comparison.json").write_text(text + "\n", encoding="utf-8")
+        write_compared_cases(partial / "cases.csv", comparison)
+        write_plots(partial, comparison)
+
+
+def describe_comparison(comparison: Comparison) -> dict:
+    """Collect a comparison as plain types for JSON."""
+    first = comparison.contenders[0]
+    runs = []
+    for contender in comparison.contenders:
+        content = {"name": contender.name, **contender.described}
+        if contender is not first:
+            gains = gains_over(contender, first)
+            content["to"] = first.name
+            content["wins"], content["losses"] = gains.num_wins, gains.num_losses
+            content["differences"] = {
+                name: _without_nan(asdict(difference) | {"p_value_adjusted": contender.p_values[name]})
+                for name, difference in contender.differences.items()
+            }
+        runs.append(content)
+    return {"schema": SCHEMA, "num_images": len(comparison.ids), "notes": list(comparison.notes), "runs": runs}
+
+
+def write_compared_cases(path: Path, comparison: Comparison) -> None:
+    """Write a row for each image: the Dice of each model, and the gains over the first."""
+    first, *others = comparison.contenders
+    columns = [contender.dice for contender in comparison.contenders]
+    columns += [contender.dice - first.dice for contender in others]
+    names = [f"dice of {contender.name}" for contender in comparison.contenders]
+    names += [f"gain of {contender.name}" for contender in others]
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["id", *names])
+        for id_, values in zip(comparison.ids, torch.stack(columns, dim=1).tolist(), strict=True):
+            writer.writerow([id_, *values])
+
+
+def _without_nan(values: dict) -> dict:
+    def plain(value: object) -> object:
+        if isinstance(value, tuple):
+            return [plain(item) for item in value]
+        return None if isinstance(value, float) and math.isnan(value) else value
+
+    return {name: plain(value) for name, value in values.items()}
