@@ -42,7 +42,8 @@ def test_a_stopped_run_resumes_and_is_tested_as_there(old):
     found, recorded = (json.loads((folder / "summary.json").read_text()) for folder in (new, expected))
     assert found.keys() == recorded.keys()
     assert found["protocol"] == recorded["protocol"]
-    assert found["model"] == recorded["model"]
+    # settings that are newer than the run have their defaults
+    assert recorded["model"].items() <= found["model"].items()
     for name in ("loss", "accuracy", "specificity"):
         assert found["metrics"][name] == pytest.approx(recorded["metrics"][name], **CLOSE), name
     rows, recorded_rows = (

@@ -12,6 +12,7 @@ from torch import nn
 from yacs.config import CfgNode
 
 from mhsvm.assemble.networks import build_model
+from mhsvm.assemble.settings import recorded_config
 from mhsvm.models import load_weights
 from mhsvm.models.checkpoint_file import read_checkpoint, weights_in
 from mhsvm.models.mhs_vm import MHSVM
@@ -104,7 +105,7 @@ def load_trained(
     content = read_checkpoint(path)
     ours = content.get("format") == FORMAT
     settings = content["config"] if ours else _published_settings(content, model_name)
-    config, notes = config_from_dict(settings), []
+    config, notes = recorded_config(settings, path), []
     config.defrost()
     if model_name is not None:
         config.model.name = model_name

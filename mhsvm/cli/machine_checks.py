@@ -29,7 +29,7 @@ from mhsvm.table import format_table
 
 WIDTH = 100
 TYPES = (torch.float32, torch.bfloat16)
-# Of odd length, with several groups and every option: a second for a backend, whatever the machine.
+# An odd length, several groups and every option: about a second per backend.
 SHAPE = ScanShape(2, 48, 301, 4)
 
 
@@ -70,7 +70,7 @@ def _device_line(device: torch.device) -> str:
 
 
 def _print_choices(devices: Sequence[torch.device]) -> bool:
-    """What "auto" takes on each device; false if the environment names a backend that cannot run."""
+    """Print the choice of "auto" on each device; False if the environment names a backend that cannot run."""
     named = os.environ.get(ENVIRONMENT_VARIABLE)
     if named:
         print(_entry(ENVIRONMENT_VARIABLE, named))
@@ -111,7 +111,7 @@ def _check(
     scan: Callable[..., Tensor], inputs: dict[str, Tensor], expected: Expected, *, limit: float
 ) -> tuple[str, ...]:
     """Errors of output and gradients, the limit and the verdict, as cells of a table."""
-    # Whatever a backend raises is a finding of the doctor's; a thread hands it over without ending the command.
+    # any error of a backend is a result of this check; the thread's future returns it without ending the command
     with ThreadPoolExecutor(max_workers=1) as pool:
         future = pool.submit(expected.errors_of, scan, inputs)
     error = future.exception()

@@ -133,4 +133,6 @@ def _timing_table(timings: Sequence[dict], *, batch: int) -> str:
             )
         )
     table = format_table(header, rows, right=header[2:])
-    return f"{table}\nbatches of {batch}; peak on a GPU: what torch allocates at most; on a CPU: tensors held at once"
+    return (
+        f"{table}\nbatches of {batch}; peak on a GPU: the largest allocation of torch; on a CPU: tensors held at once"
+    )
