@@ -1,28 +1,80 @@
-"""Put a trained checkpoint into the package: `python scripts/release_weights.py --help`."""
+"""Add the weights of a training to the package: `python scripts/release_weights.py --help`."""
 
 import argparse
+import csv
+import hashlib
 import sys
 from collections.abc import Sequence
+from dataclasses import astuple, fields
 from pathlib import Path
 
-# Works from a clone that is not installed, too.
+# works from a clone that is not installed, too
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from release import add_pretrained
+import torch
 
 from mhsvm.cli.main import run
+from mhsvm.files import replace_when_complete
+from mhsvm.models import pretrained
+from mhsvm.models.checkpoint_file import read_checkpoint
+
+# All parts of a checkpoint except those that only resuming needs.
+_PARTS = ("format", "schema", "config", "data", "version", "model")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Put a training's weights into mhsvm/models/weights, for `create_model(pretrained=NAME)`."""
+    """Add the weights of a training to mhsvm/models/weights, for `create_model(pretrained=NAME)`."""
     parser = argparse.ArgumentParser(prog="release_weights.py", description=main.__doc__, allow_abbrev=False)
     parser.add_argument("checkpoint", type=Path, metavar="FILE", help="checkpoints/best.pt of a run")
     parser.add_argument("--name", required=True, help="such as isic2017-wu-sorted")
-    parser.add_argument("--licence", required=True, help="of the data that it was trained on, such as CC-0")
+    parser.add_argument("--licence", required=True, help="license of the training data, such as CC-0")
     arguments = parser.parse_args(argv)
-    row = add_pretrained(arguments.checkpoint, name=arguments.name, licence=arguments.licence)
-    print(f"{row.path}: {row.model}, trained on {row.data}, {row.split} ({row.split_hash[:12]}), {row.licence}")
+    row = add_pretrained(arguments.checkpoint, name=arguments.name, license=arguments.licence)
+    print(f"{row.path}: {row.model}, trained on {row.data}, {row.split} ({row.split_hash[:12]}), {arguments.licence}")
     return 0
+
+
+def add_pretrained(checkpoint: Path, *, name: str, license: str) -> pretrained.Pretrained:
+    """Add a checkpoint to the package, without the parts that only resuming needs; a row of this name is replaced.
+
+    Args:
+        checkpoint: `checkpoints/best.pt` of a run.
+        name: Name of the weights, and of their file.
+        license: License of the training data.
+    Raises:
+        FileNotFoundError: The checkpoint does not exist.
+        ValueError: It is not a checkpoint of a training with this package, or the name is not a file name.
+    """
+    content = read_checkpoint(checkpoint)
+    missing = [part for part in _PARTS if part not in content]
+    if missing:
+        raise ValueError(f"{checkpoint} is not a checkpoint of a training with mhsvm: it has no {', '.join(missing)}")
+    if not name or Path(name).name != name:
+        raise ValueError(f"weights have names like isic2017-wu-sorted, without folders; received {name!r}")
+    path = pretrained.FOLDER / f"{name}.pt"
+    with replace_when_complete(path) as partial:
+        torch.save({part: content[part] for part in _PARTS}, partial)
+    values = {
+        "name": name,
+        "model": content["config"]["model"]["name"],
+        "data": content["data"]["name"],
+        "split": content["data"]["split"],
+        "split_hash": content["data"]["split_hash"],
+        "licence": license,
+        "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+    }
+    row = pretrained.Pretrained(**values)
+    others = [other for other in pretrained.read_index() if other.name != name]
+    _write_index(sorted([*others, row], key=lambda each: each.name))
+    return row
+
+
+def _write_index(rows: Sequence[pretrained.Pretrained]) -> None:
+    path = pretrained.FOLDER / "index.csv"
+    with replace_when_complete(path) as partial, partial.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow([field.name for field in fields(pretrained.Pretrained)])
+        writer.writerows(astuple(row) for row in rows)
 
 
 if __name__ == "__main__":

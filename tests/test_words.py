@@ -92,18 +92,10 @@ PENDING: tuple[str, ...] = (
     "mhsvm/inference/prediction_folder.py",
     "mhsvm/inference/probability.py",
     "mhsvm/layers/bridge.py",
-    "mhsvm/layers/drop_path.py",
     "mhsvm/layers/gated_scan.py",
     "mhsvm/layers/group_norm.py",
     "mhsvm/layers/layer_norm.py",
-    "mhsvm/layers/patch.py",
-    "mhsvm/leakage/alignment.py",
-    "mhsvm/leakage/duplicate_file.py",
-    "mhsvm/leakage/duplicates.py",
     "mhsvm/leakage/leaks.py",
-    "mhsvm/leakage/perceptual_hash.py",
-    "mhsvm/leakage/report.py",
-    "mhsvm/leakage/seen_images.py",
     "mhsvm/models/checkpoint_file.py",
     "mhsvm/models/create.py",
     "mhsvm/models/image.py",
@@ -156,7 +148,6 @@ PENDING: tuple[str, ...] = (
     "mhsvm/training/step.py",
     "mhsvm/training/step_log.py",
     "mhsvm/training/training_state.py",
-    "scripts/release.py",
 )
 
 

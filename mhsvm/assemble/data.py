@@ -5,7 +5,7 @@ from yacs.config import CfgNode
 from mhsvm.data.augment import Augment
 from mhsvm.data.split_file import Split
 from mhsvm.data.splits import make_split
-from mhsvm.leakage.duplicate_file import duplicate_groups
+from mhsvm.leakage import duplicate_groups
 from mhsvm.ops import availability
 from mhsvm.prepare.sets import find_set, open_set
 from mhsvm.store import PreparedSet

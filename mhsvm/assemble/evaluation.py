@@ -14,8 +14,7 @@ from mhsvm.evaluation.evaluator import Evaluator
 from mhsvm.evaluation.protocol import Protocol, choose_protocol
 from mhsvm.evaluation.testing import TestRun
 from mhsvm.inference.predictor import MeanLogits, Predictor
-from mhsvm.leakage.report import leakage_lines
-from mhsvm.leakage.seen_images import find_leakage
+from mhsvm.leakage import find_leakage, leakage_lines
 from mhsvm.prepare.sets import find_set, open_set
 from mhsvm.store import PreparedSet
 

@@ -15,22 +15,21 @@ from mhsvm.cli.options import size
 
 if TYPE_CHECKING:
     from mhsvm.data.split_file import Split
-    from mhsvm.leakage.leaks import Leak
+    from mhsvm.leakage import Leak
     from mhsvm.store import PreparedSet
 
-# Parts of a split between which an image must not leak.
+# Pairs of parts of a split that must have no image in common.
 _CROSSINGS = (("train", "test"), ("val", "test"), ("train", "val"))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Find images that are equal or show the same lesion, in a set or between two."""
+    """Find equal images and images of one lesion, in a set or between two."""
     arguments = parser().parse_args(argv)
     if arguments.split is not None and arguments.other is not None:
-        raise ValueError("--split is for the parts of one set: leave it out, or name one set only")
+        raise ValueError("--split names the parts of one set: omit it, or name one set only")
     from mhsvm.assemble import build_split
     from mhsvm.files import replace_folder_when_complete
-    from mhsvm.leakage.leaks import find_leaks
-    from mhsvm.leakage.report import write_leaks
+    from mhsvm.leakage import find_leaks, write_leaks
     from mhsvm.prepare.sets import find_set, open_set
 
     with ExitStack() as stack, logging_to(ConsoleHandler()):
@@ -48,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         with replace_folder_when_complete(folder) as partial:
             write_leaks(partial, leaks, first, second, name="pairs")
             if split is not None:
-                _report_crossings(partial, leaks, split, first)
+                _print_crossings(partial, leaks, split, first)
         print(f"all pairs, and contact sheets of those that are not equal: {folder}")
     return 0
 
@@ -57,7 +56,7 @@ def parser() -> argparse.ArgumentParser:
     """The options of the command."""
     parser = argparse.ArgumentParser(prog="mhsvm leaks", description=main.__doc__, allow_abbrev=False)
     parser.add_argument("set", metavar="A", help="name in data/, prepared file or folder")
-    parser.add_argument("other", nargs="?", metavar="B", help="another one; pairs are then of one image of each")
+    parser.add_argument("other", nargs="?", metavar="B", help="another set; each pair is then one image of each")
     parser.add_argument("--split", metavar="NAME", help="list the pairs that this split of A separates")
     parser.add_argument("--size", default="256", type=size, metavar="S|HxW", help="for folders; default 256")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="default: results/leaks/A or A-B")
@@ -81,9 +80,8 @@ def _count_line(leaks: Sequence[Leak]) -> str:
     return f"{len(leaks)} pairs by kind: {found}" if leaks else "no pairs"
 
 
-def _report_crossings(folder: Path, leaks: Sequence[Leak], split: Split, prepared: PreparedSet) -> None:
-    from mhsvm.leakage.leaks import leaks_between
-    from mhsvm.leakage.report import write_leaks
+def _print_crossings(folder: Path, leaks: Sequence[Leak], split: Split, prepared: PreparedSet) -> None:
+    from mhsvm.leakage import leaks_between, write_leaks
 
     print(f"split {split.name}, sha256 {split.hash}")
     for source, target in _CROSSINGS:
@@ -91,7 +89,7 @@ def _report_crossings(folder: Path, leaks: Sequence[Leak], split: Split, prepare
         hit = sorted({leak.id_b for leak in crossing})
         print(f"{source} -> {target}: {len(hit)} of {len(split.ids(target))} {target} images have a counterpart")
         for leak in crossing:
-            # parts may overlap, such as val and test of vmunet-7-3: for these the number is enough
+            # parts may overlap, such as val and test of vmunet-7-3: their common ids are only counted
             if leak.id_a != leak.id_b:
                 print(f"  {leak.id_b} is like {leak.id_a} ({leak.kind}, {leak.score:.3f})")
         write_leaks(folder, crossing, prepared, prepared, name=f"{source}-{target}")

@@ -92,7 +92,7 @@ def make_split(name: str, *, ids: Sequence[str], subsets: Sequence[str], groups:
         ids: Unique id of each image, in the order of the set.
         subsets: Official subset of each image: "train", "val", "test", or "" if it has none.
         groups: Group of each image, or "". A seeded split keeps a group in one part. For k-fold, also pass
-            near-duplicates as groups (`mhsvm.leakage.duplicate_file.duplicate_groups`).
+            near-duplicates as groups (`mhsvm.leakage.duplicate_groups`).
         dataset: Name of the set, such as "isic2017", because some protocols are defined for certain sets only.
     Returns:
         The split, with parts in the order of `ids`.

@@ -25,7 +25,7 @@ from mhsvm.evaluation.summary import result_line, write_summary
 from mhsvm.evaluation.testing import TestResult
 from mhsvm.files import replace_folder_when_complete
 from mhsvm.inference.probability import stored_to_mask
-from mhsvm.leakage.report import leakage_figures, write_leaks
+from mhsvm.leakage import leakage_metrics, write_leaks
 from mhsvm.metrics import per_image
 from mhsvm.store import PredictionSet, PreparedSet, write_gate_maps
 
@@ -109,7 +109,7 @@ def result_lines(result: TestResult) -> list[str]:
         lines += ["at native size:", *metrics_lines(summary["native"])]
     lines.append(f"expected calibration error {summary['calibration']['ece']:.4f}")
     if summary["leakage"]["seen"]:
-        lines.append(leakage_figures(summary["leakage"]))
+        lines.append(leakage_metrics(summary["leakage"]))
     return [*lines, result_line(result.loss, result.scores.counts, result.confusion)]
 
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from mhsvm.data.split_file import PARTS, VAL_AND_TEST, Split
-from mhsvm.leakage.seen_images import holds_recorded_ids
+from mhsvm.leakage import holds_recorded_ids
 from mhsvm.store import PreparedSet
 
 # The split that the authors of the published files report on.

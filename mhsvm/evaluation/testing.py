@@ -24,8 +24,7 @@ from mhsvm.evaluation.measurement import Measurement
 from mhsvm.evaluation.protocol import Protocol
 from mhsvm.evaluation.scores import describe_scores
 from mhsvm.inference.probability import check_finite
-from mhsvm.leakage.report import leakage_content
-from mhsvm.leakage.seen_images import Leakage
+from mhsvm.leakage import Leakage, leakage_content
 from mhsvm.metrics import Scores
 from mhsvm.prepare.native import NativeMasks
 from mhsvm.store import GateMaps, PredictionSet, PredictionWriter, PreparedSet

@@ -1,14 +1,14 @@
-"""Stochastic depth: in training, a residual branch is dropped now and then, sample by sample."""
+"""Stochastic depth: in training, a residual branch is dropped at random for each sample."""
 
 import torch
 from torch import Tensor, nn
 
 
 class DropPath(nn.Module):
-    """Drop what a branch gives for a sample with probability `rate`, and scale the others so that the mean stays.
+    """Zero a branch with probability `rate` for each sample, and scale the others so that the mean stays the same.
 
-    Unlike torchvision's and timm's, the rate is a tensor: torch.compile makes numbers part of its code, and would
-    compile blocks anew that differ in nothing but their rate.
+    torchvision and timm keep the rate as a number, and torch.compile compiles a block again for each rate. They also
+    use another sequence of random numbers, which would change resumed runs. So the rate is a tensor here.
 
     Args:
         rate: Probability in [0, 1).

@@ -1,4 +1,7 @@
-"""Between resolutions of a U-shaped network, channels last: (b, h, w, c)."""
+"""Changes of resolution in a U-shaped network, channels last: (b, h, w, c).
+
+timm's classes are not used: their parameters have other names than those of checkpoints, and they need torchvision.
+"""
 
 from torch import Tensor, nn
 
@@ -30,7 +33,7 @@ class PatchMerge(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         b, h, w, c = x.shape
-        # The cells of a square stand in the order (0, 0), (1, 0), (0, 1), (1, 1): the row runs fastest.
+        # The cells of a square are in the order (0, 0), (1, 0), (0, 1), (1, 1): the row runs fastest.
         x = x.reshape(b, h // 2, 2, w // 2, 2, c).permute(0, 1, 3, 4, 2, 5)
         return self.linear(self.norm(x.reshape(b, h // 2, w // 2, 4 * c)))
 

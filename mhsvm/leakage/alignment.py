@@ -1,7 +1,7 @@
-"""Aligning pairs of small grey pictures by affine maps, many at once.
+"""Alignment of many pairs of small grayscale images by affine maps.
 
-A map (2, 3) takes a place in the first picture to the one in the second, (x, y) from -1 to 1 over the frame, so
-that it holds at every resolution. Shapes: p pairs, n pictures, s side.
+A map (2, 3) takes a point of the first image to a point of the second. Coordinates (x, y) go from -1 to 1 over the
+frame, so a map is valid at every resolution. Shapes: p pairs, n images, s side.
 """
 
 import math
@@ -11,38 +11,39 @@ import torch
 from scipy import ndimage
 from torch.nn import functional
 
-# Where the search starts: other framings of one lesion are seldom more than this apart.
+# Grid of the search: two framings of one lesion seldom differ by more.
 _SCALES = (0.8, 0.9, 1.0, 1.1, 1.25)
 _ANGLES = (-12.0, 0.0, 12.0)
 _MAX_SHIFT = 0.25
 _CHUNK = 512
 
 
-def detail(greys: np.ndarray, *, finest: float, coarsest: float) -> torch.Tensor:
-    """Structure between two sizes, with the contrast evened out: grey (n, s, s) in 0..255 -> (n, s, s).
+def detail(grays: np.ndarray, *, finest: float, coarsest: float) -> torch.Tensor:
+    """Extract structure between two sizes, with equalized contrast: grayscale (n, s, s) in 0..255 -> (n, s, s).
 
-    Colour, exposure and shading go; borders, hair and pigment stay.
+    Exposure and shading are removed; borders, hair and pigment remain.
 
     Args:
-        finest: Deviation of the Gaussian that takes away finer structure, pixels.
-        coarsest: Deviation of the Gaussian that keeps coarser structure, which is then taken away, pixels.
+        grays: The images.
+        finest: Standard deviation in pixels of the Gaussian that removes finer structure.
+        coarsest: Standard deviation in pixels of the Gaussian whose result, the coarser structure, is subtracted.
     """
-    structure = _blur(greys, finest) - _blur(greys, coarsest)
+    structure = _blur(grays, finest) - _blur(grays, coarsest)
     contrast = np.sqrt(_blur(structure**2, 1.5 * coarsest))
-    # Two grey levels: flat skin stays flat.
+    # the constant, two gray levels, keeps flat skin flat
     return torch.from_numpy(structure / (contrast + 2)).float()
 
 
 def search(first: torch.Tensor, second: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Best of a grid of scales and angles, each with its best shift.
+    """Find the best map on a grid of scales and angles, each with its best shift.
 
     Args:
-        first, second: `detail` of the two pictures of each pair, (p, s, s).
+        first, second: `detail` of the two images of each pair, (p, s, s).
     Returns:
         Maps (p, 2, 3) and correlations (p).
     """
-    parts = zip(first.split(_CHUNK), second.split(_CHUNK), strict=True)
-    maps, scores = zip(*(_search_chunk(a, b) for a, b in parts), strict=True)
+    chunks = zip(first.split(_CHUNK), second.split(_CHUNK), strict=True)
+    maps, scores = zip(*(_search_chunk(a, b) for a, b in chunks), strict=True)
     return torch.cat(maps), torch.cat(scores)
 
 
@@ -54,15 +55,16 @@ def refine(
     Source: Baker & Matthews 2004, doi 10.1023/B:VISI.0000011205.11775.fd, the inverse compositional algorithm.
 
     Args:
-        first, second: `detail` of the two pictures of each pair, (p, s, s).
-        maps: Where to start, (p, 2, 3).
+        first, second: `detail` of the two images of each pair, (p, s, s).
+        maps: Initial maps, (p, 2, 3).
+        steps: Number of Gauss-Newton steps.
     Returns:
-        Best maps met (p, 2, 3), and their correlations (p) over the common part of the frame.
+        The best maps found (p, 2, 3), and their correlations (p) over the common part of the frames.
     """
-    # The Jacobian holds six numbers a pixel.
+    # the Jacobian has six numbers per pixel
     chunk = max(1, _CHUNK * 1024 // first[0].numel())
-    parts = zip(first.split(chunk), second.split(chunk), maps.split(chunk), strict=True)
-    found, scores = zip(*(_refine_chunk(a, b, start, steps) for a, b, start in parts), strict=True)
+    chunks = zip(first.split(chunk), second.split(chunk), maps.split(chunk), strict=True)
+    found, scores = zip(*(_refine_chunk(a, b, start, steps) for a, b, start in chunks), strict=True)
     return torch.cat(found), torch.cat(scores)
 
 
@@ -71,21 +73,21 @@ def _blur(images: np.ndarray, sigma: float) -> np.ndarray:
 
 
 def _window(side: int) -> torch.Tensor:
-    """Weights that fade to the frame, (s, s)."""
-    slope = torch.hann_window(side + 2, periodic=False)[1:-1]
-    return torch.outer(slope, slope).sqrt()
+    """Weights that fade towards the frame, (s, s)."""
+    fade = torch.hann_window(side + 2, periodic=False)[1:-1]
+    return torch.outer(fade, fade).sqrt()
 
 
 def _warp(images: torch.Tensor, maps: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Pictures sampled through maps, and 1 where they are inside their frame: (p, s, s) each."""
+    """Sample images through maps; the second result is 1 inside the frame and 0 outside. (p, s, s) each."""
     grid = functional.affine_grid(maps, [len(images), 1, *images.shape[1:]], align_corners=False)
     sampled = functional.grid_sample(images[:, None], grid, padding_mode="border", align_corners=False)
     return sampled[:, 0], (grid.abs() <= 1).all(dim=-1).float()
 
 
 def _unit(images: torch.Tensor) -> torch.Tensor:
-    centred = images - images.mean(dim=(1, 2), keepdim=True)
-    return centred / centred.norm(dim=(1, 2), keepdim=True).clamp(min=1e-6)
+    centered = images - images.mean(dim=(1, 2), keepdim=True)
+    return centered / centered.norm(dim=(1, 2), keepdim=True).clamp(min=1e-6)
 
 
 def _search_chunk(first: torch.Tensor, second: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -98,14 +100,14 @@ def _search_chunk(first: torch.Tensor, second: torch.Tensor) -> tuple[torch.Tens
     for scale in _SCALES:
         for angle in _ANGLES:
             cos, sin = scale * math.cos(math.radians(angle)), scale * math.sin(math.radians(angle))
-            turn = torch.tensor([[cos, -sin], [sin, cos]])
-            turned, _ = _warp(second, functional.pad(turn, (0, 1)).expand(num, 2, 3))
-            product = spectrum * torch.fft.rfft2(_unit(turned * window)).conj()
-            likeness = torch.fft.irfft2(product, s=(side, side)).roll((reach, reach), dims=(1, 2))
-            score, place = likeness[:, : 2 * reach + 1, : 2 * reach + 1].flatten(1).max(dim=1)
+            rotation = torch.tensor([[cos, -sin], [sin, cos]])
+            rotated, _ = _warp(second, functional.pad(rotation, (0, 1)).expand(num, 2, 3))
+            product = spectrum * torch.fft.rfft2(_unit(rotated * window)).conj()
+            correlation = torch.fft.irfft2(product, s=(side, side)).roll((reach, reach), dims=(1, 2))
+            score, place = correlation[:, : 2 * reach + 1, : 2 * reach + 1].flatten(1).max(dim=1)
             row, column = place // (2 * reach + 1) - reach, place % (2 * reach + 1) - reach
             shift = torch.stack([column, row], dim=1) * (2 / side)
-            maps = torch.cat([turn.expand(num, 2, 2), -(shift @ turn.T)[..., None]], dim=2)
+            maps = torch.cat([rotation.expand(num, 2, 2), -(shift @ rotation.T)[..., None]], dim=2)
             better = score > best
             best[better], best_maps[better] = score[better], maps[better]
     return best_maps, best
@@ -116,13 +118,13 @@ def _refine_chunk(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     num, side, _ = first.shape
     window = _window(side)
-    slope_y, slope_x = (slope * (side / 2) for slope in torch.gradient(first, dim=(1, 2)))
+    gradient_y, gradient_x = (gradient * (side / 2) for gradient in torch.gradient(first, dim=(1, 2)))
     axis = (torch.arange(side) * 2 + 1) / side - 1
     x, y = axis[None, :], axis[:, None]
-    jacobian = torch.stack([slope_x * x, slope_x * y, slope_x, slope_y * x, slope_y * y, slope_y], dim=1)
-    jacobian = jacobian.flatten(2)  # (p, 6, s * s)
+    columns = [gradient_x * x, gradient_x * y, gradient_x, gradient_y * x, gradient_y * y, gradient_y]
+    jacobian = torch.stack(columns, dim=1).flatten(2)  # (p, 6, s * s)
     hessian = (jacobian * window.flatten()) @ jacobian.transpose(1, 2)
-    # Levenberg's damping keeps flat pictures solvable.
+    # Levenberg damping keeps the system of a flat image solvable
     diagonal = torch.diagonal(hessian, dim1=1, dim2=2)
     inverse = torch.linalg.inv(hessian + torch.diag_embed(0.01 * diagonal + 1e-3))
     best_maps, best = maps.clone(), torch.full((num,), -1.0)
@@ -142,14 +144,14 @@ def _refine_chunk(
 
 
 def _compose_inverse(maps: torch.Tensor, move: torch.Tensor) -> torch.Tensor:
-    """maps after the inverse of (identity + move)."""
+    """Compose maps with the inverse of (identity + move), applied first."""
     last = torch.tensor([0.0, 0.0, 1.0]).expand(len(maps), 1, 3)
     inverse = torch.linalg.inv(torch.cat([move, 0 * last], dim=1) + torch.eye(3))
     return (torch.cat([maps, last], dim=1) @ inverse)[:, :2]
 
 
 def _correlate(first: torch.Tensor, second: torch.Tensor, weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Weighted correlation of each pair, and the factor that fits the second picture to the first: (p) each."""
+    """Weighted correlation of each pair, and the factor that fits the second image to the first: (p) each."""
     total = weight.sum(dim=(1, 2)).clamp(min=1e-6)
 
     def mean(values: torch.Tensor) -> torch.Tensor:

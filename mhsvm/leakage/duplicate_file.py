@@ -1,6 +1,6 @@
-"""Near-duplicates of prepared sets, searched once and kept beside the set.
+"""Near-duplicates of prepared sets, searched once and kept in a file beside the set.
 
-The file is tied to the checksums of the sets and to the search's version: whatever changes makes it void.
+The file is valid for the checksums of the sets and the version of the search.
 """
 
 import json
@@ -17,11 +17,11 @@ FORMAT = "mhsvm-duplicates"
 
 
 def search_duplicates(first: PreparedSet, second: PreparedSet | None = None) -> list[DuplicatePair]:
-    """Near-duplicates inside a prepared set, or between two, from the file of an earlier search if there is one.
+    """Find near-duplicates in a prepared set, or between two; the result of an earlier search is reused.
 
     Args:
-        first: The set beside which the result is kept (or in the user's cache, where its folder is read-only).
-        second: Another set: pairs are then of one image of each, never inside one.
+        first: The set; the result is kept in its folder, or in the user's cache if that is read-only.
+        second: Another set; each pair is then an image of the first and an image of the second set.
     Returns:
         Pairs, best first; see `mhsvm.leakage.duplicates.find_duplicates`.
     """
@@ -36,7 +36,8 @@ def search_duplicates(first: PreparedSet, second: PreparedSet | None = None) -> 
     for prepared in sets:
         if min(prepared.size) < MIN_SIDE:
             log.warning(
-                "warning: the images of %s are small, %d x %d: below %d pixels some that are alike pass for one lesion",
+                "warning: the images of %s are small, %d x %d: below %d pixels some similar images of "
+                "different lesions are reported as near-duplicates",
                 prepared.path,
                 *prepared.size,
                 MIN_SIDE,
@@ -45,7 +46,7 @@ def search_duplicates(first: PreparedSet, second: PreparedSet | None = None) -> 
     if kept is not None:
         return kept
     total = sum(map(len, sets))
-    log.info("looking for near-duplicates among %d images; the result is kept in %s", total, path)
+    log.info("searching near-duplicates among %d images; the result is kept in %s", total, path)
     images, *other_images = (prepared.images(slice(None)) for prepared in sets)
     if second is None:
         pairs = find_duplicates(images, first.ids)
@@ -58,9 +59,9 @@ def search_duplicates(first: PreparedSet, second: PreparedSet | None = None) -> 
 
 
 def duplicate_groups(prepared: PreparedSet) -> tuple[str, ...]:
-    """Group of each image that a split must not separate: those of the set, joined where near-duplicates link them.
+    """Group of each image that a split must keep together: the groups of the set, merged by near-duplicates.
 
-    An image that stands alone has "".
+    An image without a group has "".
     """
     return merge_groups(prepared.ids, prepared.groups, search_duplicates(prepared))
 
@@ -72,7 +73,7 @@ def _path(first: PreparedSet, second: PreparedSet | None) -> Path:
 
 
 def _read(path: Path, key: dict) -> list[DuplicatePair] | None:
-    """The pairs of a file with that key; None where there is none, or a damaged one, which is simply made again."""
+    """The pairs of a file with this key; None if there is no such file or if it is damaged."""
     if not path.is_file():
         return None
     try:

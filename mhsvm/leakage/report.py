@@ -1,4 +1,4 @@
-"""Images that are one or show one lesion: in words and figures, as a table, and as contact sheets to look at."""
+"""Reports of leaks: lines, a part of a summary, a table, and contact sheets for inspection."""
 
 import csv
 from collections.abc import Sequence
@@ -15,36 +15,36 @@ from mhsvm.store import PreparedSet
 
 _COLUMNS, _ROWS = 4, 8
 _SIDE, _MARGIN, _LINE = 168, 12, 16
-# Pairs that are told one by one; the table has all.
+# Pairs that are printed one by one; the table has all.
 _NAMED = 20
 _INK, _PAPER = (20, 20, 20), (255, 255, 255)
 
 
 def leakage_lines(leakage: Leakage) -> list[str]:
-    """What a checkpoint has seen of its test images, in words."""
+    """Describe the test images that a checkpoint has seen in training."""
     lines = [] if leakage.unknown is None else [f"leakage: {leakage.unknown}"]
     counts = leakage.counts()
     if counts:
         found = ", ".join(f"{kind} {count}" for kind, count in counts.items())
         lines.append(f"leakage: test images with a counterpart in training, by kind: {found}")
-        # equal ids are told by their number
+        # for equal ids the count is enough
         pairs = [f"{leak.id_b} (like {leak.id_a})" for leak in leakage.leaks if leak.id_a != leak.id_b]
         lines += [f"leakage: {pair}" for pair in pairs[:_NAMED]]
         if len(pairs) > _NAMED:
-            lines.append(f"leakage: … and {len(pairs) - _NAMED} pairs more")
+            lines.append(f"leakage: … and {len(pairs) - _NAMED} more pairs")
     elif leakage.unknown is None:
         lines.append("leakage: no test image is in training, or has a near-duplicate there")
     return lines
 
 
 def leakage_content(leakage: Leakage, *, every: Tensor, unseen: Tensor, dropped: bool) -> dict:
-    """What a summary says of leakage.
+    """Collect the part of a summary on leakage.
 
     Args:
-        leakage: Of the checkpoint and the whole test part.
-        every: Counts of every test image, (n, c, 4), see `mhsvm.metrics.class_counts`.
-        unseen: Of those alone that it has not seen.
-        dropped: Whether the test's own figures are of the unseen images alone.
+        leakage: Leakage from the training images to all test images.
+        every: Counts of all test images, (n, c, 4), see `mhsvm.metrics.class_counts`.
+        unseen: Counts of the test images that training has not seen.
+        dropped: Whether the metrics of the test itself are those of the unseen images alone.
     """
     return {
         "unknown": leakage.unknown,
@@ -56,8 +56,8 @@ def leakage_content(leakage: Leakage, *, every: Tensor, unseen: Tensor, dropped:
     }
 
 
-def leakage_figures(content: dict) -> str:
-    """Both figures in a line; of what `leakage_content` gives."""
+def leakage_metrics(content: dict) -> str:
+    """Format the Dice of all and of unseen images as a line, from `leakage_content`."""
     every, unseen = content["metrics"]["every"], content["metrics"]["unseen"]
     without = "none is left" if unseen is None else f"{unseen['dsc']:.4f} of {content['num_images']['unseen']}"
     return (
@@ -67,15 +67,15 @@ def leakage_figures(content: dict) -> str:
 
 
 def write_leaks(folder: Path, leaks: Sequence[Leak], first: PreparedSet, second: PreparedSet, *, name: str) -> None:
-    """Write NAME.csv, and NAME-1.png, … with the pairs that need a look.
+    """Write NAME.csv, and NAME-1.png, … with the pairs to inspect, the most doubtful first.
 
-    Pairs of equal pixels need none. Of the others the most doubtful come first.
+    Pairs of equal pixels are not on the sheets.
 
     Args:
-        folder: Where to; it exists.
+        folder: An existing folder.
         leaks: Pairs of an image of the first and one of the second set.
-        first, second: The sets, which may be one.
-        name: Of the files.
+        first, second: The sets; they may be the same.
+        name: Stem of the files' names.
     """
     subsets = [dict(zip(each.ids, each.subsets, strict=True)) for each in (first, second)]
     with (folder / f"{name}.csv").open("w", encoding="utf-8", newline="") as file:
@@ -104,7 +104,7 @@ def _draw_sheet(leaks: Sequence[Leak], first: PreparedSet, second: PreparedSet) 
         for side, (prepared, image_id) in enumerate(((first, leak.id_a), (second, leak.id_b))):
             (pixels,) = prepared.images([rows_of[side][image_id]])
             sheet.paste(_thumbnail(pixels), (left + side * _SIDE, top + _LINE))
-            # one below the other: ids may be long
+            # one line each, since ids may be long
             _write(
                 draw, (left, top + _SIDE + (1 + side) * _LINE), f"{'left' if side == 0 else 'right'}: {image_id}", width
             )
@@ -113,7 +113,7 @@ def _draw_sheet(leaks: Sequence[Leak], first: PreparedSet, second: PreparedSet) 
 
 def _thumbnail(pixels: np.ndarray) -> Image.Image:
     image = Image.fromarray(pixels)
-    # two pixels apart from its neighbour
+    # leaves a gap of two pixels to the next image
     return image.resize((_SIDE - 2, _SIDE - 2), Image.Resampling.BILINEAR)
 
 

@@ -80,7 +80,7 @@ def test_nothing_is_found(workplace, make_scenes, capsys):
     [
         (["absent"], "there is no data set 'absent'"),
         (["own", "absent"], "there is no data set 'absent'"),
-        (["own", "own", "--split", "all"], "--split is for the parts of one set: leave it out"),
+        (["own", "own", "--split", "all"], "--split names the parts of one set: omit it"),
         (["own", "--split", "thirds"], "unknown split 'thirds'"),
         (["own", "--out", "full"], "full exists and is not the folder of a search: choose another one with --out"),
     ],

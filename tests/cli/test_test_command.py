@@ -555,6 +555,8 @@ def test_without_the_training_set_only_ids_are_compared(workplace, make_set, mak
     make_set("elsewhere", first_id=2, num=4)
     prepared_path.unlink()
     run_test(checkpoint, data="elsewhere")
-    assert "leakage: only ids were compared, as the training set is not at hand: there is no" in capsys.readouterr().out
+    assert (
+        "leakage: only ids were compared, as the training set is not available: there is no" in capsys.readouterr().out
+    )
     with pytest.raises(ValueError, match="only ids were compared, .* Leave `drop_seen` out"):
         run_test(checkpoint, "--drop-seen", data="elsewhere")

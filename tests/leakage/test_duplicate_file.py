@@ -101,7 +101,7 @@ def test_groups_join_near_duplicates_and_given_groups(write_images, images):
 def test_small_images_are_warned_of(write_images, scenes, caplog):
     with write_images({"a": scenes[0], "b": scenes[1]}) as prepared:
         search_duplicates(prepared)
-    assert "own.h5 are small, 96 x 96: below 128 pixels some that are alike pass for one lesion" in caplog.text
+    assert "own.h5 are small, 96 x 96: below 128 pixels some similar images" in caplog.text
     caplog.clear()
     large = {
         "a": generate_sample(seed=1, index=0, size=(128, 160))[0],

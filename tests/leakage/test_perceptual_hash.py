@@ -40,7 +40,7 @@ def test_centring_undoes_shift_and_scale():
         distance = ((axis[:, None] - row) ** 2 + (axis - column) ** 2) / radius**2
         return 200 - 120 * np.exp(-distance)
 
-    centred = perceptual_hash.centre_on_lesion(np.stack([blob(32, 32, 12), blob(27, 36, 9)]))
+    centred = perceptual_hash.center_on_lesion(np.stack([blob(32, 32, 12), blob(27, 36, 9)]))
     assert np.abs(centred[0] - centred[1]).mean() < 4
     assert np.unravel_index(centred[1].argmin(), (64, 64)) == pytest.approx((32, 32), abs=1)
 
@@ -50,7 +50,7 @@ def test_centring_turns_about_the_lesion():
     rows, columns = axis[:, None], axis
     # a slanted bar, off the middle
     bar = 200 - 120 * np.exp(-(((rows - 30) - (columns - 34)) ** 2 / 20 + ((rows - 30) + (columns - 34)) ** 2 / 300))
-    plain, turned = (perceptual_hash.centre_on_lesion(bar[None], degrees=degrees)[0] for degrees in (0, 90))
+    plain, turned = (perceptual_hash.center_on_lesion(bar[None], degrees=degrees)[0] for degrees in (0, 90))
     # about (32, 32), which is a pixel and not the middle between two
     assert np.abs(np.rot90(plain)[:-1] - turned[1:]).mean() < 2
     assert np.abs(plain - turned).mean() > 10

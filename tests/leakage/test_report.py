@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from mhsvm.leakage.leaks import NEAR, ONLY_ID, SAME_ID, SAME_PIXELS, Leak
-from mhsvm.leakage.report import leakage_content, leakage_figures, leakage_lines, write_leaks
+from mhsvm.leakage.report import leakage_content, leakage_lines, leakage_metrics, write_leaks
 from mhsvm.leakage.seen_images import Leakage
 from mhsvm.metrics import summarize
 from mhsvm.store import PreparedSet, Sample, write_set
@@ -110,7 +110,7 @@ def test_many_pairs_are_not_all_told():
     leaks = tuple(Leak(f"a{place}", f"b{place}", NEAR, 0.9) for place in range(25))
     lines = leakage_lines(Leakage(leaks, Path("own.h5"), None))
     assert len(lines) == 1 + 20 + 1
-    assert lines[-1] == "leakage: … and 5 pairs more"
+    assert lines[-1] == "leakage: … and 5 more pairs"
 
 
 def test_both_figures():
@@ -120,7 +120,7 @@ def test_both_figures():
     assert content["metrics"] == {"every": summarize(every), "unseen": summarize(every[1:])}
     assert content["num_images"] == {"every": 2, "unseen": 1}
     assert (content["seen"], content["counts"], content["unknown"]) == (["b"], {"near-duplicate": 1}, None)
-    line = leakage_figures(content)
+    line = leakage_metrics(content)
     assert line.startswith("dsc, pooled: 0.7179 of all 2 test images; without those that are in training")
     assert line.endswith(": 0.5000 of 1")
 
@@ -130,4 +130,4 @@ def test_no_image_may_be_left():
     leakage = Leakage((Leak("a", "a", SAME_ID, 1.0),), Path("own.h5"), None)
     content = leakage_content(leakage, every=every, unseen=every[:0], dropped=False)
     assert content["metrics"]["unseen"] is None
-    assert leakage_figures(content).endswith(": none is left")
+    assert leakage_metrics(content).endswith(": none is left")

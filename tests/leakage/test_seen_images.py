@@ -80,9 +80,9 @@ def test_without_the_training_set_ids_are_compared(write_images, images, scenes)
             open_training_set=lambda: PreparedSet.open(training.path),
         )
     assert (leakage.seen, leakage.training_set) == ({"a"}, None)
-    reason = "only ids were compared, as the training set is not at hand: "
+    reason = "only ids were compared, as the training set is not available: "
     assert leakage.unknown == f"{reason}there is no data set 'own'"
-    assert changed.unknown == f"{reason}{training.path} is another one, or was prepared otherwise"
+    assert changed.unknown == f"{reason}{training.path} is another set, or was prepared differently"
     assert changed.seen == {"a"}
 
 

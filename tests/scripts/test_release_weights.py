@@ -1,6 +1,8 @@
+"""Weights that are added to the package."""
+
 import pytest
 import torch
-from release import add_pretrained
+from release_weights import add_pretrained
 
 from mhsvm.config import load_config, to_dict
 from mhsvm.models import create_model, list_pretrained, pretrained
@@ -11,7 +13,7 @@ from mhsvm.training.checkpoint import save_checkpoint
 
 @pytest.fixture
 def train(tmp_path, monkeypatch):
-    """Makes checkpoints, in a package without weights."""
+    """Make checkpoints, in a package without weights."""
     folder = tmp_path / "weights"
     folder.mkdir()
     (folder / "index.csv").write_text("name,model,data,split,split_hash,licence,sha256\n")
@@ -31,29 +33,31 @@ def train(tmp_path, monkeypatch):
     return make
 
 
-def test_a_checkpoint_comes_with_the_package_from_then_on(train):
+def test_an_added_checkpoint_can_be_loaded_by_name(train):
     for seed in (0, 1):
         path, model = train(seed)
-        row = add_pretrained(path, name="isic2017-small", licence="CC-0")
-    add_pretrained(path, name="isic2017-again", licence="CC-0")
+        row = add_pretrained(path, name="isic2017-small", license="CC-0")
+    add_pretrained(path, name="isic2017-again", license="CC-0")
     assert list_pretrained() == ("isic2017-again", "isic2017-small")
     assert find_pretrained("isic2017-small") == row
     assert (row.model, row.data, row.split, row.licence) == ("ultralight_vm_unet", "isic2017", "wu-sorted", "CC-0")
     image = torch.rand(1, 3, 32, 32)
     again = create_model("ultralight_vm_unet", pretrained="isic2017-small").eval()
     assert torch.equal(again(image), model(image))
-    # without what only resuming needs
+    # without the parts that only resuming needs
     assert "training" not in read_checkpoint(row.path)
     assert row.path.stat().st_size < path.stat().st_size - 4 * 10**5
 
 
-def test_what_is_no_training_of_ours_is_refused(train, tmp_path):
+def test_other_files_and_wrong_names_are_refused(train, tmp_path):
     path, model = train(0)
-    with pytest.raises(ValueError, match="weights are named like isic2017-wu-sorted, without folders; received '../x'"):
-        add_pretrained(path, name="../x", licence="CC-0")
+    with pytest.raises(
+        ValueError, match="weights have names like isic2017-wu-sorted, without folders; received '../x'"
+    ):
+        add_pretrained(path, name="../x", license="CC-0")
     torch.save(model.state_dict(), tmp_path / "bare.pt")
     with pytest.raises(
-        ValueError, match=r"bare.pt is no checkpoint of a training with mhsvm: it has no format, schema"
+        ValueError, match=r"bare.pt is not a checkpoint of a training with mhsvm: it has no format, schema"
     ):
-        add_pretrained(tmp_path / "bare.pt", name="bare", licence="CC-0")
+        add_pretrained(tmp_path / "bare.pt", name="bare", license="CC-0")
     assert list_pretrained() == ()
