@@ -1,4 +1,4 @@
-"""Prediction for an image file or all images of a folder, while threads read the next images and write the last ones."""
+"""Prediction for an image or all images of a folder; threads read the next images and write the last ones."""
 
 import re
 from collections import Counter
