@@ -23,8 +23,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     from mhsvm.evaluation.scores import describe_scores, metrics_lines, write_cases
     from mhsvm.evaluation.summary import write_summary
     from mhsvm.files import check_only_holds, replace_folder_when_complete
+    from mhsvm.plugins import import_plugins
     from mhsvm.system import code_version
 
+    import_plugins(arguments.plugins)
     folder = arguments.folder or _beside(arguments.pred[0])
     check_only_holds(folder, ("cases.csv", "summary.json"), "scores")
     score = score_files(
@@ -73,6 +75,9 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--common", action="store_true", help="score the ids that both have, and leave others out")
     parser.add_argument(
         "--no-boundary", dest="boundary", action="store_false", help="leave hd95 and assd out, which take longest"
+    )
+    parser.add_argument(
+        "--plugins", nargs="+", default=[], metavar="MODULE", help="modules that register metrics of your own"
     )
     parser.add_argument("--out", dest="folder", type=Path, metavar="FOLDER", help="default: PRED-scores, beside PRED")
     return parser
