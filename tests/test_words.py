@@ -131,7 +131,6 @@ PENDING: tuple[str, ...] = (
     "mhsvm/ops/fused/skip_bridge_kernels.py",
     "mhsvm/ops/fused/skip_bridge_launch.py",
     "mhsvm/ops/fusion.py",
-    "mhsvm/sweep/grid.py",
     "mhsvm/training/checkpoint.py",
     "mhsvm/training/checkpoint_writer.py",
     "mhsvm/training/ema.py",
