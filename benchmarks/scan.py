@@ -54,14 +54,13 @@ def bench_scan(
 
     Args:
         device: Where to scan.
-        dtype: Of u, delta, B and C; the state is float32 in any case.
+        dtype: Type of u, delta, B and C; the state is always float32.
         shapes: By default those of the networks, at batch 32 on a GPU and at sizes that take seconds on a CPU.
         backends: Names to compare; by default all that "auto" may choose and that take such inputs.
-        captured: Time each call as a CUDA graph, as it runs in a captured network: what Python and the launches of
-            its kernels take falls away, for every backend alike.
+        captured: Time each call as a CUDA graph, as in a captured network, without the time of Python and of launches.
         seconds: How long to time each backend in each phase, about.
     Returns:
-        A report of plain types, as `mhsvm bench scan --json` writes it.
+        A report of plain types, as `python -m benchmarks scan --json` writes it.
     Raises:
         ValueError: A backend is unknown, cannot run here or is wrong: its largest error is named. `captured` is
             asked for on a CPU.
@@ -104,8 +103,11 @@ def bench_scan(
 
 
 def useful_bytes(shape: ScanShape, dtype: torch.dtype, phase: str) -> int:
-    """What must be moved: forward reads u, delta, B, C and writes y; backward reads them and the gradient of y again
-    and writes the four gradients. What all samples share is too small to count."""
+    """Bytes that have to be moved.
+
+    Forward reads u, delta, B, C and writes y. Backward reads them and the gradient of y, and writes four gradients.
+    Parameters, common to all samples, are too small to count.
+    """
     sequence, projection = shape.b * shape.d * shape.l, shape.b * shape.g * shape.n * shape.l
     inputs, output = 2 * sequence + 2 * projection, sequence
     numbers = inputs + output if phase == "forward" else 3 * inputs + 2 * output
