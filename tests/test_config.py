@@ -4,7 +4,9 @@ from pathlib import Path
 import pytest
 
 from mhsvm import losses, models
+from mhsvm.assemble import read_config
 from mhsvm.config import DEFAULTS, config_from_dict, get_value, load_config, to_dict
+from mhsvm.models.registry import MODELS
 from mhsvm.training.optimizers import OPTIMIZERS
 from mhsvm.training.schedules import SCHEDULES
 
@@ -113,13 +115,13 @@ def test_shipped_configs_load(path):
 
 def test_nodes_hold_the_arguments_of_what_they_are_named_after():
     shared = {"num_classes", "in_channels", "backend"}
-    for name in models.list_models():
-        constructor = type(models.create_model(name, **DEFAULTS.model[name]))
-        assert set(DEFAULTS.model[name]) == set(inspect.signature(constructor).parameters) - shared
+    config = read_config()
+    for name, network in MODELS.items():
+        assert set(config.model[name]) == set(inspect.signature(network.create).parameters) - shared
     for node, registry in (("optimizer", OPTIMIZERS), ("schedule", SCHEDULES)):
         for name, constructor in registry.items():
             _, *arguments = inspect.signature(constructor).parameters
-            assert set(DEFAULTS[node][name]) <= set(arguments), name
+            assert set(config[node][name]) <= set(arguments), name
     for name in losses.list_losses():
         arguments = inspect.signature(type(losses.create_loss(name))).parameters
-        assert set(DEFAULTS.loss[name]) == set(arguments), name
+        assert set(config.loss[name]) == set(arguments), name

@@ -92,7 +92,7 @@ def test_public_names_can_be_reached():
     for name in mhsvm.__all__:
         assert getattr(mhsvm, name) is not None
         assert name in dir(mhsvm)
-    assert mhsvm.list_models() == ("mhs_vm", "ultralight_vm_unet", "vm_unet")
+    assert "mhs_vm" in mhsvm.list_models()
     with pytest.raises(AttributeError, match="module 'mhsvm' has no attribute 'create_modle'"):
         mhsvm.create_modle  # noqa: B018
 

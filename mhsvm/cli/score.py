@@ -9,6 +9,7 @@ from mhsvm.evaluation.scorer import FolderScore, score_files
 from mhsvm.evaluation.scores import describe_scores, metrics_lines, write_cases
 from mhsvm.evaluation.tables import write_summary
 from mhsvm.files import check_only_holds, replace_folder_when_complete
+from mhsvm.plugins import import_plugins
 from mhsvm.prepare.decode import IGNORE
 from mhsvm.system import code_version
 
@@ -16,6 +17,7 @@ from mhsvm.system import code_version
 def main(argv: Sequence[str] | None = None) -> int:
     """Score masks in files, of any tool, against a truth; both are matched by the files' names."""
     arguments = _parse(argv)
+    import_plugins(arguments.plugins)
     folder = arguments.out or _beside(arguments.pred[0])
     check_only_holds(folder, ("cases.csv", "summary.json"), "scores")
     score = score_files(
@@ -63,6 +65,9 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--common", action="store_true", help="score the ids that both have, and leave others out")
     parser.add_argument(
         "--no-boundary", dest="boundary", action="store_false", help="leave hd95 and assd out, which take longest"
+    )
+    parser.add_argument(
+        "--plugins", nargs="+", default=[], metavar="MODULE", help="modules that register metrics of your own"
     )
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="default: PRED-scores, beside PRED")
     return parser.parse_args(argv)

@@ -10,7 +10,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from mhsvm.ops.routes.route_scan import composed_route_scan
+from mhsvm.ops.routes.route_scan import route_scan_reference
 from mhsvm.ops.scan import reference
 
 # Largest relative error of a whole tensor, ||x - ref|| / ||ref||, by the type of the inputs.
@@ -134,7 +134,7 @@ def make_route_scan_inputs(
 
 def expected_route_scan(inputs: Mapping[str, Tensor], routes: Mapping[str, Tensor]) -> Expected:
     """The expected results of a scan along routes."""
-    return Expected.of(partial(composed_route_scan, scan=reference.selective_scan, **routes), inputs)
+    return Expected.of(partial(route_scan_reference, scan=reference.selective_scan, **routes), inputs)
 
 
 def worst(errors: Mapping[str, float]) -> tuple[str, float]:

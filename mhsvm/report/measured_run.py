@@ -59,11 +59,12 @@ def read_cases(path: Path) -> Scores:
     """
     with path.open(encoding="utf-8", newline="") as file:
         reader = csv.DictReader(file)
-        missing = {"id", *COUNTS} - set(reader.fieldnames or ())
+        columns = reader.fieldnames or ()
+        missing = {"id", *COUNTS} - set(columns)
         if missing:
             raise ValueError(f"{path} is not the table of a test: it has no column {', '.join(sorted(missing))}")
         of_counts = {"id", "class", "height", "width", *COUNTS, *PER_IMAGE}
-        names = tuple(name for name in reader.fieldnames if name not in of_counts)
+        names = tuple(name for name in columns if name not in of_counts)
         of_images: dict[str, list[tuple[list[int], list[float]]]] = {}
         try:
             for row in reader:
@@ -74,9 +75,9 @@ def read_cases(path: Path) -> Scores:
             raise ValueError(f"{path}, line {reader.line_num}: {error}; test or score again") from error
     if not of_images or len({len(classes) for classes in of_images.values()}) != 1:
         raise ValueError(f"{path} has no rows, or not as many of each image: test or score again")
-    counts = torch.tensor([[counts for counts, _ in classes] for classes in of_images.values()])
-    distances = torch.tensor([[row for _, row in classes] for classes in of_images.values()], dtype=torch.float64)
-    return Scores(tuple(of_images), counts, distances if names else None, names)
+    all_counts = torch.tensor([[counts for counts, _ in classes] for classes in of_images.values()])
+    values = torch.tensor([[values for _, values in classes] for classes in of_images.values()], dtype=torch.float64)
+    return Scores(tuple(of_images), all_counts, values if names else None, names)
 
 
 def find_tests(path: Path) -> dict[str, Path]:

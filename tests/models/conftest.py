@@ -1,4 +1,4 @@
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
@@ -7,6 +7,27 @@ from torch import Tensor, nn
 from mhsvm.layers import RouteS6
 from mhsvm.models import create_model
 from mhsvm.models.registry import MODELS
+from mhsvm.ops import list_backends
+from mhsvm.runtime.numerics import numerics
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run tests with `backend` and `device` over all backends that run here, each on the device that it is for."""
+    if not {"backend", "device"} <= set(metafunc.fixturenames):
+        return
+    cases = []
+    for backend in list_backends():
+        on_gpu = backend in ("triton", "mamba_ssm") and torch.cuda.is_available()
+        device = torch.device("cuda" if on_gpu else "cpu")
+        cases.append(pytest.param(backend, device, id=backend, marks=[pytest.mark.gpu] if on_gpu else []))
+    metafunc.parametrize(("backend", "device"), cases)
+
+
+@pytest.fixture
+def _full_float32() -> Iterator[None]:
+    """Round no factors of float32 on a GPU, as torch does in convolutions by default."""
+    with numerics(tf32=False, deterministic=False):
+        yield
 
 
 @pytest.fixture

@@ -7,8 +7,8 @@ import torch.nn.functional as F
 from mhsvm.layers import mamba, s6
 from mhsvm.models import create_model, load_weights
 from mhsvm.models.recognition import identify, recognize
-from mhsvm.ops import list_backends
 
+CPU = torch.device("cpu")
 OUTPUT_BOUND = 1e-4
 GRADIENT_BOUND = 2e-3
 
@@ -19,7 +19,7 @@ def relative_error(value, expected):
     return ((value - expected).norm() / expected.norm()).item()
 
 
-def errors_against(fixture, backend):
+def errors_against(fixture, backend, device=CPU):
     """Relative error of the output and of each gradient."""
     name, arguments = recognize(fixture["state_dict"])
     assert name == fixture["meta"]["kind"]
@@ -27,29 +27,29 @@ def errors_against(fixture, backend):
         arguments["gate_threshold"] = fixture["meta"]["gate_threshold"]
     model = create_model(name, backend=backend, **arguments).eval()
     load_weights(model, fixture["state_dict"])
-    image = fixture["input"].clone().requires_grad_()
-    output = torch.sigmoid(model(image))
-    (output * fixture["grad_seed"]).sum().backward()
+    image = fixture["input"].to(device, copy=True).requires_grad_()
+    output = torch.sigmoid(model.to(device)(image))
+    (output * fixture["grad_seed"].to(device)).sum().backward()
 
     found = identify(fixture["grads"])
     sources, gradients = found.format.sources(model), found.format.prepare(model, found.state)
     errors = {
-        key: relative_error(parameter.grad, sources[key].take_from(gradients))
+        key: relative_error(parameter.grad.cpu(), sources[key].take_from(gradients))
         for key, parameter in model.named_parameters()
     }
     used = {key for own in errors for key in sources[own].keys}
     assert used == set(gradients)
-    return relative_error(output, fixture["output"]), {
+    return relative_error(output.cpu(), fixture["output"]), {
         **errors,
-        "input": relative_error(image.grad, fixture["input_grad"]),
+        "input": relative_error(image.grad.cpu(), fixture["input_grad"]),
     }
 
 
-@pytest.mark.parametrize("backend", list_backends())
+@pytest.mark.usefixtures("_full_float32")
 @pytest.mark.parametrize("file", FIXTURES)
-def test_output_and_every_gradient(shared, file, backend):
+def test_output_and_every_gradient(shared, file, backend, device):
     fixture = torch.load(shared / "fixtures" / f"{file}.pt", weights_only=True)
-    output_error, gradient_errors = errors_against(fixture, backend)
+    output_error, gradient_errors = errors_against(fixture, backend, device)
     assert output_error < OUTPUT_BOUND
     assert len(gradient_errors) > 50
     assert {key: error for key, error in gradient_errors.items() if not error < GRADIENT_BOUND} == {}

@@ -1,4 +1,4 @@
-"""The Triton kernels on a machine without a GPU, in Triton's interpreter: their own tests, and the table's."""
+"""The Triton kernels on a machine without a GPU, in Triton's interpreter."""
 
 import os
 import subprocess
@@ -7,41 +7,32 @@ from pathlib import Path
 
 import pytest
 
-OPS = Path(__file__).parents[1]
-# Files and what of them, for a process each: as many as a small machine has cores, and about as long.
+TESTS = Path(__file__).parents[1]
+# Files or folders and an expression for -k, one process each: their times are about equal.
 SUITES = {
-    "scans": (["triton/test_scan.py"], ""),
-    "sequences": (["test_selective_scan.py"], "triton and (published or mixed or (compiles and True))"),
-    "maps": (
-        [
-            "test_bce_dice.py",
-            "test_bias_silu.py",
-            "test_branches.py",
-            "test_causal_conv1d.py",
-            "test_group_norm.py",
-            "test_layer_norm.py",
-            "test_route_attention.py",
-            "test_skip_bridge.py",
-            "../layers/test_gated_scan.py",
-        ],
-        "triton or skip_bridge",
-    ),
+    "scans": (["ops/scan/triton"], ""),
+    "sequences": (["ops/scan/test_selective_scan.py"], "triton and (published or mixed or (compiles and True))"),
+    "maps": (["ops/fused", "ops/routes", "layers/test_gated_scan.py"], "(triton or skip_bridge) and not route_scan"),
 }
+# pytest-xdist and pytest-benchmark, if installed, warn of each other, and warnings are errors.
+PLUGINS = ("-p", "no:xdist", "-p", "no:benchmark", "-p", "no:cacheprovider")
 
 
 @pytest.fixture(scope="module")
 def processes(_triton):
-    """Triton reads the variable when it is imported: processes of its own, all at once."""
-    environment = {**os.environ, "TRITON_INTERPRET": "1"}
+    """Processes of their own, as Triton reads the variable when it is imported; all at once."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+    environment["TRITON_INTERPRET"] = "1"
     started = {
         suite: subprocess.Popen(
-            [sys.executable, "-m", "pytest", *(str(OPS / file) for file in files), "-k", expression],
+            [sys.executable, "-m", "pytest", *PLUGINS, *(str(TESTS / path) for path in paths), "-k", expression],
             env=environment,
+            cwd=TESTS.parent,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
         )
-        for suite, (files, expression) in SUITES.items()
+        for suite, (paths, expression) in SUITES.items()
     }
     yield started
     for process in started.values():

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from mhsvm.ops.routes.route_scan import composed_route_scan
+from mhsvm.ops.routes.route_scan import route_scan_reference
 from mhsvm.ops.scan import chunked, reference
 from mhsvm.ops.verify import (
     LIMITS,
@@ -36,7 +36,7 @@ def test_a_right_scan_along_routes_is_within_the_limits(dtype):
     inputs, routes = make_route_scan_inputs(dtype=dtype, device=CPU)
     expected = expected_route_scan(inputs, routes)
     errors = expected.errors_of(
-        lambda **tensors: composed_route_scan(**tensors, **routes, scan=chunked.selective_scan), inputs
+        lambda **tensors: route_scan_reference(**tensors, **routes, scan=chunked.selective_scan), inputs
     )
     assert set(errors) == {"y", *(f"gradient of {name}" for name in inputs)}
     assert 0 < worst(errors)[1] < LIMITS[dtype]

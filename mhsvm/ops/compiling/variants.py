@@ -46,7 +46,7 @@ def compile_variants(variants: Sequence[Variant], *, num_processes: int) -> None
             if isinstance(value, JITFunction):
                 settle_key(value)
     missing = [variant for variant in variants if not is_on_disk(variant)]
-    # one process gains nothing, and if Triton is told to ignore its cache, launches compile again
+    # one process gains nothing, and if Triton ignores its cache, launches compile again
     if min(len(missing), num_processes) < 2 or os.environ.get("TRITON_ALWAYS_COMPILE") == "1":
         return
     with _alone_on_machine() as alone:
@@ -189,15 +189,15 @@ def _alone_on_machine(limit_s: float = _LIMIT_S) -> Iterator[bool]:
         yield True
         return
     with open(_own_folder().lock_path, "a") as file:
-        start, told = time.monotonic(), False
+        start, reported = time.monotonic(), False
         while not _try_lock(file):
             if time.monotonic() - start > limit_s:
                 log.warning("another process has been compiling kernels for %.0f s: going on without it", limit_s)
                 yield False
                 return
-            if not told:
+            if not reported:
                 log.info("waiting for another process of this machine, which is compiling kernels")
-                told = True
+                reported = True
             time.sleep(0.1)
         yield True
 

@@ -1,4 +1,4 @@
-"""Gates over the routes of a scan: how much the routes differ becomes a weight."""
+"""Gates over the routes of a scan: a weight from the variation of the routes."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,12 +14,13 @@ EPS = 1e-5
 
 @dataclass(frozen=True)
 class Gate:
-    """How the variation of the routes becomes a weight.
+    """A weight from the variation of the routes. A new gate is one `GATES.add`; it works on every backend.
 
     Attributes:
         weigh: (variation, threshold, power) -> weight, of the shape of the variation; None weighs all with 1.
         default_threshold: None if the gate has no threshold.
-        fused: Whether `mhsvm.ops.routes.gates_kernels` has it too, under the same name.
+        fused: Whether `mhsvm.ops.routes.gates_kernels` has it under the same name; else it is composed of torch's
+            operations.
     """
 
     weigh: Callable[[Tensor, float | Tensor, float], Tensor] | None
@@ -38,7 +39,7 @@ GATES.add("none", Gate(None, None))
 
 
 def find_gate(name: str, *, power: float) -> Gate:
-    """The gate of this name, which shall be used with this power.
+    """Look up a gate that will be used with this power.
 
     Raises:
         ValueError: There is none, or the power is below 1.

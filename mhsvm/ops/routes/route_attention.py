@@ -13,7 +13,7 @@ from torch import Tensor
 from mhsvm.ops import availability
 from mhsvm.ops.dispatch import Operation
 from mhsvm.ops.routes.gates import EPS, GATES, find_gate
-from mhsvm.ops.routes.route_statistics import check_routes, composed_route_statistics, cpu_route_statistics
+from mhsvm.ops.routes.route_statistics import check_routes, cpu_route_statistics, route_statistics_reference
 from mhsvm.ops.scan.cpu import cpu_scan
 
 # Elements of a program: with 4 routes, 16 numbers a lane.
@@ -62,14 +62,14 @@ def route_attention(
     return ROUTE_ATTENTION(backend, y, gate=gate, threshold=threshold, power=power, dtype=dtype or y.dtype)
 
 
-def composed_route_attention(
+def route_attention_reference(
     y: Tensor,
     *,
     gate: str,
     threshold: float | Tensor | None,
     power: float,
     dtype: torch.dtype,
-    statistics: Callable[[Tensor], tuple[Tensor, Tensor]] = composed_route_statistics,
+    statistics: Callable[[Tensor], tuple[Tensor, Tensor]] = route_statistics_reference,
 ) -> Tensor:
     """`route_attention` as statistics, gate and product: the reference."""
     weigh = GATES[gate].weigh
@@ -86,7 +86,7 @@ def triton_route_attention(
 ) -> Tensor:
     """`route_attention` of float32. A gate without a kernel is composed of torch's operations."""
     if not GATES[gate].fused:
-        return composed_route_attention(y, gate=gate, threshold=threshold, power=power, dtype=dtype)
+        return route_attention_reference(y, gate=gate, threshold=threshold, power=power, dtype=dtype)
     if isinstance(threshold, Tensor):
         return _route_attention(y, threshold, 0.0, power, gate, dtype)
     return _route_attention(y, None, threshold or 0.0, power, gate, dtype)
@@ -95,7 +95,7 @@ def triton_route_attention(
 def _check(y: Tensor, threshold: float | Tensor | None) -> None:
     if y.dtype not in (torch.float32, torch.float64):
         raise ValueError(
-            f"y must be float32 or float64, since rounded routes cannot be told apart; got {y.dtype}. "
+            f"y must be float32 or float64, since rounded routes cannot be distinguished; got {y.dtype}. "
             "Pass the outputs of the scan unchanged, and ask for the type of the result by dtype"
         )
     if not isinstance(threshold, Tensor):
@@ -202,7 +202,7 @@ def _arguments(y: Tensor, thresholds: Tensor | None, threshold: float, power: fl
     }
 
 
-ROUTE_ATTENTION = Operation("route_attention", composed_route_attention)
+ROUTE_ATTENTION = Operation("route_attention", route_attention_reference)
 ROUTE_ATTENTION.register(
     "triton",
     triton_route_attention,
@@ -210,6 +210,6 @@ ROUTE_ATTENTION.register(
 )
 ROUTE_ATTENTION.register(
     "cpu",
-    partial(composed_route_attention, statistics=cpu_route_statistics),
+    partial(route_attention_reference, statistics=cpu_route_statistics),
     unsupported_reason=cpu_scan.unsupported_reason,
 )

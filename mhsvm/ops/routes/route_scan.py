@@ -54,7 +54,7 @@ def route_scan(
     return ROUTE_SCAN(backend, u, x_proj, delta_proj, delta_bias, A, D, order, inverse)
 
 
-def composed_route_scan(
+def route_scan_reference(
     u: Tensor,
     x_proj: Tensor,
     delta_proj: Tensor,
@@ -163,12 +163,12 @@ def _unsupported_by_mamba_ssm(
     return mamba_ssm.unsupported_reason(u, delta_proj, A)
 
 
-ROUTE_SCAN = Operation("route_scan", partial(composed_route_scan, scan=reference.selective_scan))
+ROUTE_SCAN = Operation("route_scan", partial(route_scan_reference, scan=reference.selective_scan))
 ROUTE_SCAN.register("triton", triton_scan.route_scan, unsupported_reason=_unsupported_by_triton)
 ROUTE_SCAN.register(
     "mamba_ssm",
-    partial(composed_route_scan, scan=mamba_ssm.selective_scan),
+    partial(route_scan_reference, scan=mamba_ssm.selective_scan),
     unsupported_reason=_unsupported_by_mamba_ssm,
 )
 ROUTE_SCAN.register("cpu", cpu_scan.route_scan, unsupported_reason=cpu_scan.unsupported_reason)
-ROUTE_SCAN.register("chunked", partial(composed_route_scan, scan=chunked.selective_scan))
+ROUTE_SCAN.register("chunked", partial(route_scan_reference, scan=chunked.selective_scan))

@@ -32,7 +32,7 @@ def route_statistics(y: Tensor, *, backend: str = "auto") -> tuple[Tensor, Tenso
     return ROUTE_STATISTICS(backend, y)
 
 
-def composed_route_statistics(y: Tensor) -> tuple[Tensor, Tensor]:
+def route_statistics_reference(y: Tensor) -> tuple[Tensor, Tensor]:
     """`route_statistics` by torch's operations: the reference.
 
     torch's own deviation has gradient 0 if all routes are equal; a square root written by hand has NaN.
@@ -105,5 +105,5 @@ def _launch(kernel, shape: torch.Size, **tensors: Tensor) -> None:
     launch(kernel, arguments, units=b * m * num_slices(length * d), work=shape.numel())
 
 
-ROUTE_STATISTICS = Operation("route_statistics", composed_route_statistics)
+ROUTE_STATISTICS = Operation("route_statistics", route_statistics_reference)
 ROUTE_STATISTICS.register("cpu", cpu_route_statistics, unsupported_reason=unsupported_reason)

@@ -21,7 +21,7 @@ _FLOAT_TYPES = (torch.float16, torch.bfloat16, torch.float32)
 def unavailable_reason() -> str | None:
     """Why this machine cannot run it, or None if it can."""
     if not torch.cuda.is_available():
-        return "it needs an NVIDIA GPU, and PyTorch sees none"
+        return "it needs an NVIDIA GPU, and PyTorch finds none"
     return _import_failure()
 
 

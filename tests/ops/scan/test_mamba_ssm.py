@@ -183,7 +183,7 @@ def test_it_can_run_where_it_is_installed_beside_a_gpu():
 def test_without_a_gpu_it_is_not_even_imported(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(sys, "meta_path", [BrokenFinder(ImportError("imported")), *sys.meta_path])
-    assert mamba_ssm.unavailable_reason() == "it needs an NVIDIA GPU, and PyTorch sees none"
+    assert mamba_ssm.unavailable_reason() == "it needs an NVIDIA GPU, and PyTorch finds none"
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
-"""A vector of floats as a number of numba's, so that compiled kernels use the processor's vector unit for certain.
+"""A vector of floats as a numba type, so that compiled kernels always use the processor's vector unit.
 
-LLVM vectorises a loop or not by heuristics that change from version to version; it keeps explicit vectors, and splits
-them where the processor's are shorter.
+LLVM vectorizes loops by heuristics that change between versions. It keeps explicit vectors, and splits them if the
+processor's are shorter.
 """
 
 import math
@@ -16,7 +16,7 @@ from numpy.polynomial import Chebyshev, Polynomial
 
 from mhsvm.ops.scan.cpu.layout import LANES
 
-# Of a function that only compiled functions call: without the entries from Python it compiles in half the time.
+# Only compiled functions call a helper: without the entries from Python it compiles in half the time.
 helper = njit(no_cpython_wrapper=True, no_cfunc_wrapper=True)
 
 _FLOAT, _INT = ir.FloatType(), ir.IntType(32)

@@ -121,7 +121,7 @@ def num_saved(length: int, n: int) -> int:
 
 
 def partial_dtype(u: Tensor) -> torch.dtype:
-    """Type of what is stored between kernels, saved states and partial sums: bfloat16 for bfloat16 inputs, as it has
+    """Type of the tensors between kernels, saved states and partial sums: bfloat16 for bfloat16 inputs, as it has
     the range of float32, else float32. In registers they are always float32."""
     return torch.bfloat16 if u.dtype == torch.bfloat16 else torch.float32
 

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from mhsvm.ops.routes.route_scan import composed_route_scan
+from mhsvm.ops.routes.route_scan import route_scan_reference
 from mhsvm.ops.scan import chunked, reference
 from mhsvm.ops.scan.cpu.cpu_scan import route_scan, selective_scan
 from mhsvm.ops.scan.cpu.layout import SPLIT, TILE
@@ -137,7 +137,7 @@ def test_routes(relative_error, h, w, d):
     tensors[4] = -tensors[4].exp()
     inputs = [x.requires_grad_() for x in tensors]
     exact = [x.detach().double().requires_grad_() for x in inputs]
-    expected = composed_route_scan(*exact, *routes, scan=chunked.selective_scan)
+    expected = route_scan_reference(*exact, *routes, scan=chunked.selective_scan)
     actual = route_scan(*inputs, *routes)
     grad_output = torch.randn(expected.shape, generator=generator)
     assert relative_error(actual, expected) < 1e-5

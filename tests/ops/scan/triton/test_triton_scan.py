@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch._subclasses import FakeTensorMode
 
-from mhsvm.ops.routes.route_scan import composed_route_scan
+from mhsvm.ops.routes.route_scan import route_scan_reference
 from mhsvm.ops.scan import reference
 from mhsvm.ops.scan.triton import plan
 from mhsvm.ops.scan.triton.triton_scan import route_scan, selective_scan
@@ -153,7 +153,7 @@ def test_routes(relative_error, tolerance, dtype, dtype_of_weights, bound):
     }
     exact = {name: x.double().requires_grad_() for name, x in inputs.items()}
     leaves = {name: x.requires_grad_() for name, x in inputs.items()}
-    expected = composed_route_scan(**exact, **routes, scan=reference.selective_scan)
+    expected = route_scan_reference(**exact, **routes, scan=reference.selective_scan)
     actual = route_scan(**leaves, **routes)
     assert actual.dtype == torch.float32
     assert relative_error(actual, expected) < bound
