@@ -54,18 +54,11 @@ def bench_scan(
 
     Args:
         device: Where to scan.
-<<<<<<< HEAD
-        dtype: Type of u, delta, B and C; the state is always float32.
-        shapes: By default those of the networks, at batch 32 on a GPU and at sizes that take seconds on a CPU.
-        backends: Names to compare; by default all that "auto" may choose and that take such inputs.
-        captured: Time each call as a CUDA graph, as in a captured network, without the time of Python and of launches.
-=======
         dtype: Type of u, delta, B and C; the state is float32 in any case.
         shapes: By default those of the networks, at batch 32 on a GPU and at sizes that take seconds on a CPU.
         backends: Names to compare; by default all that "auto" may choose and that take such inputs.
         captured: Time each call as a CUDA graph, as in a captured network: without the time of Python and of the
             launches, for every backend alike.
->>>>>>> main
         seconds: How long to time each backend in each phase, about.
     Returns:
         A report of plain types, as `python -m benchmarks scan --json` writes it.
@@ -111,16 +104,11 @@ def bench_scan(
 
 
 def useful_bytes(shape: ScanShape, dtype: torch.dtype, phase: str) -> int:
-<<<<<<< HEAD
     """Bytes that have to be moved.
 
     Forward reads u, delta, B, C and writes y. Backward reads them and the gradient of y, and writes four gradients.
     Parameters, common to all samples, are too small to count.
     """
-=======
-    """The bytes that must be moved: forward reads u, delta, B, C and writes y; backward reads them and the gradient of
-    y and writes the four gradients. The parameters are too small to count."""
->>>>>>> main
     sequence, projection = shape.b * shape.d * shape.l, shape.b * shape.g * shape.n * shape.l
     inputs, output = 2 * sequence + 2 * projection, sequence
     numbers = inputs + output if phase == "forward" else 3 * inputs + 2 * output
