@@ -176,7 +176,7 @@ def _check(
     for module in drop_paths:
         module.eval()
     alone = copy.deepcopy(step.model) if world.is_first else None
-    found = float(step(*batch, share=1 / world.size)[0])
+    found = float(step(*batch, weight=1 / world.size)[0])
     if alone is not None:
         expected = _differentiate(alone, step.loss, images, targets, like=batch[0], dtype=dtype)
         limit = OUTPUT_LIMITS[dtype]
@@ -212,13 +212,13 @@ def _gradient_error(model: nn.Module, truth: nn.Module) -> float:
 
 def _take_times(step: TrainStep, batch: tuple[Tensor, Tensor], share: float, num_steps: int) -> list[float]:
     for _ in range(WARM_UP_CALLS + num_steps):
-        step(*batch, share=share)
+        step(*batch, weight=share)
     seconds = []
     for _ in range(_BLOCKS):
         synchronize(step.device)
         start = time.perf_counter()
         for _ in range(num_steps):
-            step(*batch, share=share)
+            step(*batch, weight=share)
         synchronize(step.device)
         seconds.append((time.perf_counter() - start) / num_steps)
     return seconds
