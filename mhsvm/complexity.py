@@ -145,7 +145,7 @@ def _check_backend(model: nn.Module) -> None:
     others = {module.backend for module in model.modules() if isinstance(module, (Mamba, RouteS6))} - {"cpu"}
     if others:
         raise ValueError(
-            f'a network must be built with backend="cpu" to be measured; received {", ".join(sorted(others))}. '
+            f"a network is measured with its scans on one backend; received {', '.join(sorted(others))}. "
             'Build it with backend="cpu"'
         )
 

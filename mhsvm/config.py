@@ -228,12 +228,12 @@ def _defaults(settings: Sequence[tuple[str, object]], extend: Extend | None) -> 
     return config
 
 
-def read_value(path: str | Path, key: str) -> object:
-    """Value of one key in a config file, or its default; the other settings are not checked.
+def read_value(path: str | Path, key: str) -> Any:
+    """Read a single key of a config file, or its default; the other settings are not checked.
 
     Raises:
-        ValueError: The file is no YAML, there is no such key, or the value does not fit its type.
-        FileNotFoundError: There is no such file.
+        ValueError: The file is no YAML, the key is unknown, or the value does not fit its type.
+        FileNotFoundError: The file does not exist.
     """
     config = DEFAULTS.clone()
     for name, value in _leaves(_read_yaml(Path(path))):

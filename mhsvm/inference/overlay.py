@@ -30,9 +30,10 @@ TRUTH, PREDICTION = SKY_BLUE, YELLOW
 _OF_CLASSES = (SKY_BLUE, VERMILLION, YELLOW, BLUISH_GREEN, ORANGE, BLUE, REDDISH_PURPLE)
 
 
-def as_fractions(colour: Colour) -> tuple[float, ...]:
-    """Levels in 0..1, as matplotlib takes a colour."""
-    return tuple(value / 255 for value in colour)
+def as_fractions(colour: Colour) -> tuple[float, float, float]:
+    """Convert a color for matplotlib, with levels in 0..1."""
+    red, green, blue = colour
+    return red / 255, green / 255, blue / 255
 
 
 def class_colour(label: int) -> Colour:

@@ -23,6 +23,7 @@ _TWINS: Renames = (
 
 
 def _sources(model: nn.Module) -> dict[str, TensorSource]:
+    assert isinstance(model, MHSVM)
     heads = [f"mhs.scanhead_{pattern}.mambaeng." for pattern in model.patterns]
     return published_sources(model, heads=heads, routes=range(4))
 
@@ -41,6 +42,7 @@ def _arguments(shapes: Shapes) -> dict[str, Any]:
 
 def _prepare(model: nn.Module, state: State) -> State:
     """Merge twins, and make sure that the model's heads are those of the file."""
+    assert isinstance(model, MHSVM)
     patterns = _scan_heads(state)
     if model.patterns != patterns:
         raise ValueError(

@@ -27,6 +27,7 @@ def _sources(model: nn.Module) -> dict[str, TensorSource]:
 
 def _encoder_sources(model: nn.Module) -> dict[str, TensorSource]:
     """Encoder stage i of the file also fills the decoder stage of its size."""
+    assert isinstance(model, VSSUNet)
     last = len(model.encoder) - 1
 
     def encoder_key(key: str) -> str:

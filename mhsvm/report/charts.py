@@ -3,10 +3,12 @@
 import io
 import re
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from mhsvm.inference.overlay import BLUE, VERMILLION, as_fractions
 
@@ -95,7 +97,9 @@ def _curves(history: Sequence[dict], names: dict[str, str], label: str) -> str:
             marker = "o" if len(epochs) == 1 else None
             values = [epoch[name] for epoch in history]
             axes.plot(epochs, values, color=as_fractions(color), linestyle=line, marker=marker, label=legend)
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        locator = axes.xaxis.get_major_locator()
+        assert isinstance(locator, MaxNLocator)
+        locator.set_params(integer=True)
         axes.set_xlabel("epoch")
         axes.set_ylabel(label)
         axes.legend()
@@ -104,7 +108,9 @@ def _curves(history: Sequence[dict], names: dict[str, str], label: str) -> str:
 
 
 def _svg(draw: Callable[[Axes], None], title: str) -> str:
-    with matplotlib.rc_context({**_STYLE, "svg.hashsalt": title}):
+    # any names: matplotlib's stubs list those of one version
+    style: Any = {**_STYLE, "svg.hashsalt": title}
+    with matplotlib.rc_context(style):
         figure = Figure(figsize=_SIZE, layout="constrained")
         draw(figure.subplots())
         buffer = io.StringIO()

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from mhsvm.evaluation.scores import COUNTS
-from mhsvm.evaluation.tables import SCHEMA
+from mhsvm.evaluation.summary import SCHEMA
 from mhsvm.metrics import PER_IMAGE, Scores
 
 
@@ -59,11 +59,12 @@ def read_cases(path: Path) -> Scores:
     """
     with path.open(encoding="utf-8", newline="") as file:
         reader = csv.DictReader(file)
-        missing = {"id", *COUNTS} - set(reader.fieldnames or ())
+        columns = reader.fieldnames or ()
+        missing = {"id", *COUNTS} - set(columns)
         if missing:
             raise ValueError(f"{path} is not the table of a test: it has no column {', '.join(sorted(missing))}")
         of_counts = {"id", "class", "height", "width", *COUNTS, *PER_IMAGE}
-        names = tuple(name for name in reader.fieldnames if name not in of_counts)
+        names = tuple(name for name in columns if name not in of_counts)
         of_images: dict[str, list[tuple[list[int], list[float]]]] = {}
         try:
             for row in reader:
@@ -74,9 +75,9 @@ def read_cases(path: Path) -> Scores:
             raise ValueError(f"{path}, line {reader.line_num}: {error}; test or score again") from error
     if not of_images or len({len(classes) for classes in of_images.values()}) != 1:
         raise ValueError(f"{path} has no rows, or not as many of each image: test or score again")
-    counts = torch.tensor([[counts for counts, _ in classes] for classes in of_images.values()])
-    distances = torch.tensor([[row for _, row in classes] for classes in of_images.values()], dtype=torch.float64)
-    return Scores(tuple(of_images), counts, distances if names else None, names)
+    all_counts = torch.tensor([[counts for counts, _ in classes] for classes in of_images.values()])
+    values = torch.tensor([[values for _, values in classes] for classes in of_images.values()], dtype=torch.float64)
+    return Scores(tuple(of_images), all_counts, values if names else None, names)
 
 
 def find_tests(path: Path) -> dict[str, Path]:
@@ -95,9 +96,9 @@ def find_tests(path: Path) -> dict[str, Path]:
         return tests
     best = path / "checkpoints" / "best.pt"
     if best.is_file():
-        raise FileNotFoundError(f"{path} has not been tested yet: `python test.py --d SET --p {best}`")
+        raise FileNotFoundError(f"{path} has not been tested yet: test its checkpoint {best}")
     if (path / "checkpoints").is_dir():
-        raise FileNotFoundError(f"{path} is a run that has not finished an epoch: `python train.py --resume {path}`")
+        raise FileNotFoundError(f"{path} is a run that has not finished an epoch: resume its training")
     raise FileNotFoundError(f"{path} is neither a run nor a test nor a score: summary.json and cases.csv are not there")
 
 
@@ -111,7 +112,7 @@ def _find(paths: Sequence[Path], test: str | None) -> list[Path]:
         shared = sorted(set.intersection(*map(set, several.values())))
         if len(shared) != 1:
             have = "; ".join(f"{path} has {', '.join(tests)}" for path, tests in several.items())
-            raise ValueError(f"several tests could be compared: {have}. Choose one with --test, or give their folders")
+            raise ValueError(f"several tests could be compared: {have}. Choose one with `test`, or give their folders")
         found = [{shared[0]: tests[shared[0]]} if len(tests) > 1 else tests for tests in found]
     return [folder for tests in found for folder in tests.values()]
 

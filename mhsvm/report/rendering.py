@@ -102,6 +102,7 @@ def _environment() -> Environment:
 
 def _source(environment: Environment, name: str) -> Markup:
     """A file of the package as it is: style and script are no templates."""
+    assert environment.loader is not None
     return Markup(environment.loader.get_source(environment, name)[0])
 
 
@@ -140,7 +141,7 @@ def _metric_charts(run: MeasuredRun) -> list[str]:
 
 def _costs(training: Training | None, times: Mapping | None) -> list[tuple[str, ...]]:
     """Time, memory and hardware of training and test."""
-    rows = []
+    rows: list[tuple[str, ...]] = []
     if training is not None:
         cost = training.cost
         rows.append(("training", *_cost_cells(cost.seconds, cost.memory_gib, cost.hardware)))

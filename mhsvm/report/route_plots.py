@@ -57,8 +57,8 @@ def _draw_route(ax: Axes, route: np.ndarray, h: int, w: int) -> LineCollection:
         _draw_cells(ax, h, w)
         _draw_arrows(ax, steps)
     size = np.clip(500 / max(h, w), 12, 60)
-    ax.scatter(*points[0], s=size, color=_START, zorder=3)
-    ax.scatter(*points[-1], s=size, color=_END, marker="s", zorder=3)
+    ax.scatter(points[0, 0], points[0, 1], s=size, color=_START, zorder=3)
+    ax.scatter(points[-1, 0], points[-1, 1], s=size, color=_END, marker="s", zorder=3)
     ax.set(xlim=(-0.6, w - 0.4), ylim=(h - 0.4, -0.6), aspect="equal", xticks=[], yticks=[])
     ax.spines[:].set_color("0.75")
     return line
