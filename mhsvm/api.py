@@ -23,6 +23,7 @@ from mhsvm.assemble import (
     build_predictor,
     build_test,
     build_test_set,
+    choose_backend,
     load_predictor,
     load_trained,
     open_plan,
@@ -252,7 +253,14 @@ def _finished(plan: Plan, job: Job, history: Sequence[dict], record: MemoryRecor
     if record.best is not None:
         job.kept_model.load_state_dict(record.best)
     model = job.kept_model.eval()
-    trained = Trained(path=None, model=model, config=plan.config, published=False, data=job.description["data"])
+    trained = Trained(
+        path=None,
+        model=model,
+        config=plan.config,
+        published=False,
+        data=job.description["data"],
+        backend=choose_backend(plan.config),
+    )
     return Run(plan.config, history, None, lambda: trained)
 
 
