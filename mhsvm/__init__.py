@@ -1,6 +1,6 @@
 """Skin-lesion segmentation with selective-scan networks: MHS-VM, UltraLight VM-UNet and VM-UNet.
 
-Importing this package is quick: what a name below needs is loaded when the name is first used.
+Importing this package is quick: the modules that a name needs are loaded when the name is first used.
 """
 
 import importlib
@@ -10,7 +10,18 @@ from mhsvm.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from mhsvm import metrics, ops, routes
-    from mhsvm.assemble import load_predictor
+    from mhsvm.api import (
+        Prediction,
+        Predictor,
+        Run,
+        TestResult,
+        evaluate,
+        load_config,
+        load_predictor,
+        predict,
+        train,
+        write_result,
+    )
     from mhsvm.layers import MultiHeadScan, PVMLayer
     from mhsvm.models import create_model, list_models, list_pretrained, load_weights
     from mhsvm.ops import selective_scan
@@ -21,27 +32,45 @@ __all__ = [
     "GraphedModel",
     "MultiHeadScan",
     "PVMLayer",
+    "Prediction",
+    "Predictor",
+    "Run",
+    "TestResult",
     "create_model",
+    "evaluate",
     "list_models",
     "list_pretrained",
+    "load_config",
     "load_predictor",
     "load_weights",
     "metrics",
     "ops",
+    "predict",
     "routes",
     "selective_scan",
+    "train",
+    "write_result",
 ]
 
 _HOMES = {
     "GraphedModel": "mhsvm.runtime.graphs",
     "MultiHeadScan": "mhsvm.layers",
     "PVMLayer": "mhsvm.layers",
+    "Prediction": "mhsvm.api",
+    "Predictor": "mhsvm.api",
+    "Run": "mhsvm.api",
+    "TestResult": "mhsvm.api",
     "create_model": "mhsvm.models",
+    "evaluate": "mhsvm.api",
     "list_models": "mhsvm.models",
     "list_pretrained": "mhsvm.models",
-    "load_predictor": "mhsvm.assemble",
+    "load_config": "mhsvm.api",
+    "load_predictor": "mhsvm.api",
     "load_weights": "mhsvm.models",
+    "predict": "mhsvm.api",
     "selective_scan": "mhsvm.ops",
+    "train": "mhsvm.api",
+    "write_result": "mhsvm.api",
 }
 
 

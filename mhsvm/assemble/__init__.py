@@ -1,22 +1,24 @@
-"""Puts objects together by a config; the only reader of one."""
+"""Assembles objects from a config; the only room that reads one."""
 
 from mhsvm.assemble.data import build_augment, build_set, build_split, describe_data
 from mhsvm.assemble.devices import build_device, build_own_device
-from mhsvm.assemble.evaluation import build_evaluation, build_leakage, build_test_set
+from mhsvm.assemble.evaluation import build_evaluator, build_test, build_test_set
 from mhsvm.assemble.networks import build_inference, build_model, describe_model
-from mhsvm.assemble.prediction import build_predictor, load_predictor
+from mhsvm.assemble.prediction import TrainedPredictor, build_predictor, load_predictor
+from mhsvm.assemble.runs import Plan, open_plan, plan_resumed, plan_run, run_folder
 from mhsvm.assemble.settings import read_config, recorded_config
-from mhsvm.assemble.trained import Trained, load_trained
+from mhsvm.assemble.trained import Trained, find_checkpoint, load_trained
 from mhsvm.assemble.training import build_job, build_loss, build_optimizer, build_schedule, build_step
 
 __all__ = [
+    "Plan",
     "Trained",
+    "TrainedPredictor",
     "build_augment",
     "build_device",
-    "build_evaluation",
+    "build_evaluator",
     "build_inference",
     "build_job",
-    "build_leakage",
     "build_loss",
     "build_model",
     "build_optimizer",
@@ -26,11 +28,17 @@ __all__ = [
     "build_set",
     "build_split",
     "build_step",
+    "build_test",
     "build_test_set",
     "describe_data",
     "describe_model",
+    "find_checkpoint",
     "load_predictor",
     "load_trained",
+    "open_plan",
+    "plan_resumed",
+    "plan_run",
     "read_config",
     "recorded_config",
+    "run_folder",
 ]

@@ -37,7 +37,7 @@ def build_own_device(name: str, world: World) -> torch.device:
     if world.local_rank >= torch.cuda.device_count():
         raise ValueError(
             f"this machine has {torch.cuda.device_count()} GPUs, too few for process {world.local_rank + 1} on it: "
-            "start one process for each GPU (--nproc_per_node=gpu), or set run.device cpu"
+            "start one process for each GPU (nproc_per_node=gpu), or set run.device cpu"
         )
     device = torch.device("cuda", world.local_rank)
     torch.cuda.set_device(device)

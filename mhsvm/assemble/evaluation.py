@@ -1,50 +1,95 @@
-"""Tests of a trained model: the set, what training has seen of it, and the evaluation."""
+"""Tests of a trained model: the set, the test images, and the images that training has seen."""
 
-from collections.abc import Sequence
+import logging
+from dataclasses import replace
+from pathlib import Path
 
 import torch
 
-from mhsvm.assemble.data import build_augment, build_set
-from mhsvm.assemble.networks import build_inference
+from mhsvm.assemble.data import build_augment, build_set, build_split
+from mhsvm.assemble.networks import build_inference, describe_model
 from mhsvm.assemble.trained import Trained
 from mhsvm.assemble.training import build_loss
-from mhsvm.data.dataset import Dataset
-from mhsvm.evaluation.tester import EvaluationJob
-from mhsvm.leakage import Leakage, find_leakage
+from mhsvm.evaluation.evaluator import Evaluator
+from mhsvm.evaluation.protocol import Protocol, choose_protocol
+from mhsvm.evaluation.testing import TestRun
+from mhsvm.inference.predictor import MeanLogits, Predictor
+from mhsvm.leakage import find_leakage, leakage_lines
 from mhsvm.prepare.sets import find_set, open_set
 from mhsvm.store import PreparedSet
 
+log = logging.getLogger(__name__)
 
-def build_test_set(trained: Trained, name_or_path: str) -> PreparedSet:
-    """Open a set to test a checkpoint on; a folder that is used directly is prepared at the checkpoint's size.
+
+def build_test_set(trained: Trained, name_or_path: str | Path) -> PreparedSet:
+    """Open a set to test a checkpoint on; a folder of images is prepared at the checkpoint's size.
 
     Raises:
-        FileNotFoundError: There is none.
-        ValueError: It cannot be used, or has another number of classes than the model.
+        FileNotFoundError: There is no such set.
+        ValueError: It cannot be used, or its number of classes is not that of the model.
     """
     prepared = open_set(find_set(name_or_path), size=trained.size, num_classes=trained.num_classes)
     if prepared.num_classes != trained.num_classes:
         raise ValueError(
-            f"the masks of {prepared.path} have num_classes {prepared.num_classes} and the network of {trained.path} "
+            f"the masks of {prepared.path} have num_classes {prepared.num_classes} and the network of {trained.name} "
             f"has {trained.num_classes}: test it on a set with the classes that it was trained on"
         )
     return prepared
 
 
-def build_leakage(trained: Trained, prepared: PreparedSet, test_ids: Sequence[str]) -> Leakage:
-    """What a checkpoint has seen of test images, see `mhsvm.leakage.seen_images`."""
-    return find_leakage(prepared, test_ids, recorded=trained.data, open_training_set=lambda: build_set(trained.config))
+def build_test(
+    trained: Trained,
+    prepared: PreparedSet,
+    *,
+    split: str | None = None,
+    batch_size: int | None = None,
+    device: torch.device,
+    predictor: Predictor | None = None,
+) -> TestRun:
+    """Choose the test images of a trained model, and find those that its training has seen; the log says which.
+
+    Args:
+        trained: The model, on `device`.
+        prepared: The set, open until the test is done.
+        split: Name of a split whose part "test" is measured; by default see `choose_protocol`.
+        batch_size: Images per batch; by default that of the model's config.
+        device: The device that computes.
+        predictor: Its mean probability and threshold are measured instead of those of the model alone.
+    Raises:
+        ValueError: The split is unknown or has no test part, or the predictor cleans masks or has another size.
+    """
+    if predictor is not None:
+        _check_predictor(predictor, prepared)
+    protocol = choose_protocol(
+        prepared, recorded=trained.data, asked=split, make_split=lambda name: build_split(name, prepared)
+    )
+    _log_choice(trained, prepared, protocol, device)
+    leakage = find_leakage(
+        prepared, protocol.ids, recorded=trained.data, open_training_set=lambda: build_set(trained.config)
+    )
+    for line in leakage_lines(leakage):
+        log.info("%s", line)
+    evaluator = build_evaluator(trained, prepared.size, batch_size=batch_size, device=device)
+    if predictor is not None:
+        evaluator = replace(evaluator, model=MeanLogits(predictor), threshold=predictor.threshold)
+    return TestRun(
+        evaluator=evaluator,
+        network=trained.model,
+        model=describe_model(trained.config),
+        checkpoint=trained.describe(),
+        prepared=prepared,
+        protocol=protocol,
+        leakage=leakage,
+    )
 
 
-def build_evaluation(
-    trained: Trained, dataset: Dataset, *, batch_size: int | None, device: torch.device
-) -> EvaluationJob:
-    """Everything that testing a checkpoint needs; `batch_size` None takes that of its config."""
+def build_evaluator(
+    trained: Trained, size: tuple[int, int], *, batch_size: int | None = None, device: torch.device
+) -> Evaluator:
+    """The evaluator of a trained model for images of `size` (h, w); by default with the batch size of its config."""
     config, batch_size = trained.config, batch_size or trained.batch_size
-    h, w = dataset.images.shape[1:3]
-    return EvaluationJob(
-        model=build_inference(trained.model, size=(h, w), batch_size=batch_size, captures=device.type == "cuda"),
-        dataset=dataset,
+    return Evaluator(
+        model=build_inference(trained.model, size=size, batch_size=batch_size, captures=device.type == "cuda"),
         augment=build_augment(config, training=False),
         loss=build_loss(config).to(device),
         threshold=config.evaluation.threshold,
@@ -52,3 +97,50 @@ def build_evaluation(
         device=device,
         tf32=config.train.tf32,
     )
+
+
+def _check_predictor(predictor: Predictor, prepared: PreparedSet) -> None:
+    if predictor.largest_component or predictor.fill_holes:
+        raise ValueError(
+            "a test measures probabilities, and this predictor cleans its masks: load it without largest_component "
+            "and fill_holes, or score its masks with mhsvm.evaluation.scorer.score_files"
+        )
+    if predictor.size != prepared.size:
+        shown = "{} x {}".format
+        raise ValueError(
+            f"the predictor takes images of {shown(*predictor.size)}, {prepared.path} holds {shown(*prepared.size)}: "
+            "prepare the set at that size"
+        )
+
+
+def _log_choice(trained: Trained, prepared: PreparedSet, protocol: Protocol, device: torch.device) -> None:
+    model, split = describe_model(trained.config), protocol.split
+    log.info(
+        "%s: %s, %d parameters, on %s",
+        trained.name,
+        model["name"] + (f" with {len(model['patterns'])} heads" if "patterns" in model else ""),
+        sum(parameter.numel() for parameter in trained.model.parameters()),
+        device,
+    )
+    for note in trained.notes:
+        log.info("note: %s", note)
+    log.info("%s (%s), checksum %s", prepared.name, prepared.path, prepared.checksum[:12])
+    log.info("split %s (%s), sha256 %s", split.name, protocol.reason, split.hash)
+    if protocol.trained_on is None:
+        log.info("%d test images; how many of them the checkpoint was trained on: unknown", len(protocol.ids))
+    else:
+        log.info(
+            "%d test images; the checkpoint was trained on %d of them, and chosen on %d",
+            len(protocol.ids),
+            protocol.trained_on,
+            protocol.chosen_on,
+        )
+    if protocol.trained_on or protocol.chosen_on:
+        log.warning("warning: the checkpoint has seen images of this test part: its metrics are too good")
+    if prepared.size != trained.size:
+        shown = "{} x {}".format
+        log.warning(
+            "warning: the set holds images of %s, the network was trained at %s: its metrics may be worse",
+            shown(*prepared.size),
+            shown(*trained.size),
+        )

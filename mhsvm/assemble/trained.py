@@ -1,8 +1,10 @@
-"""Trained models out of checkpoints, ours and published ones."""
+"""Trained models from checkpoints, ours and published ones."""
 
 import hashlib
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -13,6 +15,8 @@ from mhsvm.assemble.networks import build_model
 from mhsvm.assemble.settings import recorded_config
 from mhsvm.models import load_weights
 from mhsvm.models.checkpoint_file import read_checkpoint, weights_in
+from mhsvm.models.mhs_vm import MHSVM
+from mhsvm.models.pretrained import find_pretrained, list_pretrained
 from mhsvm.models.recognition import identify, recognize
 from mhsvm.models.registry import MODELS
 from mhsvm.training.checkpoint import FORMAT
@@ -20,44 +24,58 @@ from mhsvm.training.checkpoint import FORMAT
 
 @dataclass(frozen=True)
 class Trained:
-    """A model with its weights, and what is known of how it was trained.
+    """A model with its weights, and the record of its training.
 
     Attributes:
-        path: The checkpoint.
+        path: The checkpoint; None for a model that was trained without a run folder.
         model: In evaluation mode, on its device.
-        config: The recorded one; of a published file, the defaults with the model that its keys tell.
+        config: The recorded config; for a published file, the defaults with the model that its keys belong to.
         published: The file records nothing but weights, as those of the original projects do.
-        data: What our checkpoints record of the set: name, checksum, split, its hash and ids; else None.
-        notes: What was assumed, in sentences for the user.
+        data: Our checkpoints' record of the set: name, checksum, size, split, its hash and ids; else None.
+        notes: Assumptions, in sentences for the user.
     """
 
-    path: Path
+    path: Path | None
     model: nn.Module
     config: CfgNode
     published: bool
     data: dict | None
-    notes: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """The path of the checkpoint, for messages."""
+        return "a run in memory" if self.path is None else str(self.path)
 
     @property
     def size(self) -> tuple[int, int]:
-        """(h, w) in pixels that it was trained at; of a published file, the default."""
+        """(h, w) in pixels of the training images; for a published file, the default."""
         h, w = self.data["size"] if self.data else (self.config.data.size, self.config.data.size)
         return h, w
 
-    @property
-    def checksum(self) -> str:
-        """sha256 of the file, in hex."""
-        return hashlib.sha256(self.path.read_bytes()).hexdigest()
+    @cached_property
+    def checksum(self) -> str | None:
+        """sha256 of the checkpoint, in hex; None without a file."""
+        return None if self.path is None else hashlib.sha256(self.path.read_bytes()).hexdigest()
 
     @property
     def num_classes(self) -> int:
-        """1 for lesion or not, else the number of classes that it tells apart."""
+        """1 for lesion or background, else the number of classes."""
         return self.config.model.num_classes
 
     @property
     def batch_size(self) -> int:
-        """Images at a time, as its config evaluates."""
+        """Images per batch of an evaluation, by its config."""
         return self.config.evaluation.batch_size
+
+    def describe(self) -> dict:
+        """The facts about the checkpoint that the summary of a test records."""
+        return {
+            "file": None if self.path is None else self.path.name,
+            "sha256": self.checksum,
+            "published": self.published,
+            "size": list(self.size),
+        }
 
 
 def load_trained(
@@ -65,21 +83,25 @@ def load_trained(
     *,
     model_name: str | None = None,
     gate_threshold: float | None = None,
+    heads: int | None = None,
     backend: str | None = None,
     device: torch.device,
 ) -> Trained:
     """Build the model of a checkpoint, ours or a published one, and load its weights.
 
     Args:
-        path: The checkpoint.
-        model_name: Overrides the model that the file tells.
+        path: The checkpoint, or a name from `mhsvm.list_pretrained()`.
+        model_name: Overrides the model that the keys of the file belong to.
         gate_threshold: Overrides the threshold of MHS-VM's gate.
-        backend: Overrides the scan's backend, see `build_model`.
-        device: Where the model goes.
+        heads: Number of scan heads that the model must have; None checks nothing.
+        backend: Overrides the backend, see `build_model`.
+        device: The device of the model.
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: The file is no checkpoint, its weights do not fit the model, or there is no gate to set.
+        ValueError: The file is no checkpoint, its weights do not fit the model, there is no gate to set, or the number
+            of heads differs.
     """
+    path = find_checkpoint(path)
     content = read_checkpoint(path)
     ours = content.get("format") == FORMAT
     settings = content["config"] if ours else _published_settings(content, model_name)
@@ -90,7 +112,7 @@ def load_trained(
     if not ours:
         notes.append(
             f"the file does not record its preprocessing: taking images of {config.data.size} x {config.data.size}, "
-            f"{config.data.normalization} normalisation and threshold {config.evaluation.threshold}"
+            f"{config.data.normalization} normalization and threshold {config.evaluation.threshold}"
         )
         assumed = [item for format in MODELS[config.model.name].formats for item in format.assumed.items()]
         for argument, value in assumed:
@@ -103,8 +125,10 @@ def load_trained(
     config.freeze()
     model = build_model(config, backend=backend)
     load_weights(model, content)
+    if heads is not None:
+        _check_heads(model, heads)
     return Trained(
-        path=Path(path),
+        path=path,
         model=model.to(device).eval(),
         config=config,
         published=not ours,
@@ -113,10 +137,16 @@ def load_trained(
     )
 
 
+def find_checkpoint(path: str | os.PathLike) -> Path:
+    """The file of a checkpoint: a path, or a name from `mhsvm.list_pretrained()`; a file of that name comes first."""
+    named = str(path) in list_pretrained() and not Path(path).exists()
+    return find_pretrained(str(path)).path if named else Path(path)
+
+
 def _published_settings(content: Mapping, model_name: str | None) -> dict:
     found = identify(weights_in(content))
     if model_name is not None and (found is None or found.format is None):
-        # a state dict without its config shows no arguments: the defaults, which strict loading holds it to
+        # a state dict without its config records no arguments: take the defaults, and strict loading checks them
         return {"model": {"name": model_name}}
     name, arguments = recognize(content)
     if model_name is not None and model_name != name:
@@ -129,7 +159,18 @@ def _published_settings(content: Mapping, model_name: str | None) -> dict:
 def _set_gate_threshold(config: CfgNode, gate_threshold: float) -> None:
     node = config.model.mhs_vm
     if config.model.name != "mhs_vm" or node.gate == "none":
-        raise ValueError(f"{config.model.name} has no gate: leave --gate-threshold out")
+        raise ValueError(f"{config.model.name} has no gate: leave `gate_threshold` out")
     if node.gate_learnable:
-        raise ValueError("the gate's thresholds of this checkpoint are learnt: leave --gate-threshold out")
+        raise ValueError("the gate's thresholds of this checkpoint are learned: leave `gate_threshold` out")
     node.gate_threshold = gate_threshold
+
+
+def _check_heads(model: nn.Module, heads: int) -> None:
+    if not isinstance(model, MHSVM):
+        raise ValueError(f"the checkpoint's network, {type(model).__name__}, has no scan heads: leave `heads` out")
+    found = len(model.patterns)
+    if found != heads:
+        raise ValueError(
+            f"the checkpoint has {found} heads, not {heads}: they scan along {', '.join(model.patterns)}. "
+            f"Give `heads` {found}, or another checkpoint"
+        )

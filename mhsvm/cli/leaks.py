@@ -1,4 +1,6 @@
-"""`mhsvm leaks A [B]`: find images that a set has twice, or that two sets have in common."""
+"""`mhsvm leaks A [B]`: images that a set holds twice, or that two sets have in common."""
+
+from __future__ import annotations
 
 import argparse
 import re
@@ -6,15 +8,15 @@ from collections import Counter
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from mhsvm.assemble import build_split
 from mhsvm.cli.console import ConsoleHandler, logging_to
 from mhsvm.cli.options import size
-from mhsvm.data.split_file import Split
-from mhsvm.files import replace_folder_when_complete
-from mhsvm.leakage import Leak, find_leaks, leaks_between, write_leaks
-from mhsvm.prepare.sets import find_set, open_set
-from mhsvm.store import PreparedSet
+
+if TYPE_CHECKING:
+    from mhsvm.data.split_file import Split
+    from mhsvm.leakage import Leak
+    from mhsvm.store import PreparedSet
 
 # Pairs of parts of a split that must have no image in common.
 _CROSSINGS = (("train", "test"), ("val", "test"), ("train", "val"))
@@ -22,9 +24,14 @@ _CROSSINGS = (("train", "test"), ("val", "test"), ("train", "val"))
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Find equal images and images of one lesion, in a set or between two."""
-    arguments = _parse(argv)
+    arguments = parser().parse_args(argv)
     if arguments.split is not None and arguments.other is not None:
         raise ValueError("--split names the parts of one set: omit it, or name one set only")
+    from mhsvm.assemble import build_split
+    from mhsvm.files import replace_folder_when_complete
+    from mhsvm.leakage import find_leaks, write_leaks
+    from mhsvm.prepare.sets import find_set, open_set
+
     with ExitStack() as stack, logging_to(ConsoleHandler()):
         first, second = (
             stack.enter_context(open_set(find_set(name), size=arguments.size))
@@ -45,14 +52,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+def parser() -> argparse.ArgumentParser:
+    """The options of the command."""
     parser = argparse.ArgumentParser(prog="mhsvm leaks", description=main.__doc__, allow_abbrev=False)
     parser.add_argument("set", metavar="A", help="name in data/, prepared file or folder")
     parser.add_argument("other", nargs="?", metavar="B", help="another set; each pair is then one image of each")
     parser.add_argument("--split", metavar="NAME", help="list the pairs that this split of A separates")
     parser.add_argument("--size", default="256", type=size, metavar="S|HxW", help="for folders; default 256")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="default: results/leaks/A or A-B")
-    return parser.parse_args(argv)
+    return parser
 
 
 def _default_folder(first: PreparedSet, arguments: argparse.Namespace) -> Path:
@@ -61,7 +69,7 @@ def _default_folder(first: PreparedSet, arguments: argparse.Namespace) -> Path:
 
 
 def _check_replaceable(folder: Path) -> None:
-    """Allow the folder of an older result to be replaced, and nothing else."""
+    """Make sure that a folder is new, empty, or an older result."""
     if folder.exists() and not (folder / "pairs.csv").is_file() and (not folder.is_dir() or any(folder.iterdir())):
         raise FileExistsError(f"{folder} exists and is not the folder of a search: choose another one with --out")
 
@@ -73,6 +81,8 @@ def _count_line(leaks: Sequence[Leak]) -> str:
 
 
 def _print_crossings(folder: Path, leaks: Sequence[Leak], split: Split, prepared: PreparedSet) -> None:
+    from mhsvm.leakage import leaks_between, write_leaks
+
     print(f"split {split.name}, sha256 {split.hash}")
     for source, target in _CROSSINGS:
         crossing = leaks_between(leaks, split.ids(source), split.ids(target))

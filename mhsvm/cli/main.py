@@ -1,8 +1,13 @@
-"""`mhsvm COMMAND …`: one file a command, imported only when it is asked for."""
+"""`mhsvm COMMAND …`: one file per command, imported only when it is called.
+
+A command parses, calls and prints: its file imports the library only after parsing, so that `--help` is quick.
+"""
 
 import importlib
 import sys
 from collections.abc import Callable, Sequence
+
+from mhsvm.cli.options import with_options
 
 Main = Callable[[Sequence[str] | None], int]
 
@@ -10,29 +15,29 @@ COMMANDS = {
     "train": "train a network from a config, or resume a run",
     "test": "measure a checkpoint on a data set",
     "predict": "segment images of your own",
-    "score": "score masks of any tool against a truth",
+    "score": "score masks of any tool against their ground truth",
     "compare": "compare tests or scores image by image",
-    "report": "make a page of a test: figures, groups, curves and every case",
+    "report": "make a page of a test: metrics, groups, curves and every case",
     "sweep": "train and test a config with several seeds, folds and settings",
-    "leaks": "find images that a set holds twice, or that two sets share",
+    "leaks": "find images that a set holds twice, or that two sets have in common",
     "prepare": "turn archives or folders of a data set into one prepared file",
-    "synthesize": "draw a small data set that looks like dermoscopy",
-    "profile": "count what a network costs, and time it",
-    "doctor": "tell what runs on this machine, what does not and why",
+    "synthesize": "generate a small data set that looks like dermoscopy",
+    "profile": "count the cost of a network, and time it",
+    "doctor": "check the backends of this machine, with the reason if one cannot run",
     "draw-routes": "draw the routes of the scan patterns",
     "routegen": "write the scan routes of an image size in the published format",
 }
 
 
 def run(command: Main, argv: Sequence[str] | None = None) -> int:
-    """Run a command: what a user did wrong is one message on stderr and status 2, not a traceback."""
+    """Run a command: an error of the user is one message on stderr and status 2, not a traceback."""
     try:
         return command(argv)
     except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {_with_options(str(error), command)}", file=sys.stderr)
         return 2
     except RuntimeError as error:
-        # torch's class by its name: this file loads no torch
+        # compared by name, because this file must not import torch
         if type(error).__name__ != "OutOfMemoryError":
             raise
         print("error: memory does not suffice: try a smaller --batch-size, or --device cpu", file=sys.stderr)
@@ -40,6 +45,12 @@ def run(command: Main, argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
+
+
+def _with_options(message: str, command: Main) -> str:
+    """Name a command's options instead of the arguments of the library that a message quotes."""
+    parser = getattr(sys.modules[command.__module__], "parser", None)
+    return message if parser is None else with_options(message, parser())
 
 
 def main(argv: Sequence[str] | None = None) -> int:

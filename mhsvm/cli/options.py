@@ -1,4 +1,8 @@
-"""Options that several commands share."""
+"""Options that several commands have.
+
+An option is stored under the name of the argument that takes its value (`dest`). Errors of the library quote that name
+in backticks, and `with_options` puts the option in its place.
+"""
 
 import argparse
 import re
@@ -6,7 +10,7 @@ from collections.abc import Sequence
 
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:
-    """How a checkpoint's network is run."""
+    """Add the options for running a checkpoint's network."""
     parser.add_argument("--device", default="auto", help="auto (the GPU if there is one), cpu, cuda, cuda:1, …")
     parser.add_argument("--batch-size", type=positive, metavar="N", help="images at a time; default: the checkpoint's")
     parser.add_argument("--backend", metavar="NAME", help="of the scans; default: MHSVM_BACKEND's, or the checkpoint's")
@@ -16,17 +20,23 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
 def parse_with_settings(
     parser: argparse.ArgumentParser, argv: Sequence[str] | None
 ) -> tuple[argparse.Namespace, list[str]]:
-    """Options, and the pairs KEY VALUE of settings among them, in any order.
+    """Parse options, and the pairs KEY VALUE of settings among them, in any order.
 
     Raises:
-        ValueError: There is an option that the parser does not know.
+        ValueError: There is an unknown option.
     """
-    # settings may hold values such as -1e-3, which argparse takes for options: they are what it leaves over
+    # argparse takes values such as -1e-3 for options: the settings are the words that it leaves over
     arguments, settings = parser.parse_known_args(argv)
     options = [word for word in settings[::2] if word.startswith("-")]
     if options:
         raise ValueError(f"unknown option {options[0]!r}; {parser.format_usage().strip()}")
     return arguments, settings
+
+
+def with_options(message: str, parser: argparse.ArgumentParser) -> str:
+    """Replace the arguments that a message quotes in backticks by the options of a command."""
+    names = {action.dest: action.option_strings[0] for action in parser._actions if action.option_strings}
+    return re.sub(r"`(\w+)`", lambda match: names.get(match[1], match[1]), message)
 
 
 def positive(text: str) -> int:

@@ -5,24 +5,25 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mhsvm.cli.options import size
-from mhsvm.plugins import import_plugins
-from mhsvm.prepare.pipeline import prepare_set
 from mhsvm.prepare.sources import list_sources
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Prepare a data set; prints what was made."""
-    arguments = _parse(argv)
+    """Prepare a data set; print a summary."""
+    arguments = parser().parse_args(argv)
+    from mhsvm.plugins import import_plugins
+    from mhsvm.prepare.pipeline import prepare_set
+
     import_plugins(arguments.plugins)
     summary = prepare_set(
         arguments.set,
         arguments.source,
         arguments.out,
-        # An own set is called as its file is.
+        # your own set has the name of its file
         name=arguments.out.stem if arguments.set == "folder" else arguments.set,
         size=arguments.size,
         num_classes=arguments.num_classes,
-        num_workers=arguments.workers,
+        num_workers=arguments.num_workers,
         overwrite=arguments.overwrite,
         progress=True,
     )
@@ -34,7 +35,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+def parser() -> argparse.ArgumentParser:
+    """The options of the command."""
     parser = argparse.ArgumentParser(prog="mhsvm prepare", description="Turn a data set into one prepared file.")
     parser.add_argument("set", help=f"which data set: {', '.join(list_sources())} (folder is for your own)")
     parser.add_argument(
@@ -48,9 +50,9 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--out", required=True, type=Path, metavar="FILE", help="such as data/isic2017.h5")
     parser.add_argument("--size", default="256", type=size, metavar="S|HxW", help="in pixels, default 256")
     parser.add_argument("--num-classes", default=1, type=int, metavar="K", help="2 or more for class-index masks")
-    parser.add_argument("--workers", type=int, metavar="N", help="threads, default one a core")
+    parser.add_argument("--workers", dest="num_workers", type=int, metavar="N", help="threads, default one per core")
     parser.add_argument(
         "--plugins", nargs="+", default=[], metavar="MODULE", help="modules that register data sets of your own"
     )
     parser.add_argument("--overwrite", action="store_true", help="replace FILE if it exists")
-    return parser.parse_args(argv)
+    return parser

@@ -1,17 +1,17 @@
-"""`mhsvm report RUN`: make a page of a test: metrics, groups, learning curves and every case."""
+"""`mhsvm report RUN`: a page with the results of a test and its worst cases."""
 
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from mhsvm.files import replace_when_complete
-from mhsvm.report.measured_run import find_tests, read_runs
-from mhsvm.report.page import make_page
-
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Write report.html, one file that needs nothing else, into the folder of each test of a run."""
-    arguments = _parse(argv)
+    arguments = parser().parse_args(argv)
+    from mhsvm.files import replace_when_complete
+    from mhsvm.report.measured_run import find_tests, read_runs
+    from mhsvm.report.page import make_page
+
     tests = find_tests(arguments.run)
     if arguments.test is not None:
         (chosen,) = read_runs([arguments.run], test=arguments.test)
@@ -21,17 +21,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     for folder in tests.values():
         (run,) = read_runs([folder])
         path = arguments.out or folder / "report.html"
-        page = make_page(run, arguments.d)
+        page = make_page(run, arguments.data)
         with replace_when_complete(path) as partial:
             partial.write_text(page, encoding="utf-8")
         print(f"{path}: {len(run.scores)} images, {path.stat().st_size / 1e6:.1f} MB")
     return 0
 
 
-def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+def parser() -> argparse.ArgumentParser:
+    """The options of the command."""
     parser = argparse.ArgumentParser(prog="mhsvm report", description=main.__doc__, allow_abbrev=False)
     parser.add_argument("run", type=Path, metavar="RUN", help="folder of a run or of one of its tests")
     parser.add_argument("--test", metavar="NAME", help="only this one of its tests, such as isic2017-wu-sorted")
-    parser.add_argument("--d", metavar="SET", help="the set that was tested; default: its recorded place, or data/")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="default: report.html in the folder of the test")
-    return parser.parse_args(argv)
+    parser.add_argument(
+        "--d", dest="data", metavar="SET", help="the set of the test; default: its recorded place, or data/"
+    )
+    parser.add_argument("--out", type=Path, metavar="FILE", help="default: report.html in the test's folder")
+    return parser

@@ -1,24 +1,33 @@
-"""`mhsvm score --pred MASKS --truth MASKS`: score anybody's masks."""
+"""`mhsvm score --pred MASKS --truth MASKS`: score the masks of any tool."""
+
+from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mhsvm.cli.options import size
-from mhsvm.evaluation.scorer import FolderScore, score_files
-from mhsvm.evaluation.scores import describe_scores, metrics_lines, write_cases
-from mhsvm.evaluation.tables import write_summary
-from mhsvm.files import check_only_holds, replace_folder_when_complete
-from mhsvm.plugins import import_plugins
-from mhsvm.prepare.decode import IGNORE
-from mhsvm.system import code_version
+
+if TYPE_CHECKING:
+    from mhsvm.evaluation.scorer import FolderScore
+
+# pixels of this value are not counted: class indices stay below it
+_IGNORE = 255
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Score masks in files, of any tool, against a truth; both are matched by the files' names."""
-    arguments = _parse(argv)
+    """Score masks of any tool against their ground truth; files are matched by their names."""
+    arguments = parser().parse_args(argv)
+    from mhsvm.evaluation.scorer import score_files
+    from mhsvm.evaluation.scores import describe_scores, metrics_lines, write_cases
+    from mhsvm.evaluation.summary import write_summary
+    from mhsvm.files import check_only_holds, replace_folder_when_complete
+    from mhsvm.plugins import import_plugins
+    from mhsvm.system import code_version
+
     import_plugins(arguments.plugins)
-    folder = arguments.out or _beside(arguments.pred[0])
+    folder = arguments.folder or _beside(arguments.pred[0])
     check_only_holds(folder, ("cases.csv", "summary.json"), "scores")
     score = score_files(
         arguments.pred,
@@ -49,19 +58,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+def parser() -> argparse.ArgumentParser:
+    """The options of the command."""
     parser = argparse.ArgumentParser(prog="mhsvm score", description=main.__doc__, allow_abbrev=False)
     parser.add_argument(
         "--pred", required=True, nargs="+", type=Path, metavar="PATH", help="folders or zip files of predicted masks"
     )
     parser.add_argument(
-        "--truth", required=True, nargs="+", type=Path, metavar="PATH", help="folders or zip files of true masks"
+        "--truth", required=True, nargs="+", type=Path, metavar="PATH", help="folders or zip files of target masks"
     )
     parser.add_argument(
-        "--threshold", type=float, metavar="T", help="cut greys at this share of full scale, such as 0.5"
+        "--threshold", type=float, metavar="T", help="threshold grayscale at this fraction of full scale, such as 0.5"
     )
     parser.add_argument("--num-classes", type=_classes, default=1, metavar="K", help="2 or more for class-index masks")
-    parser.add_argument("--size", type=size, metavar="S|HxW", help="measure at this size; default: each truth's own")
+    parser.add_argument("--size", type=size, metavar="S|HxW", help="measure at this size; default: each target's own")
     parser.add_argument("--common", action="store_true", help="score the ids that both have, and leave others out")
     parser.add_argument(
         "--no-boundary", dest="boundary", action="store_false", help="leave hd95 and assd out, which take longest"
@@ -69,8 +79,8 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--plugins", nargs="+", default=[], metavar="MODULE", help="modules that register metrics of your own"
     )
-    parser.add_argument("--out", type=Path, metavar="FOLDER", help="default: PRED-scores, beside PRED")
-    return parser.parse_args(argv)
+    parser.add_argument("--out", dest="folder", type=Path, metavar="FOLDER", help="default: PRED-scores, beside PRED")
+    return parser
 
 
 def _beside(pred: Path) -> Path:
@@ -79,8 +89,8 @@ def _beside(pred: Path) -> Path:
 
 
 def _classes(text: str) -> int:
-    if not text.isdecimal() or not 1 <= int(text) <= IGNORE:
-        raise argparse.ArgumentTypeError(f"takes a whole number from 1 to {IGNORE}, not {text!r}")
+    if not text.isdecimal() or not 1 <= int(text) <= _IGNORE:
+        raise argparse.ArgumentTypeError(f"takes a whole number from 1 to {_IGNORE}, not {text!r}")
     return int(text)
 
 
@@ -99,15 +109,15 @@ def _describe_protocol(arguments: argparse.Namespace, score: FolderScore) -> dic
 
 
 def _notes(score: FolderScore) -> list[str]:
-    """What a reader of the figures has to know."""
+    """Notes for a reader of the metrics."""
     notes = [f"{len(score.measured.scores)} masks"]
     if score.num_resized:
         notes.append(f"{score.num_resized} of the predictions had another size, and were resized")
     for side in score.greys:
-        notes.append(f"the {side} held greys, and were cut")
+        notes.append(f"the {side} held grayscale, and were thresholded")
     if score.only_predicted or score.only_true:
         notes.append(
-            f"left out: {score.only_predicted} predictions without a truth, {score.only_true} truths without a "
+            f"left out: {score.only_predicted} predictions without a target, {score.only_true} targets without a "
             "prediction"
         )
     return notes

@@ -1,33 +1,37 @@
 """`mhsvm sweep --config FILE --seeds 0-4 [--folds 5] [--set KEY=V1,V2] [KEY VALUE …]`: many runs of one config."""
 
+from __future__ import annotations
+
 import argparse
 import logging
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from mhsvm.assemble import read_config
 from mhsvm.cli.console import ConsoleHandler, logging_to
 from mhsvm.cli.options import parse_with_settings, positive
-from mhsvm.files import replace_when_complete
-from mhsvm.runtime.stop import StopSignal
-from mhsvm.sweep.check import check_grid
-from mhsvm.sweep.grid import make_grid, parse_seeds
-from mhsvm.sweep.lock import hold_folder
-from mhsvm.sweep.mps import runs_at_once, share_gpus
-from mhsvm.sweep.places import Place, find_places
-from mhsvm.sweep.run_state import RunState
-from mhsvm.sweep.schedule import Task, run_tasks
-from mhsvm.sweep.table import CONFIDENCE, SHOWN, Result, Row, make_rows, write_csv, write_json
-from mhsvm.table import format_table
+
+if TYPE_CHECKING:
+    from mhsvm.sweep.places import Place
+    from mhsvm.sweep.run_state import RunState
+    from mhsvm.sweep.table import Row
 
 log = logging.getLogger("mhsvm")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Train and test a config with several seeds, folds and settings, and put the results into one table."""
-    arguments, settings = _parse(argv)
+    arguments, settings = parse_with_settings(parser(), argv)
+    from mhsvm.assemble import read_config
+    from mhsvm.sweep.check import check_grid
+    from mhsvm.sweep.grid import make_grid
+    from mhsvm.sweep.lock import hold_folder
+    from mhsvm.sweep.mps import runs_at_once
+    from mhsvm.sweep.places import find_places
+    from mhsvm.sweep.run_state import RunState
+
     base = read_config(arguments.config, settings)
-    folder = arguments.out or Path(base.run.folder) / f"{base.run.name or arguments.config.stem}-sweep"
+    folder = arguments.folder or Path(base.run.folder) / f"{base.run.name or arguments.config.stem}-sweep"
     runs = make_grid(
         arguments.config,
         folder=folder,
@@ -36,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         seeds=arguments.seeds,
         folds=arguments.folds,
     )
-    checked = check_grid(runs, further_sets=arguments.test)
+    checked = check_grid(runs, further_sets=arguments.further_sets)
     states = [RunState(run, arguments.config, folder, checked.test_sets[run.name]) for run in runs]
     for state in states:
         state.check_config()
@@ -56,7 +60,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             return _run(states, places, folder, retries=arguments.retries, lock=lock)
 
 
-def _parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, list[str]]:
+def parser() -> argparse.ArgumentParser:
+    """The options of the command."""
     parser = argparse.ArgumentParser(
         prog="mhsvm sweep",
         usage="mhsvm sweep --config FILE [--seeds 0-4] [--folds K] [--set KEY=V1,V2 …] [options] [KEY VALUE …]",
@@ -74,15 +79,19 @@ def _parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, list[str]]:
         metavar="KEY=V1,V2",
         help="a setting and its values, a list in brackets; several of them make a grid",
     )
-    parser.add_argument("--test", action="append", default=[], metavar="SET", help="test on this set, too")
-    parser.add_argument("--out", type=Path, metavar="FOLDER", help="default: NAME-sweep in run.folder")
-    parser.add_argument("--per-device", type=positive, metavar="N", help="runs side by side on a device")
+    parser.add_argument(
+        "--test", dest="further_sets", action="append", default=[], metavar="SET", help="test on this set, too"
+    )
+    parser.add_argument("--out", dest="folder", type=Path, metavar="FOLDER", help="default: NAME-sweep in run.folder")
+    parser.add_argument("--per-device", type=positive, metavar="N", help="runs at a time on a device")
     parser.add_argument("--retries", type=int, default=2, metavar="N", help="of a run that fails; default: 2")
     parser.add_argument("--dry-run", action="store_true", help="check everything and list the runs, start none")
-    return parse_with_settings(parser, argv)
+    return parser
 
 
 def _seeds(text: str) -> list[int]:
+    from mhsvm.sweep.grid import parse_seeds
+
     try:
         return parse_seeds(text)
     except ValueError as error:
@@ -90,6 +99,8 @@ def _seeds(text: str) -> list[int]:
 
 
 def _show_plan(states: Sequence[RunState], places: Sequence[Place]) -> None:
+    from mhsvm.table import format_table
+
     commands = {state.run.name: state.next_command() for state in states}
     rows = [(name, "done" if command is None else command.purpose) for name, command in commands.items()]
     print(format_table(("run", "next"), rows))
@@ -97,6 +108,10 @@ def _show_plan(states: Sequence[RunState], places: Sequence[Place]) -> None:
 
 
 def _run(states: Sequence[RunState], places: Sequence[Place], folder: Path, *, retries: int, lock: int) -> int:
+    from mhsvm.runtime.stop import StopSignal
+    from mhsvm.sweep.mps import share_gpus
+    from mhsvm.sweep.schedule import Task, run_tasks
+
     tasks = [
         Task(state.run.name, folder / "logs" / f"{state.run.name}.txt", state.begin_next)
         for state in states
@@ -117,7 +132,10 @@ def _run(states: Sequence[RunState], places: Sequence[Place], folder: Path, *, r
 
 
 def _write_tables(states: Sequence[RunState], folder: Path, given_up: dict[str, str]) -> None:
-    """The table of what is done, also of a sweep that was stopped."""
+    """Write the table of finished runs, also when the sweep was stopped."""
+    from mhsvm.files import replace_when_complete
+    from mhsvm.sweep.table import Result, make_rows, write_csv, write_json
+
     summaries = [(state.run, state.read_summary(test_set)) for state in states for test_set in state.test_sets]
     results = [Result(run, summary) for run, summary in summaries if summary is not None]
     if not results:
@@ -132,17 +150,20 @@ def _write_tables(states: Sequence[RunState], folder: Path, given_up: dict[str, 
 
 
 def _format(rows: Sequence[Row]) -> str:
-    """A line for each figure, set and combination of settings, the combinations below each other."""
+    """A line per metric, set and combination of settings."""
+    from mhsvm.sweep.table import CONFIDENCE, SHOWN
+    from mhsvm.table import format_table
+
     header = ("set", "figure", "settings", "runs", "mean", "deviation", f"{CONFIDENCE:.0%} interval")
     lines = []
-    for figure in SHOWN:
+    for metric in SHOWN:
         for row in rows:
-            spread = row.spreads[figure]
+            spread = row.spreads[metric]
             single = spread.interval is None
             lines.append(
                 (
                     row.set_name,
-                    figure,
+                    metric,
                     row.variant or "-",
                     str(row.num_runs) + ("" if spread.num == row.num_runs else f" in {spread.num} {row.unit}s"),
                     f"{spread.mean:.4f}",

@@ -1,21 +1,17 @@
-"""`mhsvm synthesize`: draw a small data set that looks like dermoscopy."""
+"""`mhsvm synthesize`: generate a small data set that looks like dermoscopy."""
 
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
 from mhsvm.cli.options import size
-from mhsvm.synthetic import list_layouts, write_synthetic_set
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="mhsvm synthesize", description=__doc__)
-    parser.add_argument("--layout", required=True, choices=list_layouts(), help="whose folders and names")
-    parser.add_argument("--num", required=True, type=int, help="number of images")
-    parser.add_argument("--seed", default=0, type=int, help="another seed draws other images (default: 0)")
-    parser.add_argument("--out", required=True, type=Path, help="folder to make")
-    parser.add_argument("--size", default="256", type=size, metavar="S|HxW", help="in pixels, default 256")
-    arguments = parser.parse_args(argv)
+    """Generate a small data set that looks like dermoscopy."""
+    arguments = parser().parse_args(argv)
+    from mhsvm.synthetic import write_synthetic_set
+
     write_synthetic_set(
         layout=arguments.layout,
         num=arguments.num,
@@ -25,3 +21,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     print(f"{arguments.num} images in {arguments.out}")
     return 0
+
+
+def parser() -> argparse.ArgumentParser:
+    """The options of the command."""
+    parser = argparse.ArgumentParser(prog="mhsvm synthesize", description=main.__doc__)
+    parser.add_argument(
+        "--layout", required=True, metavar="NAME", help="a layout of folders and names, such as isic2017, ph2 or folder"
+    )
+    parser.add_argument("--num", required=True, type=int, help="number of images")
+    parser.add_argument("--seed", default=0, type=int, help="another seed makes other images (default: 0)")
+    parser.add_argument("--out", required=True, type=Path, help="folder to make")
+    parser.add_argument("--size", default="256", type=size, metavar="S|HxW", help="in pixels, default 256")
+    return parser

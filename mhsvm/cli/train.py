@@ -1,69 +1,58 @@
-"""`train.py --config FILE [KEY VALUE …]`, or `train.py --resume RUN`; with `--profile`, where the time goes."""
+"""`mhsvm train --config FILE [KEY VALUE …]`, or `mhsvm train --resume RUN`; with `--profile`, a profile of the time."""
+
+from __future__ import annotations
 
 import argparse
 import logging
 import signal
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from yacs.config import CfgNode
-
-from mhsvm.assemble import build_job, build_set, build_split, read_config, recorded_config
 from mhsvm.cli.console import ConsoleHandler, logging_to
 from mhsvm.cli.options import parse_with_settings
-from mhsvm.config import get_value, set_value
-from mhsvm.data.split_file import Split
-from mhsvm.models.checkpoint_file import read_checkpoint
-from mhsvm.runtime.distributed import LostProcess, World, open_world
-from mhsvm.runtime.stop import StopSignal
-from mhsvm.store import PreparedSet
-from mhsvm.table import format_table
-from mhsvm.training.errors import Interrupted, NotFinite, OutOfMemory, TrainingError
-from mhsvm.training.job import Job, Progress
-from mhsvm.training.profile import STAGES, TrainingProfile, profile_training
-from mhsvm.training.run_folder import RunFolder
-from mhsvm.training.trainer import train
-from mhsvm.training.training_state import restore
+
+if TYPE_CHECKING:
+    from mhsvm.assemble import Plan
+    from mhsvm.runtime.distributed import World
+    from mhsvm.training.job import Job, Progress
+    from mhsvm.training.profile import TrainingProfile
+    from mhsvm.training.run_folder import RunFolder
 
 log = logging.getLogger("mhsvm")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Train a network from a config, or resume a run."""
+    options = parser()
+    arguments, settings = parse_with_settings(options, argv)
+    if (arguments.config is None) == (arguments.resume is None):
+        raise ValueError(f"give either --config or --resume; {options.format_usage().strip()}")
+    from mhsvm.runtime.distributed import open_world
+
+    with open_world() as world:
+        return _start(arguments, settings, world)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The options of the command."""
     parser = argparse.ArgumentParser(
         prog="train.py",
         usage="train.py --config FILE [--profile] [KEY VALUE …] | train.py --resume RUN [--profile]",
         description=main.__doc__,
         allow_abbrev=False,
     )
-    parser.add_argument("--config", metavar="FILE", help="YAML file with what differs from the defaults")
+    parser.add_argument("--config", metavar="FILE", help="YAML file with the settings that differ from the defaults")
     parser.add_argument("--resume", metavar="RUN", help="run folder to go on with; needs no config")
-    parser.add_argument("--profile", action="store_true", help="only time the training and tell where its time goes")
-    arguments, settings = parse_with_settings(parser, argv)
-    if (arguments.config is None) == (arguments.resume is None):
-        raise ValueError(f"give either --config or --resume; {parser.format_usage().strip()}")
-    with open_world() as world:
-        return _start(arguments, settings, world)
-
-
-@dataclass(frozen=True)
-class _Plan:
-    """What the first process finds out for all: the checkpoint is that to go on with, or None."""
-
-    config: CfgNode
-    run: RunFolder
-    split: Split
-    checksum: str
-    checkpoint: dict | None
+    parser.add_argument("--profile", action="store_true", help="only time the training, stage by stage")
+    return parser
 
 
 def _start(arguments: argparse.Namespace, settings: Sequence[str], world: World) -> int:
+    from mhsvm.assemble import open_plan
+
     plan = world.from_first(lambda: _plan(arguments, settings, restarted=world.restarts > 0))
-    with world.together(), build_set(plan.config) as prepared:
-        _check_set(prepared, plan.checksum)
-        job = build_job(plan.config, prepared, plan.split, world)
-        progress = job.fresh_progress() if plan.checkpoint is None else restore(job, plan.checkpoint)
+    job, progress = open_plan(plan, world)
     if arguments.profile:
         with world.together():
             return _profile(job)
@@ -72,60 +61,27 @@ def _start(arguments: argparse.Namespace, settings: Sequence[str], world: World)
     return _run(job, progress, plan.run)
 
 
-def _plan(arguments: argparse.Namespace, settings: Sequence[str], *, restarted: bool) -> _Plan:
+def _plan(arguments: argparse.Namespace, settings: Sequence[str], *, restarted: bool) -> Plan:
+    from mhsvm.assemble import plan_resumed, plan_run, read_config, run_folder
+
     if arguments.resume:
-        return _resumed(arguments.resume, settings)
+        return plan_resumed(arguments.resume, settings)
     config = read_config(arguments.config, settings)
-    run = RunFolder(Path(config.run.folder) / (config.run.name or Path(arguments.config).stem))
+    run = run_folder(config, name=Path(arguments.config).stem)
     if restarted and not arguments.profile:
-        # torchrun repeats the command that it was given, after one of its processes has failed
+        # torchrun repeats its command after one of the processes has failed
         run.remove_unsaved_start()
         if run.last.is_file():
-            return _resumed(run.path, settings)
+            return plan_resumed(run.path, settings)
     if not arguments.profile:
         run.check_new()
-    with build_set(config) as prepared:
-        return _Plan(config, run, build_split(config.data.split, prepared), prepared.checksum, None)
-
-
-def _resumed(folder: str | Path, settings: Sequence[str]) -> _Plan:
-    run = RunFolder(folder)
-    if not run.last.is_file():
-        raise FileNotFoundError(f"{folder} is not a run that can be resumed: there is no {run.last}")
-    checkpoint = read_checkpoint(run.last)
-    config = recorded_config(checkpoint["config"], run.last)
-    _refuse_contradictions(config, settings, folder)
-    split, recorded = Split.load(run.split), checkpoint["data"]
-    if split.hash != recorded["split_hash"]:
-        raise ValueError(
-            f"the run's split.txt was changed: its hash is {split.hash[:12]}…, not {recorded['split_hash'][:12]}…"
-        )
-    return _Plan(config, run, split, recorded["checksum"], checkpoint)
-
-
-def _refuse_contradictions(config: CfgNode, settings: Sequence[str], folder: str | Path) -> None:
-    # the pairs go into a copy in the usual way, so that they are checked and typed in the usual way
-    asked = read_config(None, settings)
-    given = config.clone()
-    given.defrost()
-    for key in settings[::2]:
-        set_value(given, key, get_value(asked, key))
-        if get_value(given, key) != get_value(config, key):
-            raise ValueError(
-                f"{folder} was started with {key} {get_value(config, key)}; "
-                f"resuming cannot make it {get_value(given, key)}"
-            )
-
-
-def _check_set(prepared: PreparedSet, checksum: str) -> None:
-    if prepared.checksum != checksum:
-        raise ValueError(
-            f"{prepared.path} is not the set that this run was started with: its checksum is "
-            f"{prepared.checksum[:12]}…, not {checksum[:12]}…"
-        )
+    return plan_run(config, run)
 
 
 def _profile(job: Job) -> int:
+    from mhsvm.training.errors import NotFinite, TrainingError
+    from mhsvm.training.profile import profile_training
+
     with logging_to(ConsoleHandler()):
         _log_job(job)
         try:
@@ -133,28 +89,30 @@ def _profile(job: Job) -> int:
         except (TrainingError, NotFinite) as error:
             log.error("error: %s", error)
             return 1
-    print(f"\n{_profile_table(profile)}\n\n{_profile_figures(profile, job)}")
+    print(f"\n{_profile_table(profile)}\n\n{_profile_notes(profile, on_gpu=job.device.type == 'cuda')}")
     return 0
 
 
 def _profile_table(profile: TrainingProfile) -> str:
+    from mhsvm.table import format_table
+    from mhsvm.training.profile import STAGES
+
     header, epoch = ("", "an epoch", "a step", "share"), sum(profile.parts.values())
     rows = []
     for name, seconds in profile.parts.items():
         of_step = name in (*STAGES, "idle")
-        a_step = f"{1e3 * seconds / profile.num_steps:.3f} ms" if of_step else ""
-        rows.append((name, f"{seconds:.3f} s", a_step, f"{seconds / epoch:.1%}"))
+        per_step = f"{1e3 * seconds / profile.num_steps:.3f} ms" if of_step else ""
+        rows.append((name, f"{seconds:.3f} s", per_step, f"{seconds / epoch:.1%}"))
     return format_table(header, [*rows, ("all", f"{epoch:.3f} s", "", "")], right=header[1:])
 
 
-def _profile_figures(profile: TrainingProfile, job: Job) -> str:
-    on_gpu = job.device.type == "cuda"
+def _profile_notes(profile: TrainingProfile, *, on_gpu: bool) -> str:
     lines = [
         f"training {profile.num_train / profile.training:.1f} images/s in {profile.num_steps} steps an epoch, "
         f"validation {profile.num_val / profile.validation:.1f} images/s",
         *([] if profile.peak_bytes is None else [f"memory: at most {profile.peak_bytes / 2**30:.2f} GiB"]),
-        f"each stage is what a pass over batches takes longer with it{', as CUDA graphs' if on_gpu else ''};",
-        f"idle is what training takes beyond that{': the GPU waits' if on_gpu else ''}",
+        f"each stage is the additional time of a pass with it{', as CUDA graphs' if on_gpu else ''};",
+        f"idle is the time of training beyond that{': the GPU waits' if on_gpu else ''}",
     ]
     return "\n".join(lines)
 
@@ -172,8 +130,14 @@ def _run(job: Job, progress: Progress, run: RunFolder) -> int:
 
 
 def _train(job: Job, progress: Progress, run: RunFolder) -> int:
+    from mhsvm.runtime.distributed import LostProcess
+    from mhsvm.runtime.stop import StopSignal
+    from mhsvm.training.errors import Interrupted, OutOfMemory, TrainingError
+    from mhsvm.training.trainer import train
+
     try:
-        _log_start(job, progress, run)
+        log.info("%s %s", "resuming" if progress.epoch or progress.position else "starting", run.path)
+        _log_job(job)
         with StopSignal() as stop:
             train(job, progress, run, stop)
         log.info("done: python test.py --d %s --p %s", job.description["config"]["data"]["set"], run.best)
@@ -191,7 +155,7 @@ def _train(job: Job, progress: Progress, run: RunFolder) -> int:
         if job.world.is_first or not alike:
             log.error("error: %s", error)
         if alike:
-            # torchrun ends all processes when one exits: not before the first has said why
+            # torchrun ends all processes when one exits: wait until the first has logged the reason
             job.world.gather(None)
         return 1
     except LostProcess as error:
@@ -199,11 +163,6 @@ def _train(job: Job, progress: Progress, run: RunFolder) -> int:
             log.error("error: %s", error)
         return 1
     return 0
-
-
-def _log_start(job: Job, progress: Progress, run: RunFolder) -> None:
-    log.info("%s %s", "resuming" if progress.epoch or progress.position else "starting", run.path)
-    _log_job(job)
 
 
 def _log_job(job: Job) -> None:

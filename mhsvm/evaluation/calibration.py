@@ -1,4 +1,4 @@
-"""What a summary says of probabilities: how well they are calibrated, and what other thresholds would give."""
+"""The calibration of probabilities and the metrics at other thresholds, for a summary."""
 
 import math
 
@@ -6,14 +6,14 @@ from mhsvm.metrics import CalibrationCounts, calibration, threshold_sweep
 
 
 def describe_calibration(counts: CalibrationCounts, *, num_classes: int) -> dict:
-    """The reliability curve with its expected calibration error, and with one class the threshold sweep.
+    """Describe the reliability curve with its expected calibration error, and for one class the threshold sweep.
 
     Args:
-        counts: Of all images.
-        num_classes: 1, or k: then the likeliest class is taken, and there is no threshold.
+        counts: Counts of all images.
+        num_classes: 1, or k: then the argmax is the predicted class, and there is no threshold.
     Returns:
-        `calibration`, with a mean probability and a frequency of None in empty bins; `thresholds`, the figures of
-        `mhsvm.metrics.summarize` at each.
+        `calibration`, with None for the mean probability and frequency of empty bins; `thresholds`, the metrics of
+        `mhsvm.metrics.summarize` at each threshold.
     """
     curve = calibration(counts)
     columns = (curve.borders[:-1], curve.borders[1:], curve.num_pixels, curve.probability, curve.frequency)
@@ -23,5 +23,5 @@ def describe_calibration(counts: CalibrationCounts, *, num_classes: int) -> dict
     content: dict = {"calibration": {"ece": curve.ece, "bins": bins}}
     if num_classes == 1:
         sweep = threshold_sweep(counts)
-        content["thresholds"] = [{"threshold": threshold, **figures} for threshold, figures in sweep.items()]
+        content["thresholds"] = [{"threshold": threshold, **metrics} for threshold, metrics in sweep.items()]
     return content

@@ -1,28 +1,40 @@
-"""The folder of a test: where it lies, and the tables that it holds.
+"""The folder of a test.
 
-cases.csv, cases_native.csv    a row an image, at the set's size and, if it was measured there, at its own
-summary.json                   all figures, and what was measured how; the same, byte for byte, when it is made again
-times.json                     what the test took, and on what
+cases.csv, cases_native.csv    a row per image, at the set's size and, where it was measured, at the image's own size
+summary.json                   all metrics and the protocol; equal byte for byte when the test is repeated
+times.json                     duration, memory and device of the test
+predictions.h5                 the probabilities
+leaks.csv, leaks-1.png, …      test images with a counterpart in training
+figures/                       the best, median and worst cases
+maps.h5                        gates of MHS-VM, if asked for
 """
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
-from mhsvm.evaluation.calibration import describe_calibration
-from mhsvm.evaluation.scores import describe_scores, metrics_lines, write_cases
-from mhsvm.evaluation.tables import result_line, write_summary
-from mhsvm.leakage import leakage_metrics
-from mhsvm.metrics import CalibrationCounts, Scores
+from mhsvm.evaluation.evaluator import target_masks
+from mhsvm.evaluation.figures import Case, choose_cases, write_figures
+from mhsvm.evaluation.scores import metrics_lines, write_cases
+from mhsvm.evaluation.summary import result_line, write_summary
+from mhsvm.evaluation.testing import TestResult
+from mhsvm.files import replace_folder_when_complete
+from mhsvm.inference.probability import stored_to_mask
+from mhsvm.leakage import leakage_metrics, write_leaks
+from mhsvm.metrics import per_image
+from mhsvm.store import PredictionSet, PreparedSet, write_gate_maps
+
+PREDICTIONS = "predictions.h5"
 
 
 def default_folder(checkpoint: Path, name: str) -> Path:
-    """Where the test `name` of a checkpoint goes: into the folder of its run, below results/ if it has none."""
-    # the best checkpoint is the run's; another one's tests stand beside its
+    """The folder for test `name` of a checkpoint: in the folder of its run, or in results/ if it has none."""
+    # a run's tests are those of its best checkpoint; tests of another one have its name as a suffix
     if checkpoint.absolute().parent.name == "checkpoints":
         folder, suffix = checkpoint.parent.parent, "" if checkpoint.stem == "best" else f"-{checkpoint.stem}"
     else:
@@ -31,79 +43,90 @@ def default_folder(checkpoint: Path, name: str) -> Path:
 
 
 def check_replaceable(folder: Path) -> None:
-    """An older test is replaced; anything else that lies there is not ours to remove.
+    """Make sure that a folder is new, empty, or an older test.
 
     Raises:
-        FileExistsError: Something else lies there.
+        FileExistsError: It holds something else.
     """
     is_test = (folder / "summary.json").is_file() and (folder / "cases.csv").is_file()
     if folder.exists() and not is_test and (not folder.is_dir() or any(folder.iterdir())):
-        raise FileExistsError(f"{folder} exists and is not the folder of a test: choose another one with --out")
+        raise FileExistsError(f"{folder} exists and is not the folder of a test: choose another one with `folder`")
 
 
-def write_tables(
-    folder: Path,
-    scores: Scores,
-    confusion: Tensor,
-    *,
-    loss: float,
-    num_classes: int,
-    calibration: CalibrationCounts,
-    described: Mapping,
-    native: tuple[Scores, Tensor, Sequence[tuple[int, int]]] | None = None,
-) -> list[str]:
-    """Write cases.csv and summary.json, and cases_native.csv of what was measured at native size.
+@contextmanager
+def replace_test(folder: Path) -> Iterator[Path]:
+    """Yield an empty folder to fill, which replaces an older test as a whole when the block ends without an error.
+
+    Raises:
+        FileExistsError: The folder holds something else.
+    """
+    check_replaceable(folder)
+    with replace_folder_when_complete(folder) as partial:
+        yield partial
+
+
+def write_result(result: TestResult, folder: str | Path) -> None:
+    """Write the result of a test to a folder, as `mhsvm test` does; an older test there is replaced as a whole.
 
     Args:
-        folder: It exists.
-        scores: Of the images, at the set's size.
-        confusion: int64 (k, k), of all of them together.
-        loss: Mean of the images.
-        num_classes: 1, or k.
-        calibration: At the set's size.
-        described: What the summary says besides figures: model, protocol, checkpoint, version, device and, as
-            `leakage_content` gives it, leakage.
-        native: Scores at the images' own sizes, their confusion, and (h, w) of each.
-    Returns:
-        The figures for a reader, in lines; the last is `result_line`.
+        result: From `mhsvm.evaluate`.
+        folder: A new or empty folder, or the folder of an older test.
+    Raises:
+        FileExistsError: The folder holds something else.
+        FileNotFoundError: The prepared set of the result is gone.
     """
-    write_cases(folder / "cases.csv", scores, num_classes=num_classes)
-    content = describe_scores(scores)
-    content["metrics"] = {"loss": loss, **content["metrics"]}
-    content |= {
-        "confusion_matrix": confusion.tolist(),
-        "native": None,
-        **describe_calibration(calibration, num_classes=num_classes),
-        **described,
-    }
-    lines = metrics_lines(content)
-    if native is not None:
-        native_scores, native_confusion, sizes = native
-        write_cases(folder / "cases_native.csv", native_scores, num_classes=num_classes, sizes=sizes)
-        content["native"] = {**describe_scores(native_scores), "confusion_matrix": native_confusion.tolist()}
-        lines += ["at native size:", *metrics_lines(content["native"])]
-    write_summary(folder / "summary.json", content)
-    lines.append(f"expected calibration error {content['calibration']['ece']:.4f}")
-    if content["leakage"]["seen"]:
-        lines.append(leakage_metrics(content["leakage"]))
-    return [*lines, result_line(loss, scores.counts, confusion)]
+    with replace_test(Path(folder)) as partial:
+        if isinstance(result.predictions, bytes):
+            (partial / PREDICTIONS).write_bytes(result.predictions)
+        else:
+            shutil.copyfile(result.predictions, partial / PREDICTIONS)
+        fill_folder(partial, result)
 
 
-def write_times(folder: Path, *, num_images: int, seconds: float, memory_gib: float | None, device: str) -> None:
-    """Write times.json, apart from the summary, which is the same when it is made again.
+def fill_folder(folder: Path, result: TestResult) -> None:
+    """Write all files of a test but `predictions.h5`, which is in the folder already."""
+    (folder / "times.json").write_text(json.dumps(result.times) + "\n", encoding="utf-8")
+    write_cases(folder / "cases.csv", result.scores, num_classes=result.num_classes)
+    if result.native is not None:
+        path = folder / "cases_native.csv"
+        write_cases(path, result.native.scores, num_classes=result.num_classes, sizes=result.native.sizes)
+    write_summary(folder / "summary.json", result.summary)
+    leakage = result.leakage
+    with PreparedSet.open(result.set_path) as prepared, PredictionSet.open(folder / PREDICTIONS) as predictions:
+        if leakage.training_set is not None and leakage.leaks:
+            with PreparedSet.open(leakage.training_set) as training_set:
+                write_leaks(folder, leakage.leaks, training_set, prepared, name="leaks")
+        write_figures(folder / "figures", list(_cases(result, prepared, predictions)))
+    if result.gate_maps is not None:
+        write_gate_maps(folder / "maps.h5", result.gate_maps)
 
-    Args:
-        folder: It exists.
-        num_images: That were tested.
-        seconds: They took.
-        memory_gib: At most; None where the system does not tell.
-        device: Its model.
-    """
-    content = {
-        "num_images": num_images,
-        "seconds": round(seconds, 3),
-        "memory_gib": memory_gib,
-        "device": device,
-        "torch": str(torch.__version__),
-    }
-    (folder / "times.json").write_text(json.dumps(content) + "\n", encoding="utf-8")
+
+def result_lines(result: TestResult) -> list[str]:
+    """The metrics of a test for a reader; the last line is `result_line`."""
+    summary = result.summary
+    lines = metrics_lines(summary)
+    if summary["native"] is not None:
+        lines += ["at native size:", *metrics_lines(summary["native"])]
+    lines.append(f"expected calibration error {summary['calibration']['ece']:.4f}")
+    if summary["leakage"]["seen"]:
+        lines.append(leakage_metrics(summary["leakage"]))
+    return [*lines, result_line(result.loss, result.scores.counts, result.confusion)]
+
+
+def _cases(result: TestResult, prepared: PreparedSet, predictions: PredictionSet) -> Iterator[Case]:
+    dice = per_image(result.scores.counts)["dice"].mean(dim=1).tolist()
+    row_of = {image_id: row for row, image_id in enumerate(prepared.ids)}
+    for group, rank, place in choose_cases(dice):
+        row = row_of[result.ids[place]]
+        (image,), (mask,) = prepared.images([row]), torch.from_numpy(prepared.masks([row]))
+        (probability,) = predictions.probability([place])
+        yield Case(
+            id=result.ids[place],
+            group=group,
+            rank=rank,
+            dice=dice[place],
+            image=image,
+            truth=target_masks(mask, result.num_classes).numpy(),
+            pred=stored_to_mask(probability, result.threshold),
+            probability=probability,
+        )

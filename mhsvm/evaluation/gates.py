@@ -1,4 +1,4 @@
-"""What Scan Route Attention does on single images.
+"""The gates of Scan Route Attention on single images.
 
 Shape letters: b batch, m heads, k routes, l cells, d channels of a head.
 """
@@ -21,18 +21,34 @@ from mhsvm.ops.routes.gates import GATES
 from mhsvm.store import BlockGates, GateMaps
 
 
+def check_gate_maps(model: nn.Module, wanted: Sequence[str], ids: Sequence[str]) -> None:
+    """Make sure that a model has gates, and that some images are among those of a test.
+
+    Raises:
+        ValueError: It has no scan heads, or an image is not among `ids`.
+    """
+    if not isinstance(model, MHSVM):
+        raise ValueError(f"the checkpoint's network, {type(model).__name__}, has no scan heads: leave `gate_maps` out")
+    unknown = sorted(set(wanted) - set(ids))
+    if unknown:
+        raise ValueError(
+            f"`gate_maps` names images that are not among the test images: {', '.join(unknown[:5])}. "
+            f"Name test images, such as {', '.join(ids[:3])}"
+        )
+
+
 def measure_gate_maps(
     model: MHSVM, dataset: Dataset, ids: Sequence[str], *, augment: Augment, gate: str, device: torch.device
 ) -> GateMaps:
-    """What the gates of a network do on some images of a set.
+    """Measure the gates of a network on some images of a data set.
 
     Args:
-        model: As `measure_gates` takes it, on `device`.
-        dataset: Has the images.
-        ids: Of the images, none of them twice.
-        augment: Normalises as the network was trained.
-        gate: Name of its gate.
-        device: Where to compute.
+        model: A network as for `measure_gates`, on `device`.
+        dataset: The data set with the images.
+        ids: The images, none of them twice.
+        augment: The normalization of the network's training.
+        gate: The name of its gate.
+        device: The device that computes.
     """
     rows = torch.tensor([dataset.ids.index(image_id) for image_id in ids])
     (batch,) = iterate_batches(dataset, rows, batch_size=len(rows), device=device)
@@ -42,40 +58,40 @@ def measure_gate_maps(
 
 @torch.inference_mode()
 def measure_gates(model: nn.Module, inputs: Tensor) -> tuple[BlockGates, ...]:
-    """Run a network with scan heads on images, one at a time, and keep what its gates did.
+    """Run a network with scan heads on images, one at a time, and keep the values of its gates.
 
     Args:
-        model: In evaluation mode, not in a CUDA graph: the gates are watched from Python.
-        inputs: Normalised images, (n, 3, H, W).
+        model: In evaluation mode and outside of any CUDA graph: hooks observe the gates.
+        inputs: Normalized images, (n, 3, H, W).
     Raises:
         ValueError: The network has no Scan Route Attention.
     """
     layers = {name: layer for name, layer in model.named_modules() if isinstance(layer, ScanRouteAttention)}
     if not layers:
-        raise ValueError(f"{type(model).__name__} has no gates over scan routes to look at: only MHS-VM has")
-    watched: dict[str, list[tuple[np.ndarray, ...]]] = {name: [] for name in layers}
+        raise ValueError(f"{type(model).__name__} has no gates over scan routes: only MHS-VM has them")
+    observed: dict[str, list[tuple[np.ndarray, ...]]] = {name: [] for name in layers}
     size = inputs.shape[-2:]
 
-    def watch(name: str):
+    def observe(name: str):
         def hook(layer: ScanRouteAttention, arguments: tuple[Tensor]) -> None:
-            watched[name].append(tuple(part.cpu().numpy() for part in _measure(layer, *arguments, size)))
+            observed[name].append(tuple(part.cpu().numpy() for part in _measure(layer, *arguments, size)))
 
         return hook
 
     with ExitStack() as hooks:
         for name, layer in layers.items():
-            hooks.enter_context(layer.register_forward_pre_hook(watch(name)))
+            hooks.enter_context(layer.register_forward_pre_hook(observe(name)))
         for image in inputs.split(1):
             model(image)
-    # a block holds one attention: its own name is what comes before ".mixer…"
+    # a block holds one attention layer: the block's name ends before ".mixer"
     return tuple(
         BlockGates(name.partition(".mixer")[0], *map(np.concatenate, zip(*of_images, strict=True)))
-        for name, of_images in watched.items()
+        for name, of_images in observed.items()
     )
 
 
 def _measure(layer: ScanRouteAttention, y: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
-    """Of (b, m, k, l, d): the gate (b, m, h, w), the closed share (b, m), the routes' shares (b, m, k)."""
+    """(b, m, k, l, d) -> gate (b, m, h, w), closed fraction (b, m), weight of each route (b, m, k)."""
     weigh = GATES[layer.gate].weigh
     if weigh is None:
         weight = torch.ones_like(y[:, :, 0])
@@ -92,6 +108,6 @@ def _measure(layer: ScanRouteAttention, y: Tensor, size: tuple[int, int]) -> tup
 
 
 def _map_size(size: tuple[int, int], num_cells: int) -> tuple[int, int]:
-    """Height and width of a map of so many cells: a stage divides both by its stride."""
+    """Height and width of a map with `num_cells` cells: a stage divides both by its stride."""
     stride = round(math.sqrt(size[0] * size[1] / num_cells))
     return size[0] // stride, size[1] // stride

@@ -1,4 +1,4 @@
-"""One mask against one truth, of any size, and many of them put together.
+"""Scores of one mask against its target, at any size, and of many masks together.
 
 Shape letters: n images, h w an image's size in pixels, k classes, c scored classes.
 """
@@ -15,13 +15,13 @@ from mhsvm.metrics import Scores, chosen_metrics, class_counts, confusion_matric
 
 @dataclass(frozen=True)
 class ImageScore:
-    """What was measured of one image.
+    """The scores of one image.
 
     Attributes:
         confusion: int64 (k, k), see `mhsvm.metrics.confusion_matrices`.
         distances: float64 (c, m), see `mhsvm.metrics.measure_masks`; None if not measured.
-        names: Of the m columns.
-        size: (h, w) at which it was measured.
+        names: Names of the m columns.
+        size: (h, w) of the masks.
     """
 
     confusion: Tensor
@@ -35,9 +35,9 @@ class SizedScores:
     """Scores of images that may differ in size.
 
     Attributes:
-        scores: Of the n images.
-        confusion: int64 (k, k), of all of them together.
-        sizes: (h, w) of each.
+        scores: Counts and distances of the n images.
+        confusion: int64 (k, k), summed over all images.
+        sizes: (h, w) of each image.
     """
 
     scores: Scores
@@ -45,29 +45,29 @@ class SizedScores:
     sizes: tuple[tuple[int, int], ...]
 
 
-def score_image(pred: np.ndarray, truth: np.ndarray, *, num_classes: int, boundary: bool) -> ImageScore:
-    """Count, and with `boundary` measure the distance of outlines too.
+def score_image(pred: np.ndarray, target: np.ndarray, *, num_classes: int, boundary: bool) -> ImageScore:
+    """Count pixels, and with `boundary` measure the distance between boundaries too.
 
     Args:
-        pred: uint8 (h, w): lesion or not, or class indices.
-        truth: The same; of several classes 255 is not counted.
+        pred: uint8 (h, w): 1 is lesion, or class indices.
+        target: The same; for several classes 255 is not counted.
         num_classes: 1, or k.
-        boundary: Whether outlines are measured, which takes longer.
+        boundary: Measure boundary distances, which takes longer.
     Raises:
         ValueError: Shapes differ, or values are no classes.
     """
-    maps = torch.from_numpy(pred)[None], torch.from_numpy(truth)[None]
+    maps = torch.from_numpy(pred)[None], torch.from_numpy(target)[None]
     metrics = chosen_metrics(boundary=boundary)
     return ImageScore(
         confusion=confusion_matrices(*maps, num_classes=num_classes)[0],
         distances=measure_masks(*maps, metrics=metrics, num_classes=num_classes)[0] if metrics else None,
         names=metric_columns(metrics),
-        size=truth.shape,
+        size=target.shape,
     )
 
 
 def join_scores(ids: Sequence[str], images: Sequence[ImageScore]) -> SizedScores:
-    """Put the scores of images together; there is at least one, and either all or none have distances."""
+    """Join the scores of at least one image; either all or none have distances."""
     confusion = torch.stack([image.confusion for image in images])
     distances = [image.distances for image in images if image.distances is not None]
     stacked = torch.stack(distances) if distances else None

@@ -1,10 +1,10 @@
-"""What a test measures of each batch besides the counts: outlines, calibration, and everything at native size."""
+"""Measurements of a test on each batch besides the counts: boundaries, calibration, and metrics at native size."""
 
 import torch
 from torch import Tensor
 
 from mhsvm.data.dataset import Dataset
-from mhsvm.evaluation.evaluator import truth_of
+from mhsvm.evaluation.evaluator import target_masks
 from mhsvm.evaluation.image_score import ImageScore, SizedScores, join_scores, score_image
 from mhsvm.inference.probability import resize_probability, to_mask
 from mhsvm.metrics import CalibrationCounts, chosen_metrics, measure_masks, metric_columns
@@ -13,16 +13,16 @@ from mhsvm.threads import image_threads
 
 
 class Measurement:
-    """Measures batches as they come, and keeps counts and distances of them, no maps.
+    """Measures batch by batch, and keeps counts and distances, but no maps.
 
     Args:
-        dataset: What is tested.
-        threshold: Probability from which a pixel is lesion.
-        boundary: Whether outlines are measured, which takes longer.
-        native: Masks at the images' own sizes, to which the probability is brought (bilinear) before it is decided;
+        dataset: The images and masks of the test.
+        threshold: Probability at and above which a pixel is lesion.
+        boundary: Measure boundary distances, which takes longer.
+        native: Masks at the images' own sizes; the probability is resized to them (bilinear) and then thresholded.
             None measures at the set's size only.
     Attributes:
-        names: Of the columns of `distances`.
+        names: Names of the columns of `distances`.
         calibration: Pixels by probability, at the set's size.
     """
 
@@ -33,38 +33,38 @@ class Measurement:
         self._threshold = threshold
         self._boundary = boundary
         self._native = native
+        self._metrics = chosen_metrics(boundary=boundary)
+        self.names = metric_columns(self._metrics)
         self._ids: list[str] = []
         self._distances: list[Tensor] = []
         self._images: list[ImageScore] = []
-        self._metrics = chosen_metrics(boundary=boundary)
-        self.names = metric_columns(self._metrics)
         self.calibration = CalibrationCounts()
 
     def add(self, rows: Tensor, probability: Tensor) -> None:
         """Measure a batch: rows (b,) of the data set, probability (b, 1 or k, h, w)."""
         num_classes = self._dataset.num_classes
-        truth = truth_of(self._dataset.masks[rows].to(probability.device), num_classes)
-        self.calibration.add(probability, truth)
+        target = target_masks(self._dataset.masks[rows].to(probability.device), num_classes)
+        self.calibration.add(probability, target)
         self._ids += [self._dataset.ids[row] for row in rows.tolist()]
         if self._metrics:
             pred = to_mask(probability, self._threshold)
-            self._distances.append(measure_masks(pred, truth, metrics=self._metrics, num_classes=num_classes))
+            self._distances.append(measure_masks(pred, target, metrics=self._metrics, num_classes=num_classes))
         if self._native is not None:
-            # mostly outside Python's lock: decoding, resizing, counting, looking up neighbours
+            # decoding, resizing and counting mostly run outside Python's lock
             with image_threads() as pool:
                 self._images += pool.map(self._measure_native, self._ids[-len(rows) :], probability.cpu().split(1))
 
     def _measure_native(self, image_id: str, probability: Tensor) -> ImageScore:
-        truth = self._native.read(image_id)
-        pred = to_mask(resize_probability(probability, truth.shape), self._threshold)[0].numpy()
-        return score_image(pred, truth, num_classes=self._dataset.num_classes, boundary=self._boundary)
+        target = self._native.read(image_id)
+        pred = to_mask(resize_probability(probability, target.shape), self._threshold)[0].numpy()
+        return score_image(pred, target, num_classes=self._dataset.num_classes, boundary=self._boundary)
 
     @property
     def distances(self) -> Tensor | None:
-        """float64 (n, c, m) of the images that came, see `mhsvm.metrics.measure_masks`; None if not measured."""
+        """float64 (n, c, m) of the measured images, see `mhsvm.metrics.measure_masks`; None if not measured."""
         return torch.cat(self._distances) if self._distances else None
 
     @property
     def native(self) -> SizedScores | None:
-        """What was measured at native size, or None."""
+        """Scores at native size, or None."""
         return join_scores(self._ids, self._images) if self._images else None

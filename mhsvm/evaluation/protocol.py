@@ -1,4 +1,4 @@
-"""Which images test a checkpoint, why these, and which of them it has seen."""
+"""The choice of the images that test a checkpoint, with its reason."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from mhsvm.data.split_file import PARTS, VAL_AND_TEST, Split
 from mhsvm.leakage import holds_recorded_ids
 from mhsvm.store import PreparedSet
 
-# What the authors of the published files report on.
+# The split that the authors of the published files report on.
 PUBLISHED_ISIC_SPLIT = "vmunet-7-3"
 
 
@@ -17,9 +17,9 @@ class Protocol:
 
     Attributes:
         split: Its part "test" is measured.
-        reason: Why this split, in words.
-        trained_on: How many of the test images the checkpoint was trained on, by id; None where it does not say.
-        chosen_on: How many of them were among the validation images that chose it; None likewise.
+        reason: The reason for this split, in words.
+        trained_on: Number of test images that the checkpoint was trained on, by id; None if it is not recorded.
+        chosen_on: Number of test images among the validation images that chose it; None if it is not recorded.
     """
 
     split: Split
@@ -42,19 +42,19 @@ def choose_protocol(
 ) -> Protocol:
     """Choose the test images of a checkpoint in a set.
 
-    What the user asks for comes first; then the checkpoint's own split, where it was trained on this set; then, for a
-    published file on ISIC, its authors' protocol; otherwise every image tests.
+    A split that is asked for comes first. Next comes the checkpoint's own split, if it was trained on this set. A
+    published file on ISIC is tested by its authors' protocol. In all other cases every image is a test image.
 
     Args:
         prepared: The set.
-        recorded: What our checkpoints hold of their data, see `mhsvm.assemble.describe_data`; None if published.
+        recorded: The checkpoint's record of its data, see `mhsvm.assemble.describe_data`; None if published.
         asked: Name of a split, or None.
-        make_split: From the name of a split of this set to the split.
+        make_split: Makes the split of a name for this set.
     Raises:
         ValueError: The split has no test part.
     """
     if asked is not None:
-        split, reason = make_split(asked), "asked for by --split"
+        split, reason = make_split(asked), "asked for"
     elif recorded is None and prepared.name.startswith("isic"):
         split, reason = make_split(PUBLISHED_ISIC_SPLIT), "its authors' protocol; their own images are not recorded"
     elif recorded is None:
@@ -70,15 +70,14 @@ def choose_protocol(
     ids = set(split.ids("test"))
     if not ids:
         raise ValueError(
-            f"split {split.name!r} of {prepared.path} has no test part: name another one with --split, "
-            "such as --split all"
+            f"split {split.name!r} of {prepared.path} has no test part: name another one with `split`, such as 'all'"
         )
     seen = {part: None if recorded is None else len(ids & set(recorded[f"{part}_ids"])) for part in ("train", "val")}
     return Protocol(split=split, reason=reason, trained_on=seen["train"], chosen_on=seen["val"])
 
 
 def _recorded_split(recorded: Mapping) -> Split:
-    """The split that a checkpoint was trained with: nothing has to be made again that could come out otherwise."""
+    """The split that a checkpoint was trained with, from the recorded ids."""
     parts: dict[str, str] = {}
     for part in PARTS:
         for image_id in recorded[f"{part}_ids"]:
@@ -87,6 +86,6 @@ def _recorded_split(recorded: Mapping) -> Split:
     if split.hash != recorded["split_hash"]:
         raise ValueError(
             f"the ids that the checkpoint records have the hash {split.hash[:12]}…, but it calls its split "
-            f"{split.name} {recorded['split_hash'][:12]}…: it was changed. Name a split with --split"
+            f"{split.name} {recorded['split_hash'][:12]}…: it was changed. Name a split with `split`"
         )
     return split

@@ -23,12 +23,12 @@ from mhsvm.prepare.problems import Problems, Rule
 from mhsvm.prepare.resize import mask_coverage, resize_classes
 from mhsvm.threads import image_threads
 
-NO_PREDICTION = Rule("truth without a prediction", "add its prediction, or score what both have with --common")
-NO_TRUTH = Rule("prediction without a truth", "add its truth, or score what both have with --common")
+NO_PREDICTION = Rule("truth without a prediction", "add its prediction, or score only the ids of both with `common`")
+NO_TRUTH = Rule("prediction without a truth", "add its ground truth, or score only the ids of both with `common`")
 NOTHING_COMMON = Rule("no id that both have", "names must agree but for endings such as _segmentation or _prediction")
 GRAY_LEVELS = Rule(
     "file with other levels than black and white",
-    "give --threshold T to cut greys at T of full scale, such as 0.5; class indices need --num-classes K",
+    "give `threshold` as a fraction of full scale, such as 0.5, to binarize; class indices need `num_classes`",
 )
 COLORS = Rule("file with colors", "save masks in grayscale, with one channel")
 TURNED = Rule(
@@ -204,4 +204,4 @@ def _check_threshold(threshold: float | None, num_classes: int) -> None:
     if not 0 < threshold <= 1:
         raise ValueError(f"a threshold is a share of full scale, above 0 and at most 1; got {threshold:g}: 128 is 0.5")
     if num_classes > 1:
-        raise ValueError("class indices are not cut at a threshold: leave --threshold or --num-classes out")
+        raise ValueError("class indices are not thresholded: leave `threshold` or `num_classes` out")

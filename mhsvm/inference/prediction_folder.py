@@ -42,7 +42,7 @@ class PredictionFolder:
         if self._settings.is_file():
             _check_settings(path, json.loads(self._settings.read_text(encoding="utf-8")), settings)
         elif path.exists() and (not path.is_dir() or any(path.iterdir())):
-            raise FileExistsError(f"{path} exists and is not empty: choose another folder with --out")
+            raise FileExistsError(f"{path} exists and is not empty: choose another one with `folder`")
         else:
             with replace_when_complete(self._settings) as partial:
                 partial.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
@@ -63,7 +63,7 @@ class PredictionFolder:
         if record["name"] != str(name):
             raise ValueError(
                 f"{self.path} holds the results of {image} as {record['name']}, but among the images of now they are "
-                f"{name}: choose another folder with --out"
+                f"{name}: choose another one with `folder`"
             )
         return record["file"] == _state(source)
 
@@ -162,7 +162,7 @@ def _check_settings(path: Path, begun: Mapping, given: Mapping) -> None:
     if differing:
         changes = "; ".join(f"{key} {begun.get(key)}, not {given.get(key)}" for key in differing)
         raise ValueError(
-            f"{path} was begun with other settings: {changes}. Give the same to go on, or another folder with --out"
+            f"{path} was begun with other settings: {changes}. Give the same to go on, or another folder with `folder`"
         )
 
 

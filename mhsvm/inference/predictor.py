@@ -1,4 +1,4 @@
-"""From an image of any size to its mask at that size.
+"""Prediction of masks for images of any size.
 
 Shape letters: h w the image's own size in pixels, k classes.
 """
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from mhsvm.inference.postprocessing import clean_mask
 from mhsvm.inference.probability import check_finite, probabilities, resize_probability, to_mask
-from mhsvm.inference.tta import find_views
+from mhsvm.inference.tta import find_transforms
 from mhsvm.prepare.decode import decode_image, to_rgb
 from mhsvm.prepare.resize import resize_image
 from mhsvm.runtime.numerics import numerics
@@ -24,10 +24,10 @@ ImageLike = str | os.PathLike | Image.Image | np.ndarray
 
 
 class Prediction(NamedTuple):
-    """What a predictor says of one image.
+    """The prediction for one image.
 
     Attributes:
-        mask: uint8 (h, w): 1 is lesion, or the index of each pixel's class.
+        mask: uint8 (h, w): 1 is lesion, or the class index of each pixel.
         probability: float32 (h, w) of lesion, or (k, h, w) of each class.
     """
 
@@ -36,18 +36,20 @@ class Prediction(NamedTuple):
 
 
 class Predictor:
-    """Segments images: resized as for preparing a set, normalised as for training, the probability brought back to
-    the image's own size (bilinear), and only then decided, and cleaned where asked.
+    """Segments images of any size.
+
+    An image is resized as for a prepared set and normalized as for training. The probability is resized to the image's
+    own size (bilinear), then thresholded, then cleaned where asked.
 
     Args:
-        models: Each takes normalised images (b, 3, H, W) and returns logits; put into evaluation mode. The
+        models: Each takes normalized images (b, 3, H, W) and returns logits; put into evaluation mode. The
             probabilities of several are averaged.
-        normalize: From float images (b, 3, H, W), 0..255, to what the models take.
-        size: (H, W) that the models get, in pixels.
-        threshold: Probability from which a pixel is lesion; several classes take the likeliest.
-        device: Where the models are.
-        augmentation: Views at test time whose probabilities are averaged, see `mhsvm.inference.tta.find_views`.
-        largest_component, fill_holes: See `mhsvm.inference.postprocessing.clean_mask`; the probability stays as it is.
+        normalize: Turns float images (b, 3, H, W), 0..255, into inputs of the models.
+        size: (H, W) of the models' inputs, in pixels.
+        threshold: Probability at and above which a pixel is lesion; several classes take the predicted class.
+        device: The device of the models.
+        augmentation: TTA transforms whose probabilities are averaged, see `mhsvm.inference.tta.find_transforms`.
+        largest_component, fill_holes: See `mhsvm.inference.postprocessing.clean_mask`; the probability is not changed.
     Raises:
         ValueError: There is no model, or the augmentation is unknown or does not fit the size.
     """
@@ -71,7 +73,7 @@ class Predictor:
         self.size = size
         self.threshold = threshold
         self.device = device
-        self.views = find_views(augmentation, size)
+        self.transforms = find_transforms(augmentation, size)
         self.largest_component = largest_component
         self.fill_holes = fill_holes
 
@@ -79,30 +81,34 @@ class Predictor:
         """Segment one image.
 
         Args:
-            image: A file, a PIL image (both turned upright by EXIF orientation), or uint8 (h, w, 3) RGB or (h, w).
+            image: A file or PIL image (both made upright by EXIF orientation), or uint8 (h, w, 3) RGB or (h, w).
         Returns:
             mask, probability, at the image's own size.
         Raises:
             FileNotFoundError: There is no such file.
-            ValueError: It is no readable image, or an array of another type or shape; or the weights have diverged.
+            ValueError: The image cannot be read or has another type or shape, or the weights have diverged.
         """
         return self.predict_batch([image])[0]
 
     @torch.inference_mode()
     def predict_batch(self, images: Sequence[ImageLike]) -> list[Prediction]:
-        """Segment images of any sizes in one pass through each model and view; arguments and errors as for one."""
+        """Segment images of any sizes in one pass per model and TTA transform; arguments and errors as for one."""
         arrays = [read_rgb(image) for image in images]
         resized = np.stack([resize_image(array, self.size) for array in arrays])
         inputs = self.normalize(torch.from_numpy(resized).to(self.device).permute(0, 3, 1, 2).float())
-        # the masks of a checkpoint shall not depend on what kind of GPU segments
+        # the masks of a checkpoint must not depend on the kind of GPU
         with numerics(tf32=False, deterministic=False):
-            maps = self._mean_probability(inputs).cpu()
+            maps = self.mean_probability(inputs).cpu()
         check_finite(maps)
         return [self._at_own_size(maps[row : row + 1], array.shape[:2]) for row, array in enumerate(arrays)]
 
-    def _mean_probability(self, inputs: Tensor) -> Tensor:
-        """Of all models in all views: inputs (b, 3, H, W) -> (b, 1 or k, H, W)."""
-        maps = [view.undo(probabilities(model(view.apply(inputs)))) for model in self.models for view in self.views]
+    def mean_probability(self, inputs: Tensor) -> Tensor:
+        """The mean over all models and TTA transforms: normalized images (b, 3, H, W) -> (b, 1 or k, H, W)."""
+        maps = [
+            transform.undo(probabilities(model(transform.apply(inputs))))
+            for model in self.models
+            for transform in self.transforms
+        ]
         return maps[0] if len(maps) == 1 else torch.stack(maps).mean(dim=0)
 
     def _at_own_size(self, maps: Tensor, size: tuple[int, int]) -> Prediction:
@@ -114,12 +120,28 @@ class Predictor:
         return Prediction(mask, probability.numpy())
 
 
+class MeanLogits(nn.Module):
+    """A predictor as a network: normalized images (b, 3, H, W) -> logits of its mean probability (b, 1 or k, H, W)."""
+
+    def __init__(self, predictor: Predictor) -> None:
+        super().__init__()
+        self._predictor = predictor
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        models, transforms = self._predictor.models, self._predictor.transforms
+        if len(models) == len(transforms) == 1:
+            return models[0](inputs)
+        probability = self._predictor.mean_probability(inputs)
+        # the smallest distance to 1 in float32
+        return probability.logit(eps=2**-24) if probability.shape[1] == 1 else probability.clamp_min(2**-24).log()
+
+
 def read_rgb(image: ImageLike) -> np.ndarray:
-    """Any kind of image as uint8 (h, w, 3).
+    """Read any kind of image as uint8 (h, w, 3).
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: It is no readable image, or an array of another type or shape.
+        ValueError: The image cannot be read, or an array has another type or shape.
     """
     if isinstance(image, (str, os.PathLike)):
         path = Path(image)

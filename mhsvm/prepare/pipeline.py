@@ -37,9 +37,9 @@ from mhsvm.version import __version__
 UNREADABLE = Rule("unreadable file", "download or export it again; BMP, PNG, JPEG and single-frame TIFF are read")
 GRAY_LEVELS = Rule(
     "mask with other levels than black and white",
-    "threshold it at half and save it as PNG (a JPEG always has gray levels); for class indices give --num-classes",
+    "threshold it at half and save it as PNG (a JPEG always has gray levels); for class indices give `num_classes`",
 )
-CLASSES = Rule("class mask with a level that is no class", "save indices 0..K-1 and 255 = ignore; K is --num-classes")
+CLASSES = Rule("class mask with a level that is no class", "save indices 0..K-1 and 255 = ignore; K is `num_classes`")
 SHAPES = Rule("mask and image of different sizes", "export masks at the size of their images, after EXIF orientation")
 
 
@@ -121,7 +121,7 @@ def _check_out(out: Path, source: str, *, overwrite: bool) -> None:
     if out.is_dir():
         raise ValueError(f"the prepared set is one file; {out} is a folder: give such as {out / f'{source}.h5'}")
     if out.exists() and not overwrite:
-        raise FileExistsError(f"{out} exists already; give --overwrite to replace it")
+        raise FileExistsError(f"{out} exists already; give `overwrite` to replace it")
 
 
 def _provenance(num_classes: int, files: Sequence[SourceFile]) -> dict[str, str]:

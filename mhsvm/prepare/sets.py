@@ -93,7 +93,7 @@ def open_predicted_set(predictions: PredictionSet, name_or_path: str | Path | No
         if not found:
             raise FileNotFoundError(
                 f"the set that {predictions.path} was predicted on is not at {' nor at '.join(map(str, places))}: "
-                "give its path with --d"
+                "give its path with `data`"
             )
         path = found[0]
     prepared = open_set(path, size=predictions.size, num_classes=predictions.num_classes)
@@ -101,7 +101,7 @@ def open_predicted_set(predictions: PredictionSet, name_or_path: str | Path | No
         prepared.close()
         raise ValueError(
             f"{path} is not the set that {predictions.path} was predicted on: its checksum is "
-            f"{prepared.checksum[:12]}, not {predictions.set_checksum[:12]}. Name that one with --d, or test again"
+            f"{prepared.checksum[:12]}, not {predictions.set_checksum[:12]}. Name that one with `data`, or test again"
         )
     return prepared
 

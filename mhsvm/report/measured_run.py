@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from mhsvm.evaluation.scores import COUNTS
-from mhsvm.evaluation.tables import SCHEMA
+from mhsvm.evaluation.summary import SCHEMA
 from mhsvm.metrics import PER_IMAGE, Scores
 
 
@@ -96,9 +96,9 @@ def find_tests(path: Path) -> dict[str, Path]:
         return tests
     best = path / "checkpoints" / "best.pt"
     if best.is_file():
-        raise FileNotFoundError(f"{path} has not been tested yet: `python test.py --d SET --p {best}`")
+        raise FileNotFoundError(f"{path} has not been tested yet: test its checkpoint {best}")
     if (path / "checkpoints").is_dir():
-        raise FileNotFoundError(f"{path} is a run that has not finished an epoch: `python train.py --resume {path}`")
+        raise FileNotFoundError(f"{path} is a run that has not finished an epoch: resume its training")
     raise FileNotFoundError(f"{path} is neither a run nor a test nor a score: summary.json and cases.csv are not there")
 
 
@@ -112,7 +112,7 @@ def _find(paths: Sequence[Path], test: str | None) -> list[Path]:
         shared = sorted(set.intersection(*map(set, several.values())))
         if len(shared) != 1:
             have = "; ".join(f"{path} has {', '.join(tests)}" for path, tests in several.items())
-            raise ValueError(f"several tests could be compared: {have}. Choose one with --test, or give their folders")
+            raise ValueError(f"several tests could be compared: {have}. Choose one with `test`, or give their folders")
         found = [{shared[0]: tests[shared[0]]} if len(tests) > 1 else tests for tests in found]
     return [folder for tests in found for folder in tests.values()]
 

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from mhsvm.evaluation.evaluator import truth_of
-from mhsvm.evaluation.tables import SCHEMA
+from mhsvm.evaluation.evaluator import target_masks
+from mhsvm.evaluation.summary import SCHEMA
 from mhsvm.inference.probability import stored_to_mask
 from mhsvm.prepare.sets import open_predicted_set
 from mhsvm.report.gallery import show_case
@@ -74,7 +74,7 @@ def _arrays_of_cases(
         )
         yield {
             "image": image,
-            "target": truth_of(torch.from_numpy(mask), predictions.num_classes).numpy(),
+            "target": target_masks(torch.from_numpy(mask), predictions.num_classes).numpy(),
             "pred": stored_to_mask(probability, threshold),
             "probability": probability,
         }

@@ -70,7 +70,7 @@ def read_gate_maps(path: str | Path) -> GateMaps:
         FileNotFoundError: The file does not exist.
         ValueError: The file is not HDF5, is damaged, or has another format or schema version.
     """
-    with open_for_reading(path, FORMAT, "python test.py --save-maps ID …") as file:
+    with open_for_reading(path, FORMAT, "mhsvm test") as file:
         names = read_strings(file, "blocks")
         groups = [file[f"block{place:02d}"] for place in range(len(names))]
         blocks = [

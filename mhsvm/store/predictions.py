@@ -3,6 +3,7 @@
 Shape letters: n images, b batch, k classes, h w size in pixels.
 """
 
+import io
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -50,13 +51,15 @@ class PredictionSet:
         self.attributes = read_attributes(file)
 
     @classmethod
-    def open(cls, path: str | Path) -> "PredictionSet":
-        """Open a file that `PredictionWriter` wrote.
+    def open(cls, path: str | Path | bytes) -> "PredictionSet":
+        """Open a file that `PredictionWriter` wrote, or its bytes.
 
         Raises:
             FileNotFoundError: The file does not exist.
             ValueError: The file is not HDF5, is damaged, or has another format or schema version.
         """
+        if isinstance(path, bytes):
+            return cls(h5py.File(io.BytesIO(path), "r"))
         return cls(open_for_reading(path, FORMAT, "python test.py"))
 
     def __len__(self) -> int:
@@ -82,7 +85,7 @@ class PredictionWriter:
     The file gets its name when the block succeeds. When the block raises, nothing is left.
 
     Args:
-        path: The file to write or replace.
+        path: The file to write or replace, or a buffer in memory.
         set_name: File name of the prepared set.
         set_checksum: Checksum of the prepared set.
         size: (h, w).
@@ -92,7 +95,7 @@ class PredictionWriter:
 
     def __init__(
         self,
-        path: str | Path,
+        path: str | Path | io.BytesIO,
         *,
         set_name: str,
         set_checksum: str,
@@ -100,7 +103,7 @@ class PredictionWriter:
         num_classes: int,
         attributes: dict[str, AttributeValue] | None = None,
     ):
-        self._path = Path(path)
+        self._path = path
         self._shape = tuple(size) if num_classes == 1 else (num_classes, *size)
         self._own: dict[str, AttributeValue] = {
             "set_name": set_name,
@@ -112,8 +115,10 @@ class PredictionWriter:
 
     def __enter__(self) -> "PredictionWriter":
         with ExitStack() as stack:
-            partial = stack.enter_context(replace_when_complete(self._path))
-            self._file = stack.enter_context(h5py.File(partial, "w"))
+            target = self._path
+            if not isinstance(target, io.BytesIO):
+                target = stack.enter_context(replace_when_complete(target))
+            self._file = stack.enter_context(h5py.File(target, "w"))
             shape = self._shape
             self._probability = self._file.create_dataset(
                 "probability",

@@ -20,7 +20,7 @@ class SetToTest:
 
     Attributes:
         name: Name of the set and of its test's folder.
-        argument: Value of `--d` for `mhsvm test`.
+        argument: Set argument of `mhsvm test`.
         checksum: Checksum of the set.
     """
 
@@ -107,5 +107,5 @@ def _as_test_set(prepared: PreparedSet, argument: str) -> SetToTest:
 def _with_unique_names(test_sets: Sequence[SetToTest]) -> tuple[SetToTest, ...]:
     names = [test_set.name for test_set in test_sets]
     if len(set(names)) < len(names):
-        raise ValueError(f"two test sets have the same name: {', '.join(names)}; name each once with --test")
+        raise ValueError(f"two test sets have the same name: {', '.join(names)}; name each once with `further_sets`")
     return tuple(test_sets)

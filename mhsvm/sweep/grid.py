@@ -14,9 +14,9 @@ from mhsvm.config import get_value
 
 # Keys that a sweep sets itself, with the way to choose their values.
 _OWN_KEYS = {
-    "run.seed": "name the seeds with --seeds 0-4",
-    "run.name": "runs are named after what varies",
-    "run.folder": "name the sweep's folder with --out",
+    "run.seed": "name the seeds with `seeds` 0-4",
+    "run.name": "runs are named after the settings that vary",
+    "run.folder": "name the sweep's folder with `folder`",
     "run.device": "the sweep assigns the GPUs",
 }
 _KFOLD = re.compile(r"kfold-(\d+)-(\d+)(?:-\d+)?")
@@ -82,7 +82,7 @@ def make_grid(
         FileNotFoundError: The config does not exist.
     """
     if seeds and "run.seed" in map(str.lower, settings[::2]):
-        raise ValueError("run.seed and --seeds are both given: name all seeds with --seeds")
+        raise ValueError("run.seed and `seeds` are both given: name all seeds with `seeds`")
     runs = []
     for variant in _make_variants(choices, settings):
         config = read_config(config_path, variant.settings)
@@ -121,11 +121,11 @@ def _make_variants(choices: Sequence[str], settings: Sequence[str]) -> list[Vari
     keys = [key for key, _ in parsed]
     for key in keys:
         if key.lower() in _OWN_KEYS:
-            raise ValueError(f"--set cannot vary {key}: {_OWN_KEYS[key.lower()]}")
+            raise ValueError(f"`choices` cannot vary {key}: {_OWN_KEYS[key.lower()]}")
     lower = [key.lower() for key in keys]
     twice = [key for key in keys if lower.count(key.lower()) > 1 or key.lower() in map(str.lower, settings[::2])]
     if twice:
-        raise ValueError(f"{twice[0]} is set more than once: give all its values in one --set {twice[0]}=V1,V2")
+        raise ValueError(f"{twice[0]} is set more than once: give all its values in one `choices` {twice[0]}=V1,V2")
     endings = Counter(key.rpartition(".")[2] for key in lower)
     shown = [key.rpartition(".")[2] if endings[key.lower().rpartition(".")[2]] == 1 else key for key in keys]
     variants = []
@@ -141,12 +141,12 @@ def _parse_choice(text: str) -> tuple[str, list[str]]:
     # a comma between brackets belongs to a value
     values = [value.strip() for value in re.split(r",(?![^(\[]*[)\]])", listed)]
     if not equals or not key.strip() or not all(values):
-        raise ValueError(f"--set takes KEY=V1,V2, such as optimizer.AdamW.lr=1e-3,5e-4, not {text!r}")
+        raise ValueError(f"`choices` takes KEY=V1,V2, such as optimizer.AdamW.lr=1e-3,5e-4, not {text!r}")
     key = key.strip()
     typed = [get_value(read_config(None, [key, value]), key) for value in values]
     if isinstance(typed[0], tuple) and not all(value[0] in "([" for value in values):
         raise ValueError(
-            f"{key} takes lists: write each in brackets, such as --set '{key}=[{','.join(map(str, typed[0]))}],[…]'"
+            f"{key} takes lists: write each in brackets, such as `choices` '{key}=[{','.join(map(str, typed[0]))}],[…]'"
         )
     if len(set(typed)) < len(typed):
         raise ValueError(f"a value of {key} is repeated in {listed!r}: give each once")
@@ -165,7 +165,7 @@ def _folds(split: str, folds: int | None) -> list[tuple[int | None, str]]:
     match = _KFOLD.fullmatch(split)
     if not match or int(match[1]) != folds:
         raise ValueError(
-            f"--folds {folds} goes with a split of {folds} folds, and data.split is {split!r}: "
+            f"`folds` {folds} goes with a split of {folds} folds, and data.split is {split!r}: "
             f"set data.split kfold-{folds}-42, where 42 is the seed of the folds"
         )
     return [(fold, f"kfold-{folds}-{match[2]}-{fold}") for fold in range(folds)]

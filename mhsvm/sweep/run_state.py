@@ -48,7 +48,7 @@ class RunState:
         if read_config(self.files.config) != self.run.config:
             raise ValueError(
                 f"{self.files.path} was made with other settings than this sweep's (see its config.yaml): "
-                "choose another folder with --out, or remove that one"
+                "choose another one with `folder`, or remove that one"
             )
 
     def begin_next(self) -> Command | None:

@@ -38,7 +38,7 @@ class RunFolder:
         """
         if self.path.exists():
             raise FileExistsError(
-                f"{self.path} exists: go on with --resume {self.path}, or choose another name with run.name NAME"
+                f"{self.path} exists: go on with `resume` {self.path}, or choose another name with run.name NAME"
             )
 
     def remove_unsaved_start(self) -> None:

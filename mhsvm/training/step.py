@@ -90,16 +90,16 @@ class TrainStep:
 
         self._report = torch.zeros(2, device=self.device)
         self._total = torch.zeros((), device=self.device)
-        self._share = torch.ones((), device=self.device)
-        self._share_value = 1.0
-        self._halted = torch.zeros((), device=self.device)
+        self._weight = torch.ones((), device=self.device)
+        self._weight_value = 1.0
+        self._found_inf = torch.zeros((), device=self.device)
         # a learning rate that a graph reads
         self._rates = [torch.zeros((), device=self.device) for _ in optimizer.param_groups]
         self._rate_values: list[float | None] = [None] * len(self._rates)
         self._fused = all(group.get("fused") or False for group in optimizer.param_groups)
         if self._fused:
             # fused kernels ask this flag whether to leave everything as it is; torch's GradScaler sets it likewise
-            optimizer.found_inf = self._halted
+            optimizer.found_inf = self._found_inf
 
         self._largest = 0
         self._rehearsed: set[tuple] = set()
@@ -117,19 +117,19 @@ class TrainStep:
         name = type(self.optimizer).__name__
         return f"{network}CUDA graphs of forward and backward; {name} cannot be captured and steps eagerly"
 
-    def __call__(self, *batch: Tensor, share: float = 1.0, first: bool = True, last: bool = True) -> Tensor:
+    def __call__(self, *batch: Tensor, weight: float = 1.0, first: bool = True, last: bool = True) -> Tensor:
         """Add the gradient of a batch, and step if it is the last of its window.
 
         Args:
             batch: What `prepare` takes, on the device; each tensor has b entries.
-            share: Weight of the batch in its window: its share of the images, those of all processes.
+            weight: Weight of the batch in its window: its share of the images, those of all processes.
             first: Forget the gradients from before.
             last: Step.
         Returns:
             float32 (2,), on the device, overwritten by the next call: the loss times its share, summed over the
             processes, and 1 where this step or one before was not finite, so that none since has changed anything.
         """
-        self._set_inputs(share)
+        self._set_inputs(weight)
         shapes = tuple(tuple(x.shape) for x in batch)
         if shapes not in self._rehearsed:
             self._rehearsed.add(shapes)
@@ -149,18 +149,18 @@ class TrainStep:
             report = self._calls[key](*batch)
         if last and not self._capturable:
             self._step()
-            report[1].copy_(self._halted)
+            report[1].copy_(self._found_inf)
         return report
 
-    def halted(self) -> bool:
+    def found_inf(self) -> bool:
         """Whether a step was not finite; waits for the device."""
-        return bool(self._halted)
+        return bool(self._found_inf)
 
-    def _set_inputs(self, share: float) -> None:
+    def _set_inputs(self, weight: float) -> None:
         """Write what graphs read besides the batch, where it has changed."""
-        if share != self._share_value:
-            self._share.fill_(share)
-            self._share_value = share
+        if weight != self._weight_value:
+            self._weight.fill_(weight)
+            self._weight_value = weight
         for i, group in enumerate(self.optimizer.param_groups):
             if group["lr"] != self._rate_values[i]:
                 self._rates[i].fill_(group["lr"])
@@ -170,15 +170,15 @@ class TrainStep:
         if first:
             self._forget_gradients()
         loss = self.compute_loss(*batch)
-        loss.backward(self._share)
+        loss.backward(self._weight)
         with torch.no_grad():
-            value = loss.detach() * self._share
+            value = loss.detach() * self._weight
             if self._sum_up is not None:
                 self._sum_up([value])
             self._total.copy_(value) if first else self._total.add_(value)
             if last:
                 self._step()
-            torch.stack([value, self._halted], out=self._report)
+            torch.stack([value, self._found_inf], out=self._report)
         return self._report
 
     def compute_loss(self, *batch: Tensor) -> Tensor:
@@ -202,7 +202,7 @@ class TrainStep:
         """What a step does up to the gradients, which go nowhere; without torch's compiler."""
         loss = self._compute_loss(batch, left_to_compiler if self._compiles(batch) else nullcontext)
         trained = [p for p in self._parameters if p.requires_grad]
-        torch.autograd.grad(loss, trained, self._share, allow_unused=True)
+        torch.autograd.grad(loss, trained, self._weight, allow_unused=True)
 
     def _forget_gradients(self) -> None:
         if self._calls:
@@ -219,20 +219,20 @@ class TrainStep:
         norm = nn.utils.get_total_norm(gradients)
         # a difference is 0, or NaN, which counts as true, where one of the two is not finite
         both = norm + self._total
-        self._halted.logical_or_(both - both)
+        self._found_inf.logical_or_(both - both)
         if self.clip_norm > 0:
             nn.utils.clip_grads_with_norm_(self._parameters, self.clip_norm, norm)
-        self._step_unless_halted()
+        self._step_unless_found_inf()
         if self.average is not None:
             self.average.update(self.model)
 
-    def _step_unless_halted(self) -> None:
+    def _step_unless_found_inf(self) -> None:
         if self._fused:
             with self._rates_on_device():
                 self.optimizer.step()
         elif self.device.type != "cuda" or not self.optimizer.state:
             # on a GPU the first step only: it makes the state, eagerly
-            if not self._halted:
+            if not self._found_inf:
                 with self._rates_on_device():
                     self.optimizer.step()
         else:
@@ -245,9 +245,9 @@ class TrainStep:
         before = [x.clone() for x in tensors]
         with self._rates_on_device():
             self.optimizer.step()
-        halted = self._halted > 0
+        found_inf = self._found_inf > 0
         for x, old in zip(tensors, before, strict=True):
-            x.copy_(torch.where(halted, old, x))
+            x.copy_(torch.where(found_inf, old, x))
 
     @contextmanager
     def _rates_on_device(self) -> Iterator[None]:

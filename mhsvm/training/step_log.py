@@ -17,12 +17,12 @@ class StepRecord:
     Attributes:
         rows: Positions of each batch's images in the data set.
         losses: Of each batch, times its share of the images.
-        halted: This step or one before was not finite.
+        found_inf: This step or one before was not finite.
     """
 
     rows: tuple[Tensor, ...]
     losses: tuple[float, ...]
-    halted: bool
+    found_inf: bool
 
     @property
     def loss(self) -> float:
@@ -73,7 +73,7 @@ class StepLog:
     def _record(self, start: int, end: int) -> StepRecord:
         losses, flags = zip(*self._copies[start:end].tolist(), strict=True)
         rows = tuple(batch for batch, _ in self._batches[start:end])
-        return StepRecord(rows, losses, halted=flags[-1] > 0)
+        return StepRecord(rows, losses, found_inf=flags[-1] > 0)
 
     def _send(self, *, all_of_it: bool) -> None:
         """Start to copy what is new to the CPU, if it is enough."""

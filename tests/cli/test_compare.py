@@ -10,7 +10,7 @@ from mhsvm.cli import compare as command
 from mhsvm.cli import test as test_command
 from mhsvm.cli.main import run
 from mhsvm.evaluation.scores import write_cases
-from mhsvm.evaluation.tables import write_summary
+from mhsvm.evaluation.summary import write_summary
 from mhsvm.metrics import Scores
 
 
@@ -78,7 +78,7 @@ def test_three_runs_have_adjusted_p_values(runs, capsys):
     ("arguments", "message"),
     [
         (["results/tall"], "a comparison needs two runs or more"),
-        (["results/tall", "results/untested"], "results/untested has not been tested yet: `python test.py --d SET --p"),
+        (["results/tall", "results/untested"], "results/untested has not been tested yet: test its checkpoint"),
         (["results/tall", "results/long"], "there is no folder results/long"),
         (["results/tall", "data"], "data is neither a run nor a test nor a score"),
         (["results/tall", "results/tall"], "a test is given twice"),

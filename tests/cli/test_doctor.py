@@ -3,7 +3,7 @@ import re
 import pytest
 import torch
 
-from mhsvm.cli import doctor
+from mhsvm.cli import machine_checks
 from mhsvm.cli.main import main
 from mhsvm.ops.backends import all_backends
 from mhsvm.ops.scan import chunked
@@ -22,7 +22,7 @@ def wrong(*arguments, **options):
 
 @pytest.fixture(autouse=True)
 def _small(monkeypatch):
-    monkeypatch.setattr(doctor, "SHAPE", doctor.ScanShape(2, 4, 9, 2))
+    monkeypatch.setattr(machine_checks, "SHAPE", machine_checks.ScanShape(2, 4, 9, 2))
     monkeypatch.delenv("MHSVM_BACKEND", raising=False)
     # what a GPU would add depends on the machine
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)

@@ -149,7 +149,7 @@ def test_a_published_file_says_what_was_assumed(workplace, make_published_mhs_vm
     assert run_predict(checkpoint, path) == 0
     printed = capsys.readouterr().out
     assert "note: the file does not hold its gate threshold: taking its authors' 0.4" in printed
-    preprocessing = "taking images of 256 x 256, minmax normalisation and threshold 0.5"
+    preprocessing = "taking images of 256 x 256, minmax normalization and threshold 0.5"
     assert f"note: the file does not record its preprocessing: {preprocessing}" in printed
     assert run_predict(checkpoint, path, "other", "--gate-threshold", "0.1") == 0
     assert "gate" not in capsys.readouterr().out
@@ -161,7 +161,7 @@ def test_a_published_file_says_what_was_assumed(workplace, make_published_mhs_vm
     [
         (["--source", "absent"], "there is no image and no folder absent"),
         (["--source", "empty"], "there is no image in empty; looked for .jpg, .jpeg, .png, .bmp"),
-        (["--out", "full"], "full exists and is not empty: choose another folder with --out"),
+        (["--out", "full"], "full exists and is not empty: choose another one with --out"),
         (["--out", "photos/a.png"], "photos/a.png exists and is not empty"),
         (["--p", "absent.pt"], "there is no checkpoint absent.pt"),
         (["--p", "photos/a.png"], "photos/a.png is no checkpoint or is cut short"),
@@ -205,7 +205,7 @@ def test_the_predictor_runs_what_was_trained(workplace, checkpoint):
             r"averaged have equal thresholds; received .*best\.pt with 0\.5 and other\.pt with 0\.4\."
             " Predict with each alone or give a threshold for all",
         ),
-        (("data.normalization", "imagenet"), "equal normalisations; received .* with minmax and .* with imagenet"),
+        (("data.normalization", "imagenet"), "equal normalizations; received .* with minmax and .* with imagenet"),
     ],
 )
 def test_checkpoints_that_do_not_go_together(workplace, make_set, make_checkpoint, settings, message):

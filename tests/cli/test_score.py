@@ -64,7 +64,7 @@ def test_options(masks, capsys):
     options = ["--common", "--size", "12x16", "--no-boundary", "--threshold", "0.5", "--out", "mine"]
     assert command.main(["--pred", "out", "--truth", "truth", *options]) == 0
     printed = capsys.readouterr().out
-    assert "left out: 1 predictions without a truth, 1 truths without a prediction" in printed
+    assert "left out: 1 predictions without a target, 1 targets without a prediction" in printed
     assert "hd95" not in printed
     summary = json.loads((masks / "mine/summary.json").read_text())
     assert (summary["protocol"]["size"], summary["protocol"]["num_images"]) == ([12, 16], 2)

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from mhsvm.cli import sweep
 from mhsvm.cli import test as test_command
 from mhsvm.cli import train as train_command
 from mhsvm.cli.main import run
 from mhsvm.cli.sweep import main
+from mhsvm.sweep import schedule
 
 CONFIG = """
 run: {device: cpu}
@@ -35,7 +35,7 @@ def in_process(monkeypatch):
                     return {task.name: "failed"}
         return {}
 
-    monkeypatch.setattr(sweep, "run_tasks", run_here)
+    monkeypatch.setattr(schedule, "run_tasks", run_here)
     return commands
 
 

@@ -13,6 +13,7 @@ from mhsvm.assemble import load_predictor, load_trained
 from mhsvm.cli import test as command
 from mhsvm.cli.main import run
 from mhsvm.data.augment import Augment
+from mhsvm.evaluation import folder as folder_module
 from mhsvm.metrics import Scores, bootstrap_intervals, boundary_distances, confusion_counts, summarize
 from mhsvm.models import create_model
 from mhsvm.prepare.pipeline import prepare_set
@@ -158,7 +159,7 @@ def test_gate_maps_that_cannot_be(workplace, make_set, make_checkpoint, capsys):
     assert "network, UltraLightVMUNet, has no scan heads: leave --save-maps out" in capsys.readouterr().err
     assert run(command.main, ["--p", str(make_checkpoint(prepared_path, *MHS_VM)), *options]) == 2
     assert (
-        "--save-maps names what is not among the test images: nobody. Name test images, such as case000"
+        "--save-maps names images that are not among the test images: nobody. Name test images, such as case000"
         in capsys.readouterr().err
     )
     assert not (workplace / "results/run/tests").exists()
@@ -259,7 +260,7 @@ def test_a_failed_test_keeps_the_older_one(tested, monkeypatch):
     def fail(*_):
         raise OSError("the disk is full")
 
-    monkeypatch.setattr(command, "write_figures", fail)
+    monkeypatch.setattr(folder_module, "write_figures", fail)
     before = (folder / "summary.json").read_bytes()
     with pytest.raises(OSError, match="the disk is full"):
         run_test(checkpoint)
@@ -351,7 +352,7 @@ def test_published_heads_and_gate_threshold(workplace, make_set, make_published_
     run_test(checkpoint, "--gate-threshold", "0.1", data="ph2")
     assert note not in capsys.readouterr().out
     assert summary_in(folder)["model"]["gate_threshold"] == 0.1
-    with pytest.raises(ValueError, match=r"the checkpoint has 3 heads, not 4: they scan along C, X, S\. Give --h 3"):
+    with pytest.raises(ValueError, match=r"has 3 heads, not 4: they scan along C, X, S\. Give `heads` 3"):
         run_test(checkpoint, "--h", "4", data="ph2")
 
 
@@ -473,7 +474,7 @@ def test_options_are_spelt_out(capsys, options, message):
 def test_help_is_not_heads(capsys):
     with pytest.raises(SystemExit, match="0"):
         command.main(["--help"])
-    assert "check that the checkpoint has so many heads" in capsys.readouterr().out
+    assert "check that the checkpoint has N heads" in capsys.readouterr().out
 
 
 def brighten_into_test(prepared_path, image_id, like):
@@ -538,13 +539,13 @@ def test_seen_images_are_dropped_if_asked(workplace, leaking, capsys):
 
 def test_what_cannot_be_dropped(workplace, make_set, make_checkpoint, make_published):
     checkpoint = make_checkpoint(make_set())
-    with pytest.raises(ValueError, match="the checkpoint does not record which images .* Leave --drop-seen out"):
+    with pytest.raises(ValueError, match="the checkpoint does not record which images .* Leave `drop_seen` out"):
         run_test(make_published("ultralight_vm_unet", d_state=2), "--drop-seen")
     part = torch.load(checkpoint, weights_only=True)["data"]["train_ids"][0]
     with PreparedSet.open(workplace / "data/lesions.h5") as prepared:
         lines = [f"{name}\t{'test' if name == part else 'unused'}" for name in prepared.ids]
     (workplace / "split.txt").write_text("\n".join(lines))
-    with pytest.raises(ValueError, match="the checkpoint has seen all 1 test images: name another split with --split"):
+    with pytest.raises(ValueError, match="the checkpoint has seen all 1 test images: name another split with `split`"):
         run_test(checkpoint, "--split", "file:split.txt", "--drop-seen")
 
 
@@ -557,5 +558,5 @@ def test_without_the_training_set_only_ids_are_compared(workplace, make_set, mak
     assert (
         "leakage: only ids were compared, as the training set is not available: there is no" in capsys.readouterr().out
     )
-    with pytest.raises(ValueError, match="only ids were compared, .* Leave --drop-seen out"):
+    with pytest.raises(ValueError, match="only ids were compared, .* Leave `drop_seen` out"):
         run_test(checkpoint, "--drop-seen", data="elsewhere")

@@ -127,7 +127,7 @@ def test_resuming_takes_the_same_settings_and_refuses_others(config):
 
 def test_an_existing_run_is_not_overwritten(config):
     assert main(["--config", str(config), "train.epochs", "1"]) == 0
-    with pytest.raises(FileExistsError, match="results/small exists: go on with --resume results/small, or choose"):
+    with pytest.raises(FileExistsError, match="results/small exists: go on with `resume` results/small, or choose"):
         main(["--config", str(config)])
 
 

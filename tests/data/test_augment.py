@@ -1,4 +1,4 @@
-"""Normalisation and motions, against torch's own turns and flips and against what the recipes say."""
+"""Normalization and affine transforms, against rotations and flips by torch and against the recipes."""
 
 import math
 
@@ -56,7 +56,7 @@ def test_imagenet_uses_its_channel_statistics():
 
 
 @pytest.mark.parametrize("name", ["minmax", "imagenet"])
-def test_evaluation_only_normalises(batch, name):
+def test_evaluation_only_normalizes(batch, name):
     images, masks = batch
     augment = Augment(normalization=name)
     inputs, targets = augment(images, masks)
@@ -108,7 +108,7 @@ def test_maps_that_are_not_square_keep_their_size_and_aspect():
     assert not targets[..., outside].any()
 
 
-def test_a_rotation_is_nearest_neighbour_with_corners_of_0(batch):
+def test_a_rotation_is_nearest_neighbor_with_corners_of_0(batch):
     images, masks = batch
     cos, sin = math.cos(math.radians(45)), math.sin(math.radians(45))
     motion = torch.tensor([[cos, -sin], [sin, cos]])
@@ -118,7 +118,7 @@ def test_a_rotation_is_nearest_neighbour_with_corners_of_0(batch):
         assert not moved[..., [0, 0, -1, -1], [0, -1, 0, -1]].any()
         for before, after in zip(maps, moved, strict=True):
             assert set(after.unique().tolist()) <= {0.0, *before.unique().tolist()}
-    # 6 to the right of the centre, turned by 45 degrees clockwise, is nearest to 4 right and 4 down
+    # 6 to the right of the center, turned by 45 degrees clockwise, is nearest to 4 right and 4 down
     images = torch.zeros(1, 3, 17, 17, dtype=torch.uint8)
     images[..., 8, 14] = 255
     inputs, _ = Augment()(images, torch.zeros(1, 17, 17, dtype=torch.uint8), motion[None])
@@ -237,7 +237,7 @@ def test_a_gpu_makes_the_same_images(normalization, augmentation, size, fused):
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_a_normalisation_that_no_kernel_knows_is_torch_s_business(batch, registered):
+def test_a_normalization_without_a_kernel_is_computed_by_torch(batch, registered):
     registered(augment_module.NORMALIZATIONS, "half", lambda images: images / 2)
     images, masks = (x.cuda() for x in batch)
     inputs, targets = Augment(normalization="half", fused=True)(images, masks)

@@ -7,9 +7,9 @@ from torch.nn import functional as F
 
 from mhsvm.data.augment import Augment
 from mhsvm.data.dataset import Dataset
-from mhsvm.evaluation.evaluator import evaluate, truth_of
+from mhsvm.evaluation.evaluator import Evaluator, evaluate_model, target_masks
 from mhsvm.inference.probability import check_finite, probabilities, to_mask
-from mhsvm.losses import BCEDiceLoss, CEDiceLoss
+from mhsvm.losses import BCEDiceLoss, CEDiceLoss, create_loss
 from mhsvm.metrics import confusion_counts, summarize
 
 CPU = torch.device("cpu")
@@ -43,7 +43,7 @@ def lesions(images):
 def run(dataset, model, loss, **changes):
     arguments = {"threshold": 0.5, "batch_size": 3, "device": CPU} | changes
     augment = Augment(num_classes=dataset.num_classes)
-    return evaluate(model, dataset, augment=augment, loss=loss, **arguments)
+    return evaluate_model(model, dataset, augment=augment, loss=loss, **arguments)
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 7, 50])
@@ -57,7 +57,7 @@ def test_every_image_counts_once_whatever_the_batch(lesions, batch_size):
     assert evaluation.counts.sum(dim=-1).tolist() == [[48]] * 7
     losses = [BCEDiceLoss()(logits[row : row + 1], targets[row : row + 1]).item() for row in range(7)]
     assert evaluation.loss == pytest.approx(sum(losses) / 7, rel=1e-6)
-    assert evaluation.figures() == {"loss": evaluation.loss, **summarize(expected)}
+    assert evaluation.metrics() == {"loss": evaluation.loss, **summarize(expected)}
 
 
 def test_several_classes_and_ignored_pixels(images):
@@ -119,11 +119,31 @@ def test_probabilities_of_16_bit_logits_are_float32():
 
 def test_truth_is_lesion_from_half_coverage_on():
     masks = torch.tensor([0, 127, 128, 255], dtype=torch.uint8)
-    assert truth_of(masks, 1).tolist() == [0, 0, 1, 1]
-    assert truth_of(masks, 3) is masks
+    assert target_masks(masks, 1).tolist() == [0, 0, 1, 1]
+    assert target_masks(masks, 3) is masks
 
 
 def test_broken_weights_are_named():
     check_finite(torch.tensor([0.0, 1.0]))
     with pytest.raises(ValueError, match="the model's output is not finite: its weights have diverged"):
         check_finite(torch.tensor([0.5, float("nan")]))
+
+
+@pytest.mark.parametrize("tf32", [False, True])
+def test_products_are_rounded_as_in_the_training(tf32):
+    evaluator = Evaluator(
+        model=nn.Conv2d(3, 1, 1),
+        augment=Augment(),
+        loss=create_loss("bce_dice"),
+        threshold=0.5,
+        batch_size=1,
+        device=CPU,
+        tf32=tf32,
+    )
+    dataset = Dataset(("a",), torch.zeros(1, 4, 4, 3, dtype=torch.uint8), torch.zeros(1, 4, 4, dtype=torch.uint8))
+    before, seen = torch.backends.cudnn.allow_tf32, []
+    evaluator(
+        dataset, lambda *batch: seen.append((torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32))
+    )
+    assert seen == [(tf32, tf32)]
+    assert torch.backends.cudnn.allow_tf32 == before

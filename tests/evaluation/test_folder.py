@@ -1,13 +1,23 @@
 """Where a test goes, what it may replace, and what its tables say."""
 
+import io
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
-from mhsvm.evaluation.folder import check_replaceable, default_folder, write_tables, write_times
-from mhsvm.metrics import CalibrationCounts, Scores
+from mhsvm.data.split_file import Split
+from mhsvm.evaluation import folder, testing
+from mhsvm.evaluation.folder import check_replaceable, default_folder, result_lines, write_result
+from mhsvm.evaluation.image_score import SizedScores
+from mhsvm.evaluation.protocol import Protocol
+from mhsvm.evaluation.scores import describe_scores
+from mhsvm.leakage.leaks import Leak
+from mhsvm.leakage.seen_images import Leakage
+from mhsvm.metrics import Scores
+from mhsvm.store import PredictionSet, PredictionWriter, Sample, write_set
 
 
 @pytest.mark.parametrize(
@@ -26,7 +36,7 @@ def test_only_a_test_is_replaced(tmp_path):
     check_replaceable(tmp_path / "new")
     check_replaceable(tmp_path)
     (tmp_path / "cases.csv").touch()
-    with pytest.raises(FileExistsError, match="exists and is not the folder of a test: choose another one with --out"):
+    with pytest.raises(FileExistsError, match="is not the folder of a test: choose another one with `folder`"):
         check_replaceable(tmp_path)
     with pytest.raises(FileExistsError, match="is not the folder of a test"):
         check_replaceable(tmp_path / "cases.csv")
@@ -34,46 +44,85 @@ def test_only_a_test_is_replaced(tmp_path):
     check_replaceable(tmp_path)
 
 
-def test_tables_of_both_sizes(tmp_path):
-    calibration = CalibrationCounts()
-    calibration.add(torch.tensor([[[[0.9, 0.1]]]]), torch.tensor([[[1, 0]]]))
-    confusion = torch.tensor([[5, 1], [1, 3]])
-    scores = Scores(("a",), torch.tensor([[[3, 1, 1, 5]]]))
+@pytest.fixture
+def result(tmp_path):
+    """A result of one image, measured at both sizes, whose only image was seen in training."""
+    image_id, size = "a", (8, 8)
+    mask = np.zeros(size, np.uint8)
+    mask[:4] = 255
+    path = tmp_path / "made.h5"
+    write_set(
+        path,
+        [Sample(image_id, np.zeros((*size, 3), np.uint8), mask, size)],
+        name="made",
+        size=size,
+        num_classes=1,
+        attributes={},
+        total=1,
+    )
+    buffer = io.BytesIO()
+    with PredictionWriter(buffer, set_name="made.h5", set_checksum="0", size=size, num_classes=1) as writer:
+        writer.append([image_id], np.full((1, *size), 200, np.uint8))
+    scores, confusion = Scores((image_id,), torch.tensor([[[3, 1, 1, 5]]])), torch.tensor([[5, 1], [1, 3]])
+    native = SizedScores(scores, 2 * confusion, ((7, 9),))
     leakage = {
-        "seen": ["a"],
+        "seen": [image_id],
         "num_images": {"every": 1, "unseen": 0},
         "metrics": {"every": {"dsc": 0.75}, "unseen": None},
     }
-    described = {"model": {"name": "made"}, "leakage": leakage}
-    lines = write_tables(
-        tmp_path,
-        scores,
-        confusion,
-        loss=0.5,
+    summary = describe_scores(scores) | {
+        "confusion_matrix": confusion.tolist(),
+        "native": describe_scores(scores),
+        "calibration": {"ece": 0.1},
+        "leakage": leakage,
+    }
+    return testing.TestResult(
+        scores=scores,
+        native=native,
+        summary=summary,
+        protocol=Protocol(Split("made", {image_id: "test"}), "made", None, None),
+        leakage=Leakage((Leak(image_id, image_id, "same id", None),), path, None),
+        set_path=path,
         num_classes=1,
-        calibration=calibration,
-        described=described,
-        native=(scores, 2 * confusion, ((7, 9),)),
+        threshold=0.5,
+        loss=0.5,
+        predictions=buffer.getvalue(),
+        gate_maps=None,
+        times={"seconds": 1.235},
     )
+
+
+def test_the_lines_for_a_reader(result):
+    lines = result_lines(result)
     assert lines[-1].startswith("test of best model, loss: 0.5000,miou: 0.600000, f1_or_dsc: 0.750000")
     assert lines[-2].endswith("without those that are in training or have a near-duplicate there: none is left")
     assert lines[-3] == "expected calibration error 0.1000"
     assert "at native size:" in lines
-    summary = json.loads((tmp_path / "summary.json").read_text())
-    assert list(summary)[-2:] == ["model", "leakage"]
-    assert summary["metrics"]["loss"] == 0.5
-    assert summary["confusion_matrix"] == [[5, 1], [1, 3]]
-    assert summary["native"]["confusion_matrix"] == [[10, 2], [2, 6]]
-    assert (tmp_path / "cases.csv").read_text().startswith("id,tp,fp,fn,tn,")
-    assert (tmp_path / "cases_native.csv").read_text().splitlines()[1].startswith("a,7,9,3,1,1,5,")
 
 
-def test_times_stand_apart(tmp_path):
-    write_times(tmp_path, num_images=3, seconds=1.23456, memory_gib=None, device="made")
-    assert json.loads((tmp_path / "times.json").read_text()) == {
-        "num_images": 3,
-        "seconds": 1.235,
-        "memory_gib": None,
-        "device": "made",
-        "torch": torch.__version__,
-    }
+def test_a_result_is_written_as_a_whole(result, tmp_path):
+    write_result(result, tmp_path / "test")
+    names = {path.name for path in (tmp_path / "test").iterdir()}
+    tables = {"cases.csv", "cases_native.csv", "summary.json", "times.json"}
+    assert names == {*tables, "predictions.h5", "figures", "leaks.csv", "leaks-1.png"}
+    summary = json.loads((tmp_path / "test/summary.json").read_text())
+    assert (summary["schema"], summary["confusion_matrix"]) == (2, [[5, 1], [1, 3]])
+    assert (tmp_path / "test/cases.csv").read_text().startswith("id,tp,fp,fn,tn,")
+    assert (tmp_path / "test/cases_native.csv").read_text().splitlines()[1].startswith("a,7,9,3,1,1,5,")
+    assert json.loads((tmp_path / "test/times.json").read_text()) == {"seconds": 1.235}
+    with PredictionSet.open(tmp_path / "test/predictions.h5") as predictions, result.open_predictions() as kept:
+        assert predictions.ids == kept.ids == ("a",)
+        assert np.array_equal(predictions.probability([0]), kept.probability([0]))
+
+
+def test_a_failure_keeps_the_older_test(result, tmp_path, monkeypatch):
+    write_result(result, tmp_path / "test")
+    before = (tmp_path / "test/summary.json").read_bytes()
+
+    def fail(*_):
+        raise OSError("the disk is full")
+
+    monkeypatch.setattr(folder, "write_figures", fail)
+    with pytest.raises(OSError, match="the disk is full"):
+        write_result(result, tmp_path / "test")
+    assert (tmp_path / "test/summary.json").read_bytes() == before

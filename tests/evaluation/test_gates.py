@@ -59,5 +59,5 @@ def test_watching_changes_nothing_and_ends():
 
 
 def test_a_network_without_gates():
-    with pytest.raises(ValueError, match="UltraLightVMUNet has no gates over scan routes to look at: only MHS-VM has"):
+    with pytest.raises(ValueError, match="UltraLightVMUNet has no gates over scan routes: only MHS-VM has them"):
         measure_gates(create_model("ultralight_vm_unet"), torch.rand(1, 3, 32, 32))

@@ -84,16 +84,16 @@ def test_published_files(name, split):
 @pytest.mark.parametrize("recorded", [None, record(OWN)])
 def test_what_is_asked_for_comes_first(recorded):
     protocol = choose(prepared(name="isic2017"), recorded, asked="all")
-    assert (protocol.split.name, protocol.reason) == ("all", "asked for by --split")
+    assert (protocol.split.name, protocol.reason) == ("all", "asked for")
 
 
 def test_a_split_without_a_test_part_is_an_error():
-    with pytest.raises(ValueError, match=r"split 'no-test' of data/lesions\.h5 has no test part: .* --split all"):
+    with pytest.raises(ValueError, match=r"split 'no-test' of data/lesions\.h5 has no test part: .* such as 'all'"):
         choose(prepared(), record(OWN), asked="no-test")
 
 
 def test_changed_ids_are_noticed():
     recorded = record(OWN)
     recorded["test_ids"] = ["case9"]
-    with pytest.raises(ValueError, match="it was changed. Name a split with --split"):
+    with pytest.raises(ValueError, match="it was changed. Name a split with `split`"):
         choose(prepared(), recorded)

@@ -137,7 +137,7 @@ def test_all_problems_at_once(write, tmp_path):
     assert "unreadable file: 1\n    pred/a.png" in message
     assert "file with other levels than black and white: 2\n    pred/b.png: 200 levels from 0 to 199" in message
     assert "pred/d.png: colors" in message
-    assert "give --threshold T to cut greys" in message
+    assert "give `threshold` as a fraction of full scale" in message
     assert "prediction with height and width swapped: 1\n    pred/c.png and truth/c.png: 50 x 40 and 40 x 50" in message
     with pytest.raises(ValueError, match="file with colors: 1\n    pred/d.png: colors"):
         score_files([pred], [truth], common=True, threshold=0.5)
@@ -170,7 +170,7 @@ def test_nothing_to_match(write, tmp_path):
     [
         ({"threshold": 128.0}, "a threshold is a share of full scale, above 0 and at most 1; got 128: 128 is 0.5"),
         ({"threshold": 0.0}, "above 0 and at most 1; got 0"),
-        ({"threshold": 0.5, "num_classes": 3}, "class indices are not cut at a threshold"),
+        ({"threshold": 0.5, "num_classes": 3}, "class indices are not thresholded"),
     ],
 )
 def test_bad_arguments(write, options, message):

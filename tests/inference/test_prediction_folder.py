@@ -79,7 +79,7 @@ def test_other_settings_are_refused_and_all_of_them_named(tmp_path):
 
 def test_a_foreign_folder_is_left_alone(tmp_path, source):
     for path in (tmp_path, source):
-        with pytest.raises(FileExistsError, match="exists and is not empty: choose another folder with --out"):
+        with pytest.raises(FileExistsError, match="exists and is not empty: choose another one with `folder`"):
             PredictionFolder(path, SETTINGS)
     (tmp_path / "empty").mkdir()
     assert PredictionFolder(tmp_path / "empty", SETTINGS).done == {}

@@ -152,7 +152,7 @@ def test_broken_link(own, lay_out, tmp_path):
 def test_wrong_arguments(own, lay_out, tmp_path):
     source, out = lay_out(own), tmp_path / "own.h5"
     out.write_text("kept")
-    with pytest.raises(FileExistsError, match=r"own\.h5 exists already; give --overwrite to replace it"):
+    with pytest.raises(FileExistsError, match=r"own\.h5 exists already; give `overwrite` to replace it"):
         prepare_set("folder", [source], out)
     assert out.read_text() == "kept"
     assert prepare_set("folder", [source], out, size=16, overwrite=True).num_samples == 4

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from mhsvm.evaluation.scores import write_cases
-from mhsvm.evaluation.tables import write_summary
+from mhsvm.evaluation.summary import write_summary
 from mhsvm.metrics import Scores
 from mhsvm.report.measured_run import read_cases, read_runs
 

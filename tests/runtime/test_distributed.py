@@ -13,7 +13,7 @@ from torch import nn
 
 from mhsvm.data.augment import Augment
 from mhsvm.data.dataset import Dataset
-from mhsvm.evaluation.evaluator import evaluate
+from mhsvm.evaluation.evaluator import evaluate_model
 from mhsvm.losses import create_loss
 from mhsvm.runtime.distributed import ALONE, LostProcess, World, open_world
 from mhsvm.training.errors import NotFinite
@@ -80,7 +80,7 @@ def train_one_epoch(job: Job) -> dict:
 def evaluated(world: World, num_images: int) -> dict:
     job = make_job(world, num_images=num_images)
     seen = []
-    evaluation = evaluate(
+    evaluation = evaluate_model(
         job.model,
         job.val_set,
         augment=job.val_augment,
@@ -136,7 +136,7 @@ def all_that_processes_do_together(world: World) -> dict:
         "called": len(called),
         "jobs": [train_one_epoch(make_job(world, **arguments)) for arguments in JOBS],
         "evaluated": [evaluated(world, num_images) for num_images in (1, 5)],
-        "halted": halt_in_second(world),
+        "found_inf": halt_in_second(world),
     }
     # the errors come last: who does not raise waits for the other one's end
     if world.rank == 0:
@@ -232,7 +232,7 @@ def test_every_image_is_evaluated_once(row, results):
 def test_a_loss_that_is_not_finite_in_one_process_halts_all(results):
     order = torch.randperm(8, generator=torch.Generator().manual_seed(3))
     for result in results:
-        assert result["halted"] == [*order[4:].tolist(), True]
+        assert result["found_inf"] == [*order[4:].tolist(), True]
 
 
 def test_who_is_alone_talks_to_nobody(monkeypatch):

@@ -29,7 +29,7 @@ def test_what_was_written_is_read(tmp_path):
 
 
 def test_other_files(tmp_path):
-    with pytest.raises(FileNotFoundError, match="make it with `python test.py --save-maps ID …`"):
+    with pytest.raises(FileNotFoundError, match="make it with `mhsvm test`"):
         read_gate_maps(tmp_path / "maps.h5")
     with PredictionWriter(tmp_path / "other.h5", set_name="a", set_checksum="b", size=(2, 2), num_classes=1):
         pass

@@ -81,5 +81,5 @@ def read_events(content):
 
 def test_an_existing_run_folder_is_an_error(tmp_path):
     RunFolder(tmp_path / "run").create(config="", split=SPLIT)
-    with pytest.raises(FileExistsError, match="go on with --resume"):
+    with pytest.raises(FileExistsError, match="go on with `resume`"):
         RunFolder(tmp_path / "run").check_new()

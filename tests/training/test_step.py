@@ -53,13 +53,13 @@ def test_an_eager_step_on_a_cpu_is_torch_s_own(name):
     step, model = make_step(optimizer=name, clip_norm=0.1), make_model()
     optimizer = create_optimizer(name, model, **DEFAULTS.optimizer[name])
     for inputs, targets in batches(5):
-        loss, halted = step(inputs, targets).tolist()
+        loss, found_inf = step(inputs, targets).tolist()
         optimizer.zero_grad()
         expected = nn.functional.mse_loss(model(inputs), targets)
         expected.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 0.1)
         optimizer.step()
-        assert (loss, halted) == (expected.item(), 0)
+        assert (loss, found_inf) == (expected.item(), 0)
     assert_same(step.model.state_dict(), model.state_dict())
 
 
@@ -74,10 +74,10 @@ def test_nothing_changes_from_the_first_step_that_is_not_finite(name, first_bad,
     before = state_of(step)
     assert step(*poison(data[first_bad])).tolist() == [float("inf"), 1]
     for batch in data[first_bad + 1 :]:
-        loss, halted = step(*batch).tolist()
+        loss, found_inf = step(*batch).tolist()
         assert loss < 100
-        assert halted == 1
-    assert step.halted()
+        assert found_inf == 1
+    assert step.found_inf()
     weights, states = state_of(step)
     assert_same(weights, before[0])
     if first_bad:
@@ -93,8 +93,8 @@ def test_a_gradient_that_is_not_finite_stops_too():
     inputs, targets = batches(1)[0]
     # the root has an infinite slope where all is right
     step.loss = lambda logits, targets: (logits - logits.detach()).abs().sum().sqrt()
-    loss, halted = step(inputs, targets).tolist()
-    assert (loss, halted) == (0, 1)
+    loss, found_inf = step(inputs, targets).tolist()
+    assert (loss, found_inf) == (0, 1)
     assert_same(state_of(step)[0], before[0])
 
 
@@ -102,8 +102,8 @@ def test_one_bad_batch_of_a_window_stops_its_step():
     step = make_step()
     before = state_of(step)
     good, bad, other = batches(3)
-    assert step(*poison(bad), share=0.5, last=False).tolist() == [float("inf"), 0]
-    assert step(*good, share=0.5, first=False)[1] == 1
+    assert step(*poison(bad), weight=0.5, last=False).tolist() == [float("inf"), 0]
+    assert step(*good, weight=0.5, first=False)[1] == 1
     assert_same(state_of(step), before)
     assert step(*other)[1] == 1
 
@@ -116,8 +116,8 @@ def test_a_window_of_batches_steps_like_one(device):
         expected = whole(inputs, targets)[0].item()
         found = 0.0
         for start, end in ((0, 4), (4, 6)):
-            share = (end - start) / 6
-            found += parts(inputs[start:end], targets[start:end], share=share, first=start == 0, last=end == 6)[
+            weight = (end - start) / 6
+            found += parts(inputs[start:end], targets[start:end], weight=weight, first=start == 0, last=end == 6)[
                 0
             ].item()
         assert found == pytest.approx(expected, rel=1e-6)
@@ -216,8 +216,8 @@ def test_graphs_of_several_shapes_and_windows_train_like_eager_steps():
         for inputs, targets in batches(8, size=16, device="cuda"):
             # windows of 6 + 6 and of the 4 that are left
             for start, end, place in (
-                (0, 6, {"share": 0.5, "last": False}),
-                (6, 12, {"share": 0.5, "first": False}),
+                (0, 6, {"weight": 0.5, "last": False}),
+                (6, 12, {"weight": 0.5, "first": False}),
                 (12, 16, {}),
             ):
                 losses.append(step(inputs[start:end], targets[start:end], **place)[0].item())

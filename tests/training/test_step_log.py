@@ -21,7 +21,7 @@ def test_every_step_is_read_once_and_in_order(num, device):
     assert [len(record.losses) for record in records] == [2] * (num // 2) + [1] * (num % 2)
     assert records[0].loss == sum(range(min(num, 2)))
     assert records[0].num_images == 2 * min(num, 2)
-    assert not any(record.halted for record in records)
+    assert not any(record.found_inf for record in records)
     assert log.read(wait=True) == []
 
 
@@ -32,7 +32,7 @@ def test_on_a_cpu_reports_are_there_at_once():
     assert record.losses == (1.0,)
     log.add(torch.tensor([2.0, 1.0]), torch.tensor([5]), last=True)
     (record,) = log.read(wait=False)
-    assert record.halted
+    assert record.found_inf
 
 
 @needs_gpu

@@ -75,7 +75,7 @@ def test_a_stop_during_validation_redoes_the_validation_only(make_job, make_run,
     job = make_job()
     train(job, job.fresh_progress(), straight, StopSignal())
 
-    original, evaluations = trainer.evaluate, []
+    original, evaluations = trainer.evaluate_model, []
 
     def interrupted(*args, **kwargs):
         evaluations.append(1)
@@ -83,7 +83,7 @@ def test_a_stop_during_validation_redoes_the_validation_only(make_job, make_run,
             os.kill(os.getpid(), signal.SIGINT)
         return original(*args, **kwargs)
 
-    monkeypatch.setattr(trainer, "evaluate", interrupted)
+    monkeypatch.setattr(trainer, "evaluate_model", interrupted)
     job = make_job()
     with StopSignal() as stop, pytest.raises(Interrupted):
         train(job, job.fresh_progress(), broken, stop)

@@ -54,7 +54,9 @@ def _enter_packages(module: str) -> None:
     for end in range(1, len(parts)):
         package = ".".join(parts[:end])
         if package not in sys.modules:
-            sys.modules[package] = importlib.util.module_from_spec(importlib.util.find_spec(package))
+            spec = importlib.util.find_spec(package)
+            assert spec is not None
+            sys.modules[package] = importlib.util.module_from_spec(spec)
 
 
 def build_launcher(source, metadata) -> None:

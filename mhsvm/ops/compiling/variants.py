@@ -111,7 +111,9 @@ def compile_in_parallel(variants: Sequence[Variant], *, num_processes: int, limi
 
 def _feed(process: subprocess.Popen, jobs: deque[tuple[str, bytes]]) -> list[tuple[str, str]]:
     """Give jobs to a process until there are none or it has ended; return their names and its answers."""
-    answers = []
+    answers: list[tuple[str, str]] = []
+    assert process.stdin is not None
+    assert process.stdout is not None
     while True:
         try:
             name, job = jobs.popleft()
@@ -153,7 +155,8 @@ class _KernelPickler(pickle.Pickler):
 
 def _pickle(variants: Sequence[Variant]) -> tuple[deque[tuple[str, bytes]], list[str]]:
     """Names and pickles of the variants that can be pickled, and the errors of the others."""
-    jobs, failures = deque(), []
+    jobs: deque[tuple[str, bytes]] = deque()
+    failures = []
     for variant in variants:
         file = io.BytesIO()
         try:

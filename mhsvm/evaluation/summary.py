@@ -1,4 +1,4 @@
-"""The numbers of a test: a line to grep, and a summary that is equal byte for byte when made again."""
+"""Two records of a test: a line to search for with grep, and a summary that is equal byte for byte when made again."""
 
 import json
 from pathlib import Path
@@ -11,12 +11,12 @@ SCHEMA = 2
 
 
 def result_line(loss: float, counts: Tensor, confusion: Tensor) -> str:
-    """The line that users of these projects grep for.
+    """The line that users of the published projects search for with grep.
 
     Args:
-        loss: Mean loss an image.
-        counts: (n, c, 4), see `mhsvm.metrics.class_counts`; the figures are pooled, of several classes their mean.
-        confusion: (k, k) of the whole part; rows are the truth, columns the prediction: [[tn, fp], [fn, tp]].
+        loss: Mean loss per image.
+        counts: (n, c, 4), see `mhsvm.metrics.class_counts`; metrics are pooled and averaged over classes.
+        confusion: (k, k) of all images; rows are targets, columns are predictions: [[tn, fp], [fn, tp]].
     """
     pooled = summarize(counts)
     return (
@@ -27,6 +27,6 @@ def result_line(loss: float, counts: Tensor, confusion: Tensor) -> str:
 
 
 def write_summary(path: Path, content: dict) -> None:
-    """Write a summary as JSON under its schema version; keys keep their order."""
+    """Write a summary as JSON after its schema version; keys keep their order."""
     text = json.dumps({"schema": SCHEMA, **content}, indent=2, ensure_ascii=False, allow_nan=False)
     path.write_text(text + "\n", encoding="utf-8")

@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from mhsvm.evaluation.tables import result_line, write_summary
+from mhsvm.evaluation.summary import result_line, write_summary
 from mhsvm.metrics import class_counts
 
 # tp 6, fp 2, fn 1, tn 9 together

@@ -1,0 +1,264 @@
+"""Training, evaluation and prediction as functions, for programs and notebooks; the commands use the same parts.
+
+run = mhsvm.train({"data.set": "isic2017", "train.epochs": 50})
+result = mhsvm.evaluate(run, "ph2")
+print(result.metrics["dsc"], result.intervals["dsc"])
+mask, probability = mhsvm.predict("lesion.jpg", run)
+"""
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from functools import cached_property
+from pathlib import Path
+
+from torch import nn
+from yacs.config import CfgNode
+
+from mhsvm.assemble import (
+    Plan,
+    Trained,
+    TrainedPredictor,
+    build_device,
+    build_predictor,
+    build_test,
+    build_test_set,
+    load_predictor,
+    load_trained,
+    open_plan,
+    plan_resumed,
+    plan_run,
+)
+from mhsvm.assemble import read_config as load_config
+from mhsvm.evaluation.folder import write_result
+from mhsvm.evaluation.testing import TestResult, evaluate_test
+from mhsvm.inference.predictor import ImageLike, Prediction, Predictor
+from mhsvm.prepare.native import open_native_masks
+from mhsvm.runtime.distributed import open_world
+from mhsvm.store import PreparedSet
+from mhsvm.training.job import Job
+from mhsvm.training.record import MemoryRecord
+from mhsvm.training.run_folder import RunFolder
+from mhsvm.training.trainer import train as run_training
+
+__all__ = [
+    "Prediction",
+    "Predictor",
+    "Run",
+    "TestResult",
+    "evaluate",
+    "load_config",
+    "load_predictor",
+    "predict",
+    "train",
+    "write_result",
+]
+
+Config = CfgNode | str | os.PathLike | Mapping
+Checkpoint = str | os.PathLike
+
+
+class Run:
+    """A finished training.
+
+    Attributes:
+        config: Its settings.
+        history: The metrics of each epoch, such as `train_loss`, `val_loss` and `val_dsc`.
+        folder: The run folder; None if nothing was written.
+    """
+
+    def __init__(
+        self, config: CfgNode, history: Sequence[dict], folder: Path | None, load: Callable[[], Trained]
+    ) -> None:
+        self.config = config
+        self.history = tuple(history)
+        self.folder = folder
+        self._load = load
+
+    @cached_property
+    def trained(self) -> Trained:
+        """The network with the weights of its best epoch, and the record of its training."""
+        return self._load()
+
+    @property
+    def model(self) -> nn.Module:
+        """The network with the weights of its best epoch (lowest validation loss), in evaluation mode."""
+        return self.trained.model
+
+
+def train(
+    config: Config | None = None,
+    *,
+    folder: str | os.PathLike | None = None,
+    resume: str | os.PathLike | None = None,
+    progress: bool = False,
+) -> Run:
+    """Train a network, with or without a run folder.
+
+    In processes that torchrun has started, all of them train one network together.
+
+    Args:
+        config: A config, the path of a YAML file, or a dictionary of the settings that differ from the defaults, nested
+            or with dotted keys.
+        folder: The run folder to make, as `mhsvm train` makes it, without its log file; None writes nothing.
+        resume: A run folder to go on with, instead of `config` and `folder`.
+        progress: Show a progress bar in a terminal.
+    Returns:
+        The run, with the weights of its best epoch and the metrics of every epoch.
+    Raises:
+        ValueError: A setting is wrong, or settings do not fit together.
+        FileNotFoundError: There is no such config, set or run.
+        FileExistsError: The folder exists.
+        mhsvm.training.errors.TrainingError: A loss or gradient is not finite, or memory does not suffice.
+    """
+    if (config is None) == (resume is None):
+        raise ValueError("train takes either `config` or `resume`")
+    if resume is not None and folder is not None:
+        raise ValueError("a run is resumed in its own folder: leave `folder` out")
+    with open_world() as world:
+        plan = world.from_first(lambda: _plan(config, folder, resume))
+        job, position = open_plan(plan, world)
+        if plan.run is not None and plan.checkpoint is None:
+            world.from_first(lambda: plan.run.create(config=plan.config.dump(), split=plan.split))
+        record = MemoryRecord() if plan.run is None else plan.run
+        run_training(job, position, record, show_bar=progress)
+    return _finished(plan, job, position.history, record)
+
+
+def evaluate(
+    trained: Run | TrainedPredictor | Checkpoint,
+    data: PreparedSet | str | os.PathLike,
+    *,
+    split: str | None = None,
+    drop_seen: bool = False,
+    native_masks: Sequence[str | os.PathLike] | None = None,
+    boundary: bool = True,
+    gate_maps: Sequence[str] = (),
+    predictions: str | os.PathLike | None = None,
+    batch_size: int | None = None,
+    device: str = "auto",
+    progress: bool = False,
+) -> TestResult:
+    """Measure a trained network on the test images of a set; nothing is written but `predictions`, where asked for.
+
+    Args:
+        trained: A run, a checkpoint (ours or a published one), a name from `mhsvm.list_pretrained()`, or a predictor
+            from `mhsvm.load_predictor` that does not clean its masks.
+        data: A name in data/, a prepared file, a folder of images and masks, or an open prepared set.
+        split: Name of a split whose part "test" is measured; by default the checkpoint's own on its own set, and every
+            image on any other set.
+        drop_seen: Leave out test images that training has seen, near-duplicates too.
+        native_masks: Folders or zip files of the masks at the images' own sizes: measure there too.
+        boundary: Measure the distances hd95 and assd, which takes longest.
+        gate_maps: Ids of test images whose gates are kept, for MHS-VM.
+        predictions: HDF5 file for the probabilities; by default they are kept compressed in memory.
+        batch_size: Images per batch; by default that of the config.
+        device: "auto" (the GPU if there is one), "cpu", "cuda", …; a run or predictor stays on its own device.
+        progress: Show a progress bar in a terminal.
+    Returns:
+        Ids, scores per image, metrics with intervals, protocol, leakage, and the probabilities.
+    Raises:
+        FileNotFoundError: There is no such checkpoint or set.
+        ValueError: The split has no test part, the number of classes differs, or the network's output is not finite.
+    """
+    tested = _trained(trained, device)
+    own_device = next(tested.model.parameters()).device
+    opened = isinstance(data, PreparedSet)
+    with nullcontext(data) if opened else build_test_set(tested, data) as prepared:
+        run = build_test(
+            tested,
+            prepared,
+            split=split,
+            batch_size=batch_size,
+            device=own_device,
+            predictor=trained if isinstance(trained, TrainedPredictor) else None,
+        )
+        run = run.without_seen() if drop_seen else run
+        masks = nullcontext()
+        if native_masks is not None:
+            masks = open_native_masks(native_masks, run.ids, set_name=prepared.name, num_classes=prepared.num_classes)
+        with masks as native:
+            return evaluate_test(
+                run,
+                boundary=boundary,
+                native=native,
+                gate_maps=gate_maps,
+                predictions=None if predictions is None else Path(predictions),
+                progress=progress,
+            )
+
+
+def predict(
+    images: ImageLike | Sequence[ImageLike],
+    trained: Run | Predictor | Checkpoint | Sequence[Checkpoint],
+    *,
+    batch_size: int = 8,
+    device: str = "auto",
+) -> Prediction | list[Prediction]:
+    """Segment one image or several of any sizes.
+
+    Args:
+        images: A path, a PIL image, or uint8 (h, w, 3) RGB or (h, w); or a list of these.
+        trained: A run, a checkpoint, a name from `mhsvm.list_pretrained()`, several of them, whose probabilities are
+            averaged, or a predictor. To predict often, load a predictor once with `mhsvm.load_predictor`.
+        batch_size: Images per batch.
+        device: "auto" (the GPU if there is one), "cpu", "cuda", …; a run or predictor stays on its own device.
+    Returns:
+        (mask, probability) of the image at its own size: uint8 (h, w) and float32 (h, w), or (k, h, w) for k classes;
+        for a list of images, a list of such pairs.
+    Raises:
+        FileNotFoundError: There is no such image or checkpoint.
+        ValueError: An image cannot be read, or checkpoints do not fit together.
+    """
+    if isinstance(trained, Run):
+        own = trained.trained
+        predictor = build_predictor([own], next(own.model.parameters()).device, batch_size=batch_size)
+    else:
+        predictor = trained if isinstance(trained, Predictor) else load_predictor(trained, device=device)
+    if not isinstance(images, (list, tuple)):
+        return predictor(images)
+    batches = [images[start : start + batch_size] for start in range(0, len(images), batch_size)]
+    return [prediction for batch in batches for prediction in predictor.predict_batch(batch)]
+
+
+def _plan(config: Config | None, folder: str | os.PathLike | None, resume: str | os.PathLike | None) -> Plan:
+    if resume is not None:
+        return plan_resumed(resume)
+    run = None if folder is None else RunFolder(folder)
+    if run is not None:
+        run.check_new()
+    return plan_run(_config(config), run)
+
+
+def _config(config: Config) -> CfgNode:
+    if isinstance(config, CfgNode):
+        return config
+    if isinstance(config, Mapping):
+        return load_config(None, [word for pair in _pairs(config) for word in pair])
+    return load_config(config)
+
+
+def _pairs(settings: Mapping, prefix: str = "") -> Iterator[tuple[str, object]]:
+    for key, value in settings.items():
+        if isinstance(value, Mapping):
+            yield from _pairs(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _finished(plan: Plan, job: Job, history: Sequence[dict], record: MemoryRecord | RunFolder) -> Run:
+    if isinstance(record, RunFolder):
+        return Run(plan.config, history, record.path, lambda: load_trained(record.best, device=job.device))
+    if record.best is not None:
+        job.kept_model.load_state_dict(record.best)
+    model = job.kept_model.eval()
+    trained = Trained(path=None, model=model, config=plan.config, published=False, data=job.description["data"])
+    return Run(plan.config, history, None, lambda: trained)
+
+
+def _trained(trained: Run | TrainedPredictor | Checkpoint, device: str) -> Trained:
+    if isinstance(trained, Run):
+        return trained.trained
+    if isinstance(trained, TrainedPredictor):
+        return trained.origin
+    return load_trained(trained, device=build_device(device))

@@ -1,0 +1,113 @@
+"""Runs: a training that starts from a config or goes on from its last checkpoint."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from yacs.config import CfgNode
+
+from mhsvm.assemble.data import build_set, build_split
+from mhsvm.assemble.settings import read_config, recorded_config
+from mhsvm.assemble.training import build_job
+from mhsvm.config import get_value, set_value
+from mhsvm.data.split_file import Split
+from mhsvm.models.checkpoint_file import read_checkpoint
+from mhsvm.runtime.distributed import World
+from mhsvm.store import PreparedSet
+from mhsvm.training.job import Job, Progress
+from mhsvm.training.run_folder import RunFolder
+from mhsvm.training.training_state import restore
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A training that is checked and not yet built.
+
+    Attributes:
+        config: Its settings.
+        run: Its folder; None keeps everything in memory.
+        split: The parts of its set.
+        checksum: The checksum of its set.
+        checkpoint: The checkpoint to go on from; None for a new run.
+    """
+
+    config: CfgNode
+    run: RunFolder | None
+    split: Split
+    checksum: str
+    checkpoint: dict | None = None
+
+
+def run_folder(config: CfgNode, *, name: str) -> RunFolder:
+    """The folder that a config names; `name` is taken if its `run.name` is empty."""
+    return RunFolder(Path(config.run.folder) / (config.run.name or name))
+
+
+def plan_run(config: CfgNode, run: RunFolder | None) -> Plan:
+    """Check the set and split of a new run.
+
+    Raises:
+        FileNotFoundError: There is no such set.
+        ValueError: The set or split cannot be used.
+    """
+    with build_set(config) as prepared:
+        return Plan(config, run, build_split(config.data.split, prepared), prepared.checksum)
+
+
+def plan_resumed(folder: str | Path, settings: Sequence[str] = ()) -> Plan:
+    """Read a run folder to go on from its last checkpoint.
+
+    Args:
+        folder: The run folder.
+        settings: Pairs KEY VALUE, which must agree with the run's config.
+    Raises:
+        FileNotFoundError: The folder has no checkpoint.
+        ValueError: A setting differs from the run's, or its split file was changed.
+    """
+    run = RunFolder(folder)
+    if not run.last.is_file():
+        raise FileNotFoundError(f"{folder} is not a run that can be resumed: there is no {run.last}")
+    checkpoint = read_checkpoint(run.last)
+    config = recorded_config(checkpoint["config"], run.last)
+    _refuse_contradictions(config, settings, folder)
+    split, recorded = Split.load(run.split), checkpoint["data"]
+    if split.hash != recorded["split_hash"]:
+        raise ValueError(
+            f"the run's split.txt was changed: its hash is {split.hash[:12]}…, not {recorded['split_hash'][:12]}…"
+        )
+    return Plan(config, run, split, recorded["checksum"], checkpoint)
+
+
+def open_plan(plan: Plan, world: World) -> tuple[Job, Progress]:
+    """Build the training of a plan in each of its processes, at its first step or at that of its checkpoint.
+
+    Raises:
+        ValueError: The set is not the one that the run was started with, or parts of the config do not fit.
+    """
+    with world.together(), build_set(plan.config) as prepared:
+        _check_set(prepared, plan.checksum)
+        job = build_job(plan.config, prepared, plan.split, world)
+        progress = job.fresh_progress() if plan.checkpoint is None else restore(job, plan.checkpoint)
+    return job, progress
+
+
+def _refuse_contradictions(config: CfgNode, settings: Sequence[str], folder: str | Path) -> None:
+    # setting the pairs in a copy checks and converts them like those of a new run
+    asked = read_config(None, settings)
+    given = config.clone()
+    given.defrost()
+    for key in settings[::2]:
+        set_value(given, key, get_value(asked, key))
+        if get_value(given, key) != get_value(config, key):
+            raise ValueError(
+                f"{folder} was started with {key} {get_value(config, key)}; "
+                f"resuming cannot make it {get_value(given, key)}"
+            )
+
+
+def _check_set(prepared: PreparedSet, checksum: str) -> None:
+    if prepared.checksum != checksum:
+        raise ValueError(
+            f"{prepared.path} is not the set that this run was started with: its checksum is "
+            f"{prepared.checksum[:12]}…, not {checksum[:12]}…"
+        )
