@@ -25,7 +25,6 @@ from mhsvm.data.dataset import Dataset
 from mhsvm.data.loader import choose_placement
 from mhsvm.layers import DropPath
 from mhsvm.models import create_model
-from mhsvm.ops import availability
 from mhsvm.runtime.graphs import WARM_UP_CALLS, GraphedModel
 from mhsvm.runtime.numerics import numerics
 from mhsvm.runtime.timing import Candidate, synchronize, time_interleaved
@@ -234,8 +233,7 @@ class _Bench:
         return [step(images, targets)[0].item() for _ in range(WARM_UP_CALLS + 2)]
 
     def _job(self, batch: int, num_images: int) -> Job:
-        fused = availability.unavailable_reason() is None
-        augment = Augment(augmentation="ultralight", fused=fused)
+        augment = Augment(augmentation="ultralight")
         step = self._step(self.mode, augment)
         num_val = max(1, num_images * _NUM_VAL // _NUM_TRAIN)
         train_set, val_set = (_random_set(num, self.size) for num in (num_images, num_val))
@@ -252,7 +250,7 @@ class _Bench:
             train_set=train_set.to(placed),
             val_set=val_set.to(placed),
             augment=augment,
-            val_augment=Augment(fused=fused),
+            val_augment=Augment(),
             generator=torch.Generator().manual_seed(0),
             device=self.device,
             description={},

@@ -2,11 +2,11 @@
 
 from yacs.config import CfgNode
 
+from mhsvm.assemble.networks import choose_backend
 from mhsvm.data.augment import Augment
 from mhsvm.data.split_file import Split
 from mhsvm.data.splits import make_split
 from mhsvm.leakage import duplicate_groups
-from mhsvm.ops import availability
 from mhsvm.prepare.sets import find_set, open_set
 from mhsvm.store import PreparedSet
 
@@ -33,14 +33,14 @@ def build_split(name: str, prepared: PreparedSet) -> Split:
     return make_split(name, ids=prepared.ids, subsets=prepared.subsets, groups=groups, dataset=prepared.name)
 
 
-def build_augment(config: CfgNode, *, training: bool) -> Augment:
+def build_augment(config: CfgNode, *, training: bool, backend: str | None = None) -> Augment:
     """Normalisation, with the random motions of `config.data` for training."""
     return Augment(
         normalization=config.data.normalization,
         augmentation=config.data.augmentation if training else "none",
         num_classes=config.model.num_classes,
         soft_targets=config.data.soft_targets,
-        fused=availability.unavailable_reason() is None,
+        backend=choose_backend(config, backend),
     )
 
 

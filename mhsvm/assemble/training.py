@@ -1,5 +1,7 @@
 """Trainings by a config: loss, optimiser, schedule, step, and all of it together."""
 
+import inspect
+
 import torch
 from torch import nn
 from torch.optim import Optimizer
@@ -9,7 +11,7 @@ from yacs.config import CfgNode
 from mhsvm import losses
 from mhsvm.assemble.data import build_augment, describe_data
 from mhsvm.assemble.devices import build_own_device
-from mhsvm.assemble.networks import build_inference, build_model
+from mhsvm.assemble.networks import build_inference, build_model, choose_backend
 from mhsvm.config import to_dict
 from mhsvm.data.augment import Augment
 from mhsvm.data.dataset import load_dataset
@@ -28,14 +30,17 @@ from mhsvm.training.step import TrainStep
 _PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
-def build_loss(config: CfgNode) -> nn.Module:
+def build_loss(config: CfgNode, *, backend: str | None = None) -> nn.Module:
     """The loss of `config.loss`.
 
     Raises:
         ValueError: It is unknown, or for another number of classes.
     """
     name, several = config.loss.name, config.model.num_classes > 1
-    loss = losses.create_loss(name, **config.loss.get(name, {}))
+    arguments = dict(config.loss.get(name, {}))
+    if "backend" in inspect.signature(losses.LOSSES[name]).parameters:
+        arguments["backend"] = choose_backend(config, backend)
+    loss = losses.create_loss(name, **arguments)
     if getattr(loss, "several_classes", several) != several:
         fitting = "ce_dice" if several else "bce_dice"
         raise ValueError(f"loss {name!r} does not fit model.num_classes {config.model.num_classes}: take {fitting!r}")

@@ -5,7 +5,6 @@ import math
 import pytest
 import torch
 
-from mhsvm.data import augment as augment_module
 from mhsvm.data.augment import Augment, list_augmentations, list_normalizations
 
 IDENTITY = torch.eye(2)
@@ -218,34 +217,20 @@ def test_what_cannot_be_built_is_said(arguments, message):
         Augment(**arguments)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.gpu
 @pytest.mark.parametrize("normalization", list_normalizations())
 @pytest.mark.parametrize("augmentation", list_augmentations())
 @pytest.mark.parametrize("size", [(256, 256), (192, 256)])
-@pytest.mark.parametrize("fused", [False, True], ids=["torch", "kernels"])
-def test_a_gpu_makes_the_same_images(normalization, augmentation, size, fused):
+@pytest.mark.parametrize("on_gpu", ["reference", "auto"])
+def test_a_gpu_makes_the_same_images(normalization, augmentation, size, on_gpu):
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(256, (32, 3, *size), dtype=torch.uint8, generator=generator)
     masks = torch.randint(256, (32, *size), dtype=torch.uint8, generator=generator)
-    augment = Augment(normalization=normalization, augmentation=augmentation, fused=fused)
+    augment = Augment(normalization=normalization, augmentation=augmentation)
     drawn = augment.sample_transforms(32, generator)
     inputs, targets = augment(images, masks, drawn)
+    augment.backend = on_gpu
     gpu_inputs, gpu_targets = (x.cpu() for x in augment(images.cuda(), masks.cuda(), drawn.cuda()))
     same = torch.isclose(gpu_inputs, inputs, rtol=1e-5, atol=1e-4).all(dim=1)
     assert same.float().mean() >= 0.999
     assert (gpu_targets == targets).float().mean() >= 0.999
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_a_normalization_without_a_kernel_is_computed_by_torch(batch, registered):
-    registered(augment_module.NORMALIZATIONS, "half", lambda images: images / 2)
-    images, masks = (x.cuda() for x in batch)
-    inputs, targets = Augment(normalization="half", fused=True)(images, masks)
-    assert torch.equal(inputs, images / 2)
-    assert torch.equal(targets, (masks >= 128).float()[:, None])
-
-
-@pytest.mark.parametrize("name", list_normalizations())
-def test_kernels_are_for_gpus(batch, name):
-    found, expected = (Augment(normalization=name, fused=fused)(*batch) for fused in (True, False))
-    assert all(torch.equal(x, y) for x, y in zip(found, expected, strict=True))
