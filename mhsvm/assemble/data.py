@@ -33,13 +33,8 @@ def build_split(name: str, prepared: PreparedSet) -> Split:
     return make_split(name, ids=prepared.ids, subsets=prepared.subsets, groups=groups, dataset=prepared.name)
 
 
-<<<<<<< HEAD
-def build_augment(config: CfgNode, *, training: bool) -> Augment:
-    """Build the normalization, for training with the random augmentation of `config.data`."""
-=======
 def build_augment(config: CfgNode, *, training: bool, backend: str | None = None) -> Augment:
-    """Normalisation, with the random motions of `config.data` for training."""
->>>>>>> main
+    """Build the normalization, for training with the random augmentation of `config.data`."""
     return Augment(
         normalization=config.data.normalization,
         augmentation=config.data.augmentation if training else "none",
