@@ -31,6 +31,7 @@ from mhsvm.assemble import (
     plan_run,
 )
 from mhsvm.assemble import read_config as load_config
+from mhsvm.assemble.networks import choose_backend
 from mhsvm.evaluation.folder import write_result
 from mhsvm.evaluation.testing import TestResult, evaluate_test
 from mhsvm.inference.predictor import ImageLike, Prediction, Predictor
