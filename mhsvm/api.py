@@ -23,7 +23,6 @@ from mhsvm.assemble import (
     build_predictor,
     build_test,
     build_test_set,
-    choose_backend,
     load_predictor,
     load_trained,
     open_plan,

@@ -3,7 +3,7 @@
 from mhsvm.assemble.data import build_augment, build_set, build_split, describe_data
 from mhsvm.assemble.devices import build_device, build_own_device
 from mhsvm.assemble.evaluation import build_evaluator, build_test, build_test_set
-from mhsvm.assemble.networks import build_inference, build_model, choose_backend, describe_model
+from mhsvm.assemble.networks import build_inference, build_model, describe_model
 from mhsvm.assemble.prediction import TrainedPredictor, build_predictor, load_predictor
 from mhsvm.assemble.runs import Plan, open_plan, plan_resumed, plan_run, run_folder
 from mhsvm.assemble.settings import read_config, recorded_config
@@ -30,7 +30,6 @@ __all__ = [
     "build_step",
     "build_test",
     "build_test_set",
-    "choose_backend",
     "describe_data",
     "describe_model",
     "find_checkpoint",
