@@ -1,4 +1,4 @@
-"""`python -m mhsvm COMMAND …`: what torchrun and a sweep start."""
+"""`python -m mhsvm COMMAND …`, which torchrun and sweeps start."""
 
 from mhsvm.cli.main import main
 

@@ -6,11 +6,11 @@ print(result.metrics["dsc"], result.intervals["dsc"])
 mask, probability = mhsvm.predict("lesion.jpg", run)
 """
 
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from functools import cached_property
 from pathlib import Path
+from typing import Any, TypeAlias
 
 from torch import nn
 from yacs.config import CfgNode
@@ -20,11 +20,11 @@ from mhsvm.assemble import (
     Trained,
     TrainedPredictor,
     build_device,
-    build_predictor,
     build_test,
     build_test_set,
     load_predictor,
     load_trained,
+    open_native,
     open_plan,
     plan_resumed,
     plan_run,
@@ -33,8 +33,8 @@ from mhsvm.assemble import read_config as load_config
 from mhsvm.assemble.networks import choose_backend
 from mhsvm.evaluation.folder import write_result
 from mhsvm.evaluation.testing import TestResult, evaluate_test
+from mhsvm.files import StrPath
 from mhsvm.inference.predictor import ImageLike, Prediction, Predictor
-from mhsvm.prepare.native import open_native_masks
 from mhsvm.runtime.distributed import open_world
 from mhsvm.store import PreparedSet
 from mhsvm.training.job import Job
@@ -55,8 +55,7 @@ __all__ = [
     "write_result",
 ]
 
-Config = CfgNode | str | os.PathLike | Mapping
-Checkpoint = str | os.PathLike
+Config: TypeAlias = CfgNode | StrPath | Mapping[str, Any]
 
 
 class Run:
@@ -90,8 +89,8 @@ class Run:
 def train(
     config: Config | None = None,
     *,
-    folder: str | os.PathLike | None = None,
-    resume: str | os.PathLike | None = None,
+    folder: StrPath | None = None,
+    resume: StrPath | None = None,
     progress: bool = False,
 ) -> Run:
     """Train a network, with or without a run folder.
@@ -119,28 +118,27 @@ def train(
     with open_world() as world:
         plan = world.from_first(lambda: _plan(config, folder, resume))
         job, position = open_plan(plan, world)
-        if plan.run is not None and plan.checkpoint is None:
-            world.from_first(lambda: plan.run.create(config=plan.config.dump(), split=plan.split))
+        world.from_first(plan.create_folder)
         record = MemoryRecord() if plan.run is None else plan.run
         run_training(job, position, record, show_bar=progress)
     return _finished(plan, job, position.history, record)
 
 
 def evaluate(
-    trained: Run | TrainedPredictor | Checkpoint,
-    data: PreparedSet | str | os.PathLike,
+    trained: Run | TrainedPredictor | StrPath,
+    data: PreparedSet | StrPath,
     *,
     split: str | None = None,
     drop_seen: bool = False,
-    native_masks: Sequence[str | os.PathLike] | None = None,
+    native_masks: Sequence[StrPath] | None = None,
     boundary: bool = True,
     gate_maps: Sequence[str] = (),
-    predictions: str | os.PathLike | None = None,
+    predictions: StrPath | None = None,
     batch_size: int | None = None,
     device: str = "auto",
     progress: bool = False,
 ) -> TestResult:
-    """Measure a trained network on the test images of a set; nothing is written but `predictions`, where asked for.
+    """Measure a trained network on the test images of a set; only `predictions` is written, if given.
 
     Args:
         trained: A run, a checkpoint (ours or a published one), a name from `mhsvm.list_pretrained()`, or a predictor
@@ -164,21 +162,17 @@ def evaluate(
     """
     tested = _trained(trained, device)
     own_device = next(tested.model.parameters()).device
-    opened = isinstance(data, PreparedSet)
-    with nullcontext(data) if opened else build_test_set(tested, data) as prepared:
+    with nullcontext(data) if isinstance(data, PreparedSet) else build_test_set(tested, data) as prepared:
         run = build_test(
             tested,
             prepared,
             split=split,
+            drop_seen=drop_seen,
             batch_size=batch_size,
             device=own_device,
             predictor=trained if isinstance(trained, TrainedPredictor) else None,
         )
-        run = run.without_seen() if drop_seen else run
-        masks = nullcontext()
-        if native_masks is not None:
-            masks = open_native_masks(native_masks, run.ids, set_name=prepared.name, num_classes=prepared.num_classes)
-        with masks as native:
+        with open_native(run, native_masks) as native:
             return evaluate_test(
                 run,
                 boundary=boundary,
@@ -191,7 +185,7 @@ def evaluate(
 
 def predict(
     images: ImageLike | Sequence[ImageLike],
-    trained: Run | Predictor | Checkpoint | Sequence[Checkpoint],
+    trained: Run | Predictor | StrPath | Sequence[StrPath],
     *,
     batch_size: int = 8,
     device: str = "auto",
@@ -211,18 +205,19 @@ def predict(
         FileNotFoundError: There is no such image or checkpoint.
         ValueError: An image cannot be read, or checkpoints do not fit together.
     """
+    predictor: Predictor
     if isinstance(trained, Run):
         own = trained.trained
-        predictor = build_predictor([own], next(own.model.parameters()).device, batch_size=batch_size)
+        predictor = TrainedPredictor([own], next(own.model.parameters()).device, batch_size=batch_size)
     else:
         predictor = trained if isinstance(trained, Predictor) else load_predictor(trained, device=device)
-    if not isinstance(images, (list, tuple)):
+    if isinstance(images, str) or not isinstance(images, Sequence):
         return predictor(images)
     batches = [images[start : start + batch_size] for start in range(0, len(images), batch_size)]
     return [prediction for batch in batches for prediction in predictor.predict_batch(batch)]
 
 
-def _plan(config: Config | None, folder: str | os.PathLike | None, resume: str | os.PathLike | None) -> Plan:
+def _plan(config: Config | None, folder: StrPath | None, resume: StrPath | None) -> Plan:
     if resume is not None:
         return plan_resumed(resume)
     run = None if folder is None else RunFolder(folder)
@@ -231,7 +226,7 @@ def _plan(config: Config | None, folder: str | os.PathLike | None, resume: str |
     return plan_run(_config(config), run)
 
 
-def _config(config: Config) -> CfgNode:
+def _config(config: Config | None) -> CfgNode:
     if isinstance(config, CfgNode):
         return config
     if isinstance(config, Mapping):
@@ -239,7 +234,7 @@ def _config(config: Config) -> CfgNode:
     return load_config(config)
 
 
-def _pairs(settings: Mapping, prefix: str = "") -> Iterator[tuple[str, object]]:
+def _pairs(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     for key, value in settings.items():
         if isinstance(value, Mapping):
             yield from _pairs(value, f"{prefix}{key}.")
@@ -264,7 +259,7 @@ def _finished(plan: Plan, job: Job, history: Sequence[dict], record: MemoryRecor
     return Run(plan.config, history, None, lambda: trained)
 
 
-def _trained(trained: Run | TrainedPredictor | Checkpoint, device: str) -> Trained:
+def _trained(trained: Run | TrainedPredictor | StrPath, device: str) -> Trained:
     if isinstance(trained, Run):
         return trained.trained
     if isinstance(trained, TrainedPredictor):

@@ -8,6 +8,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+StrPath = str | os.PathLike[str]
+
 
 @contextmanager
 def replace_when_complete(path: str | Path) -> Iterator[Path]:

@@ -70,7 +70,7 @@ def registered() -> Iterator[Callable[[Registry, str, object], None]]:
 
 @pytest.fixture
 def signal_at_step(monkeypatch) -> Callable[[int, int], None]:
-    """A function that makes the process send itself a signal in its n-th optimiser step from now."""
+    """A function that makes the process send itself a signal in its n-th optimizer step from now."""
 
     def arm(num_steps: int, signum: int) -> None:
         original, taken = TrainStep.__call__, []

@@ -2,9 +2,9 @@
 
 from mhsvm.assemble.data import build_augment, build_set, build_split, describe_data
 from mhsvm.assemble.devices import build_device, build_own_device
-from mhsvm.assemble.evaluation import build_evaluator, build_test, build_test_set
+from mhsvm.assemble.evaluation import build_evaluator, build_test, build_test_set, open_native
 from mhsvm.assemble.networks import build_inference, build_model, describe_model
-from mhsvm.assemble.prediction import TrainedPredictor, build_predictor, load_predictor
+from mhsvm.assemble.prediction import TrainedPredictor, load_predictor
 from mhsvm.assemble.runs import Plan, open_plan, plan_resumed, plan_run, run_folder
 from mhsvm.assemble.settings import read_config, recorded_config
 from mhsvm.assemble.trained import Trained, find_checkpoint, load_trained
@@ -23,7 +23,6 @@ __all__ = [
     "build_model",
     "build_optimizer",
     "build_own_device",
-    "build_predictor",
     "build_schedule",
     "build_set",
     "build_split",
@@ -35,6 +34,7 @@ __all__ = [
     "find_checkpoint",
     "load_predictor",
     "load_trained",
+    "open_native",
     "open_plan",
     "plan_resumed",
     "plan_run",

@@ -1,8 +1,9 @@
 """Tests of a trained model: the set, the test images, and the images that training has seen."""
 
 import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 
 import torch
 
@@ -13,15 +14,17 @@ from mhsvm.assemble.training import build_loss
 from mhsvm.evaluation.evaluator import Evaluator
 from mhsvm.evaluation.protocol import Protocol, choose_protocol
 from mhsvm.evaluation.testing import TestRun
+from mhsvm.files import StrPath
 from mhsvm.inference.predictor import MeanLogits, Predictor
 from mhsvm.leakage import find_leakage, leakage_lines
+from mhsvm.prepare.native import NativeMasks, open_native_masks
 from mhsvm.prepare.sets import find_set, open_set
 from mhsvm.store import PreparedSet
 
 log = logging.getLogger(__name__)
 
 
-def build_test_set(trained: Trained, name_or_path: str | Path) -> PreparedSet:
+def build_test_set(trained: Trained, name_or_path: StrPath) -> PreparedSet:
     """Open a set to test a checkpoint on; a folder of images is prepared at the checkpoint's size.
 
     Raises:
@@ -42,6 +45,7 @@ def build_test(
     prepared: PreparedSet,
     *,
     split: str | None = None,
+    drop_seen: bool = False,
     batch_size: int | None = None,
     device: torch.device,
     predictor: Predictor | None = None,
@@ -52,11 +56,13 @@ def build_test(
         trained: The model, on `device`.
         prepared: The set, open until the test is done.
         split: Name of a split whose part "test" is measured; by default see `choose_protocol`.
+        drop_seen: Leave out the images that training has seen.
         batch_size: Images per batch; by default that of the model's config.
         device: The device that computes.
         predictor: Its mean probability and threshold are measured instead of those of the model alone.
     Raises:
-        ValueError: The split is unknown or has no test part, or the predictor cleans masks or has another size.
+        ValueError: The split is unknown or has no test part, the images to drop are not known or no others are left,
+            or the predictor cleans masks or has another size.
     """
     if predictor is not None:
         _check_predictor(predictor, prepared)
@@ -72,7 +78,7 @@ def build_test(
     evaluator = build_evaluator(trained, prepared.size, batch_size=batch_size, device=device)
     if predictor is not None:
         evaluator = replace(evaluator, model=MeanLogits(predictor), threshold=predictor.threshold)
-    return TestRun(
+    run = TestRun(
         evaluator=evaluator,
         network=trained.model,
         model=describe_model(trained.config),
@@ -81,6 +87,22 @@ def build_test(
         protocol=protocol,
         leakage=leakage,
     )
+    return run.without_seen() if drop_seen else run
+
+
+@contextmanager
+def open_native(run: TestRun, sources: Sequence[StrPath] | None) -> Iterator[NativeMasks | None]:
+    """Open the masks of a test's images at the images' own sizes; None without sources.
+
+    Raises:
+        ValueError: Masks are missing, repeated or unreadable; all of them are listed.
+    """
+    if sources is None:
+        yield None
+        return
+    prepared = run.prepared
+    with open_native_masks(sources, run.ids, set_name=prepared.name, num_classes=prepared.num_classes) as masks:
+        yield masks
 
 
 def build_evaluator(

@@ -3,7 +3,6 @@
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import torch
 
@@ -12,19 +11,49 @@ from mhsvm.assemble.devices import build_device
 from mhsvm.assemble.networks import build_inference
 from mhsvm.assemble.trained import Trained, load_trained
 from mhsvm.data.split_file import Split
+from mhsvm.files import StrPath
 from mhsvm.inference.predictor import Predictor
 
 
 class TrainedPredictor(Predictor):
-    """A predictor that records the trained models that it consists of.
+    """A predictor of loaded models, with the size, normalization and threshold of their training.
+
+    On a GPU the models run as CUDA graphs of `batch_size` images; any number is predicted, batch by batch.
 
     Args:
+        members: The trained models, on `device`.
+        device: The device of the models.
+        batch_size: Images per batch of the graphs.
+        threshold, augmentation, largest_component, fill_holes: See `load_predictor`.
+    Attributes:
         members: The trained models.
-        arguments: See `Predictor`.
+    Raises:
+        ValueError: There is no model, they do not fit together, or the threshold is outside of 0..1.
     """
 
-    def __init__(self, members: Sequence[Trained], *arguments: object, **keywords: object) -> None:
-        super().__init__(*arguments, **keywords)
+    def __init__(
+        self,
+        members: Sequence[Trained],
+        device: torch.device,
+        *,
+        batch_size: int = 1,
+        threshold: float | None = None,
+        augmentation: str = "none",
+        largest_component: bool = False,
+        fill_holes: bool = False,
+    ) -> None:
+        _check_members(members)
+        size, captures = members[0].size, device.type == "cuda"
+        super().__init__(
+            [build_inference(each.model, size=size, batch_size=batch_size, captures=captures) for each in members],
+            normalize=build_augment(members[0].config, training=False, backend=members[0].backend).normalize,
+            size=size,
+            threshold=_choose_threshold(members, threshold),
+            device=device,
+            augmentation=augmentation,
+            largest_component=largest_component,
+            fill_holes=fill_holes,
+        )
         self.members = tuple(members)
 
     @property
@@ -39,7 +68,7 @@ class TrainedPredictor(Predictor):
 
 
 def load_predictor(
-    path: str | Path | Sequence[str | Path],
+    path: StrPath | Sequence[StrPath],
     *,
     device: str = "auto",
     threshold: float | None = None,
@@ -64,7 +93,7 @@ def load_predictor(
     """
     chosen = build_device(device)
     paths = [path] if isinstance(path, (str, os.PathLike)) else path
-    return build_predictor(
+    return TrainedPredictor(
         [load_trained(each, device=chosen) for each in paths],
         chosen,
         threshold=threshold,
@@ -74,23 +103,7 @@ def load_predictor(
     )
 
 
-def build_predictor(
-    members: Sequence[Trained],
-    device: torch.device,
-    *,
-    batch_size: int = 1,
-    threshold: float | None = None,
-    augmentation: str = "none",
-    largest_component: bool = False,
-    fill_holes: bool = False,
-) -> TrainedPredictor:
-    """Build the predictor of loaded models, with the size, normalization and threshold of their training.
-
-    On a GPU the models run as CUDA graphs of `batch_size` images; any number is predicted, batch by batch.
-
-    Raises:
-        ValueError: There is none, they do not fit together, or the threshold is outside of 0..1.
-    """
+def _check_members(members: Sequence[Trained]) -> None:
     if not members:
         raise ValueError("a predictor needs at least one checkpoint; received none")
     for name, values in (
@@ -99,24 +112,16 @@ def build_predictor(
         ("numbers of classes", [trained.num_classes for trained in members]),
     ):
         _check_equal(name, members, values)
+
+
+def _choose_threshold(members: Sequence[Trained], threshold: float | None) -> float:
     if threshold is None:
         thresholds = [trained.config.evaluation.threshold for trained in members]
         _check_equal("thresholds", members, thresholds, remedy=" or give a threshold for all")
-        threshold = thresholds[0]
+        threshold = float(thresholds[0])
     if not 0 <= threshold <= 1:
         raise ValueError(f"the threshold is a probability, 0 to 1; received {threshold}")
-    size, captures = members[0].size, device.type == "cuda"
-    return TrainedPredictor(
-        members,
-        [build_inference(trained.model, size=size, batch_size=batch_size, captures=captures) for trained in members],
-        normalize=build_augment(members[0].config, training=False, backend=members[0].backend).normalize,
-        size=size,
-        threshold=threshold,
-        device=device,
-        augmentation=augmentation,
-        largest_component=largest_component,
-        fill_holes=fill_holes,
-    )
+    return threshold
 
 
 def _check_equal(name: str, members: Sequence[Trained], values: Sequence[object], *, remedy: str = "") -> None:

@@ -11,6 +11,7 @@ from mhsvm.assemble.settings import read_config, recorded_config
 from mhsvm.assemble.training import build_job
 from mhsvm.config import get_value, set_value
 from mhsvm.data.split_file import Split
+from mhsvm.files import StrPath
 from mhsvm.models.checkpoint_file import read_checkpoint
 from mhsvm.runtime.distributed import World
 from mhsvm.store import PreparedSet
@@ -37,6 +38,15 @@ class Plan:
     checksum: str
     checkpoint: dict | None = None
 
+    def create_folder(self) -> None:
+        """Make the folder of a new run; a resumed run has one, and a run in memory needs none.
+
+        Raises:
+            FileExistsError: The folder exists.
+        """
+        if self.run is not None and self.checkpoint is None:
+            self.run.create(config=self.config.dump(), split=self.split)
+
 
 def run_folder(config: CfgNode, *, name: str) -> RunFolder:
     """The folder that a config names; `name` is taken if its `run.name` is empty."""
@@ -54,7 +64,7 @@ def plan_run(config: CfgNode, run: RunFolder | None) -> Plan:
         return Plan(config, run, build_split(config.data.split, prepared), prepared.checksum)
 
 
-def plan_resumed(folder: str | Path, settings: Sequence[str] = ()) -> Plan:
+def plan_resumed(folder: StrPath, settings: Sequence[str] = ()) -> Plan:
     """Read a run folder to go on from its last checkpoint.
 
     Args:
@@ -91,7 +101,7 @@ def open_plan(plan: Plan, world: World) -> tuple[Job, Progress]:
     return job, progress
 
 
-def _refuse_contradictions(config: CfgNode, settings: Sequence[str], folder: str | Path) -> None:
+def _refuse_contradictions(config: CfgNode, settings: Sequence[str], folder: StrPath) -> None:
     # setting the pairs in a copy checks and converts them like those of a new run
     asked = read_config(None, settings)
     given = config.clone()

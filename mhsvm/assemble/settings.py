@@ -8,6 +8,7 @@ from typing import Any
 from yacs.config import CfgNode
 
 from mhsvm.config import DEFAULTS, config_from_dict, load_config
+from mhsvm.files import StrPath
 from mhsvm.layers.mixers import MIXERS
 from mhsvm.losses import LOSSES
 from mhsvm.models.registry import MODELS, Network
@@ -26,17 +27,17 @@ _GROUPS: dict[str, tuple[Registry[Any], int, tuple[str, ...]]] = {
 }
 
 
-def read_config(path: str | Path | None = None, overrides: Sequence[str] = ()) -> CfgNode:
+def read_config(path: StrPath | None = None, overrides: Sequence[str] = ()) -> CfgNode:
     """Read a config after importing its plugins; see `mhsvm.config.load_config`.
 
     Raises:
         ValueError: A plugin cannot be imported; or see `load_config`.
         FileNotFoundError: There is no such file.
     """
-    return load_config(path, overrides, extend=_extend)
+    return load_config(None if path is None else Path(path), overrides, extend=_extend)
 
 
-def recorded_config(values: Mapping, path: str | Path) -> CfgNode:
+def recorded_config(values: Mapping, path: StrPath) -> CfgNode:
     """The config that the checkpoint `path` recorded, after importing its plugins.
 
     Raises:

@@ -1,8 +1,6 @@
 """Trained models from checkpoints, ours and published ones."""
 
 import hashlib
-import os
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,12 +11,14 @@ from yacs.config import CfgNode
 
 from mhsvm.assemble.networks import build_model, choose_backend
 from mhsvm.assemble.settings import recorded_config
-from mhsvm.models import load_weights
+from mhsvm.files import StrPath
 from mhsvm.models.checkpoint_file import read_checkpoint, weights_in
+from mhsvm.models.loading import load_state
 from mhsvm.models.mhs_vm import MHSVM
 from mhsvm.models.pretrained import find_pretrained, list_pretrained
-from mhsvm.models.recognition import identify, recognize
+from mhsvm.models.recognition import Identity, identify, published_network
 from mhsvm.models.registry import MODELS
+from mhsvm.models.weight_format import State
 from mhsvm.training.checkpoint import FORMAT
 
 
@@ -30,7 +30,7 @@ class Trained:
         path: The checkpoint; None for a model that was trained without a run folder.
         model: In evaluation mode, on its device.
         config: The recorded config; for a published file, the defaults with the model that its keys belong to.
-        published: The file records nothing but weights, as those of the original projects do.
+        published: The file holds only weights, like the files of the original projects.
         data: Our checkpoints' record of the set: name, checksum, size, split, its hash and ids; else None.
         notes: Assumptions, in sentences for the user.
         backend: The backend of the model, and of the operations around it.
@@ -81,7 +81,7 @@ class Trained:
 
 
 def load_trained(
-    path: str | Path,
+    path: StrPath,
     *,
     model_name: str | None = None,
     gate_threshold: float | None = None,
@@ -105,8 +105,10 @@ def load_trained(
     """
     path = find_checkpoint(path)
     content = read_checkpoint(path)
+    state = weights_in(content)
+    found = identify(state)
     ours = content.get("format") == FORMAT
-    settings = content["config"] if ours else _published_settings(content, model_name)
+    settings = content["config"] if ours else _published_settings(found, state, model_name)
     config, notes = recorded_config(settings, path), []
     config.defrost()
     if model_name is not None:
@@ -127,7 +129,7 @@ def load_trained(
     config.freeze()
     backend = choose_backend(config, backend)
     model = build_model(config, backend=backend)
-    load_weights(model, content)
+    load_state(model, state, found)
     if heads is not None:
         _check_heads(model, heads)
     return Trained(
@@ -141,18 +143,17 @@ def load_trained(
     )
 
 
-def find_checkpoint(path: str | os.PathLike) -> Path:
-    """The file of a checkpoint: a path, or a name from `mhsvm.list_pretrained()`; a file of that name comes first."""
+def find_checkpoint(path: StrPath) -> Path:
+    """Find a checkpoint by its path, or by a name from `mhsvm.list_pretrained()` if there is no such file."""
     named = str(path) in list_pretrained() and not Path(path).exists()
     return find_pretrained(str(path)).path if named else Path(path)
 
 
-def _published_settings(content: Mapping, model_name: str | None) -> dict:
-    found = identify(weights_in(content))
+def _published_settings(found: Identity | None, state: State, model_name: str | None) -> dict:
     if model_name is not None and (found is None or found.format is None):
         # a state dict without its config records no arguments: take the defaults, and strict loading checks them
         return {"model": {"name": model_name}}
-    name, arguments = recognize(content)
+    name, arguments = published_network(found, state)
     if model_name is not None and model_name != name:
         raise ValueError(f"the file holds the weights of {name}, not of {model_name}")
     shared = {key: arguments.pop(key) for key in ("num_classes", "in_channels") if key in arguments}

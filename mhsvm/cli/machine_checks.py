@@ -35,7 +35,7 @@ SHAPE = ScanShape(2, 48, 301, 4)
 
 def check_machine() -> int:
     """Print versions, devices and backends, and check each backend; returns the exit status."""
-    # the first GPU stands for the others
+    # the first GPU represents all GPUs
     devices = list_devices()[:2]
     print("versions")
     for name, version in read_versions().items():
@@ -89,11 +89,11 @@ def _check_all(device: torch.device, dtype: torch.dtype) -> Iterator[tuple[str, 
     inputs = make_scan_inputs(SHAPE, dtype=dtype, device=device, gate=True)
     route_inputs, routes = make_route_scan_inputs(dtype=dtype, device=device)
     operations = (
-        ("scan", SELECTIVE_SCAN, partial(sequence_scan, delta_softplus=True), inputs, expected_scan(inputs)),
+        ("scan", SELECTIVE_SCAN, _scan_with_softplus, inputs, expected_scan(inputs)),
         (
             "route scan",
             ROUTE_SCAN,
-            partial(route_scan, **routes),
+            partial(route_scan, order=routes["order"], inverse=routes["inverse"]),
             route_inputs,
             expected_route_scan(route_inputs, routes),
         ),
@@ -105,6 +105,23 @@ def _check_all(device: torch.device, dtype: torch.dtype) -> Iterator[tuple[str, 
                 continue
             result = _check(partial(scan, backend=backend.name), arguments, expected, limit=LIMITS[dtype])
             yield str(device), str(dtype).removeprefix("torch."), backend.name, name, *result
+
+
+def _scan_with_softplus(
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor,
+    z: Tensor,
+    delta_bias: Tensor,
+    *,
+    backend: str,
+) -> Tensor:
+    y = sequence_scan(u, delta, A, B, C, D, z, delta_bias, delta_softplus=True, backend=backend)
+    assert isinstance(y, Tensor), "the last state is not requested"
+    return y
 
 
 def _check(

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def main(argv: Sequence[str] | None = None) -> int:
     """Segment images: masks at each image's own size, overlays to look at, and a table of areas."""
     arguments = parser().parse_args(argv)
-    from mhsvm.assemble import build_device, build_predictor, load_trained
+    from mhsvm.assemble import TrainedPredictor, build_device, load_trained
     from mhsvm.inference.image_folder import find_images, predict_images
     from mhsvm.inference.prediction_folder import PredictionFolder
     from mhsvm.models.pretrained import find_pretrained
@@ -31,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         for path in paths
     ]
     batch_size = arguments.batch_size or members[0].batch_size
-    predictor = build_predictor(
+    predictor = TrainedPredictor(
         members,
         device,
         batch_size=batch_size,
@@ -103,9 +103,10 @@ def parser() -> argparse.ArgumentParser:
 
 def _settings(arguments: argparse.Namespace, members: Sequence[Trained], predictor: Predictor) -> dict:
     """All settings that the results depend on."""
+    files = [trained.describe() for trained in members]
     return {
         "source": str(arguments.source.resolve()),
-        "checkpoints": [f"{trained.path.name} {trained.checksum[:16]}" for trained in members],
+        "checkpoints": [f"{file['file']} {file['sha256'][:16]}" for file in files],
         "gate threshold": arguments.gate_threshold,
         "threshold": predictor.threshold,
         "tta": arguments.augmentation,

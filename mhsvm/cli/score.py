@@ -12,12 +12,12 @@ from mhsvm.cli.options import size
 if TYPE_CHECKING:
     from mhsvm.evaluation.scorer import FolderScore
 
-# pixels of this value are not counted: class indices stay below it
+# pixels with this value are not counted: class indices are below it
 _IGNORE = 255
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Score masks of any tool against their ground truth; files are matched by their names."""
+    """Score masks of any tool against their ground truth; files are matched by name."""
     arguments = parser().parse_args(argv)
     from mhsvm.evaluation.scorer import score_files
     from mhsvm.evaluation.scores import describe_scores, metrics_lines, write_cases
@@ -27,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from mhsvm.system import code_version
 
     import_plugins(arguments.plugins)
-    folder = arguments.folder or _beside(arguments.pred[0])
+    folder = arguments.folder or _default_folder(arguments.pred[0])
     check_only_holds(folder, ("cases.csv", "summary.json"), "scores")
     score = score_files(
         arguments.pred,
@@ -79,11 +79,11 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--plugins", nargs="+", default=[], metavar="MODULE", help="modules that register metrics of your own"
     )
-    parser.add_argument("--out", dest="folder", type=Path, metavar="FOLDER", help="default: PRED-scores, beside PRED")
+    parser.add_argument("--out", dest="folder", type=Path, metavar="FOLDER", help="default: PRED-scores, next to PRED")
     return parser
 
 
-def _beside(pred: Path) -> Path:
+def _default_folder(pred: Path) -> Path:
     path = pred.resolve()
     return path.with_name(f"{path.stem if path.is_file() else path.name}-scores")
 
@@ -99,12 +99,12 @@ def _describe_protocol(arguments: argparse.Namespace, score: FolderScore) -> dic
         "pred": [path.name for path in arguments.pred],
         "truth": [path.name for path in arguments.truth],
         "num_images": len(score.measured.scores),
-        "size": "the truth's" if arguments.size is None else list(arguments.size),
+        "size": "each target's own" if arguments.size is None else list(arguments.size),
         "resized": score.num_resized,
-        "only_predicted": score.only_predicted,
-        "only_true": score.only_true,
+        "only_predicted": score.num_only_predicted,
+        "only_true": score.num_only_target,
         "threshold": arguments.threshold,
-        "greys": list(score.greys),
+        "greys": list(score.grayscale),
     }
 
 
@@ -113,11 +113,11 @@ def _notes(score: FolderScore) -> list[str]:
     notes = [f"{len(score.measured.scores)} masks"]
     if score.num_resized:
         notes.append(f"{score.num_resized} of the predictions had another size, and were resized")
-    for side in score.greys:
+    for side in score.grayscale:
         notes.append(f"the {side} held grayscale, and were thresholded")
-    if score.only_predicted or score.only_true:
+    if score.num_only_predicted or score.num_only_target:
         notes.append(
-            f"left out: {score.only_predicted} predictions without a target, {score.only_true} targets without a "
-            "prediction"
+            f"left out: {score.num_only_predicted} predictions without a target, {score.num_only_target} targets "
+            "without a prediction"
         )
     return notes

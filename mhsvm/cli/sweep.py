@@ -154,12 +154,11 @@ def _format(rows: Sequence[Row]) -> str:
     from mhsvm.sweep.table import CONFIDENCE, SHOWN
     from mhsvm.table import format_table
 
-    header = ("set", "figure", "settings", "runs", "mean", "deviation", f"{CONFIDENCE:.0%} interval")
+    header = ("set", "metric", "settings", "runs", "mean", "deviation", f"{CONFIDENCE:.0%} interval")
     lines = []
     for metric in SHOWN:
         for row in rows:
             spread = row.spreads[metric]
-            single = spread.interval is None
             lines.append(
                 (
                     row.set_name,
@@ -167,8 +166,8 @@ def _format(rows: Sequence[Row]) -> str:
                     row.variant or "-",
                     str(row.num_runs) + ("" if spread.num == row.num_runs else f" in {spread.num} {row.unit}s"),
                     f"{spread.mean:.4f}",
-                    "-" if single else f"{spread.deviation:.4f}",
-                    "-" if single else "{:.4f} to {:.4f}".format(*spread.interval),
+                    "-" if spread.deviation is None else f"{spread.deviation:.4f}",
+                    "-" if spread.interval is None else "{:.4f} to {:.4f}".format(*spread.interval),
                 )
             )
     return format_table(header, lines, right=header[4:])

@@ -4,7 +4,6 @@ import argparse
 import io
 import logging
 from collections.abc import Sequence
-from contextlib import nullcontext
 from pathlib import Path
 
 from mhsvm.cli.console import ConsoleHandler, logging_to
@@ -16,11 +15,9 @@ log = logging.getLogger("mhsvm")
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure a checkpoint, ours or a published one, on the test part of a data set."""
     arguments = parser().parse_args(argv)
-    from mhsvm.assemble import build_device, build_test, build_test_set, load_trained
+    from mhsvm.assemble import build_device, build_test, build_test_set, load_trained, open_native
     from mhsvm.evaluation import folder as folders
-    from mhsvm.evaluation.gates import check_gate_maps
     from mhsvm.evaluation.testing import evaluate_test
-    from mhsvm.prepare.native import open_native_masks
 
     if arguments.folder is not None:
         folders.check_replaceable(arguments.folder)
@@ -38,21 +35,24 @@ def main(argv: Sequence[str] | None = None) -> int:
         build_test_set(trained, arguments.data) as prepared,
         logging_to(ConsoleHandler(), logging.StreamHandler(transcript)),
     ):
-        run = build_test(trained, prepared, split=arguments.split, batch_size=arguments.batch_size, device=device)
+        run = build_test(
+            trained,
+            prepared,
+            split=arguments.split,
+            drop_seen=arguments.drop_seen,
+            batch_size=arguments.batch_size,
+            device=device,
+        )
         name = f"{prepared.name}-{run.protocol.split.name}{'-unseen' if arguments.drop_seen else ''}"
+        assert trained.path is not None, "the model is loaded from a file"
         folder = arguments.folder or folders.default_folder(trained.path, name)
-        folders.check_replaceable(folder)
-        run = run.without_seen() if arguments.drop_seen else run
-        if arguments.gate_maps:
-            check_gate_maps(trained.model, arguments.gate_maps, run.ids)
-        size, native_masks = "{} x {}".format(*prepared.size), nullcontext()
+        size = "{} x {}".format(*prepared.size)
         if arguments.native_masks is None:
             log.info("measured at %s only; --native-truth PATH measures at the images' own sizes too", size)
         else:
-            paths = arguments.native_masks
-            log.info("measured at %s, and at the sizes of the masks in %s", size, ", ".join(map(str, paths)))
-            native_masks = open_native_masks(paths, run.ids, set_name=prepared.name, num_classes=prepared.num_classes)
-        with native_masks as native, folders.replace_test(folder) as partial:
+            paths = ", ".join(map(str, arguments.native_masks))
+            log.info("measured at %s, and at the sizes of the masks in %s", size, paths)
+        with folders.replace_test(folder) as partial, open_native(run, arguments.native_masks) as native:
             result = evaluate_test(
                 run,
                 boundary=arguments.boundary,

@@ -56,8 +56,8 @@ def _start(arguments: argparse.Namespace, settings: Sequence[str], world: World)
     if arguments.profile:
         with world.together():
             return _profile(job)
-    if plan.checkpoint is None:
-        world.from_first(lambda: plan.run.create(config=plan.config.dump(), split=plan.split))
+    assert plan.run is not None, "the command always has a run folder"
+    world.from_first(plan.create_folder)
     return _run(job, progress, plan.run)
 
 
@@ -100,8 +100,8 @@ def _profile_table(profile: TrainingProfile) -> str:
     header, epoch = ("", "an epoch", "a step", "share"), sum(profile.parts.values())
     rows = []
     for name, seconds in profile.parts.items():
-        of_step = name in (*STAGES, "idle")
-        per_step = f"{1e3 * seconds / profile.num_steps:.3f} ms" if of_step else ""
+        in_steps = name in (*STAGES, "idle")
+        per_step = f"{1e3 * seconds / profile.num_steps:.3f} ms" if in_steps else ""
         rows.append((name, f"{seconds:.3f} s", per_step, f"{seconds / epoch:.1%}"))
     return format_table(header, [*rows, ("all", f"{epoch:.3f} s", "", "")], right=header[1:])
 

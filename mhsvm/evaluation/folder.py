@@ -18,8 +18,8 @@ from pathlib import Path
 
 import torch
 
+from mhsvm.evaluation.case_images import Case, choose_cases, write_case_images
 from mhsvm.evaluation.evaluator import target_masks
-from mhsvm.evaluation.figures import Case, choose_cases, write_figures
 from mhsvm.evaluation.scores import metrics_lines, write_cases
 from mhsvm.evaluation.summary import result_line, write_summary
 from mhsvm.evaluation.testing import TestResult
@@ -96,7 +96,7 @@ def fill_folder(folder: Path, result: TestResult) -> None:
         if leakage.training_set is not None and leakage.leaks:
             with PreparedSet.open(leakage.training_set) as training_set:
                 write_leaks(folder, leakage.leaks, training_set, prepared, name="leaks")
-        write_figures(folder / "figures", list(_cases(result, prepared, predictions)))
+        write_case_images(folder / "figures", list(_cases(result, prepared, predictions)))
     if result.gate_maps is not None:
         write_gate_maps(folder / "maps.h5", result.gate_maps)
 
@@ -126,7 +126,7 @@ def _cases(result: TestResult, prepared: PreparedSet, predictions: PredictionSet
             rank=rank,
             dice=dice[place],
             image=image,
-            truth=target_masks(mask, result.num_classes).numpy(),
+            target=target_masks(mask, result.num_classes).numpy(),
             pred=stored_to_mask(probability, result.threshold),
             probability=probability,
         )

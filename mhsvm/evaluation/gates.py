@@ -4,7 +4,7 @@ Shape letters: b batch, m heads, k routes, l cells, d channels of a head.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 
 import numpy as np
@@ -21,20 +21,21 @@ from mhsvm.ops.routes.gates import GATES
 from mhsvm.store import BlockGates, GateMaps
 
 
-def check_gate_maps(model: nn.Module, wanted: Sequence[str], ids: Sequence[str]) -> None:
-    """Make sure that a model has gates, and that some images are among those of a test.
+def check_gate_maps(model: nn.Module, chosen: Sequence[str], ids: Sequence[str]) -> MHSVM:
+    """Return the model as a network with gates, after a check that the chosen images are among those of a test.
 
     Raises:
         ValueError: It has no scan heads, or an image is not among `ids`.
     """
     if not isinstance(model, MHSVM):
         raise ValueError(f"the checkpoint's network, {type(model).__name__}, has no scan heads: leave `gate_maps` out")
-    unknown = sorted(set(wanted) - set(ids))
+    unknown = sorted(set(chosen) - set(ids))
     if unknown:
         raise ValueError(
             f"`gate_maps` names images that are not among the test images: {', '.join(unknown[:5])}. "
             f"Name test images, such as {', '.join(ids[:3])}"
         )
+    return model
 
 
 def measure_gate_maps(
@@ -70,9 +71,9 @@ def measure_gates(model: nn.Module, inputs: Tensor) -> tuple[BlockGates, ...]:
     if not layers:
         raise ValueError(f"{type(model).__name__} has no gates over scan routes: only MHS-VM has them")
     observed: dict[str, list[tuple[np.ndarray, ...]]] = {name: [] for name in layers}
-    size = inputs.shape[-2:]
+    size = inputs.shape[2], inputs.shape[3]
 
-    def observe(name: str):
+    def observe(name: str) -> Callable[[ScanRouteAttention, tuple[Tensor]], None]:
         def hook(layer: ScanRouteAttention, arguments: tuple[Tensor]) -> None:
             observed[name].append(tuple(part.cpu().numpy() for part in _measure(layer, *arguments, size)))
 
@@ -92,12 +93,12 @@ def measure_gates(model: nn.Module, inputs: Tensor) -> tuple[BlockGates, ...]:
 
 def _measure(layer: ScanRouteAttention, y: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
     """(b, m, k, l, d) -> gate (b, m, h, w), closed fraction (b, m), weight of each route (b, m, k)."""
-    weigh = GATES[layer.gate].weigh
-    if weigh is None:
+    gate = GATES[layer.gate]
+    if gate.weigh is None:
         weight = torch.ones_like(y[:, :, 0])
     else:
         _, variation = route_statistics(y, backend=layer.backend)
-        weight = weigh(variation, layer.threshold, layer.power)  # (b, m, l, d)
+        weight = gate.weigh(variation, gate.choose_threshold(layer.threshold), layer.power)  # (b, m, l, d)
     h, w = _map_size(size, y.shape[3])
     sizes = y.abs().double().sum(dim=(3, 4))
     return (

@@ -1,5 +1,6 @@
 """Measurements of a test on each batch besides the counts: boundaries, calibration, and metrics at native size."""
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -52,10 +53,10 @@ class Measurement:
         if self._native is not None:
             # decoding, resizing and counting mostly run outside Python's lock
             with image_threads() as pool:
-                self._images += pool.map(self._measure_native, self._ids[-len(rows) :], probability.cpu().split(1))
+                targets = pool.map(self._native.read, self._ids[-len(rows) :])
+                self._images += pool.map(self._measure_native, targets, probability.cpu().split(1))
 
-    def _measure_native(self, image_id: str, probability: Tensor) -> ImageScore:
-        target = self._native.read(image_id)
+    def _measure_native(self, target: np.ndarray, probability: Tensor) -> ImageScore:
         pred = to_mask(resize_probability(probability, target.shape), self._threshold)[0].numpy()
         return score_image(pred, target, num_classes=self._dataset.num_classes, boundary=self._boundary)
 

@@ -58,7 +58,7 @@ def metrics_lines(described: Mapping) -> list[str]:
         lines.append(f"images without hd95 and assd, because prediction or target is empty: {skipped}")
     for label, alone in described.get("classes", {}).items():
         shown = ", ".join(
-            f"{name} {format_figure(alone['metrics'][name])}" for name in ("miou", "dsc", "dsc_per_image")
+            f"{name} {format_metric(alone['metrics'][name])}" for name in ("miou", "dsc", "dsc_per_image")
         )
         lines.append(f"class {label}: {shown}")
     return lines
@@ -70,23 +70,23 @@ def averaged_metrics(metrics: Mapping) -> dict[str, str]:
     return {name: column_label(name.removesuffix("_per_image")) for name in metrics if name not in of_counts}
 
 
-def format_figure(value: float | None) -> str:
-    """Four digits after the point below 10, else two; "-" for None."""
+def format_metric(value: float | None) -> str:
+    """Format with four decimals below 10, else two; "-" for None."""
     return "-" if value is None else f"{value:.4f}" if abs(value) < 10 else f"{value:.2f}"
 
 
 def format_interval(limits: Sequence[float | None]) -> str:
     """Two numbers, or nothing where they are None."""
     low, high = limits
-    return "" if low is None else f"{format_figure(low)}-{format_figure(high)}"
+    return "" if low is None else f"{format_metric(low)}-{format_metric(high)}"
 
 
 def _cells(name: str, metrics: Mapping, limits: Mapping, width: int) -> str:
-    return f"{format_figure(metrics[name]):>{width}}  {format_interval(limits[name]):15}"
+    return f"{format_metric(metrics[name]):>{width}}  {format_interval(limits[name]):15}"
 
 
 def _or_none(value: float) -> float | None:
-    # JSON has no word for NaN
+    # JSON has no NaN
     return None if math.isnan(value) else value
 
 
@@ -101,10 +101,10 @@ def write_cases(
         num_classes: 1, or k for a column `class`.
         sizes: Height and width of each image in pixels, for columns of these names.
     """
-    figures = per_image(scores.counts)
-    measured = PER_IMAGE
+    columns = per_image(scores.counts)
+    measured: tuple[str, ...] = PER_IMAGE
     if scores.distances is not None:
-        figures |= dict(zip(scores.names, scores.distances.unbind(-1), strict=True))
+        columns |= dict(zip(scores.names, scores.distances.unbind(-1), strict=True))
         measured = (*PER_IMAGE, *scores.names)
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
@@ -114,5 +114,5 @@ def write_cases(
             size = sizes[row] if sizes else []
             for place in range(scores.counts.shape[1]):
                 label = [place + 1] if num_classes > 1 else []
-                values = [_or_none(figures[name][row, place].item()) for name in measured]
+                values = [_or_none(columns[name][row, place].item()) for name in measured]
                 writer.writerow([image_id, *label, *size, *scores.counts[row, place].tolist(), *values])

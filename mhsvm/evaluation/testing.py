@@ -26,6 +26,7 @@ from mhsvm.evaluation.scores import describe_scores
 from mhsvm.inference.probability import check_finite
 from mhsvm.leakage import Leakage, leakage_content
 from mhsvm.metrics import Scores
+from mhsvm.models import MHSVM
 from mhsvm.prepare.native import NativeMasks
 from mhsvm.store import GateMaps, PredictionSet, PredictionWriter, PreparedSet
 from mhsvm.system import code_version, device_model, peak_memory
@@ -158,8 +159,7 @@ def evaluate_test(
     Raises:
         ValueError: The output of the model is not finite, or gate maps are not possible.
     """
-    if gate_maps:
-        check_gate_maps(run.network, gate_maps, run.ids)
+    gated = check_gate_maps(run.network, gate_maps, run.ids) if gate_maps else None
     evaluator, dataset = run.evaluator, load_dataset(run.prepared, run.ids)
     measurement = Measurement(dataset, threshold=evaluator.threshold, boundary=boundary, native=native)
     start, buffer = time.perf_counter(), io.BytesIO()
@@ -184,7 +184,7 @@ def evaluate_test(
         threshold=evaluator.threshold,
         loss=evaluation.loss,
         predictions=buffer.getvalue() if predictions is None else predictions,
-        gate_maps=_measure_gates(run, dataset, gate_maps) if gate_maps else None,
+        gate_maps=None if gated is None else _measure_gates(gated, run, dataset, gate_maps),
         times=times,
     )
 
@@ -222,10 +222,10 @@ def _evaluate(
         return evaluator(dataset, on_batch)
 
 
-def _measure_gates(run: TestRun, dataset: Dataset, ids: Sequence[str]) -> GateMaps:
+def _measure_gates(network: MHSVM, run: TestRun, dataset: Dataset, ids: Sequence[str]) -> GateMaps:
     evaluator, unique = run.evaluator, tuple(dict.fromkeys(ids))
     return measure_gate_maps(
-        run.network, dataset, unique, augment=evaluator.augment, gate=run.model["gate"], device=evaluator.device
+        network, dataset, unique, augment=evaluator.augment, gate=run.model["gate"], device=evaluator.device
     )
 
 

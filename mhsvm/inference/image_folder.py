@@ -1,4 +1,4 @@
-"""Prediction for an image or all images of a folder; threads read the next images and write the last ones."""
+"""Prediction for an image or all images of a folder; threads read images ahead and write results."""
 
 import re
 from collections import Counter

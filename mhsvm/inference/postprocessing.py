@@ -1,10 +1,10 @@
-"""Cleaning of a predicted mask: specks and holes."""
+"""Cleaning of predicted masks: small regions and holes."""
 
 import numpy as np
 from scipy import ndimage
 
-# Pixels of a region touch at corners too; so those of a hole, which it encloses, touch along sides only.
-_EIGHT_NEIGHBOURS = np.ones((3, 3), bool)
+# Regions are 8-connected, so their holes are 4-connected.
+_EIGHT_NEIGHBORS = np.ones((3, 3), bool)
 
 
 def clean_mask(mask: np.ndarray, *, largest_component: bool, fill_holes: bool) -> np.ndarray:
@@ -12,8 +12,8 @@ def clean_mask(mask: np.ndarray, *, largest_component: bool, fill_holes: bool) -
 
     Args:
         mask: uint8 (h, w), 0 is background, 1 is lesion, or class indices.
-        largest_component: Whether every region but the largest becomes background; of equal ones the upper stays.
-        fill_holes: Whether background that is enclosed by one class becomes that class.
+        largest_component: Turn every region but the largest into background; of equal ones the upper stays.
+        fill_holes: Give background that one class encloses that class.
     Returns:
         uint8 (h, w), a new array.
     """
@@ -28,12 +28,12 @@ def clean_mask(mask: np.ndarray, *, largest_component: bool, fill_holes: bool) -
 
 
 def count_regions(region: np.ndarray) -> int:
-    """Separate parts of a region, bool (h, w)."""
-    return ndimage.label(region, _EIGHT_NEIGHBOURS)[1]
+    """Count the connected components of a mask, bool (h, w)."""
+    return ndimage.label(region, _EIGHT_NEIGHBORS)[1]
 
 
 def _largest_region(region: np.ndarray) -> np.ndarray:
-    parts, _ = ndimage.label(region, _EIGHT_NEIGHBOURS)
+    parts, _ = ndimage.label(region, _EIGHT_NEIGHBORS)
     sizes = np.bincount(parts.ravel())
     sizes[0] = 0
     return parts == sizes.argmax()

@@ -1,10 +1,10 @@
 """A folder of predictions: masks, overlays, contours and areas of many images, written one by one and resumable.
 
-settings.json        how they were made; a run with others does not write here
+settings.json        settings of the predictions; a run with other settings does not write here
 predictions.jsonl    a line for every image that is done, written after its files
 areas.csv            the same as a table, written at the end
-masks/, overlays/    of each image, below the path that it has in its source
-probabilities/, contours/    where asked for
+masks/, overlays/    a file per image, under its relative path in the source
+probabilities/, contours/    if requested
 """
 
 import csv
@@ -17,18 +17,18 @@ from PIL import Image, ImageDraw
 
 from mhsvm.files import replace_when_complete
 from mhsvm.inference.contours import Polygon
-from mhsvm.inference.overlay import BLACK, PREDICTION, class_colour, class_palette, draw_prediction
+from mhsvm.inference.overlay import BLACK, PREDICTION, class_color, class_palette, draw_prediction
 
 COORDINATES = "x to the right and y down in pixels of the image, from the upper left corner of its frame"
 _AREAS = ("pixels", "share", "regions")
 
 
 class PredictionFolder:
-    """Where predictions go, and which of them are done.
+    """Writes predictions, and knows which images are done.
 
     Args:
         path: A new or empty folder, or one that was begun with the same settings.
-        settings: All that the predictions depend on, as plain types.
+        settings: All settings that the predictions depend on, as plain types.
     Raises:
         FileExistsError: The folder holds something else.
         ValueError: It was begun with other settings; they are named.
@@ -37,7 +37,7 @@ class PredictionFolder:
     def __init__(self, path: Path, settings: Mapping) -> None:
         self.path = path
         self._settings, self._records = path / "settings.json", path / "predictions.jsonl"
-        # as it comes back from the file
+        # as read back from the file
         settings = json.loads(json.dumps(settings))
         if self._settings.is_file():
             _check_settings(path, json.loads(self._settings.read_text(encoding="utf-8")), settings)
@@ -47,7 +47,7 @@ class PredictionFolder:
             with replace_when_complete(self._settings) as partial:
                 partial.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
         self.done = {record["image"]: record for record in self._read_records()}
-        # written again without the unfinished line of a killed process
+        # written again without the incomplete line of a killed process
         with replace_when_complete(self._records) as partial:
             partial.write_text("".join(_line(record) for record in self.done.values()), encoding="utf-8")
 
@@ -55,14 +55,14 @@ class PredictionFolder:
         """Whether an image was predicted, and its file has not changed since.
 
         Raises:
-            ValueError: Its results have another name: images of its stem have come or gone.
+            ValueError: Its results have another name: images with its stem were added or removed.
         """
         record = self.done.get(image)
         if record is None:
             return False
         if record["name"] != str(name):
             raise ValueError(
-                f"{self.path} holds the results of {image} as {record['name']}, but among the images of now they are "
+                f"{self.path} holds the results of {image} as {record['name']}, but with the present images they are "
                 f"{name}: choose another one with `folder`"
             )
         return record["file"] == _state(source)
@@ -84,8 +84,8 @@ class PredictionFolder:
 
         Args:
             image: Its name in the records.
-            name: Its files' path below masks/ and so on, without an ending.
-            source: Its own file.
+            name: Path of its files in masks/ and the other folders, without an ending.
+            source: File of the image.
             pixels: uint8 (h, w, 3).
             mask: uint8 (h, w), 1 is lesion, or class indices.
             num_classes: 1, or k.
@@ -115,13 +115,13 @@ class PredictionFolder:
         }
 
     def add(self, record: dict) -> None:
-        """Note that an image is done."""
+        """Record that an image is done."""
         with self._records.open("a", encoding="utf-8") as file:
             file.write(_line(record))
         self.done[record["image"]] = record
 
     def write_table(self, images: Sequence[str]) -> None:
-        """Write areas.csv of these images, those that are done, in this order."""
+        """Write areas.csv for those of these images that are done, in this order."""
         with replace_when_complete(self.path / "areas.csv") as partial, partial.open("w", newline="") as file:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(["image", "width", "height", "class", *_AREAS])
@@ -140,8 +140,8 @@ class PredictionFolder:
         if levels.ndim == 2:
             Image.fromarray(levels).save(self._file("probabilities", name, ".png"))
             return
-        for label, of_class in enumerate(levels):
-            Image.fromarray(of_class).save(self._file("probabilities", name, f".class-{label}.png"))
+        for label, class_levels in enumerate(levels):
+            Image.fromarray(class_levels).save(self._file("probabilities", name, f".class-{label}.png"))
 
     def _write_contours(
         self, content: dict, contours: Mapping[int, Sequence[Polygon]], name: PurePath, num_classes: int
@@ -167,7 +167,7 @@ def _check_settings(path: Path, begun: Mapping, given: Mapping) -> None:
 
 
 def _state(source: Path) -> list[int]:
-    """Size in bytes and time of the last change: by them a changed file is noticed."""
+    """Size in bytes and time of the last change, to detect changed files."""
     status = source.stat()
     return [status.st_size, status.st_mtime_ns]
 
@@ -198,15 +198,15 @@ def _regions(contours: Mapping[int, Sequence[Polygon]]) -> list[dict]:
 
 
 def _draw_contours(contours: Mapping[int, Sequence[Polygon]], size: tuple[int, int], num_classes: int) -> Image.Image:
-    """The contours alone, on a transparent image of this (width, height)."""
+    """The contours on a transparent image of this (width, height)."""
     drawn = Image.new("RGBA", size, (0, 0, 0, 0))
     draw = ImageDraw.Draw(drawn)
     width = max(1, round(max(size) / 300))
     for border in (2, 0):
         for label, polygons in contours.items():
-            colour = BLACK if border else PREDICTION if num_classes == 1 else class_colour(label)
+            color = BLACK if border else PREDICTION if num_classes == 1 else class_color(label)
             for line in (line for polygon in polygons for line in (polygon.outer, *polygon.holes)):
                 # Pillow counts from the center of the first pixel
                 points = [(x, y) for x, y in (line - 0.5).tolist()]
-                draw.line(points, fill=(*colour, 255), width=width + border, joint="curve")
+                draw.line(points, fill=(*color, 255), width=width + border, joint="curve")
     return drawn

@@ -36,9 +36,9 @@ class ScanRouteAttention(nn.Module):
         backend: str = "auto",
     ) -> None:
         super().__init__()
-        default = find_gate(gate, power=power).default_threshold
-        if learnable and default is None:
-            with_threshold = [name for name, known in GATES.items() if known.default_threshold is not None]
+        known = find_gate(gate, power=power)
+        if learnable and known.default_threshold is None:
+            with_threshold = [name for name, each in GATES.items() if each.default_threshold is not None]
             raise ValueError(
                 f"gate {gate!r} has no threshold to learn; use one of {', '.join(with_threshold)}, "
                 "or leave the threshold fixed"
@@ -46,8 +46,11 @@ class ScanRouteAttention(nn.Module):
         self.gate = gate
         self.power = power
         self.backend = backend
-        start = default if threshold is None else threshold
-        self.threshold = nn.Parameter(torch.full((heads, 1, 1), float(start))) if learnable else start
+        self.threshold: nn.Parameter | float | None
+        if learnable:
+            self.threshold = nn.Parameter(torch.full((heads, 1, 1), float(known.choose_threshold(threshold))))
+        else:
+            self.threshold = threshold
 
     def forward(self, y: Tensor, *, dtype: torch.dtype | None = None) -> Tensor:
         """Route outputs (b, m, k, l, d), float32 or float64 -> map (b, l, m*d), of `dtype`, by default that of y."""

@@ -55,10 +55,15 @@ def load_weights(model: nn.Module, source: str | os.PathLike | Mapping[str, Any]
     """
     content = source if isinstance(source, Mapping) else read_checkpoint(source)
     state = weights_in(content)
-    found = identify(state)
+    return load_state(model, state, identify(state))
+
+
+def load_state(model: nn.Module, state: State, found: Identity | None) -> LoadReport:
+    """As `load_weights`, for a state dict that `identify` has recognized."""
     if found is not None:
         _check_network(model, found)
     unused: tuple[str, ...] = ()
+    weights: State
     if found is None or found.format is None:
         _check_fit(model, {key: value.shape for key, value in model.state_dict().items()}, state)
         weights = state

@@ -61,7 +61,11 @@ def recognize(content: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
         ValueError: The keys are of no published network that this package knows, or some are missing.
     """
     state = weights_in(content)
-    found = identify(state)
+    return published_network(identify(state), state)
+
+
+def published_network(found: Identity | None, state: State) -> tuple[str, dict[str, Any]]:
+    """As `recognize`, for a state dict that `identify` has recognized."""
     if found is None or found.format is None or found.format.arguments is None:
         kind = "names of no network of this package" if found is None else f"the names of {found.owner}"
         known = ", ".join(name for name, network in MODELS.items() if any(each.arguments for each in network.formats))

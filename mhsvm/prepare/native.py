@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from mhsvm.files import StrPath
 from mhsvm.prepare.archive import SourceFile, open_sources
 from mhsvm.prepare.decode import MaskLevelsError, decode_mask
 from mhsvm.prepare.pairs import mask_files, masks_by_id
@@ -50,7 +51,7 @@ class NativeMasks:
 
 @contextmanager
 def open_native_masks(
-    sources: Sequence[str | Path], ids: Sequence[str], *, set_name: str, num_classes: int
+    sources: Sequence[StrPath], ids: Sequence[str], *, set_name: str, num_classes: int
 ) -> Iterator[NativeMasks]:
     """Find the masks of some ids in folders and zip files, and check that each can be read.
 

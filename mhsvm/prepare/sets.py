@@ -3,7 +3,7 @@
 import hashlib
 from pathlib import Path
 
-from mhsvm.files import cache_path
+from mhsvm.files import StrPath, cache_path
 from mhsvm.prepare.archive import SourceFile, open_sources
 from mhsvm.prepare.pairs import EXTENSIONS
 from mhsvm.prepare.pipeline import prepare_set
@@ -16,7 +16,7 @@ from mhsvm.store import PredictionSet, PreparedSet
 _FOLDER_STATE = "folder_state"
 
 
-def find_set(name_or_path: str | Path, root: str | Path = "data") -> Path:
+def find_set(name_or_path: StrPath, root: StrPath = "data") -> Path:
     """Find the file or folder of a data set.
 
     Args:

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator
 
-from mhsvm.evaluation.scores import format_figure, format_interval
+from mhsvm.evaluation.scores import format_interval, format_metric
 from mhsvm.report.comparison import Comparison, Contender, gains_over
 from mhsvm.table import format_table
 
@@ -22,7 +22,7 @@ def comparison_table(comparison: Comparison) -> str:
         for run in comparison.contenders:
             limits = run.described["intervals"]["limits"][name]
             row = [name if run is first else "", run.name]
-            row += [format_figure(run.described["metrics"][name]), format_interval(limits)]
+            row += [format_metric(run.described["metrics"][name]), format_interval(limits)]
             rows.append([*row, *_difference_cells(run, name, adjusted=len(others) > 1)])
     return format_table(header, [row + [""] * (len(header) - len(row)) for row in rows])
 

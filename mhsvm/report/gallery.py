@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from matplotlib import colormaps
 
-from mhsvm.inference.overlay import PREDICTION, TRUTH, VERMILLION, class_palette
+from mhsvm.inference.overlay import PREDICTION, TARGET, VERMILLION, class_palette
 from mhsvm.metrics import Scores, per_image
 from mhsvm.report import images
 from mhsvm.report.groups import CaseFacts, Grouping, case_facts
@@ -96,7 +96,7 @@ def gallery_data(
         "size": list(images.shown_size(size)),
         "threshold": threshold * 255,
         "numClasses": num_scored + 1 if num_scored > 1 else 1,
-        "colors": {"target": TRUTH, "prediction": PREDICTION, "added": VERMILLION},
+        "colors": {"target": TARGET, "prediction": PREDICTION, "added": VERMILLION},
         "classes": class_palette(),
         "ramp": _ramp(),
         "cases": rows,

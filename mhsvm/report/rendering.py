@@ -6,7 +6,7 @@ from functools import cache
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from mhsvm.evaluation.scores import averaged_metrics, format_figure, format_interval
+from mhsvm.evaluation.scores import averaged_metrics, format_interval, format_metric
 from mhsvm.metrics import per_image
 from mhsvm.metrics.summary import POOLED
 from mhsvm.report import charts
@@ -94,7 +94,7 @@ def _environment() -> Environment:
         undefined=StrictUndefined,
         keep_trailing_newline=True,
     )
-    environment.filters |= {"metric": format_figure, "interval": format_interval, "percent": _percent}
+    environment.filters |= {"metric": format_metric, "interval": format_interval, "percent": _percent}
     environment.globals |= _CONSTANTS
     environment.policies["json.dumps_kwargs"] = {"separators": (",", ":"), "allow_nan": False}
     return environment

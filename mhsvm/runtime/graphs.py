@@ -3,7 +3,7 @@
 import functools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -15,11 +15,13 @@ from mhsvm.system import num_cores
 if TYPE_CHECKING:
     from torch.cuda import _POOL_HANDLE as PoolHandle
 
+Output = TypeVar("Output")
+
 # Calls before a capture, in which libraries allocate workspaces and kernels are compiled and selected.
 WARM_UP_CALLS = 3
 
 
-def warm_up(function: Callable[..., Tensor], inputs: Sequence[Tensor]) -> Tensor:
+def warm_up(function: Callable[..., Output], inputs: Sequence[Tensor]) -> Output:
     """Call a function on a side stream, as a capture does."""
     device = inputs[0].device
     current, side = torch.cuda.current_stream(device), _side_stream(device)
@@ -58,10 +60,13 @@ class CapturedCall:
     Args:
         function: Function to capture; it is not run.
         inputs: Arguments of the function, on a CUDA device.
-        pool: Memory pool for graphs that never run at the same time, from `torch.cuda.graph_pool_handle()`.
+        pool: Memory pool for graphs that never run at the same time, from `torch.cuda.graph_pool_handle()`; by default
+            a new pool.
     """
 
-    def __init__(self, function: Callable[..., Tensor], inputs: Sequence[Tensor], *, pool: "PoolHandle") -> None:
+    def __init__(
+        self, function: Callable[..., Tensor], inputs: Sequence[Tensor], *, pool: "PoolHandle | None" = None
+    ) -> None:
         self._inputs = [torch.empty_like(x).copy_(x) for x in inputs]
         self._graph = torch.cuda.CUDAGraph()
         # threads of the loader may allocate page-locked memory during the capture
@@ -130,7 +135,7 @@ class GraphedModel(nn.Module):
             compile_ahead(call, self.model, device=batch.device, num_processes=num_cores())
             for _ in range(WARM_UP_CALLS):
                 call()
-            return CapturedCall(self.model, [batch], pool=self._pool or torch.cuda.graph_pool_handle())
+            return CapturedCall(self.model, [batch], pool=self._pool)
 
     def _run(self, call: CapturedCall, part: Tensor) -> Tensor:
         missing = self.shape[0] - len(part)

@@ -1,4 +1,4 @@
-"""Checkpoints: one file of tensors and plain types, complete or not there.
+"""Checkpoints: one file of tensors and plain types, written atomically.
 
 format, schema      kind and version of the file
 model               the weights
@@ -19,7 +19,7 @@ from mhsvm.files import replace_when_complete
 
 FORMAT = "mhsvm-checkpoint"
 SCHEMA = 1
-# Elements of tensors that are copied together: hundreds of a network's are smaller.
+# Tensors of up to this many elements are copied together; a network has hundreds of them.
 _SMALL = 2**13
 
 
@@ -30,7 +30,7 @@ def save_checkpoint(path: str | Path, content: dict) -> None:
         path: The file to make or replace.
         content: See `take_snapshot`.
     Raises:
-        TypeError: Something in it is neither a tensor nor a plain type.
+        TypeError: A value is neither a tensor nor a plain type.
     """
     write_snapshot(path, take_snapshot(content))
 
@@ -41,7 +41,7 @@ def take_snapshot(content: dict) -> dict:
     Args:
         content: Nested dictionaries and lists of tensors, numbers, strings and None.
     Raises:
-        TypeError: Something in it is neither a tensor nor a plain type.
+        TypeError: A value is neither a tensor nor a plain type.
     """
     snapshot: dict = {"format": FORMAT, "schema": SCHEMA}
     for key, value in content.items():
@@ -70,7 +70,7 @@ def write_snapshot(path: str | Path, snapshot: dict) -> None:
 
 
 def _plain(value: object, where: str, copies: list[tuple[Tensor, Tensor]]) -> object:
-    """The same of plain types; of each tensor a pair is added to `copies`: itself, and an empty one in its place."""
+    """Copy nested plain types with an empty tensor for each tensor; add each such pair to `copies`."""
     if value is None or type(value) in (bool, int, float, str):
         return value
     if isinstance(value, Tensor):
@@ -85,18 +85,18 @@ def _plain(value: object, where: str, copies: list[tuple[Tensor, Tensor]]) -> ob
 
 
 def _fill(copies: Sequence[tuple[Tensor, Tensor]]) -> None:
-    """Copy tensors to the CPU, into the empty ones beside them, without the storage that a view would drag along."""
+    """Copy each first tensor to the CPU into the second; of a view only its own elements are copied."""
     together: dict[tuple, list[tuple[Tensor, Tensor]]] = {}
     for source, target in copies:
-        # bytes may be a generator's state: torch crashes on one that is a part of something else
+        # bytes may be the state of a generator, on which torch crashes if it is a view
         if source.is_floating_point() and source.numel() <= _SMALL and source.is_contiguous():
             together.setdefault((source.device, source.dtype), []).append((source, target))
         else:
-            target.set_(torch.empty_like(source, device="cpu").copy_(source))
+            target.data = torch.empty_like(source, device="cpu").copy_(source)
     for group in together.values():
-        # each copy from a GPU waits for it: one for all, of which each tensor gets its part
+        # each copy from a GPU synchronizes: copy all together, and give each tensor its slice
         flat = torch.cat([source.view(-1) for source, _ in group]).cpu()
         offset = 0
         for source, target in group:
-            target.set_(flat, offset, source.shape, source.stride())
+            target.data = flat.as_strided(source.shape, source.stride(), offset)
             offset += source.numel()

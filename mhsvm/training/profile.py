@@ -1,8 +1,9 @@
-"""Where the time of an epoch goes: the stages of its steps, waiting, validation and checkpoint.
+"""The time of an epoch by parts: the stages of its steps, idle time, validation and checkpoint.
 
-A step in a CUDA graph cannot be cut open. What is timed instead are passes over the same batches: the first of the data
-alone, each other of one stage more. A stage takes what its pass takes beyond the one before. On a GPU the passes are
-always graphs, so that launches cost nothing in them: what the training itself takes beyond the last one, it waits.
+A step in a CUDA graph cannot be timed in pieces. Instead, passes over the same batches are timed: the first one only
+loads the data, and each following one adds a stage. The time of a stage is the difference between its pass and the one
+before. On a GPU the passes are always graphs, so that they contain no launch overhead. The time by which training
+exceeds the last pass is idle time.
 """
 
 import copy
@@ -30,25 +31,25 @@ from mhsvm.training.training_state import checkpoint_content
 
 log = logging.getLogger(__name__)
 
-STAGES = ("data", "forward", "backward", "optimiser")
-# Times that everything is timed. The least counts: what else runs on the machine only adds to it.
+STAGES = ("data", "forward", "backward", "optimizer")
+# Repetitions of each measurement. The minimum counts, because other work on the machine only adds time.
 _ROUNDS = 5
 
 
 @dataclass(frozen=True)
 class TrainingProfile:
-    """One epoch of a training that is under way: its kernels are compiled, its graphs captured.
+    """Times of one epoch, after kernels are compiled and graphs are captured.
 
     Attributes:
-        stages: Seconds of all steps together in each of `STAGES`: loading, moving and normalising; logits and loss;
-            gradients; clipping, step and moving average.
-        training: Seconds of all steps together as they were trained.
-        validation: Seconds.
-        checkpoint: Seconds of copying what is saved; it is written while the next epoch trains.
-        num_train, num_val: Images.
-        num_steps: Of the optimiser.
-        peak_bytes: Memory at most: what torch allocated on the GPU, or what the process held on a CPU; None where the
-            system does not tell.
+        stages: Seconds of all steps in each of `STAGES`: loading, augmentation and normalization; logits and loss;
+            gradients; clipping, optimizer step and moving average.
+        training: Seconds of all steps in a real epoch.
+        validation: Seconds of the validation.
+        checkpoint: Seconds to copy the content of a checkpoint; it is written while the next epoch trains.
+        num_train, num_val: Number of images.
+        num_steps: Number of optimizer steps.
+        peak_bytes: Peak memory: allocated by torch on a GPU, or resident memory of the process on a CPU; None if the
+            system does not report it.
     """
 
     stages: Mapping[str, float]
@@ -62,31 +63,31 @@ class TrainingProfile:
 
     @property
     def idle(self) -> float:
-        """Seconds of training beyond its stages; 0 where those, timed at another moment, took longer."""
+        """Seconds of training beyond its stages; 0 if the stages, which are timed separately, took longer."""
         return max(0.0, self.training - sum(self.stages.values()))
 
     @property
     def parts(self) -> dict[str, float]:
-        """Seconds of everything in an epoch, by name."""
+        """Seconds of each part of an epoch, by name."""
         return {**self.stages, "idle": self.idle, "evaluation": self.validation, "checkpoint": self.checkpoint}
 
 
 def profile_training(job: Job, *, seconds: float = 1.0) -> TrainingProfile:
-    """Time a training by training for a while; nothing is written.
+    """Time a training by running some of its steps; nothing is written.
 
     Args:
-        job: Its weights change: it is not to be trained in earnest afterwards.
-        seconds: What a pass is to take, about. An epoch is extrapolated from it by its images.
+        job: The training. Its weights change: do not use it afterwards.
+        seconds: Approximate duration of a pass. The time of an epoch is extrapolated by the number of images.
     Raises:
         ValueError: The job is one of several processes.
-        NotFinite: The loss or gradient of a step is not.
+        NotFinite: The loss or gradient of a step is not finite.
         OutOfMemory: Memory does not suffice.
     """
     if job.world.size > 1:
         raise ValueError(f"a profile is made in one process, not in {job.world.size}: start it without torchrun")
     num_train, num_val = len(job.train_set), len(job.val_set)
     window = _window(job)
-    # whole windows alone are timed, so that passes and training are over batches of one size
+    # only complete windows are timed, so that passes and training have batches of one size
     job = replace(job, train_set=_first(job.train_set, num_train // window * window))
     with out_of_memory_explained(job), numerics(tf32=job.tf32, deterministic=job.deterministic):
         log.info("warming up")
@@ -101,12 +102,12 @@ def profile_training(job: Job, *, seconds: float = 1.0) -> TrainingProfile:
             "checkpoint": partial(_time_checkpoint, job),
         }
         rounds = [{name: timer() for name, timer in timers.items()} for _ in range(_ROUNDS)]
-    least = {name: min(taken[name] for taken in rounds) for name in timers}
+    fastest = {name: min(durations[name] for durations in rounds) for name in timers}
     return TrainingProfile(
-        stages=stages_of_passes({stage: num_train * least[stage] for stage in STAGES}),
-        training=num_train * least["training"],
-        validation=num_val * least["validation"],
-        checkpoint=least["checkpoint"],
+        stages=stages_of_passes({stage: num_train * fastest[stage] for stage in STAGES}),
+        training=num_train * fastest["training"],
+        validation=num_val * fastest["validation"],
+        checkpoint=fastest["checkpoint"],
         num_train=num_train,
         num_val=num_val,
         num_steps=math.ceil(num_train / (job.batch_size * job.accumulation)),
@@ -115,13 +116,13 @@ def profile_training(job: Job, *, seconds: float = 1.0) -> TrainingProfile:
 
 
 def stages_of_passes(passes: Mapping[str, float]) -> dict[str, float]:
-    """What each pass takes beyond those before it: nothing if it was no slower."""
+    """The time by which each pass exceeds those before it; 0 if it was not slower."""
     ends = accumulate(passes.values(), max, initial=0.0)
     return {stage: end - start for stage, (start, end) in zip(passes, pairwise(ends), strict=True)}
 
 
 class _Passes:
-    """A pass over batches for each stage, on copies of all that a step changes; as graphs if there is a GPU."""
+    """A pass over batches for each stage, on copies of the model and optimizer; on a GPU as CUDA graphs."""
 
     def __init__(self, job: Job) -> None:
         self._job = job
@@ -137,9 +138,9 @@ class _Passes:
             average=average,
         )
         if job.step.captures:
-            # these graphs and the job's take turns
+            # these graphs and those of the job never run at the same time
             self._step.pool = job.step.pool
-        self._parameters = [p for p in model.parameters() if p.requires_grad]
+        self._trained = [p for p in model.parameters() if p.requires_grad]
         calls = {"data": self._load, "forward": self._forward, "backward": self._backward}
         if self._step.captures:
             batch, _ = next(self._batches(job.batch_size))
@@ -150,20 +151,20 @@ class _Passes:
                 self.time(stage, _window(job))
 
     def time(self, stage: str, num_images: int) -> float:
-        """Seconds an image of the pass that ends with a stage."""
+        """Seconds per image of the pass that ends with a stage."""
         start = time.perf_counter()
         for batch, place in self._batches(num_images):
-            output = self._step(*batch, **place) if stage == "optimiser" else self._calls[stage](*batch)
-        # reading a number waits for the device
+            output = self._step(*batch, **place) if stage == "optimizer" else self._calls[stage](*batch)
+        # reading a number synchronizes with the device
         output.flatten()[0].item()
         return (time.perf_counter() - start) / num_images
 
     def _batches(self, num_images: int) -> Iterator[tuple[tuple[Tensor, ...], dict]]:
         generator = Generator().manual_seed(0)
         order = torch.randperm(len(self._job.train_set), generator=generator)[:num_images]
-        motions = self._job.augment.sample_transforms(len(order), generator)
-        for _, batch, batch_motions, place in iterate_windows(self._job, order, motions):
-            yield (batch.images, batch.masks, batch_motions), place
+        parameters = self._job.augment.sample_transforms(len(order), generator)
+        for _, batch, batch_parameters, place in iterate_windows(self._job, order, parameters):
+            yield (batch.images, batch.masks, batch_parameters), place
 
     def _load(self, *batch: Tensor) -> Tensor:
         inputs, _ = self._job.augment(*batch)
@@ -174,7 +175,7 @@ class _Passes:
 
     def _backward(self, *batch: Tensor) -> Tensor:
         loss = self._step.compute_loss(*batch)
-        torch.autograd.grad(loss, self._parameters, allow_unused=True)
+        torch.autograd.grad(loss, self._trained, allow_unused=True)
         return loss.detach()
 
     def _captured(self, call: Callable[..., Tensor], batch: tuple[Tensor, ...]) -> CapturedCall:
@@ -184,7 +185,7 @@ class _Passes:
 
 
 def _warm_up_training(job: Job, seconds: float) -> int:
-    """Train until it is as quick as it will be; returns how many windows of batches take about `seconds`."""
+    """Train until kernels are compiled and graphs captured; return the number of windows that take about `seconds`."""
     window = _window(job)
     for _ in range(_num_warm_ups(job.step)):
         _time_training(job, window)
@@ -193,7 +194,7 @@ def _warm_up_training(job: Job, seconds: float) -> int:
 
 
 def _time_training(job: Job, num_images: int) -> float:
-    """Seconds an image of training on the last ones of an epoch."""
+    """Seconds per image of training on the last `num_images` of an epoch."""
     progress = Progress(data_state=job.generator.get_state(), position=len(job.train_set) - num_images)
     start = time.perf_counter()
     train_epoch(job, progress)
@@ -201,7 +202,7 @@ def _time_training(job: Job, num_images: int) -> float:
 
 
 def _warm_up_validation(job: Job, seconds: float) -> int:
-    """Validate likewise; returns how many batches take about `seconds`."""
+    """Validate until kernels are compiled; return the number of batches that take about `seconds`."""
     size = job.eval_batch_size
     _time_validation(job, size)
     fitting = int(seconds / (_time_validation(job, size) * min(size, len(job.val_set))))
@@ -209,7 +210,7 @@ def _warm_up_validation(job: Job, seconds: float) -> int:
 
 
 def _time_validation(job: Job, num_images: int) -> float:
-    """Seconds an image of validating on the first ones."""
+    """Seconds per image of validating on the first `num_images`."""
     part = _first(job.val_set, num_images)
     start = time.perf_counter()
     validate(replace(job, val_set=part))
@@ -224,7 +225,7 @@ def _time_checkpoint(job: Job) -> float:
 
 
 def _window(job: Job) -> int:
-    """Images of the whole batches of a step, as far as there are so many."""
+    """Number of images in the batches of a step; fewer if the training set is smaller."""
     num_images = len(job.train_set)
     batch_size = min(job.batch_size, num_images)
     return batch_size * min(job.accumulation, num_images // batch_size)
@@ -235,7 +236,7 @@ def _first(dataset: Dataset, num: int) -> Dataset:
 
 
 def _num_warm_ups(step: TrainStep) -> int:
-    """Steps until graphs are captured, or kernels compiled."""
+    """Steps until graphs are captured or kernels are compiled."""
     return WARM_UP_CALLS + 1 if step.captures else 1
 
 

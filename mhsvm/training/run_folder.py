@@ -9,7 +9,7 @@ from pathlib import Path
 from tensorboardX import SummaryWriter
 
 from mhsvm.data.split_file import Split
-from mhsvm.files import replace_when_complete
+from mhsvm.files import StrPath, replace_when_complete
 from mhsvm.system import peak_memory
 
 
@@ -20,7 +20,7 @@ class RunFolder:
         path: The folder; it need not exist.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: StrPath) -> None:
         self.path = Path(path)
         self.config = self.path / "config.yaml"
         self.split = self.path / "split.txt"
@@ -34,7 +34,7 @@ class RunFolder:
         """Make sure that nothing is overwritten.
 
         Raises:
-            FileExistsError: There is such a folder; the message names the two ways on.
+            FileExistsError: The folder exists.
         """
         if self.path.exists():
             raise FileExistsError(
@@ -58,17 +58,16 @@ class RunFolder:
 
 
 class Recorder:
-    """Writes the line of each epoch to metrics.jsonl and TensorBoard, which has the config too, and the time and
-    memory of each epoch to times.jsonl.
+    """Writes the metrics of each epoch to metrics.jsonl and TensorBoard, and its time and memory to times.jsonl.
 
-    The times of a run add up to all that was spent on it: an epoch that was left half-way has a line, too, and one that
-    was done twice has two.
+    TensorBoard also gets the config. The times of a run add up to its total duration: an interrupted epoch has a line,
+    and an epoch that was repeated has two.
 
     Args:
         run: An existing run folder.
-        history: Lines of the epochs that are done. The file is written again from them, so that an epoch which was
-            recorded but has to be redone is not there twice.
-        epochs: How many there will be.
+        history: Metrics of the epochs that are done. The file is written again from them, so that an epoch that was
+            recorded but is repeated has one line.
+        epochs: Number of epochs of the whole training.
         hardware: The hardware of the training, by name; plain values.
     """
 
@@ -84,31 +83,31 @@ class Recorder:
         config = run.config.read_text(encoding="utf-8").splitlines()
         self._writer.add_text("config", "\n".join(f"    {line}" for line in config), len(history))
 
-    def add(self, figures: dict) -> None:
+    def add(self, metrics: dict) -> None:
         """Append the metrics of one epoch."""
         with self._path.open("a", encoding="utf-8") as file:
-            file.write(_line(figures))
-        for name, value in figures.items():
+            file.write(_line(metrics))
+        for name, value in metrics.items():
             if name != "epoch":
-                self._writer.add_scalar(name, value, figures["epoch"])
+                self._writer.add_scalar(name, value, metrics["epoch"])
         self._writer.flush()
         self._add_time()
         self._next_epoch += 1
 
     def close(self) -> None:
-        """Finish the files."""
+        """Close the files."""
         self._writer.close()
         if self._next_epoch <= self._epochs:
             self._add_time()
 
     def _add_time(self) -> None:
         now = time.perf_counter()
-        took = {"seconds": round(now - self._since, 3), "memory_gib": peak_memory()}
-        line = {"epoch": self._next_epoch, **took, **self._hardware}
+        cost = {"seconds": round(now - self._since, 3), "memory_gib": peak_memory()}
+        line = {"epoch": self._next_epoch, **cost, **self._hardware}
         self._since = now
         with self._times.open("a", encoding="utf-8") as file:
             file.write(_line(line))
 
 
-def _line(figures: dict) -> str:
-    return json.dumps(figures) + "\n"
+def _line(metrics: dict) -> str:
+    return json.dumps(metrics) + "\n"

@@ -99,7 +99,7 @@ class TrainStep:
         self._fused = all(group.get("fused") or False for group in optimizer.param_groups)
         if self._fused:
             # fused kernels ask this flag whether to leave everything as it is; torch's GradScaler sets it too
-            optimizer.found_inf = self._found_inf
+            optimizer.found_inf = self._found_inf  # type: ignore[attr-defined]  # no optimizer declares it
 
         self._largest = 0
         self._rehearsed: set[tuple] = set()
@@ -184,8 +184,8 @@ class TrainStep:
     def compute_loss(self, *batch: Tensor) -> Tensor:
         """The mean loss of a batch, with its graph of gradients."""
         self._largest = max(self._largest, len(batch[0]))
-        stance = "default" if self._compiles(batch) else "force_eager"
-        return self._compute_loss(batch, partial(torch.compiler.set_stance, stance) if self.compiled else nullcontext)
+        stance = partial(torch.compiler.set_stance, "default" if self._compiles(batch) else "force_eager")
+        return self._compute_loss(batch, stance if self.compiled else nullcontext)
 
     def _compiles(self, batch: Sequence[Tensor]) -> bool:
         """Whether the network is compiled for the batch: an epoch's last one comes too seldom."""

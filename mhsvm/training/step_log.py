@@ -38,30 +38,30 @@ class StepLog:
     """The reports of `mhsvm.training.step.TrainStep`, in their order.
 
     Args:
-        capacity: Batches that will be reported at most.
-        device: Where the reports come from. Those of a CPU are there at once, those of a GPU later.
+        capacity: Largest number of batches.
+        device: Device of the reports. Those of a CPU can be read at once, those of a GPU later.
         lockstep: Read the same reports in the same calls in every process, however fast its GPU is.
     """
 
     def __init__(self, capacity: int, device: torch.device, *, lockstep: bool = False) -> None:
-        on_gpu = device.type == "cuda"
+        self._on_gpu = device.type == "cuda"
         self._reports = torch.empty(capacity, 2, device=device)
-        self._copies = torch.empty(capacity, 2, pin_memory=True) if on_gpu else self._reports
-        self._arrivals: deque[tuple[int, torch.cuda.Event]] | None = deque() if on_gpu else None
+        self._copies = torch.empty(capacity, 2, pin_memory=True) if self._on_gpu else self._reports
+        self._arrivals: deque[tuple[int, torch.cuda.Event]] = deque()
         self._lockstep = lockstep
         self._batches: list[tuple[Tensor, bool]] = []
         self._num_sent = self._num_arrived = self._num_read = 0
 
     def add(self, report: Tensor, rows: Tensor, *, last: bool) -> None:
-        """Take down a report (2,) on the batch of `rows` (b,); `last` ends a step."""
+        """Add the report (2,) of the batch of `rows` (b,); `last` ends a step."""
         self._reports[len(self._batches)].copy_(report)
         self._batches.append((rows, last))
 
     def read(self, *, wait: bool) -> list[StepRecord]:
-        """The steps that are new since the last call: all of them if `wait`, else those that have arrived."""
-        if self._arrivals is not None:
+        """Return the steps since the last call: all of them if `wait`, else those whose reports have arrived."""
+        if self._on_gpu:
             self._send(all_of_it=wait)
-        num_arrived = len(self._batches) if self._arrivals is None else self._count_arrived(wait=wait)
+        num_arrived = self._count_arrived(wait=wait) if self._on_gpu else len(self._batches)
         records, start = [], self._num_read
         for end in range(start + 1, num_arrived + 1):
             if self._batches[end - 1][1]:
@@ -94,5 +94,5 @@ class StepLog:
         return self._num_arrived
 
     def _has_arrived(self) -> bool:
-        """Whether the oldest copy counts as there; in lockstep as soon as a newer one is under way."""
+        """Whether the oldest copy counts as arrived; in lockstep as soon as a newer one has started."""
         return len(self._arrivals) > 1 if self._lockstep else self._arrivals[0][1].query()

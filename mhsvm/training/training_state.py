@@ -25,18 +25,18 @@ def checkpoint_content(job: Job, progress: Progress) -> dict:
 
 
 def restore(job: Job, checkpoint: dict) -> Progress:
-    """Put a job back to where a checkpoint left it."""
+    """Restore a job to the position of a checkpoint."""
     training = checkpoint["training"]
     job.kept_model.load_state_dict(checkpoint["model"])
     if training.get("model") is not None:
         job.model.load_state_dict(training["model"])
     load_optimizer_state(job.optimizer, training["optimizer"])
-    # torch marks an optimizer that has stepped, not in its state, and a schedule warns without that mark
-    job.optimizer._opt_called = True
+    # torch marks an optimizer that has stepped outside of its state, and a schedule warns without that mark
+    job.optimizer._opt_called = True  # type: ignore[attr-defined]  # torch sets it in `step` and does not declare it
     # milestones are a setting, not a state; the checkpoint holds them as a plain dictionary
     job.schedule.load_state_dict({k: v for k, v in training["schedule"].items() if k != "milestones"})
     recorded = [training["random_states"], *training.get("other_random_states", ())]
-    # a process more than there were goes on as it was seeded
+    # an additional process keeps the state of its seed
     if job.world.rank < len(recorded):
         _set_random_states(recorded[job.world.rank], job.device)
     return Progress(**training["progress"])

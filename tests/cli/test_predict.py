@@ -392,7 +392,7 @@ def test_results_are_not_renamed_under_way(workplace, checkpoint, capsys):
     draw(workplace / "photos/a.png")
     assert run_predict(checkpoint, "photos") == 0
     draw(workplace / "photos/a.bmp")
-    with pytest.raises(ValueError, match=r"out holds the results of a\.png as a, but among the images of now they are"):
+    with pytest.raises(ValueError, match=r"out holds the results of a\.png as a, but with the present images they are"):
         run_predict(checkpoint, "photos")
 
 

@@ -49,7 +49,7 @@ def test_table_summary_and_cases(masks, capsys):
         "pred": ["out"],
         "truth": ["truth"],
         "num_images": 3,
-        "size": "the truth's",
+        "size": "each target's own",
         "resized": 1,
         "only_predicted": 0,
         "only_true": 0,
@@ -100,7 +100,7 @@ def test_several_classes(workplace, capsys):
     ("options", "message"),
     [
         (["--pred", "absent"], "no such folder or zip file: 1\n    absent\n    fix: check the path"),
-        (["--threshold", "128"], "above 0 and at most 1; got 128: 128 is 0.5"),
+        (["--threshold", "128"], "in (0, 1]; received 128. Level 128 is 0.5"),
         (["--pred", "data"], "no mask: 1\n    predictions: looked for .jpg"),
         (["--truth", "out/masks/a.png"], "not a zip file, or a truncated one: 1"),
         (["--out", "truth"], "truth holds more than scores"),

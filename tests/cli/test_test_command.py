@@ -260,7 +260,7 @@ def test_a_failed_test_keeps_the_older_one(tested, monkeypatch):
     def fail(*_):
         raise OSError("the disk is full")
 
-    monkeypatch.setattr(folder_module, "write_figures", fail)
+    monkeypatch.setattr(folder_module, "write_case_images", fail)
     before = (folder / "summary.json").read_bytes()
     with pytest.raises(OSError, match="the disk is full"):
         run_test(checkpoint)

@@ -31,7 +31,7 @@ compiles = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
 @pytest.fixture
 def assert_same_ends(assert_same):
-    """A function that holds two runs to have the same weights, optimiser, positions and metrics, bit for bit."""
+    """A function that holds two runs to have the same weights, optimizer, positions and metrics, bit for bit."""
 
     def check(first: Path, second: Path) -> None:
         assert (first / "metrics.jsonl").read_bytes() == (second / "metrics.jsonl").read_bytes()
@@ -159,7 +159,7 @@ def test_a_profile_tells_where_the_time_goes_and_leaves_nothing(device, mode, co
     printed = capsys.readouterr().out
     assert "steps: " in printed
     shares = re.findall(r"^(\w+) +[\d.]+ s(?: +[\d.]+ ms)? +([\d.]+)%$", printed, re.M)
-    parts = ["data", "forward", "backward", "optimiser", "idle", "evaluation", "checkpoint"]
+    parts = ["data", "forward", "backward", "optimizer", "idle", "evaluation", "checkpoint"]
     assert [name for name, _ in shares] == parts
     assert sum(float(share) for _, share in shares) == pytest.approx(100, abs=0.5)
     assert re.search(r"^training [\d.]+ images/s in 3 steps an epoch, validation [\d.]+ images/s$", printed, re.M)

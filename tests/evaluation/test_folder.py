@@ -122,7 +122,7 @@ def test_a_failure_keeps_the_older_test(result, tmp_path, monkeypatch):
     def fail(*_):
         raise OSError("the disk is full")
 
-    monkeypatch.setattr(folder, "write_figures", fail)
+    monkeypatch.setattr(folder, "write_case_images", fail)
     with pytest.raises(OSError, match="the disk is full"):
         write_result(result, tmp_path / "test")
     assert (tmp_path / "test/summary.json").read_bytes() == before

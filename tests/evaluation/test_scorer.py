@@ -1,4 +1,4 @@
-"""Masks in files against a truth: matching, greys, sizes, and every problem at once."""
+"""Mask files against their targets: matching, grayscale, sizes, and all problems at once."""
 
 import zipfile
 from pathlib import Path
@@ -36,23 +36,23 @@ def counts_of(score):
     return score.measured.scores.counts.squeeze(1).tolist()
 
 
-def counted(pred, truth):
-    return confusion_counts(torch.from_numpy(pred)[None], torch.from_numpy(truth)[None])[0].tolist()
+def counted(pred, target):
+    return confusion_counts(torch.from_numpy(pred)[None], torch.from_numpy(target)[None])[0].tolist()
 
 
 @pytest.mark.parametrize("level", [1, 255])
 def test_masks_are_matched_by_id(write, level):
     pred = write("pred", {name: blob(seed) * np.uint8(level) for seed, name in enumerate("cab")})
-    truth = write("truth", {f"{name}_segmentation": blob(seed + 1) * np.uint8(255) for seed, name in enumerate("cab")})
-    score = score_files([pred], [truth])
+    target = write("truth", {f"{name}_segmentation": blob(seed + 1) * np.uint8(255) for seed, name in enumerate("cab")})
+    score = score_files([pred], [target])
     assert score.measured.scores.ids == ("a", "b", "c")
     assert counts_of(score) == [counted(blob(seed), blob(seed + 1)) for seed in (1, 2, 0)]
     assert score.measured.scores.distances.shape == (3, 1, 2)
-    assert (score.num_resized, score.only_predicted, score.only_true, score.greys) == (0, 0, 0, ())
+    assert (score.num_resized, score.num_only_predicted, score.num_only_target, score.grayscale) == (0, 0, 0, ())
     assert score.measured.sizes == ((40, 50),) * 3
 
 
-def test_a_truth_in_a_zip(write, tmp_path):
+def test_targets_in_a_zip(write, tmp_path):
     folder = write("truth/ISIC_Part1_GroundTruth", {"a_segmentation": blob(0)})
     with zipfile.ZipFile(tmp_path / "t.zip", "w") as archive:
         archive.write(folder / "a_segmentation.png", "GroundTruth/a_segmentation.png")
@@ -62,21 +62,21 @@ def test_a_truth_in_a_zip(write, tmp_path):
     assert score.measured.scores.distances is None
 
 
-def test_greys_are_cut(write):
-    greys = np.array([[0, 127, 128, 255]], np.uint8)
-    truth = write("truth", {"a": np.array([[0, 0, 1, 1]], np.uint8), "b": np.array([[0, 0, 1, 1]], np.uint8)})
+def test_grayscale_is_thresholded(write):
+    grayscale = np.array([[0, 127, 128, 255]], np.uint8)
+    target = write("truth", {"a": np.array([[0, 0, 1, 1]], np.uint8), "b": np.array([[0, 0, 1, 1]], np.uint8)})
     # b has no more than the levels 0 and 1, and is a map of small probabilities all the same
-    pred = write("pred", {"a": greys, "b": np.array([[0, 1, 1, 1]], np.uint8)})
-    score = score_files([pred], [truth], threshold=0.5)
+    pred = write("pred", {"a": grayscale, "b": np.array([[0, 1, 1, 1]], np.uint8)})
+    score = score_files([pred], [target], threshold=0.5)
     assert counts_of(score) == [[2, 0, 0, 2], [0, 0, 2, 2]]
-    assert score.greys == ("predictions",)
+    assert score.grayscale == ("predictions",)
 
 
-def test_masks_are_not_cut(write):
+def test_masks_are_not_thresholded(write):
     masks = {"a": blob(0), "b": blob(1)}
     score = score_files([write("pred", masks)], [write("truth", masks)], threshold=0.5)
     assert counts_of(score) == [counted(mask, mask) for mask in masks.values()]
-    assert score.greys == ()
+    assert score.grayscale == ()
 
 
 def test_a_mask_is_resized_by_area(write):
@@ -86,53 +86,53 @@ def test_a_mask_is_resized_by_area(write):
     assert (score.num_resized, score.measured.sizes) == (1, ((40, 50),))
 
 
-def test_greys_are_resized_before_they_are_cut(write):
+def test_grayscale_is_resized_before_it_is_thresholded(write):
     # at twice the size: 0, a quarter, three quarters, 1
     pred = write("pred", {"a": np.array([[0, 255]], np.uint8), "b": np.array([[7, 255]], np.uint8)})
-    truth = write("truth", {name: np.array([[0, 0, 1, 1]], np.uint8) for name in "ab"})
-    assert counts_of(score_files([pred], [truth], threshold=0.7)) == [[2, 0, 0, 2], [2, 0, 0, 2]]
-    assert counts_of(score_files([pred], [truth], threshold=0.8)) == [[1, 0, 1, 2], [1, 0, 1, 2]]
+    target = write("truth", {name: np.array([[0, 0, 1, 1]], np.uint8) for name in "ab"})
+    assert counts_of(score_files([pred], [target], threshold=0.7)) == [[2, 0, 0, 2], [2, 0, 0, 2]]
+    assert counts_of(score_files([pred], [target], threshold=0.8)) == [[1, 0, 1, 2], [1, 0, 1, 2]]
 
 
 def test_both_at_a_given_size(write):
-    pred, truth = blob(3, 33, 47), blob(0)
-    score = score_files([write("pred", {"a": pred})], [write("truth", {"a": truth})], size=(16, 16))
-    small = [(mask_coverage(mask, (16, 16)) >= 128).astype(np.uint8) for mask in (pred, truth)]
+    pred, target = blob(3, 33, 47), blob(0)
+    score = score_files([write("pred", {"a": pred})], [write("truth", {"a": target})], size=(16, 16))
+    small = [(mask_coverage(mask, (16, 16)) >= 128).astype(np.uint8) for mask in (pred, target)]
     assert counts_of(score) == [counted(*small)]
     assert score.measured.sizes == ((16, 16),)
 
 
-def test_what_both_have(write):
-    pred, truth = (
+def test_common_ids(write):
+    pred, target = (
         write("pred", {"a": blob(0), "b": blob(1), "c": blob(1)}),
         write("truth", {"a": blob(0), "d": blob(1)}),
     )
-    score = score_files([pred], [truth], common=True)
+    score = score_files([pred], [target], common=True)
     assert score.measured.scores.ids == ("a",)
-    assert (score.only_predicted, score.only_true) == (2, 1)
+    assert (score.num_only_predicted, score.num_only_target) == (2, 1)
 
 
 def test_class_indices(write):
-    truth = np.array([[0, 1, 2, 255], [0, 1, 2, 255]], np.uint8)
+    target = np.array([[0, 1, 2, 255], [0, 1, 2, 255]], np.uint8)
     pred = np.array([[0, 1, 1, 1], [2, 1, 2, 0]], np.uint8)
-    score = score_files([write("pred", {"a": pred})], [write("truth", {"a": truth})], num_classes=3)
+    score = score_files([write("pred", {"a": pred})], [write("truth", {"a": target})], num_classes=3)
     assert score.measured.confusion.tolist() == [[1, 0, 1], [0, 2, 0], [0, 1, 1]]
 
 
 def test_all_problems_at_once(write, tmp_path):
     names = "abcdef"
-    truth = write("truth", {name: blob(0) for name in (*names, "only_true")})
+    target = write("truth", {name: blob(0) for name in (*names, "only_true")})
     pred = write("pred", {name: blob(0) for name in (*names, "only_predicted")})
-    (pred / "a.png").write_bytes(b"no picture")
+    (pred / "a.png").write_bytes(b"no image")
     with pytest.raises(ValueError, match="the masks have problems, and nothing was scored:") as raised:
-        score_files([pred], [truth])
-    # what has no partner is told before anything is decoded
-    assert "truth without a prediction: 1\n    only_true: truth/only_true.png" in str(raised.value)
-    assert "prediction without a truth: 1\n    only_predicted: pred/only_predicted.png" in str(raised.value)
+        score_files([pred], [target])
+    # files without a partner are reported before anything is decoded
+    assert "target without a prediction: 1\n    only_true: truth/only_true.png" in str(raised.value)
+    assert "prediction without a target: 1\n    only_predicted: pred/only_predicted.png" in str(raised.value)
     write("pred", {"b": np.arange(200, dtype=np.uint8).reshape(10, 20), "c": blob(0, 50, 40)})
     write("pred", {"d": np.dstack([blob(0) * 255, blob(1) * 255, blob(2) * 255])})
     with pytest.raises(ValueError, match="nothing was scored") as raised:
-        score_files([pred], [truth], common=True)
+        score_files([pred], [target], common=True)
     message = str(raised.value)
     assert "unreadable file: 1\n    pred/a.png" in message
     assert "file with other levels than black and white: 2\n    pred/b.png: 200 levels from 0 to 199" in message
@@ -140,36 +140,39 @@ def test_all_problems_at_once(write, tmp_path):
     assert "give `threshold` as a fraction of full scale" in message
     assert "prediction with height and width swapped: 1\n    pred/c.png and truth/c.png: 50 x 40 and 40 x 50" in message
     with pytest.raises(ValueError, match="file with colors: 1\n    pred/d.png: colors"):
-        score_files([pred], [truth], common=True, threshold=0.5)
+        score_files([pred], [target], common=True, threshold=0.5)
 
 
 def test_class_problems(write):
-    truth = write("truth", {"a": blob(0) * 2, "b": blob(0), "c": blob(0) * 7})
+    target = write("truth", {"a": blob(0) * 2, "b": blob(0), "c": blob(0) * 7})
     pred = write("pred", {"a": blob(0) * 255, "b": blob(0) * 3, "c": blob(0)})
     with pytest.raises(ValueError, match="nothing was scored") as raised:
-        score_files([pred], [truth], num_classes=3)
+        score_files([pred], [target], num_classes=3)
     message = str(raised.value)
     assert "prediction with ignored pixels: 1\n    pred/a.png" in message
     assert "class mask with a level that is no class: 2\n    pred/b.png: levels 3\n    truth/c.png: levels 7" in message
 
 
 def test_nothing_to_match(write, tmp_path):
-    pred, truth = write("pred", {"a": blob(0)}), write("truth", {"x": blob(0)})
-    with pytest.raises(ValueError, match="no id that both have: 1\n    such as a and x"):
-        score_files([pred], [truth])
+    pred, target = write("pred", {"a": blob(0)}), write("truth", {"x": blob(0)})
+    with pytest.raises(ValueError, match="no common id: 1\n    such as a and x"):
+        score_files([pred], [target])
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match="no mask: 1\n    predictions: looked for .*; found no files"):
-        score_files([tmp_path / "empty"], [truth])
+        score_files([tmp_path / "empty"], [target])
     with pytest.raises(ValueError, match="no such folder or zip file: 1") as raised:
-        score_files([tmp_path / "absent"], [truth])
+        score_files([tmp_path / "absent"], [target])
     assert "no mask" not in str(raised.value)
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"threshold": 128.0}, "a threshold is a share of full scale, above 0 and at most 1; got 128: 128 is 0.5"),
-        ({"threshold": 0.0}, "above 0 and at most 1; got 0"),
+        (
+            {"threshold": 128.0},
+            "threshold is a fraction of full scale, in \\(0, 1\\]; received 128. Level 128 is 0.5",
+        ),
+        ({"threshold": 0.0}, "in \\(0, 1\\]; received 0"),
         ({"threshold": 0.5, "num_classes": 3}, "class indices are not thresholded"),
     ],
 )

@@ -61,7 +61,7 @@ def test_a_generator_takes_its_state_back(tmp_path):
         assert torch.equal(torch.rand(3, generator=generator), expected)
 
 
-def test_weights_do_not_drag_the_optimiser_s_state_along(tmp_path):
+def test_weights_do_not_drag_the_optimizer_s_state_along(tmp_path):
     save_checkpoint(tmp_path / "a.pt", {"model": {"w": torch.ones(2)}, "training": {"w": torch.zeros(5000)}})
     assert torch.load(tmp_path / "a.pt", weights_only=True)["model"]["w"].untyped_storage().nbytes() == 8
 

@@ -13,7 +13,7 @@ from mhsvm.training.errors import NotFinite, OutOfMemory
 from mhsvm.training.profile import STAGES, profile_training, stages_of_passes
 
 PARTS = [*STAGES, "idle", "evaluation", "checkpoint"]
-LOAD, FORWARD, BACKWARD, OPTIMISER, EPOCH, EVALUATION, CHECKPOINT = (2.0**i for i in range(7))
+LOAD, FORWARD, BACKWARD, OPTIMIZER, EPOCH, EVALUATION, CHECKPOINT = (2.0**i for i in range(7))
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def set_clock(monkeypatch):
         monkeypatch.setattr(job.augment, "normalize", takes(LOAD, job.augment.normalize))
         monkeypatch.setattr(job.val_augment, "normalize", takes(EVALUATION, job.val_augment.normalize))
         monkeypatch.setattr(job.loss, "forward", lose)
-        monkeypatch.setattr(ModelAverage, "update", takes(OPTIMISER, ModelAverage.update))
+        monkeypatch.setattr(ModelAverage, "update", takes(OPTIMIZER, ModelAverage.update))
         for name, seconds in (("train_epoch", EPOCH), ("take_snapshot", CHECKPOINT)):
             monkeypatch.setattr(training_profile, name, takes(seconds, getattr(training_profile, name)))
 
@@ -51,9 +51,9 @@ def set_clock(monkeypatch):
     ("accumulation", "seconds", "steps_of_pass", "training"),
     [
         # of 10 images in batches of 4, 4 and 2 the first two are timed, or one where there is no time for more
-        (1, 1e6, 2, (2 * (LOAD + FORWARD + BACKWARD + OPTIMISER) + EPOCH) * 10 / 8),
-        (2, 1e6, 1, (2 * (LOAD + FORWARD + BACKWARD) + OPTIMISER + EPOCH) * 10 / 8),
-        (1, 1e-6, 2, (LOAD + FORWARD + BACKWARD + OPTIMISER + EPOCH) * 10 / 4),
+        (1, 1e6, 2, (2 * (LOAD + FORWARD + BACKWARD + OPTIMIZER) + EPOCH) * 10 / 8),
+        (2, 1e6, 1, (2 * (LOAD + FORWARD + BACKWARD) + OPTIMIZER + EPOCH) * 10 / 8),
+        (1, 1e-6, 2, (LOAD + FORWARD + BACKWARD + OPTIMIZER + EPOCH) * 10 / 4),
     ],
 )
 def test_every_part_takes_its_own_time(accumulation, seconds, steps_of_pass, training, make_job, set_clock):
@@ -61,7 +61,7 @@ def test_every_part_takes_its_own_time(accumulation, seconds, steps_of_pass, tra
     set_clock(job)
     profile = profile_training(job, seconds=seconds)
     epochs = 8 / 10
-    stages = [2 * LOAD / epochs, 2 * FORWARD / epochs, 2 * BACKWARD / epochs, steps_of_pass * OPTIMISER / epochs]
+    stages = [2 * LOAD / epochs, 2 * FORWARD / epochs, 2 * BACKWARD / epochs, steps_of_pass * OPTIMIZER / epochs]
     assert list(profile.stages.values()) == pytest.approx(stages)
     assert profile.training == pytest.approx(training)
     assert profile.idle == pytest.approx(training - sum(stages))
@@ -93,8 +93,8 @@ def test_every_training_can_be_profiled(settings, make_job):
 
 
 def test_a_stage_is_what_its_pass_takes_beyond_those_before():
-    passes = {"data": 1.0, "forward": 4.0, "backward": 3.5, "optimiser": 5.0}
-    assert stages_of_passes(passes) == {"data": 1.0, "forward": 3.0, "backward": 0.0, "optimiser": 1.0}
+    passes = {"data": 1.0, "forward": 4.0, "backward": 3.5, "optimizer": 5.0}
+    assert stages_of_passes(passes) == {"data": 1.0, "forward": 3.0, "backward": 0.0, "optimizer": 1.0}
 
 
 def test_one_of_several_processes_is_not_profiled(make_job):

@@ -35,7 +35,7 @@ def make_step(device="cpu", optimizer="AdamW", mode="eager", dropout=0.0, **sett
 
 
 def state_of(step):
-    """Copies of the weights and the optimiser's state."""
+    """Copies of the weights and the optimizer's state."""
     return copy.deepcopy([step.model.state_dict(), step.optimizer.state_dict()["state"]])
 
 

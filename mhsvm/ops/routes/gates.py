@@ -18,7 +18,7 @@ class Gate:
 
     Attributes:
         weigh: (variation, threshold, power) -> weight, of the shape of the variation; None weighs all with 1.
-        default_threshold: None if the gate has no threshold.
+        default_threshold: None if the gate has no threshold; `weigh` then gets 0.
         fused: Whether `mhsvm.ops.routes.gates_kernels` has it under the same name; else it is composed of torch's
             operations.
     """
@@ -26,6 +26,12 @@ class Gate:
     weigh: Callable[[Tensor, float | Tensor, float], Tensor] | None
     default_threshold: float | None
     fused: bool = False
+
+    def choose_threshold(self, threshold: float | Tensor | None) -> float | Tensor:
+        """The threshold for `weigh`: the one given, or by default that of the gate; 0 if the gate has none."""
+        if self.default_threshold is None:
+            return 0.0
+        return self.default_threshold if threshold is None else threshold
 
 
 GATES: Registry[Gate] = Registry("gate")

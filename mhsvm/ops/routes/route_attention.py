@@ -55,10 +55,7 @@ def route_attention(
     known = find_gate(gate, power=power)
     check_routes(y)
     _check(y, threshold)
-    if known.default_threshold is None:
-        threshold = None
-    elif threshold is None:
-        threshold = known.default_threshold
+    threshold = known.choose_threshold(threshold)
     return ROUTE_ATTENTION(backend, y, gate=gate, threshold=threshold, power=power, dtype=dtype or y.dtype)
 
 
@@ -66,7 +63,7 @@ def route_attention_reference(
     y: Tensor,
     *,
     gate: str,
-    threshold: float | Tensor | None,
+    threshold: float | Tensor,
     power: float,
     dtype: torch.dtype,
     statistics: Callable[[Tensor], tuple[Tensor, Tensor]] = route_statistics_reference,
@@ -82,14 +79,14 @@ def route_attention_reference(
 
 
 def triton_route_attention(
-    y: Tensor, *, gate: str, threshold: float | Tensor | None, power: float, dtype: torch.dtype
+    y: Tensor, *, gate: str, threshold: float | Tensor, power: float, dtype: torch.dtype
 ) -> Tensor:
     """`route_attention` of float32. A gate without a kernel is composed of torch's operations."""
     if not GATES[gate].fused:
         return route_attention_reference(y, gate=gate, threshold=threshold, power=power, dtype=dtype)
     if isinstance(threshold, Tensor):
         return _route_attention(y, threshold, 0.0, power, gate, dtype)
-    return _route_attention(y, None, threshold or 0.0, power, gate, dtype)
+    return _route_attention(y, None, threshold, power, gate, dtype)
 
 
 def _check(y: Tensor, threshold: float | Tensor | None) -> None:

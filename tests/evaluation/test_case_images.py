@@ -6,26 +6,26 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mhsvm.evaluation.figures import Case, choose_cases, draw_case, write_figures
-from mhsvm.inference.overlay import GREY, PREDICTION, TRUTH, class_colour
+from mhsvm.evaluation.case_images import Case, choose_cases, draw_case, write_case_images
+from mhsvm.inference.overlay import GRAY, PREDICTION, TARGET, class_color
 
 
 def make_case(group="best", rank=1, *, image_id="ISIC_01", dice=0.5, size=(32, 32), num_classes=1):
     h, w = size
     generator = np.random.default_rng(rank)
-    truth, pred = np.zeros(size, np.uint8), np.zeros(size, np.uint8)
-    truth[h // 4 : h // 2, w // 4 : w // 2] = 1
+    target, pred = np.zeros(size, np.uint8), np.zeros(size, np.uint8)
+    target[h // 4 : h // 2, w // 4 : w // 2] = 1
     pred[h // 4 : h // 2, w // 2 : 3 * w // 4] = 1
     probability = pred * np.uint8(200)
     if num_classes > 1:
-        truth[-2:], pred[:2] = 255, 2
+        target[-2:], pred[:2] = 255, 2
         probability = np.stack([pred == label for label in range(num_classes)]).astype(np.uint8) * np.uint8(255)
     image = generator.integers(60, 120, size=(h, w, 3), dtype=np.uint8)
-    return Case(image_id, group, rank, dice, image, truth, pred, probability)
+    return Case(image_id, group, rank, dice, image, target, pred, probability)
 
 
-def has(picture, colour):
-    return (np.array(picture) == np.array(colour)).all(axis=-1)
+def has(image, color):
+    return (np.array(image) == np.array(color)).all(axis=-1)
 
 
 def test_best_median_and_worst_of_many():
@@ -56,22 +56,22 @@ def test_names_tell_group_rank_id_and_dice():
 @pytest.mark.parametrize("size", [(32, 32), (256, 256), (24, 64), (500, 300)])
 def test_a_case_shows_image_outlines_and_probability(size):
     case = make_case(size=size)
-    picture = draw_case(case)
-    panel = (picture.width - 4 * 8) // 3
+    image = draw_case(case)
+    panel = (image.width - 4 * 8) // 3
     assert panel >= 224
-    left, middle, right = (has(picture, colour).any(axis=0) for colour in (TRUTH, PREDICTION, (200, 200, 200)))
+    left, middle, right = (has(image, color).any(axis=0) for color in (TARGET, PREDICTION, (200, 200, 200)))
     columns = np.flatnonzero(left), np.flatnonzero(middle), np.flatnonzero(right)
-    # truth and prediction lie side by side in the middle panel, with swatches below it; the probability in the third
+    # target and prediction lie side by side in the middle panel, with swatches below it; the probability in the third
     assert all(panel < place.min() and place.max() < 2 * panel + 24 for place in columns[:2])
     assert (columns[2] >= 2 * panel + 24).any()
 
 
 def test_several_classes_are_tinted_and_named():
-    picture = draw_case(make_case(num_classes=3))
-    assert has(picture, class_colour(1)).any()
-    assert has(picture, class_colour(2)).any()
-    assert has(picture, GREY).any()
-    assert picture.width > draw_case(make_case()).width
+    image = draw_case(make_case(num_classes=3))
+    assert has(image, class_color(1)).any()
+    assert has(image, class_color(2)).any()
+    assert has(image, GRAY).any()
+    assert image.width > draw_case(make_case()).width
 
 
 @pytest.mark.parametrize("num_classes", [1, 3])
@@ -81,16 +81,16 @@ def test_every_case_and_an_overview(tmp_path, num_classes):
         for group, ranks in (("best", (1, 2)), ("median", (3,)), ("worst", (4,)))
         for rank in ranks
     ]
-    write_figures(tmp_path / "figures", cases)
+    write_case_images(tmp_path / "figures", cases)
     names = sorted(path.name for path in (tmp_path / "figures").iterdir())
     assert names == sorted([*(case.file_name for case in cases), "overview.png"])
     for name in names:
-        with Image.open(tmp_path / "figures" / name) as picture:
-            picture.load()
-            assert picture.mode == "RGB"
+        with Image.open(tmp_path / "figures" / name) as image:
+            image.load()
+            assert image.mode == "RGB"
     assert re.fullmatch(r"worst-0004-ISIC_01-dice-0\.9600\.png", names[-1])
 
 
 def test_one_case_is_enough(tmp_path):
-    write_figures(tmp_path / "figures", [make_case()])
+    write_case_images(tmp_path / "figures", [make_case()])
     assert len(list((tmp_path / "figures").iterdir())) == 2

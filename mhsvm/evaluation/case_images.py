@@ -1,6 +1,6 @@
-"""Pictures of the best, median and worst cases of a test.
+"""Images of the best, median and worst cases of a test.
 
-Shape letters: h w the map in pixels, k classes.
+Shape letters: h w image size in pixels, k classes.
 """
 
 import re
@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from mhsvm.inference.overlay import PREDICTION, TRUTH, Colour, class_colour, draw_outlines, tint_classes
+from mhsvm.inference.overlay import PREDICTION, TARGET, Color, class_color, draw_boundaries, tint_classes
 from mhsvm.metrics.counts import IGNORE_INDEX
 
 _CASES_A_GROUP = 4
@@ -23,15 +23,16 @@ _INK, _PAPER = (20, 20, 20), (255, 255, 255)
 
 @dataclass(frozen=True)
 class Case:
-    """One image with what is true and what was predicted of it.
+    """One test image with its target and its prediction.
 
     Attributes:
-        id: Of the image.
-        group, rank: "best", "median" or "worst", and the place from 1 (the highest Dice of all) on.
-        dice: Of this image, of several classes their mean.
+        id: Id of the image.
+        group: "best", "median" or "worst".
+        rank: Rank by Dice among all images; 1 is the highest.
+        dice: Dice of the image; the mean over several classes.
         image: uint8 (h, w, 3).
-        truth, pred: uint8 (h, w), 1 is lesion, or class indices (255 in the truth is not counted).
-        probability: uint8 (h, w) in 255ths, of lesion; or (k, h, w), of each class.
+        target, pred: uint8 (h, w), 1 is lesion, or class indices; 255 in the target is not counted.
+        probability: uint8 (h, w) of lesion, or (k, h, w) of each class; 255 is probability 1.
     """
 
     id: str
@@ -39,24 +40,24 @@ class Case:
     rank: int
     dice: float
     image: np.ndarray
-    truth: np.ndarray
+    target: np.ndarray
     pred: np.ndarray
     probability: np.ndarray
 
     @property
     def file_name(self) -> str:
-        """Group, rank, id and Dice; of the id what file systems take."""
+        """Group, rank, id and Dice; other characters of the id than letters, digits, "-" and "." become "_"."""
         name = re.sub(r"[^\w.-]+", "_", self.id)
         return f"{self.group}-{self.rank:04d}-{name}-dice-{self.dice:.4f}.png"
 
 
 def choose_cases(dice: Sequence[float]) -> list[tuple[str, int, int]]:
-    """Up to four best, median and worst cases, none of them twice.
+    """Choose up to four best, four median and four worst cases, none of them twice.
 
     Args:
-        dice: Of each image.
+        dice: Dice of each image.
     Returns:
-        Group, rank from 1 and row of each; equal cases rank by row.
+        Group, rank from 1 and row of each case; cases of equal Dice are ranked by row.
     """
     ranking = np.argsort(-np.asarray(dice), kind="stable")
     places = np.arange(len(ranking))
@@ -67,13 +68,13 @@ def choose_cases(dice: Sequence[float]) -> list[tuple[str, int, int]]:
         chosen = [places[:_CASES_A_GROUP], places[middle : middle + _CASES_A_GROUP], places[-_CASES_A_GROUP:]]
     return [
         (group, int(place) + 1, int(ranking[place]))
-        for group, of_group in zip(_GROUPS, chosen, strict=True)
-        for place in of_group
+        for group, places_of_group in zip(_GROUPS, chosen, strict=True)
+        for place in places_of_group
     ]
 
 
-def write_figures(folder: Path, cases: Sequence[Case]) -> None:
-    """Draw each case into a file of its own, and all of them onto `overview.png`."""
+def write_case_images(folder: Path, cases: Sequence[Case]) -> None:
+    """Write an image of each case, and `overview.png` with all of them."""
     folder.mkdir()
     for case in cases:
         draw_case(case).save(folder / case.file_name)
@@ -81,7 +82,7 @@ def write_figures(folder: Path, cases: Sequence[Case]) -> None:
 
 
 def draw_case(case: Case) -> Image.Image:
-    """Image, masks over the image and probability, side by side, with a title and a legend."""
+    """Make a sheet with the image, the masks over the image and the probability, a title and a legend."""
     panels = [("image", _enlarge(case.image)), *_mask_panels(case), _probability_panel(case)]
     width, height = panels[0][1].width, panels[0][1].height
     sheet = Image.new(
@@ -101,14 +102,14 @@ def draw_case(case: Case) -> Image.Image:
 
 
 def _mask_panels(case: Case) -> list[tuple[str, Image.Image]]:
-    scale = _scale(case.truth)
+    scale = _scale(case.target)
     image = np.array(_enlarge(case.image))
-    truth, pred = (labels.repeat(scale, axis=0).repeat(scale, axis=1) for labels in (case.truth, case.pred))
+    target, pred = (labels.repeat(scale, axis=0).repeat(scale, axis=1) for labels in (case.target, case.pred))
     if case.probability.ndim == 2:
-        # a thin line above a broad one: where both run together, both are seen
-        drawn = draw_outlines(image, [(truth, TRUTH, 5), (pred, PREDICTION, 2)])
-        return [("truth and prediction", Image.fromarray(drawn))]
-    named = (("truth", truth), ("prediction", pred))
+        # a thin line over a broad one: both are visible where they coincide
+        drawn = draw_boundaries(image, [(target, TARGET, 5), (pred, PREDICTION, 2)])
+        return [("target and prediction", Image.fromarray(drawn))]
+    named = (("target", target), ("prediction", pred))
     return [(title, Image.fromarray(tint_classes(image, labels, 3))) for title, labels in named]
 
 
@@ -118,18 +119,18 @@ def _probability_panel(case: Case) -> tuple[str, Image.Image]:
     return "probability of the predicted class", _enlarge(case.probability.max(axis=0))
 
 
-def _legend(cases: Sequence[Case]) -> list[tuple[str, Colour]]:
+def _legend(cases: Sequence[Case]) -> list[tuple[str, Color]]:
     if cases[0].probability.ndim == 2:
-        return [("truth", TRUTH), ("prediction", PREDICTION)]
-    present = {label for case in cases for labels in (case.truth, case.pred) for label in np.unique(labels).tolist()}
+        return [("target", TARGET), ("prediction", PREDICTION)]
+    present = {label for case in cases for labels in (case.target, case.pred) for label in np.unique(labels).tolist()}
     return [
-        ("not counted" if label == IGNORE_INDEX else f"class {label}", class_colour(label))
+        ("not counted" if label == IGNORE_INDEX else f"class {label}", class_color(label))
         for label in sorted(present - {0})
     ]
 
 
 def _tile(case: Case) -> Image.Image:
-    """The masks over the image alone, half as large, with a caption."""
+    """The masks over the image at half the size, with a caption."""
     panels = [panel.reduce(2) for _, panel in _mask_panels(case)]
     width, height = panels[0].size
     tile = Image.new("RGB", (len(panels) * width, height + _LINE), _PAPER)
@@ -150,7 +151,7 @@ def _overview(cases: Sequence[Case]) -> Image.Image:
     )
     draw = ImageDraw.Draw(sheet)
     _draw_legend(draw, _MARGIN, _MARGIN + num_rows * row_height, _legend(cases))
-    # groups fill up from the best on: those of a few images are the first
+    # a test of a few images fills the first groups only
     for line, group in enumerate(_GROUPS[:num_rows]):
         top = _MARGIN + line * row_height
         _write(draw, (_MARGIN, top), f"{group}, by Dice", size=15)
@@ -173,15 +174,15 @@ def _write(draw: ImageDraw.ImageDraw, place: tuple[int, int], text: str, *, size
     draw.text(place, text, fill=_INK, font=ImageFont.load_default(size))
 
 
-def _draw_legend(draw: ImageDraw.ImageDraw, left: int, top: int, entries: Sequence[tuple[str, Colour]]) -> None:
-    for name, colour in entries:
-        draw.rectangle((left, top + 3, left + 12, top + 15), fill=colour, outline=_INK)
+def _draw_legend(draw: ImageDraw.ImageDraw, left: int, top: int, entries: Sequence[tuple[str, Color]]) -> None:
+    for name, color in entries:
+        draw.rectangle((left, top + 3, left + 12, top + 15), fill=color, outline=_INK)
         _write(draw, (left + 17, top), name)
         left += 17 + int(draw.textlength(name, font=ImageFont.load_default(13))) + 2 * _MARGIN
 
 
 def _draw_scale(sheet: Image.Image, left: int, top: int) -> None:
-    """What the greys of the probability mean."""
+    """Draw the gray scale of the probability, from 0 to 1."""
     draw = ImageDraw.Draw(sheet)
     _write(draw, (left, top), "0")
     ramp = np.broadcast_to(np.linspace(0, 255, 100).astype(np.uint8), (12, 100))
