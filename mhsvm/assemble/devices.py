@@ -6,7 +6,7 @@ from mhsvm.runtime.distributed import World
 
 
 def build_device(name: str) -> torch.device:
-    """ "auto" is the GPU if there is one.
+    """Build the device of a name; "auto" is the GPU if there is one.
 
     Raises:
         ValueError: The device is unknown, or not there.
@@ -22,7 +22,7 @@ def build_device(name: str) -> torch.device:
 
 
 def build_own_device(name: str, world: World) -> torch.device:
-    """The device of one process of a training: of several processes, each gets a GPU of its machine.
+    """Build the device of one process of a training; several processes get a GPU of their machine each.
 
     Raises:
         ValueError: The device is unknown or not there, names one GPU for several processes, or there are too few.

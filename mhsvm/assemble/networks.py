@@ -1,4 +1,4 @@
-"""Networks by a config, as they are trained and as they infer."""
+"""Networks by a config, for training and for inference."""
 
 import inspect
 import logging
@@ -64,8 +64,10 @@ def build_inference(
     captures: bool,
     pool: "PoolHandle | None" = None,
 ) -> nn.Module:
-    """A model as it infers RGB images of `size` (h, w): if it `captures`, as a CUDA graph of batches, maybe in the
-    memory `pool` of others."""
+    """Prepare a model for inference on RGB images of `size` (h, w).
+
+    If it `captures`, it runs as a CUDA graph of batches, in the memory `pool` of other graphs if given.
+    """
     return GraphedModel(model, (batch_size, 3, *size), pool=pool) if captures else model
 
 

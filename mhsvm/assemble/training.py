@@ -1,4 +1,4 @@
-"""Trainings by a config: loss, optimizer, schedule, step, and all of it together."""
+"""Trainings by a config: loss, optimizer, schedule, step, and the job that holds them."""
 
 import inspect
 
@@ -84,7 +84,7 @@ def build_step(
 
 
 def build_job(config: CfgNode, prepared: PreparedSet, split: Split, world: World = ALONE) -> Job:
-    """Everything that a training needs, seeded by `config.run.seed`; in one of several processes, its part of it.
+    """Build all objects of a training, seeded by `config.run.seed`, for this process of `world`.
 
     Raises:
         ValueError: The split has no training or no validation part, or parts of the config do not fit.

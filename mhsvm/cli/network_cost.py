@@ -55,7 +55,7 @@ def _devices(name: str | None) -> list[torch.device]:
 def _time(
     model: nn.Module, shape: Sequence[int], device: torch.device, *, seconds: float, counted: Complexity
 ) -> list[dict]:
-    """Latency and memory of inference on a device; on a GPU as a CUDA graph, too."""
+    """Measure latency and memory of inference on a device; on a GPU also as a CUDA graph."""
     model = model.to(device).eval()
     images = 255 * torch.rand(*shape, device=device)
     networks: dict[str, nn.Module] = {"eager": model}
@@ -86,7 +86,7 @@ def _time(
 def _parts_table(complexity: Complexity) -> str:
     header = ("part", "parameters", "layers", "mixers", "scan")
     rows = []
-    # of lists of layers that multiply nothing, such as norms, one line
+    # one line for a list of layers without multiplications, such as norms
     for name, parts in groupby(complexity.parts, lambda part: part.name if part.macs.total else _list_of(part)):
         group = list(parts)
         rows.append((name, f"{sum(part.parameters for part in group):,}", *_millions(group[-1].macs)))

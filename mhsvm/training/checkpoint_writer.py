@@ -1,4 +1,4 @@
-"""Checkpoints that are written while the training goes on."""
+"""Writing checkpoints in the background."""
 
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -8,10 +8,10 @@ from mhsvm.training.checkpoint import take_snapshot, write_snapshot
 
 
 class CheckpointWriter:
-    """Writes checkpoints in a thread, one after another; to be used in a `with` block, whose end waits for the last.
+    """Writes checkpoints in a thread, one after another; use it in a `with` block, whose end waits for the last one.
 
-    A checkpoint is complete on the disk when the next `save` returns, or the block ends: a power cut costs an
-    epoch, which is done again. An error of writing is raised there, too.
+    A checkpoint is complete on the disk when the next `save` returns or the block ends, so a power failure costs at
+    most one epoch. Errors of writing are raised there too.
     """
 
     def __init__(self) -> None:
@@ -31,7 +31,7 @@ class CheckpointWriter:
         """Copy the content (see `mhsvm.training.checkpoint.take_snapshot`) and write it to files in order.
 
         Raises:
-            OSError: The checkpoint before could not be written.
+            OSError: The previous checkpoint could not be written.
         """
         snapshot = take_snapshot(content)
         self._wait()

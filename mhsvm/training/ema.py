@@ -14,7 +14,7 @@ class ModelAverage:
     torch's update alone.
 
     Args:
-        model: Its weights are averaged, from those it has now on; its buffers are copied.
+        model: The network; the average starts from its present weights, and its buffers are copied.
         decay: Weight of the old average in each step, in (0, 1).
     Raises:
         ValueError: The decay is outside of (0, 1).
@@ -28,7 +28,7 @@ class ModelAverage:
 
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:
-        """Take in the weights of `model` after a step."""
+        """Update the average with the weights of `model` after a step."""
         self._update(list(self.model.parameters()), list(model.parameters()), None)
         for average, buffer in zip(self.model.buffers(), model.buffers(), strict=True):
             average.copy_(buffer)

@@ -19,9 +19,8 @@ class Job:
     """The objects and settings of a training.
 
     Attributes:
-        step: Trains `model` by `optimizer`, and averages its weights if they are to be averaged.
-        infer: The network that is validated, kept and later tested, as it is run for that: `model` or its moving
-            average, itself or in a graph.
+        step: Trains `model` with `optimizer`, and updates the moving average of its weights if there is one.
+        infer: The network that is validated: `model` or its moving average, on a GPU as a CUDA graph.
         description: The record in every checkpoint besides the state: config, data, version.
         generator: Source of order and augmentation; on the CPU.
         batch_size: Images of a batch in all processes together.
@@ -59,7 +58,7 @@ class Job:
         return self.model if self.step.average is None else self.step.average.model
 
     def fresh_progress(self) -> "Progress":
-        """Where it is before its first epoch."""
+        """The position before the first epoch."""
         return Progress(data_state=self.generator.get_state())
 
 
@@ -69,9 +68,9 @@ class Progress:
 
     Attributes:
         epoch: Epochs that are done.
-        position: Images done in the epoch under way.
+        position: Images done in the current epoch.
         loss_sum: Sum of their losses.
-        data_state: State of the job's generator at the start of the epoch under way.
+        data_state: State of the job's generator at the start of the current epoch.
         best_loss: Lowest validation loss so far.
         history: The metrics of each finished epoch.
     """

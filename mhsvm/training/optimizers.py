@@ -9,9 +9,9 @@ from mhsvm.registry import Registered, Registry
 
 OPTIMIZERS: Registry[Callable[..., optim.Optimizer]] = Registry("optimizer")
 
-# Those that torch can step on a GPU in one kernel, in every version that this package supports.
+# Optimizers with a fused GPU kernel in every version of torch that this package supports.
 _FUSED = (optim.Adam, optim.AdamW, optim.SGD)
-# Settings of a parameter group that say how its steps are computed.
+# Settings of a parameter group that determine how its steps are computed.
 _EXECUTION = ("capturable", "fused", "foreach")
 
 
@@ -73,7 +73,7 @@ def load_optimizer_state(optimizer: optim.Optimizer, state: dict) -> None:
 
 
 def _gpu_arguments(constructor: Callable[..., optim.Optimizer]) -> dict[str, bool]:
-    """Arguments for few kernels a step, inside a CUDA graph if the optimizer can."""
+    """Arguments that reduce the kernels of a step, and allow its capture in a CUDA graph if possible."""
     arguments = {"fused": True} if constructor in _FUSED else {}
     if "capturable" in inspect.signature(constructor).parameters:
         arguments["capturable"] = True

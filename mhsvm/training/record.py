@@ -1,4 +1,4 @@
-"""Where a training keeps its results while it runs: the folder of a run, or memory."""
+"""Records of a training while it runs, in a run folder or in memory."""
 
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -21,8 +21,9 @@ class Record(Protocol):
 
 
 class FolderRecord:
-    """Writes metrics, times and checkpoints to a run folder; to be used in a `with` block, which ends when all is on
-    the disk.
+    """Writes metrics, times and checkpoints to a run folder.
+
+    Use it in a `with` block, whose end waits until everything is on the disk.
 
     Args:
         run: An existing run folder.

@@ -1,8 +1,9 @@
 """One step of the optimizer, over one or several batches: eager, or as CUDA graphs.
 
-Nothing here waits for a GPU. The loss stays there, and so does a flag that is raised by the first step whose loss or
-gradient is not finite: from then on steps change neither the weights nor the optimizer's state, until the flag
-is read. b batch.
+Nothing here synchronizes with a GPU. The loss stays on the device, and so does a flag that is set by the first step
+whose loss or gradient is not finite. From then on, steps change neither the weights nor the state of the optimizer.
+
+Shape letters: b batch.
 """
 
 from collections import Counter
@@ -29,27 +30,27 @@ Prepare = Callable[..., tuple[Tensor, Tensor]]
 class TrainStep:
     """Takes the steps of a training: forward, loss, backward, clipping, optimizer, moving average.
 
-    As a CUDA graph, batches of each shape are captured when they have come a few times; the learning rate may change
-    between steps. Weights, gradients and the optimizer's state keep their place in memory from then on: load states in
-    place, and leave `zero_grad` to the step.
+    Batches of each shape are captured as a CUDA graph after a few warm-up steps; the learning rate may change between
+    steps. Weights, gradients and the state of the optimizer keep their addresses from then on: load states in place,
+    and leave `zero_grad` to the step.
 
     Args:
         model: Returns logits; in training mode when a step is taken.
         optimizer: Steps its parameters; a graph requires one from `mhsvm.training.optimizers.create_optimizer`.
         loss: (logits, targets) -> mean over the batch.
-        prepare: Makes inputs and targets of a batch, on the device; by default the batch is (inputs, targets).
-        mode: "eager"; "graph", which needs a GPU; "compile", the network through torch.compile, and on a GPU in the
-            graph, but for batches that are smaller than others before; "auto" is "graph" on a GPU and "eager"
-            elsewhere. A network is compiled in place, by its method `compile`.
+        prepare: Turns a batch into inputs and targets, on the device; by default the batch is (inputs, targets).
+        mode: "eager"; "graph", which needs a GPU; "compile", torch.compile for the network, on a GPU inside the graph,
+            except for batches that are smaller than earlier ones; "auto" is "graph" on a GPU and "eager" elsewhere. A
+            network is compiled in place, by its method `compile`.
         clip_norm: Largest norm of all gradients together; 0 does not clip.
         precision: The network's type: float32, or a 16-bit type under autocast. The loss is float32.
-        average: Takes in the weights after each step.
+        average: Moving average of the weights, updated after each step.
         sum_up: Replaces tensors by their sums over the processes that train together, see
-            `mhsvm.runtime.distributed.World.sum`; None if there is but this one.
+            `mhsvm.runtime.distributed.World.sum`; None for a single process.
     Attributes:
         compiled: The network goes through torch.compile.
         captures: Batches are run as CUDA graphs.
-        pool: Memory of these graphs, for others that never run at the same time; None where there are none.
+        pool: Memory of these graphs, for other graphs that never run at the same time; None without graphs.
     Raises:
         ValueError: The mode is unknown or needs another device.
     """
@@ -108,7 +109,7 @@ class TrainStep:
         self.pool = torch.cuda.graph_pool_handle() if self.captures else None
 
     def describe(self) -> str:
-        """How steps are computed, in words, for the log."""
+        """Describe how steps are computed, for the log."""
         network = "compiled network, " if self.compiled else ""
         if not self.captures:
             return f"{network}eager"
@@ -123,11 +124,11 @@ class TrainStep:
         Args:
             batch: The arguments of `prepare`, on the device; each tensor has b entries.
             weight: Weight of the batch in its window: its fraction of the images of all processes.
-            first: Forget the gradients from before.
-            last: Step.
+            first: Discard earlier gradients.
+            last: Take the optimizer step.
         Returns:
             float32 (2,), on the device, overwritten by the next call: the loss times its weight, summed over the
-            processes, and 1 where this step or one before was not finite, so that none since has changed anything.
+            processes, and 1 if this step or an earlier one was not finite, so that later ones changed nothing.
         """
         self._set_inputs(weight)
         shapes = tuple(tuple(x.shape) for x in batch)
@@ -153,7 +154,7 @@ class TrainStep:
         return report
 
     def found_inf(self) -> bool:
-        """Whether a step was not finite; waits for the device."""
+        """Whether a step was not finite; synchronizes with the device."""
         return bool(self._found_inf)
 
     def _set_inputs(self, weight: float) -> None:
@@ -188,7 +189,7 @@ class TrainStep:
         return self._compute_loss(batch, stance if self.compiled else nullcontext)
 
     def _compiles(self, batch: Sequence[Tensor]) -> bool:
-        """Whether the network is compiled for the batch: an epoch's last one comes too seldom."""
+        """Whether the network is compiled for the batch; the smaller last batch of an epoch is too rare."""
         return self.compiled and len(batch[0]) >= self._largest
 
     def _compute_loss(self, batch: Sequence[Tensor], around: Callable[[], AbstractContextManager]) -> Tensor:
@@ -239,7 +240,7 @@ class TrainStep:
             self._step_or_undo()
 
     def _step_or_undo(self) -> None:
-        """Step, and put everything back where the flag is up; Adagrad's counters, which are on the CPU, go on."""
+        """Step, and restore everything if the flag is set; Adagrad's counters, which are on the CPU, go on."""
         states = [x for state in self.optimizer.state.values() for x in state.values() if torch.is_tensor(x)]
         tensors = [x for x in (*self._parameters, *states) if x.device == self.device]
         before = [x.clone() for x in tensors]
@@ -267,9 +268,8 @@ class TrainStep:
 
 
 def _compile(model: nn.Module) -> None:
-    # code that is compiled part by part is compiled once for each width and size of map; beyond the limit torch's
-    # compiler would leave the rest as it is
+    # each function is compiled once per width and map size; beyond the limit the rest would stay eager
     limits = torch._dynamo.config
-    # called recompile_limit from torch 2.7 on, and this as well
+    # torch 2.7 calls it recompile_limit and keeps this name
     limits.cache_size_limit = max(limits.cache_size_limit, _MOST_VARIANTS)
     model.compile(dynamic=False)

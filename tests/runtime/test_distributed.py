@@ -157,7 +157,7 @@ def main(folder: str) -> None:
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory) -> list[dict]:
-    """What each of two processes found."""
+    """Results of each of two processes."""
     folder = tmp_path_factory.mktemp("processes")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -167,6 +167,8 @@ def results(tmp_path_factory) -> list[dict]:
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(port),
         "TORCHELASTIC_RESTART_COUNT": "3",
+        # the package need not be installed
+        "PYTHONPATH": str(Path(__file__).parents[2]),
     }
     processes = [
         subprocess.Popen(
