@@ -17,6 +17,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser().parse_args(argv)
     from mhsvm.assemble import build_device, build_test, build_test_set, load_trained, open_native
     from mhsvm.evaluation import folder as folders
+    from mhsvm.evaluation.gates import check_gate_maps
     from mhsvm.evaluation.testing import evaluate_test
 
     if arguments.folder is not None:
@@ -46,13 +47,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         name = f"{prepared.name}-{run.protocol.split.name}{'-unseen' if arguments.drop_seen else ''}"
         assert trained.path is not None, "the model is loaded from a file"
         folder = arguments.folder or folders.default_folder(trained.path, name)
+        if arguments.gate_maps:
+            # before a folder is made
+            check_gate_maps(trained.model, arguments.gate_maps, run.ids)
         size = "{} x {}".format(*prepared.size)
         if arguments.native_masks is None:
             log.info("measured at %s only; --native-truth PATH measures at the images' own sizes too", size)
         else:
             paths = ", ".join(map(str, arguments.native_masks))
             log.info("measured at %s, and at the sizes of the masks in %s", size, paths)
-        with folders.replace_test(folder) as partial, open_native(run, arguments.native_masks) as native:
+        with open_native(run, arguments.native_masks) as native, folders.replace_test(folder) as partial:
             result = evaluate_test(
                 run,
                 boundary=arguments.boundary,
