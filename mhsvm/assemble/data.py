@@ -34,7 +34,7 @@ def build_split(name: str, prepared: PreparedSet) -> Split:
 
 
 def build_augment(config: CfgNode, *, training: bool, backend: str | None = None) -> Augment:
-    """Normalisation, with the random motions of `config.data` for training."""
+    """Build the normalization, for training with the random augmentation of `config.data`."""
     return Augment(
         normalization=config.data.normalization,
         augmentation=config.data.augmentation if training else "none",
@@ -45,7 +45,7 @@ def build_augment(config: CfgNode, *, training: bool, backend: str | None = None
 
 
 def describe_data(prepared: PreparedSet, split: Split) -> dict:
-    """What a checkpoint records of its data."""
+    """The record of the data in a checkpoint."""
     return {
         "name": prepared.name,
         "checksum": prepared.checksum,

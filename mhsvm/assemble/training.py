@@ -1,4 +1,4 @@
-"""Trainings by a config: loss, optimiser, schedule, step, and all of it together."""
+"""Trainings by a config: loss, optimizer, schedule, step, and all of it together."""
 
 import inspect
 
@@ -48,7 +48,7 @@ def build_loss(config: CfgNode, *, backend: str | None = None) -> nn.Module:
 
 
 def build_optimizer(config: CfgNode, model: nn.Module) -> Optimizer:
-    """The optimiser of `config.optimizer`."""
+    """The optimizer of `config.optimizer`."""
     node = config.optimizer
     return create_optimizer(node.name, model, decay_all=node.decay_all, **node.get(node.name, {}))
 
@@ -68,7 +68,7 @@ def build_step(
     augment: Augment,
     world: World = ALONE,
 ) -> TrainStep:
-    """The training step of `config.train`, on batches as they leave a data set, with their motions."""
+    """The training step of `config.train`, on batches of a data set with their augmentation parameters."""
     node = config.train
     return TrainStep(
         model,
@@ -96,7 +96,7 @@ def build_job(config: CfgNode, prepared: PreparedSet, split: Split, world: World
     torch.manual_seed(config.run.seed)
     model = build_model(config).to(device)
     if not world.is_first:
-        # the weights are the same in all processes; what drops out is not
+        # the weights are the same in all processes; dropout is not
         torch.manual_seed(config.run.seed + world.rank)
     optimizer = build_optimizer(config, model)
     loss, augment = build_loss(config).to(device), build_augment(config, training=True)
