@@ -26,8 +26,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
         settings = {
             "run.device": arguments.device,
-            # 70 % of the images train, 15 % validate and 15 % test, shuffled with seed 0
-            "data": {"set": str(lesions), "size": arguments.size, "split": "ratio-70-15-15-0"},
+            # 60 % of the images train, 20 % validate and 20 % test, shuffled with seed 0
+            "data": {"set": str(lesions), "size": arguments.size, "split": "ratio-60-20-20-0"},
             "train": {"epochs": arguments.epochs, "batch_size": 8},
         }
         run = mhsvm.train(settings, progress=True)

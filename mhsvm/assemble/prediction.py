@@ -42,6 +42,7 @@ def load_predictor(
     path: str | Path | Sequence[str | Path],
     *,
     device: str = "auto",
+    batch_size: int = 1,
     threshold: float | None = None,
     augmentation: str = "none",
     largest_component: bool = False,
@@ -52,6 +53,7 @@ def load_predictor(
     Args:
         path: Our checkpoint or a published one, a name from `mhsvm.list_pretrained()`, or a list of such.
         device: "auto", "cpu", "cuda", …
+        batch_size: Images that a GPU computes at a time, as a CUDA graph; any number can be predicted.
         threshold: Probability at and above which a pixel is lesion; None takes the checkpoint's.
         augmentation: "none", "flips" or "turns": test-time augmentation, see `mhsvm.inference.tta.find_transforms`.
         largest_component: Keep the largest region of each class.
@@ -67,6 +69,7 @@ def load_predictor(
     return build_predictor(
         [load_trained(each, device=chosen) for each in paths],
         chosen,
+        batch_size=batch_size,
         threshold=threshold,
         augmentation=augmentation,
         largest_component=largest_component,
