@@ -33,6 +33,7 @@ from mhsvm.assemble import read_config as load_config
 from mhsvm.evaluation.folder import write_result
 from mhsvm.evaluation.testing import TestResult, evaluate_test
 from mhsvm.inference.predictor import ImageLike, Prediction, Predictor
+from mhsvm.plugins import import_plugins
 from mhsvm.prepare.native import open_native_masks
 from mhsvm.runtime.distributed import open_world
 from mhsvm.store import PreparedSet
@@ -135,6 +136,7 @@ def evaluate(
     boundary: bool = True,
     gate_maps: Sequence[str] = (),
     predictions: str | os.PathLike | None = None,
+    plugins: Sequence[str] = (),
     batch_size: int | None = None,
     device: str = "auto",
     progress: bool = False,
@@ -152,6 +154,8 @@ def evaluate(
         boundary: Measure the distances hd95 and assd, which takes longest.
         gate_maps: Ids of test images whose gates are kept, for MHS-VM.
         predictions: HDF5 file for the probabilities; by default they are kept compressed in memory.
+        plugins: Modules of your own to import first: metrics, and those that a checkpoint names. A checkpoint imports
+            none by itself.
         batch_size: Images per batch; by default that of the config.
         device: "auto" (the GPU if there is one), "cpu", "cuda", …; a run or predictor stays on its own device.
         progress: Show a progress bar in a terminal.
@@ -161,6 +165,7 @@ def evaluate(
         FileNotFoundError: There is no such checkpoint or set.
         ValueError: The split has no test part, the number of classes differs, or the network's output is not finite.
     """
+    import_plugins(plugins)
     tested = _trained(trained, device)
     own_device = next(tested.model.parameters()).device
     opened = isinstance(data, PreparedSet)
@@ -192,6 +197,7 @@ def predict(
     images: ImageLike | Sequence[ImageLike],
     trained: Run | Predictor | Checkpoint | Sequence[Checkpoint],
     *,
+    plugins: Sequence[str] = (),
     batch_size: int = 8,
     device: str = "auto",
 ) -> Prediction | list[Prediction]:
@@ -201,6 +207,7 @@ def predict(
         images: A path, a PIL image, or uint8 (h, w, 3) RGB or (h, w); or a list of these.
         trained: A run, a checkpoint, a name from `mhsvm.list_pretrained()`, several of them, whose probabilities are
             averaged, or a predictor. To predict often, load a predictor once with `mhsvm.load_predictor`.
+        plugins: Modules of your own to import first, such as those that a checkpoint names; it imports none by itself.
         batch_size: Images per batch.
         device: "auto" (the GPU if there is one), "cpu", "cuda", …; a run or predictor stays on its own device.
     Returns:
@@ -210,6 +217,7 @@ def predict(
         FileNotFoundError: There is no such image or checkpoint.
         ValueError: An image cannot be read, or checkpoints do not fit together.
     """
+    import_plugins(plugins)
     if isinstance(trained, Run):
         own = trained.trained
         predictor = build_predictor([own], next(own.model.parameters()).device, batch_size=batch_size)
