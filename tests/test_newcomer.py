@@ -102,10 +102,8 @@ def prepared_folder(tmp_path_factory):
             for kind, pixels in (("images", image), ("masks", mask)):
                 (folder / "own" / kind).mkdir(parents=True, exist_ok=True)
                 Image.fromarray(pixels).save(folder / "own" / kind / f"p{patient}_{number}.png")
-    run(
-        folder,
-        *["prepare", "clinic", "--plugins", "own_source", "--source", "own", "--out", "data/clinic.h5", "--size", "32"],
-    )
+    source = ("--plugins", "own_source", "--source", "own")
+    run(folder, "prepare", "clinic", *source, "--out", "data/clinic.h5", "--size", "32")
     return folder
 
 
