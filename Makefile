@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: demo test lint clean
+.PHONY: demo test test-gpu lint clean
 
 $(INSTALLED): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -21,6 +21,10 @@ lint: $(INSTALLED)
 
 test: lint
 	$(BIN)/python -m pytest
+
+# The tests that need a CUDA device, in as many processes as there are cores.
+test-gpu: $(INSTALLED)
+	$(BIN)/python -m pytest -m gpu -n auto
 
 clean:
 	rm -rf .venv build *.egg-info

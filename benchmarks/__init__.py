@@ -1,1 +1,1 @@
-"""What the scans and the networks cost, measured only after they have been checked."""
+"""Benchmarks of scans, networks and trainings; only correct candidates are timed."""

@@ -1,4 +1,4 @@
-"""`python -m benchmarks scan|model|train`: check what runs against the reference, then time it."""
+"""`python -m benchmarks scan|model|train`: check against the reference, then time."""
 
 import argparse
 import json
@@ -22,13 +22,13 @@ TYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Time the scan or whole networks on every backend that can run here, or training; what is wrong is not timed."""
+    """Time scans, networks on every available backend, or training; wrong candidates are not timed."""
     arguments = _parse(argv)
     with logging_to(ConsoleHandler()):
         report = _run(arguments)
     print(_headline(report))
     print(_TABLES[arguments.what](report))
-    # a backend is left out for the same reason on every shape
+    # the reason is the same for every shape
     for name, reason in {row["backend"]: row["reason"] for row in report.get("skipped", ())}.items():
         print(f"left out: {name}: {reason}")
     for row in report.get("wrong", ()):
@@ -146,18 +146,15 @@ def _model_table(report: dict) -> str:
 
 
 def _train_table(report: dict) -> str:
-    header = ("network", "phase", "batch", "median", "quartiles", "images/s", "to reach", "reached", "in the end")
+    header = ("network", "phase", "batch", "median", "quartiles", "images/s")
     rows = []
     for row in report["results"]:
-        share = "of_linear" in row
-        show = _memory if "bytes" in row else "{:.2f} of linear".format if share else _seconds
+        scaled = "of_linear" in row
+        show = _memory if "bytes" in row else "{:.2f} of linear".format if scaled else _seconds
         quartiles = _times(row)[1] if "quartiles_s" in row else ""
         rate = f"{row['images_per_s']:.1f}" if "images_per_s" in row else ""
-        held = ("", "", "")
-        if "now" in row:
-            held = (show(row["now"]), "yes" if row["reached"] else "no", show(row["in_the_end"]))
-        found = show(row["bytes"] if "bytes" in row else row["of_linear"] if share else row["median_s"])
-        rows.append((row["model"], row["phase"], str(row["batch"]), found, quartiles, rate, *held))
+        found = show(row["bytes"] if "bytes" in row else row["of_linear"] if scaled else row["median_s"])
+        rows.append((row["model"], row["phase"], str(row["batch"]), found, quartiles, rate))
     return format_table(header, rows, right=("batch", *header[3:]))
 
 

@@ -1,4 +1,4 @@
-"""What the benchmarks of training run on: a network with fresh weights, its step, a random batch."""
+"""Inputs of the training benchmarks: a network with fresh weights, its step, a random batch."""
 
 from collections.abc import Callable, Sequence
 
@@ -13,10 +13,10 @@ from mhsvm.training.step import TrainStep
 
 
 def choose_models(names: Sequence[str] | None) -> tuple[str, ...]:
-    """The networks to time, all if none is named.
+    """The networks to time; all if none is named.
 
     Raises:
-        ValueError: A name is unknown; it is said before anything has been timed.
+        ValueError: A name is unknown; raised before anything is timed.
     """
     chosen = tuple(names or list_models())
     for name in chosen:

@@ -1,4 +1,4 @@
-"""A training step and the inference of the networks on every backend, side by side: checked, then timed, eagerly."""
+"""Training steps and inference of the networks on every backend, checked, then timed eagerly in one run."""
 
 import logging
 from collections.abc import Sequence
@@ -49,7 +49,7 @@ def bench_model(
         size: Their side in pixels; by default 256 on a GPU, 128 on a CPU.
         seconds: How long to time each network in each phase, about.
     Returns:
-        A report of plain types, as `mhsvm bench model --json` writes it.
+        A report of plain types, as `python -m benchmarks model --json` writes it.
     Raises:
         ValueError: A name is unknown, a type is not offered, a backend cannot run here or is wrong.
     """
@@ -57,7 +57,7 @@ def bench_model(
         raise ValueError(f"networks are timed in float32 or bfloat16, not in {dtype}")
     on_gpu = device.type == "cuda"
     batch, size = batch or (32 if on_gpu else 1), size or (256 if on_gpu else 128)
-    # what the scans of the networks are like, whose states have 16 numbers
+    # stand for the scans of the networks, whose states have 16 numbers
     inputs = make_scan_inputs(ScanShape(1, 1, 1, 1, n=16), dtype=dtype, device=device)
     candidates, skipped = choose_candidates(backends, inputs)
     names = [scan.backend for scan in candidates]
@@ -118,7 +118,7 @@ class _Run:
             return self.model(self.images)
 
     def held_bytes(self) -> int:
-        """What it keeps between calls: weights, gradients, the optimiser's state and the batch."""
+        """Memory kept between calls: weights, gradients, optimizer state and the batch."""
         weights = list(self.model.parameters())
         gradients = [weight.grad for weight in weights if weight.grad is not None]
         states = [x for state in self.optimizer.state.values() for x in state.values() if isinstance(x, Tensor)]
@@ -127,7 +127,7 @@ class _Run:
 
 
 def _worst_errors(errors: dict[str, float]) -> dict[str, float]:
-    """That of the output, and the largest of the gradients under its name."""
+    """Error of the output, and the largest of the gradients under its name."""
     gradient, error = worst({key: e for key, e in errors.items() if key != "output"})
     return {"output": errors["output"], gradient: error}
 

@@ -1,4 +1,4 @@
-"""How far a network on some backend is from the same network on the reference in float64: the check before a timing."""
+"""Check before a timing: the errors of a network on a backend against the reference in float64."""
 
 import copy
 import logging
@@ -15,35 +15,34 @@ from mhsvm.ops.verify import relative_error
 
 log = logging.getLogger(__name__)
 
-# Images of the check: the reference takes a step a cell, so they are small.
+# Images of the check; they are small because the reference takes one step per cell.
 CHECK_BATCH, CHECK_SIZE = 2, 64
 
 # Largest relative errors of the output and of a parameter's gradient, by the type that a network runs in.
 OUTPUT_LIMITS = {torch.float32: 1e-4, torch.bfloat16: 2e-2}
 GRADIENT_LIMITS = {torch.float32: 2e-3, torch.bfloat16: 2e-2}
-# A draw in which no cell has four nearly equal routes: the gate's gradient there would amplify rounding to 1e-2.
+# With this seed no cell has four nearly equal routes, where the gate's gradient would amplify rounding to 1e-2.
 _SEED = 1
-# A tensor of cancelling terms is far from float64 on any backend: this many times the reference's own error there, or
-# its error in the average gradient where that is greater.
+# A sum of terms that cancel is inaccurate on every backend. The limit is this many times the error of the reference, or
+# of its average gradient if that is greater.
 _ALLOWANCES = {torch.float32: 2.0, torch.bfloat16: 4.0}
-# In 16 bits a single gradient's error is drawn anew by every backend, and behind MHS-VM's gate from a wide
-# distribution: the reference's own counts as the greatest of this many draws. Of seven draws of one network, each held
-# against the greatest of four others, one in a hundred was over 3 times that, and none over 3.2; against a single one
-# two in five were over 2 times. The average over gradients repeats within 10 %, and is held more closely.
-_DRAWS = {torch.float32: 1, torch.bfloat16: 4}
+# In 16 bits the error of a single gradient is random, with a wide distribution after the gate of MHS-VM. So the error
+# of the reference is the greatest of this many repetitions: one error in a hundred exceeds it 3 times, none 3.2 times.
+# The average over gradients repeats within 10 % and has a tighter limit.
+_REPETITIONS = {torch.float32: 1, torch.bfloat16: 4}
 _MEAN_ALLOWANCE, _OUTPUT_ALLOWANCE = 1.25, 2.0
 _MEAN = "average gradient"
-# Weights that differ by so much round differently.
-_REDRAWN_BY = {torch.float32: 1e-7, torch.bfloat16: 1e-3}
+# Relative change of weights after which they round differently.
+_PERTURBATION = {torch.float32: 1e-7, torch.bfloat16: 1e-3}
 
 
 class WrongNetwork(ValueError):
-    """A network does not compute on a backend what it should; the message says where, and by how much."""
+    """A network gives wrong results on a backend; the message names the tensor and its error."""
 
 
 @dataclass(frozen=True)
 class ModelTruth:
-    """What a network gives on the reference: in float64, and how far from that it is in the type to be timed."""
+    """Results of a network on the reference in float64, and errors of the reference in the type to be timed."""
 
     name: str
     state: dict[str, Tensor]
@@ -54,17 +53,19 @@ class ModelTruth:
 
     @classmethod
     def of(cls, name: str, *, dtype: torch.dtype, device: torch.device) -> "ModelTruth":
-        """Draw weights and images, and run the network on the reference."""
-        # on the CPU, so that every device draws the same
+        """Initialize weights and images, and run the network on the reference."""
+        # on the CPU, so that every device has the same
         torch.manual_seed(_SEED)
         model = create_model(name, backend="reference").eval()
         _spread_routes(model)
         images = 255 * torch.rand(CHECK_BATCH, 3, CHECK_SIZE, CHECK_SIZE)
         model, images = model.to(device), images.to(device)
         exact = _run(copy.deepcopy(model).double(), images.double(), dtype=torch.float64)
-        draws = [_errors(_run(model, images, dtype=dtype), exact)]
-        draws += [_redrawn_errors(name, model, images, dtype=dtype, seed=seed) for seed in range(1, _DRAWS[dtype])]
-        own = {key: max(errors[key] for errors in draws) for key in draws[0]}
+        repeated = [_errors(_run(model, images, dtype=dtype), exact)]
+        repeated += [
+            _perturbed_errors(name, model, images, dtype=dtype, seed=seed) for seed in range(1, _REPETITIONS[dtype])
+        ]
+        own = {key: max(errors[key] for errors in repeated) for key in repeated[0]}
         return cls(name, model.state_dict(), images, exact, own, dtype)
 
     def errors_of(self, backend: str) -> dict[str, float]:
@@ -93,7 +94,7 @@ class ModelTruth:
         return errors
 
     def _allowed(self, name: str) -> float:
-        """What the reference's own errors excuse."""
+        """Limit that follows from the errors of the reference."""
         if name == _MEAN:
             return _MEAN_ALLOWANCE * self.own_errors[_MEAN]
         if name == "output":
@@ -106,8 +107,8 @@ def check_network(
 ) -> dict[str, dict[str, float]]:
     """Relative errors of a network with fresh weights, by backend: see `ModelTruth.errors_of`.
 
-    In 16 bits rounding hides what is wrong by less than itself. So a network passes in float32 first, in which the
-    same kernels are held to limits closer by a factor of ten and more.
+    In 16 bits rounding hides smaller errors. So a network has to pass in float32 first, where the limits of the same
+    kernels are at least ten times tighter.
 
     Raises:
         WrongNetwork: One is over its limit.
@@ -123,36 +124,37 @@ def autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=dtype == torch.bfloat16)
 
 
-def redraw(model: nn.Module, *, dtype: torch.dtype, seed: int) -> None:
-    """Change weights, in place, by so little that only what `dtype` makes of them is drawn anew."""
+def perturb(model: nn.Module, *, dtype: torch.dtype, seed: int) -> None:
+    """Change weights, in place, by so little that only their rounding in `dtype` differs."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for weight in model.parameters():
-            weight *= 1 + _REDRAWN_BY[dtype] * torch.randn(weight.shape, generator=generator).to(weight.device)
+            weight *= 1 + _PERTURBATION[dtype] * torch.randn(weight.shape, generator=generator).to(weight.device)
 
 
 def _spread_routes(model: nn.Module) -> None:
-    """Let the routes of a head differ: with fresh weights they are so alike that the gate between them, a quotient of
-    small differences, is rounding noise."""
+    """Make the routes of a head differ: with fresh weights the gate would be rounding noise."""
     for module in model.modules():
         if isinstance(module, RouteS6):
             nn.init.uniform_(module.D, 0.5, 1.5)
 
 
-def _redrawn_errors(name: str, model: nn.Module, images: Tensor, *, dtype: torch.dtype, seed: int) -> dict[str, float]:
-    """What rounding does with slightly other weights; `chunked` rounds like the reference, and is quick."""
-    redrawn = create_model(name, backend="chunked").to(images.device).eval()
-    redrawn.load_state_dict(model.state_dict())
-    redraw(redrawn, dtype=dtype, seed=seed)
-    exact = _run(copy.deepcopy(redrawn).double(), images.double(), dtype=torch.float64)
-    return _errors(_run(redrawn, images, dtype=dtype), exact)
+def _perturbed_errors(
+    name: str, model: nn.Module, images: Tensor, *, dtype: torch.dtype, seed: int
+) -> dict[str, float]:
+    """Errors with slightly different weights; `chunked` rounds like the reference, and is fast."""
+    perturbed = create_model(name, backend="chunked").to(images.device).eval()
+    perturbed.load_state_dict(model.state_dict())
+    perturb(perturbed, dtype=dtype, seed=seed)
+    exact = _run(copy.deepcopy(perturbed).double(), images.double(), dtype=torch.float64)
+    return _errors(_run(perturbed, images, dtype=dtype), exact)
 
 
 def _run(model: nn.Module, images: Tensor, *, dtype: torch.dtype) -> dict[str, Tensor]:
     parameters = dict(model.named_parameters())
     with autocast(images.device, dtype):
         output = model(images)
-    # whole numbers are the same in every type
+    # integers are exact in every type
     weights = (torch.arange(output.numel(), device=output.device) % 7 - 3).view_as(output)
     gradients = torch.autograd.grad((output * weights).sum(), tuple(parameters.values()))
     return {"output": output, **{f"gradient of {key}": g for key, g in zip(parameters, gradients, strict=True)}}

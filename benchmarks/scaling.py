@@ -1,4 +1,4 @@
-"""How a training step grows with the processes that share it, one on each GPU; this file is their program, too."""
+"""Scaling of a training step over several processes, one per GPU; this file is also their program."""
 
 import copy
 import json
@@ -28,10 +28,10 @@ from mhsvm.training.step import TrainStep
 
 log = logging.getLogger(__name__)
 
-# Blocks of steps whose times are taken.
+# Number of blocks of steps that are timed.
 _BLOCKS = 7
-# Of all gradients together against those of one process. Rounding makes that much of it in 16 bits; an image that is
-# missing, or a wrong share, makes more.
+# Limit of the relative error of all gradients against one process. Rounding in 16 bits stays below; a missing image or
+# a wrong weight does not.
 _GRADIENT_LIMITS = {torch.float32: 2e-2, torch.bfloat16: 2e-1}
 _SECONDS_AT_MOST = 600
 
@@ -44,10 +44,10 @@ class ScalingRun:
         model: Name of the network.
         device: "cuda", where process i takes GPU i, or "cpu".
         dtype: "float32", or "bfloat16" for autocast.
-        mode: Of the step, see `TrainStep`.
+        mode: Mode of the step, see `TrainStep`.
         batch: Images of each process.
         size: Side in pixels.
-        steps: Of a block that is timed.
+        steps: Number of steps of a timed block.
     """
 
     model: str
@@ -115,7 +115,7 @@ def scaling_rows(run: ScalingRun, numbers: Sequence[int]) -> list[dict]:
     """Time a step in one process and in each number of them.
 
     Returns:
-        A row for each number, with images a second and their share of as many single processes'.
+        A row for each number of processes, with images per second and their fraction of linear scaling.
     Raises:
         WrongNetwork: See `ScalingRun.time`.
     """

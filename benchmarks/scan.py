@@ -61,7 +61,7 @@ def bench_scan(
             launches, for every backend alike.
         seconds: How long to time each backend in each phase, about.
     Returns:
-        A report of plain types, as `mhsvm bench scan --json` writes it.
+        A report of plain types, as `python -m benchmarks scan --json` writes it.
     Raises:
         ValueError: A backend is unknown, cannot run here or is wrong: its largest error is named. `captured` is
             asked for on a CPU.
@@ -104,8 +104,11 @@ def bench_scan(
 
 
 def useful_bytes(shape: ScanShape, dtype: torch.dtype, phase: str) -> int:
-    """The bytes that must be moved: forward reads u, delta, B, C and writes y; backward reads them and the gradient of
-    y and writes the four gradients. The parameters are too small to count."""
+    """Bytes that have to be moved.
+
+    Forward reads u, delta, B, C and writes y. Backward reads them and the gradient of y, and writes four gradients.
+    Parameters, common to all samples, are too small to count.
+    """
     sequence, projection = shape.b * shape.d * shape.l, shape.b * shape.g * shape.n * shape.l
     inputs, output = 2 * sequence + 2 * projection, sequence
     numbers = inputs + output if phase == "forward" else 3 * inputs + 2 * output

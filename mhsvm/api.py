@@ -30,6 +30,7 @@ from mhsvm.assemble import (
     plan_run,
 )
 from mhsvm.assemble import read_config as load_config
+from mhsvm.assemble.networks import choose_backend
 from mhsvm.evaluation.folder import write_result
 from mhsvm.evaluation.testing import TestResult, evaluate_test
 from mhsvm.inference.predictor import ImageLike, Prediction, Predictor
@@ -260,7 +261,14 @@ def _finished(plan: Plan, job: Job, history: Sequence[dict], record: MemoryRecor
     if record.best is not None:
         job.kept_model.load_state_dict(record.best)
     model = job.kept_model.eval()
-    trained = Trained(path=None, model=model, config=plan.config, published=False, data=job.description["data"])
+    trained = Trained(
+        path=None,
+        model=model,
+        config=plan.config,
+        published=False,
+        data=job.description["data"],
+        backend=choose_backend(plan.config),
+    )
     return Run(plan.config, history, None, lambda: trained)
 
 

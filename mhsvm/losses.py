@@ -50,19 +50,35 @@ class BCEDiceLoss(nn.Module):
         bce_weight: Weight of the cross-entropy.
         dice_weight: Weight of the Dice loss.
         smooth: Added to numerator and denominator of Dice.
+        backend: As in `mhsvm.ops.selective_scan`.
     """
 
     several_classes = False
 
-    def __init__(self, *, bce_weight: float = 1.0, dice_weight: float = 1.0, smooth: float = 1.0) -> None:
+    def __init__(
+        self,
+        *,
+        bce_weight: float = 1.0,
+        dice_weight: float = 1.0,
+        smooth: float = 1.0,
+        backend: str = "auto",
+    ) -> None:
         super().__init__()
+        self.backend = backend
         self.bce_weight = bce_weight
         self.dice_weight = dice_weight
         self.smooth = smooth
 
     def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Loss of logits (b, 1, h, w) against targets (b, 1, h, w) in 0..1; see `mhsvm.ops.fused.bce_dice.bce_dice`."""
-        return bce_dice(logits, targets, bce_weight=self.bce_weight, dice_weight=self.dice_weight, smooth=self.smooth)
+        return bce_dice(
+            logits,
+            targets,
+            bce_weight=self.bce_weight,
+            dice_weight=self.dice_weight,
+            smooth=self.smooth,
+            backend=self.backend,
+        )
 
 
 @register_loss("ce_dice")

@@ -14,6 +14,26 @@ from mhsvm.training.step import TrainStep
 pytest_plugins = ["tests.fixtures.backends", "tests.fixtures.files", "tests.fixtures.jobs", "tests.fixtures.workplace"]
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip tests of Triton kernels and of GPUs where they cannot run; with a GPU, kernels are tested on it."""
+    on_gpu, interpreted = torch.cuda.is_available(), os.environ.get("TRITON_INTERPRET") == "1"
+    for item in items:
+        if item.get_closest_marker("interpreter") and on_gpu and not interpreted:
+            item.add_marker(pytest.mark.gpu)
+        elif item.get_closest_marker("interpreter") and not interpreted:
+            item.add_marker(pytest.mark.skip(reason="needs Triton's interpreter or a GPU"))
+        elif item.get_closest_marker("gpu") and not on_gpu:
+            item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
+
+
+@pytest.fixture(scope="session")
+def kernel_device() -> torch.device:
+    """Where Triton kernels run: on the GPU, or in the interpreter on the CPU."""
+    interpreted = os.environ.get("TRITON_INTERPRET") == "1"
+    return torch.device("cpu" if interpreted or not torch.cuda.is_available() else "cuda")
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """Folder of the published models' numbers and of real images, named by MHSVM_SHARED."""

@@ -2,11 +2,11 @@
 
 from yacs.config import CfgNode
 
+from mhsvm.assemble.networks import choose_backend
 from mhsvm.data.augment import Augment
 from mhsvm.data.split_file import Split
 from mhsvm.data.splits import make_split
 from mhsvm.leakage import duplicate_groups
-from mhsvm.ops import availability
 from mhsvm.prepare.sets import find_set, open_set
 from mhsvm.store import PreparedSet
 
@@ -33,19 +33,19 @@ def build_split(name: str, prepared: PreparedSet) -> Split:
     return make_split(name, ids=prepared.ids, subsets=prepared.subsets, groups=groups, dataset=prepared.name)
 
 
-def build_augment(config: CfgNode, *, training: bool) -> Augment:
-    """Normalisation, with the random motions of `config.data` for training."""
+def build_augment(config: CfgNode, *, training: bool, backend: str | None = None) -> Augment:
+    """Build the normalization, for training with the random augmentation of `config.data`."""
     return Augment(
         normalization=config.data.normalization,
         augmentation=config.data.augmentation if training else "none",
         num_classes=config.model.num_classes,
         soft_targets=config.data.soft_targets,
-        fused=availability.unavailable_reason() is None,
+        backend=choose_backend(config, backend),
     )
 
 
 def describe_data(prepared: PreparedSet, split: Split) -> dict:
-    """What a checkpoint records of its data."""
+    """The record of the data in a checkpoint."""
     return {
         "name": prepared.name,
         "checksum": prepared.checksum,

@@ -90,8 +90,8 @@ def build_evaluator(
     config, batch_size = trained.config, batch_size or trained.batch_size
     return Evaluator(
         model=build_inference(trained.model, size=size, batch_size=batch_size, captures=device.type == "cuda"),
-        augment=build_augment(config, training=False),
-        loss=build_loss(config).to(device),
+        augment=build_augment(config, training=False, backend=trained.backend),
+        loss=build_loss(config, backend=trained.backend).to(device),
         threshold=config.evaluation.threshold,
         batch_size=batch_size,
         device=device,

@@ -22,21 +22,24 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
+def choose_backend(config: CfgNode, backend: str | None = None) -> str:
+    """The `backend` of a command's option, else "auto" where MHSVM_BACKEND is set, else `config.model.backend`."""
+    # "auto" lets the dispatch ask the environment, and name it when it is wrong.
+    return backend or ("auto" if os.environ.get(ENVIRONMENT_VARIABLE) else config.model.backend)
+
+
 def build_model(config: CfgNode, *, backend: str | None = None) -> nn.Module:
     """The network of `config.model`, with fresh weights or those of `config.model.weights`.
 
-    Its scans run on `backend` if it is given (a command's option), else on what the environment variable
-    MHSVM_BACKEND names, else on `config.model.backend`.
+    Its operations run on `backend` if it is given, else as `choose_backend` says.
     """
     node = config.model
-    # "auto" is what lets the scan itself ask the environment, and name it when it is wrong
-    backend = backend or ("auto" if os.environ.get(ENVIRONMENT_VARIABLE) else node.backend)
     takes_backend = "backend" in inspect.signature(MODELS[node.name].create).parameters
     model = create_model(
         node.name,
         num_classes=node.num_classes,
         in_channels=node.in_channels,
-        **({"backend": backend} if takes_backend else {}),
+        **({"backend": choose_backend(config, backend)} if takes_backend else {}),
         **_arguments(config),
     )
     if node.weights:

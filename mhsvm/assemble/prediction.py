@@ -112,7 +112,7 @@ def build_predictor(
     return TrainedPredictor(
         members,
         [build_inference(trained.model, size=size, batch_size=batch_size, captures=captures) for trained in members],
-        normalize=build_augment(members[0].config, training=False).normalize,
+        normalize=build_augment(members[0].config, training=False, backend=members[0].backend).normalize,
         size=size,
         threshold=threshold,
         device=device,

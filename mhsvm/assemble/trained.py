@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from yacs.config import CfgNode
 
-from mhsvm.assemble.networks import build_model
+from mhsvm.assemble.networks import build_model, choose_backend
 from mhsvm.assemble.settings import recorded_config
 from mhsvm.models import load_weights
 from mhsvm.models.checkpoint_file import read_checkpoint, weights_in
@@ -33,6 +33,7 @@ class Trained:
         published: The file records nothing but weights, as those of the original projects do.
         data: Our checkpoints' record of the set: name, checksum, size, split, its hash and ids; else None.
         notes: Assumptions, in sentences for the user.
+        backend: The backend of the model, and of the operations around it.
     """
 
     path: Path | None
@@ -41,6 +42,7 @@ class Trained:
     published: bool
     data: dict | None
     notes: tuple[str, ...] = ()
+    backend: str = "auto"
 
     @property
     def name(self) -> str:
@@ -125,6 +127,7 @@ def load_trained(
         _set_gate_threshold(config, gate_threshold)
     config.model.weights = ""
     config.freeze()
+    backend = choose_backend(config, backend)
     model = build_model(config, backend=backend)
     load_weights(model, content)
     if heads is not None:
@@ -136,6 +139,7 @@ def load_trained(
         published=not ours,
         data=content.get("data") if ours else None,
         notes=tuple(notes),
+        backend=backend,
     )
 
 

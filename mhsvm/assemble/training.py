@@ -1,4 +1,6 @@
-"""Trainings by a config: loss, optimiser, schedule, step, and all of it together."""
+"""Trainings by a config: loss, optimizer, schedule, step, and all of it together."""
+
+import inspect
 
 import torch
 from torch import nn
@@ -9,7 +11,7 @@ from yacs.config import CfgNode
 from mhsvm import losses
 from mhsvm.assemble.data import build_augment, describe_data
 from mhsvm.assemble.devices import build_own_device
-from mhsvm.assemble.networks import build_inference, build_model
+from mhsvm.assemble.networks import build_inference, build_model, choose_backend
 from mhsvm.config import to_dict
 from mhsvm.data.augment import Augment
 from mhsvm.data.dataset import load_dataset
@@ -28,14 +30,17 @@ from mhsvm.training.step import TrainStep
 _PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
-def build_loss(config: CfgNode) -> nn.Module:
+def build_loss(config: CfgNode, *, backend: str | None = None) -> nn.Module:
     """The loss of `config.loss`.
 
     Raises:
         ValueError: It is unknown, or for another number of classes.
     """
     name, several = config.loss.name, config.model.num_classes > 1
-    loss = losses.create_loss(name, **config.loss.get(name, {}))
+    arguments = dict(config.loss.get(name, {}))
+    if "backend" in inspect.signature(losses.LOSSES[name]).parameters:
+        arguments["backend"] = choose_backend(config, backend)
+    loss = losses.create_loss(name, **arguments)
     if getattr(loss, "several_classes", several) != several:
         fitting = "ce_dice" if several else "bce_dice"
         raise ValueError(f"loss {name!r} does not fit model.num_classes {config.model.num_classes}: take {fitting!r}")
@@ -43,7 +48,7 @@ def build_loss(config: CfgNode) -> nn.Module:
 
 
 def build_optimizer(config: CfgNode, model: nn.Module) -> Optimizer:
-    """The optimiser of `config.optimizer`."""
+    """The optimizer of `config.optimizer`."""
     node = config.optimizer
     return create_optimizer(node.name, model, decay_all=node.decay_all, **node.get(node.name, {}))
 
@@ -63,7 +68,7 @@ def build_step(
     augment: Augment,
     world: World = ALONE,
 ) -> TrainStep:
-    """The training step of `config.train`, on batches as they leave a data set, with their motions."""
+    """The training step of `config.train`, on batches of a data set with their augmentation parameters."""
     node = config.train
     return TrainStep(
         model,
@@ -91,7 +96,7 @@ def build_job(config: CfgNode, prepared: PreparedSet, split: Split, world: World
     torch.manual_seed(config.run.seed)
     model = build_model(config).to(device)
     if not world.is_first:
-        # the weights are the same in all processes; what drops out is not
+        # the weights are the same in all processes; dropout is not
         torch.manual_seed(config.run.seed + world.rank)
     optimizer = build_optimizer(config, model)
     loss, augment = build_loss(config).to(device), build_augment(config, training=True)

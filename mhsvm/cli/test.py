@@ -65,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             for line in folders.result_lines(result):
                 log.info("%s", line)
             folders.fill_folder(partial, result)
-            log.info("cases, predictions and figures: %s", folder)
+            log.info("cases, predictions and overlays: %s", folder)
             (partial / "log.txt").write_text(transcript.getvalue(), encoding="utf-8")
     return 0
 

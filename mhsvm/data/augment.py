@@ -1,8 +1,8 @@
 """Prepare batches for a network: conversion to float, normalization, and a random affine transform per sample.
 
 The transforms of an epoch are sampled on the CPU, as a 2 x 2 matrix per sample, so that every device computes the same
-images. They can differ at pixels whose source is halfway between two pixels. Nothing synchronizes with a GPU, where one
-or two kernels do all of the work, see `mhsvm.ops.fused.prepare_batch`.
+images. They can differ at pixels whose source is halfway between two pixels. `mhsvm.ops.fused.prepare_batch` does the
+work.
 Shape letters: b batch, n samples, h w size, k classes.
 """
 
@@ -11,9 +11,8 @@ from collections.abc import Callable
 
 import torch
 from torch import Generator, Tensor
-from torch.nn import functional as F
 
-from mhsvm.ops.fused.prepare_batch import ChannelStatistics, prepare_batch
+from mhsvm.ops.fused.prepare_batch import ChannelStatistics, minmax, prepare_batch
 from mhsvm.registry import Registry
 
 Normalization = Callable[[Tensor], Tensor]
@@ -21,10 +20,6 @@ Augmentation = Callable[[int, Generator], Tensor]
 
 NORMALIZATIONS: Registry[Normalization] = Registry("normalization")
 AUGMENTATIONS: Registry[Augmentation] = Registry("augmentation")
-
-_IMAGENET = ChannelStatistics(mean=(0.485, 0.456, 0.406), deviation=(0.229, 0.224, 0.225))
-# Normalizations that the kernels support, with their arguments for the kernels.
-_FUSED: dict[str, ChannelStatistics | None] = {"minmax": None, "imagenet": _IMAGENET}
 
 
 def register_normalization(name: str) -> Callable[[Normalization], Normalization]:
@@ -55,7 +50,7 @@ class Augment:
         augmentation: A name from `list_augmentations()`.
         num_classes: 1 for coverage masks; several for class indices.
         soft_targets: Keep fractional coverage in the target; otherwise a target is 1 from half coverage on.
-        fused: Use Triton kernels for batches on a GPU, if they support the normalization.
+        backend: As in `mhsvm.ops.selective_scan`.
     Raises:
         ValueError: A name is unknown, or soft targets are requested for class indices.
     """
@@ -67,7 +62,7 @@ class Augment:
         augmentation: str = "none",
         num_classes: int = 1,
         soft_targets: bool = False,
-        fused: bool = False,
+        backend: str = "auto",
     ) -> None:
         if soft_targets and num_classes > 1:
             raise ValueError("soft targets require masks of one class; class indices have no fractional coverage")
@@ -75,8 +70,7 @@ class Augment:
         self._sample = AUGMENTATIONS[augmentation]
         self.num_classes = num_classes
         self.soft_targets = soft_targets
-        self._normalization = normalization
-        self._fused = fused and normalization in _FUSED
+        self.backend = backend
 
     def sample_transforms(self, num_samples: int, generator: Generator) -> Tensor:
         """Sample an affine transform per image, float32 (n, 2, 2) on the CPU."""
@@ -93,60 +87,20 @@ class Augment:
             Inputs, float32 (b, 3, h, w), and targets, float32 (b, 1, h, w) in 0..1 for one class, or int64 (b, h, w)
             for several.
         """
-        if self._fused and images.is_cuda:
-            return prepare_batch(
-                images,
-                masks,
-                transforms,
-                statistics=_FUSED[self._normalization],
-                num_classes=self.num_classes,
-                soft_targets=self.soft_targets,
-            )
-        inputs, targets = self.normalize(images.float()), masks.float().unsqueeze(1)
-        if transforms is not None:
-            transformed = _transform(torch.cat([inputs, targets], dim=1), transforms.to(inputs.device))
-            inputs, targets = transformed[:, :-1], transformed[:, -1:]
-        if self.num_classes > 1:
-            return inputs, targets.squeeze(1).long()
-        return inputs, targets / 255 if self.soft_targets else (targets >= 128).float()
+        return prepare_batch(
+            images,
+            masks,
+            transforms,
+            normalize=self.normalize,
+            num_classes=self.num_classes,
+            soft_targets=self.soft_targets,
+            backend=self.backend,
+        )
 
 
-def _transform(maps: Tensor, transforms: Tensor) -> Tensor:
-    """Transform maps (b, c, h, w) about their center, with nearest neighbors and zeros from outside."""
-    h, w = maps.shape[-2:]
-    # grid_sample expects the inverse transform, with coordinates from -1 to 1 along each side. It is computed by
-    # element, because a matrix product can have fewer bits than a position needs.
-    inverse = transforms.transpose(1, 2)[:, None, None]
-    x = _cell_centers(w, maps).expand(h, w)
-    y = _cell_centers(h, maps)[:, None].expand(h, w)
-    grid = torch.stack(
-        [
-            x * inverse[..., 0, 0] + y * (inverse[..., 0, 1] * (h / w)),
-            x * (inverse[..., 1, 0] * (w / h)) + y * inverse[..., 1, 1],
-        ],
-        dim=-1,
-    )
-    return F.grid_sample(maps, grid, mode="nearest", padding_mode="zeros", align_corners=False)
-
-
-def _cell_centers(num_cells: int, like: Tensor) -> Tensor:
-    """Coordinates (num_cells,) of the cell centers along a side from -1 to 1."""
-    return (2 * torch.arange(num_cells, dtype=like.dtype, device=like.device) + (1 - num_cells)) / num_cells
-
-
-@register_normalization("minmax")
-def minmax(images: Tensor) -> Tensor:
-    """Map the minimum of each image over all channels to 0 and its maximum to 255; a constant image becomes 0."""
-    low, high = images.amin(dim=(1, 2, 3), keepdim=True), images.amax(dim=(1, 2, 3), keepdim=True)
-    return (images - low) / (high - low).clamp_min(1) * 255
-
-
-@register_normalization("imagenet")
-def imagenet(images: Tensor) -> Tensor:
-    """Normalize to mean 0 and deviation 1 with ImageNet's channel statistics."""
-    # Python numbers, because copying a tensor to a GPU would synchronize
-    channels = zip(images.unbind(dim=1), *_IMAGENET, strict=True)
-    return torch.stack([(channel / 255 - mean) / deviation for channel, mean, deviation in channels], dim=1)
+NORMALIZATIONS.add("minmax", minmax)
+# Statistics of ImageNet's images.
+NORMALIZATIONS.add("imagenet", ChannelStatistics(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)))
 
 
 @register_augmentation("none")

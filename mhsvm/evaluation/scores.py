@@ -1,4 +1,4 @@
-"""What was measured of masks: figures with intervals for a summary and for a reader, and a row a case."""
+"""Scores of masks: metrics with intervals for a summary and for a reader, and a row per case."""
 
 import csv
 import math
@@ -13,10 +13,10 @@ COUNTS = ("tp", "fp", "fn", "tn")
 
 
 def describe_scores(scores: Scores) -> dict:
-    """What a summary says of scores: `metrics`, their `intervals` and, where it was measured, the `boundary`.
+    """Describe scores for a summary: `metrics`, their `intervals` and, where it was measured, the `boundary`.
 
     With several classes, `metrics` are their means, and `classes` holds the same of each alone, under "1", "2", …
-    Figures that are not defined are None.
+    Metrics that are not defined are None.
     """
     content = _describe(scores)
     num_scored = scores.counts.shape[1]
@@ -43,7 +43,7 @@ def _describe(scores: Scores) -> dict:
 
 
 def metrics_lines(described: Mapping) -> list[str]:
-    """Pooled and per-image figures side by side, a line each, with their intervals; see `describe_scores`."""
+    """Pooled and per-image metrics, a line each, with their intervals; see `describe_scores`."""
     metrics, limits = described["metrics"], described["intervals"]["limits"]
     header = f"{described['intervals']['confidence']:.0%} interval"
     lines = [f"{'':19} {'pooled':>8}  {header:15} {'per image':>10}  {header}"]
@@ -55,7 +55,7 @@ def metrics_lines(described: Mapping) -> list[str]:
     lines = [line.rstrip() for line in lines]
     skipped = described.get("boundary", {}).get("images_without_outline", 0)
     if skipped:
-        lines.append(f"images without hd95 and assd, because prediction or truth is empty: {skipped}")
+        lines.append(f"images without hd95 and assd, because prediction or target is empty: {skipped}")
     for label, alone in described.get("classes", {}).items():
         shown = ", ".join(
             f"{name} {format_figure(alone['metrics'][name])}" for name in ("miou", "dsc", "dsc_per_image")
@@ -71,12 +71,12 @@ def averaged_metrics(metrics: Mapping) -> dict[str, str]:
 
 
 def format_figure(value: float | None) -> str:
-    """Four digits behind the point of a share, two of more than ten pixels; "-" for None."""
+    """Four digits after the point below 10, else two; "-" for None."""
     return "-" if value is None else f"{value:.4f}" if abs(value) < 10 else f"{value:.2f}"
 
 
 def format_interval(limits: Sequence[float | None]) -> str:
-    """Two figures, or nothing where they are None."""
+    """Two numbers, or nothing where they are None."""
     low, high = limits
     return "" if low is None else f"{format_figure(low)}-{format_figure(high)}"
 

@@ -1,4 +1,4 @@
-"""A folder of predictions: masks, overlays, outlines and areas of many images, written one by one and resumable.
+"""A folder of predictions: masks, overlays, contours and areas of many images, written one by one and resumable.
 
 settings.json        how they were made; a run with others does not write here
 predictions.jsonl    a line for every image that is done, written after its files
@@ -47,7 +47,7 @@ class PredictionFolder:
             with replace_when_complete(self._settings) as partial:
                 partial.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
         self.done = {record["image"]: record for record in self._read_records()}
-        # written anew: a line that a killed process left unfinished goes
+        # written again without the unfinished line of a killed process
         with replace_when_complete(self._records) as partial:
             partial.write_text("".join(_line(record) for record in self.done.values()), encoding="utf-8")
 
@@ -83,15 +83,15 @@ class PredictionFolder:
         """Write the files of one image; several threads may write several images.
 
         Args:
-            image: What it is called in the records.
+            image: Its name in the records.
             name: Its files' path below masks/ and so on, without an ending.
             source: Its own file.
             pixels: uint8 (h, w, 3).
             mask: uint8 (h, w), 1 is lesion, or class indices.
             num_classes: 1, or k.
-            areas: Of each class, by its number: pixels, share of the image, regions.
+            areas: For each class, by its number: pixels, fraction of the image, regions.
             probability: (h, w) of lesion, or (k, h, w), to be written.
-            contours: Outlines of each class, to be written.
+            contours: Contours of each class, to be written.
         Returns:
             The record for `add`.
         """
@@ -198,15 +198,15 @@ def _regions(contours: Mapping[int, Sequence[Polygon]]) -> list[dict]:
 
 
 def _draw_contours(contours: Mapping[int, Sequence[Polygon]], size: tuple[int, int], num_classes: int) -> Image.Image:
-    """The outlines alone, on a transparent picture of this (width, height)."""
+    """The contours alone, on a transparent image of this (width, height)."""
     drawn = Image.new("RGBA", size, (0, 0, 0, 0))
     draw = ImageDraw.Draw(drawn)
     width = max(1, round(max(size) / 300))
-    for rim in (2, 0):
+    for border in (2, 0):
         for label, polygons in contours.items():
-            colour = BLACK if rim else PREDICTION if num_classes == 1 else class_colour(label)
+            colour = BLACK if border else PREDICTION if num_classes == 1 else class_colour(label)
             for line in (line for polygon in polygons for line in (polygon.outer, *polygon.holes)):
-                # Pillow counts from the centre of the first pixel
+                # Pillow counts from the center of the first pixel
                 points = [(x, y) for x, y in (line - 0.5).tolist()]
-                draw.line(points, fill=(*colour, 255), width=width + rim, joint="curve")
+                draw.line(points, fill=(*colour, 255), width=width + border, joint="curve")
     return drawn

@@ -15,7 +15,7 @@ def probabilities(logits: Tensor) -> Tensor:
 
 
 def check_finite(probability: Tensor) -> None:
-    """Refuse what a model with broken weights returns: NaN would pass for "no lesion".
+    """Refuse the output of a model with broken weights: NaN would pass for "no lesion".
 
     Raises:
         ValueError: A probability is not finite.
@@ -25,14 +25,14 @@ def check_finite(probability: Tensor) -> None:
 
 
 def to_mask(probability: Tensor, threshold: float) -> Tensor:
-    """Probabilities (b, 1, h, w) -> uint8 (b, h, w), 1 from the threshold on; (b, k, h, w) -> the likeliest class."""
+    """Probabilities (b, 1, h, w) -> uint8 (b, h, w), 1 from the threshold on; (b, k, h, w) -> the predicted class."""
     if probability.shape[1] == 1:
         return (probability[:, 0] >= threshold).to(torch.uint8)
     return probability.argmax(dim=1).to(torch.uint8)
 
 
 def stored_to_mask(probability: np.ndarray, threshold: float) -> np.ndarray:
-    """A stored probability, uint8 (h, w) or (k, h, w) -> uint8 (h, w), what `to_mask` makes of it."""
+    """A stored probability, uint8 (h, w) or (k, h, w) -> uint8 (h, w), as by `to_mask`."""
     maps = torch.from_numpy(probability).view(1, -1, *probability.shape[-2:]) / 255
     return to_mask(maps, threshold)[0].numpy()
 

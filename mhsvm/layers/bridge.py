@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from mhsvm.ops.fused.skip_bridge import skip_bridge
 
-# How a linear layer is stored and initialised: as such, or as a convolution of width 1.
+# How a linear layer is stored and initialized: as such, or as a convolution of width 1.
 SPLIT_ATTENTIONS = {"fc": nn.Linear, "conv": partial(nn.Conv1d, kernel_size=1)}
 
 
@@ -17,13 +17,15 @@ class SkipBridge(nn.Module):
     Args:
         channels: Channels of each skip connection.
         split_att: "fc" or "conv", the layer that makes the gates of one skip connection.
+        backend: As in `mhsvm.ops.selective_scan`.
     Raises:
         ValueError: `split_att` is unknown.
     Source: Ruan et al. 2022, arXiv 2211.01784; as used in Wu et al. 2024, arXiv 2403.20035.
     """
 
-    def __init__(self, channels: Sequence[int], *, split_att: str = "fc") -> None:
+    def __init__(self, channels: Sequence[int], *, split_att: str = "fc", backend: str = "auto") -> None:
         super().__init__()
+        self.backend = backend
         if split_att not in SPLIT_ATTENTIONS:
             raise ValueError(f"split_att is one of {', '.join(SPLIT_ATTENTIONS)}; received {split_att!r}")
         self.spatial = nn.Conv2d(2, 1, kernel_size=7, padding=9, dilation=3)
@@ -35,4 +37,6 @@ class SkipBridge(nn.Module):
         """One map (b, c_i, h_i, w_i) a skip connection -> the same shapes."""
         weights = [gate.weight.flatten(1) for gate in self.gates]
         biases = [gate.bias for gate in self.gates]
-        return skip_bridge(skips, self.spatial.weight, self.spatial.bias, self.mix.weight, weights, biases)
+        return skip_bridge(
+            skips, self.spatial.weight, self.spatial.bias, self.mix.weight, weights, biases, backend=self.backend
+        )

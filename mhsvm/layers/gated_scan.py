@@ -4,8 +4,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mhsvm.layers.layer_norm import LayerNorm
-from mhsvm.ops.fused.bias_silu import bias_silu
-from mhsvm.ops.fusion import fuses
+from mhsvm.ops.fused.conv2d_silu import conv2d_silu
 
 
 class GatedScan(nn.Module):
@@ -16,27 +15,25 @@ class GatedScan(nn.Module):
         scan: Any module (b, e, h, w) -> (b, e, h, w).
         inner_channels: Channels e inside.
         out_proj: End with a linear layer e -> c; without it e must be c.
+        backend: Of the convolution and the norm, as in `mhsvm.ops.selective_scan`.
     Source: Liu et al. 2024, arXiv 2401.10166; without the last layer: arXiv 2406.05992.
     """
 
-    def __init__(self, channels: int, *, scan: nn.Module, inner_channels: int, out_proj: bool) -> None:
+    def __init__(
+        self, channels: int, *, scan: nn.Module, inner_channels: int, out_proj: bool, backend: str = "auto"
+    ) -> None:
         super().__init__()
+        self.backend = backend
         e = inner_channels
         self.in_proj = nn.Linear(channels, 2 * e, bias=False)
         self.conv = nn.Conv2d(e, e, kernel_size=3, padding=1, groups=e)
         self.scan = scan
-        self.norm = LayerNorm(e, narrow=out_proj)
+        self.norm = LayerNorm(e, autocast_output=out_proj, backend=backend)
         self.out_proj = nn.Linear(e, channels, bias=False) if out_proj else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         """Map, channels last, (b, h, w, c) -> (b, h, w, c)."""
         # Two products leave two contiguous maps: halves of one would be copied for the convolution.
         a, q = (F.linear(x, weight) for weight in self.in_proj.weight.chunk(2))
-        a = self._convolve(a.permute(0, 3, 1, 2))
+        a = conv2d_silu(a.permute(0, 3, 1, 2), self.conv.weight, self.conv.bias, backend=self.backend)
         return self.out_proj(self.norm(self.scan(a).permute(0, 2, 3, 1), gate=q))
-
-    def _convolve(self, a: Tensor) -> Tensor:
-        """SiLU(conv(a)), the bias being added by the kernel of SiLU where there is one."""
-        if not fuses(a):
-            return F.silu(self.conv(a))
-        return bias_silu(F.conv2d(a, self.conv.weight, padding=1, groups=len(self.conv.weight)), self.conv.bias)

@@ -1,4 +1,4 @@
-"""LayerNorm over channels that lie on the last axis."""
+"""LayerNorm over the last axis."""
 
 from torch import Tensor, nn
 
@@ -6,19 +6,29 @@ from mhsvm.ops.fused.layer_norm import layer_norm
 
 
 class LayerNorm(nn.LayerNorm):
-    """torch's LayerNorm of one axis, with its parameters, on a kernel for short rows where that runs.
+    """torch's LayerNorm of one axis, with its parameters, computed by `mhsvm.ops.fused.layer_norm`.
 
     Args:
         channels: Channels c.
-        narrow: Under autocast, put out its 16-bit type instead of float32: where a linear layer or a convolution reads
-            the result, which would round it so itself, and nothing else does.
+        autocast_output: Under autocast, return its 16-bit type instead of float32: for a following linear layer or
+            convolution, which would round to that type itself.
+        backend: As in `mhsvm.ops.selective_scan`.
     Source: Ba et al. 2016, arXiv 1607.06450.
     """
 
-    def __init__(self, channels: int, *, narrow: bool = False) -> None:
+    def __init__(self, channels: int, *, autocast_output: bool = False, backend: str = "auto") -> None:
         super().__init__(channels)
-        self.narrow = narrow
+        self.autocast_output = autocast_output
+        self.backend = backend
 
     def forward(self, x: Tensor, gate: Tensor | None = None) -> Tensor:
         """(..., c) -> the same shape, times SiLU(gate) if a gate of that shape is given."""
-        return layer_norm(x, self.weight, self.bias, gate=gate, epsilon=self.eps, narrow=self.narrow)
+        return layer_norm(
+            x,
+            self.weight,
+            self.bias,
+            gate=gate,
+            eps=self.eps,
+            autocast_output=self.autocast_output,
+            backend=self.backend,
+        )

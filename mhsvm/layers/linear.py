@@ -11,11 +11,13 @@ class Linear(nn.Linear):
     Args:
         in_channels: Channels c.
         out_channels: Channels o.
+        backend: As in `mhsvm.ops.selective_scan`.
     """
 
-    def __init__(self, in_channels: int, out_channels: int) -> None:
+    def __init__(self, in_channels: int, out_channels: int, *, backend: str = "auto") -> None:
         super().__init__(in_channels, out_channels)
+        self.backend = backend
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., c) -> (..., o)."""
-        return linear(x, self.weight, self.bias)
+        return linear(x, self.weight, self.bias, backend=self.backend)

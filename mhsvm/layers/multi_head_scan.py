@@ -63,7 +63,7 @@ class MultiHeadScan(nn.Module):
         self.attention = ScanRouteAttention(
             heads, gate=gate, threshold=gate_threshold, learnable=gate_learnable, power=gate_power, backend=backend
         )
-        self.norm = LayerNorm(width, narrow=True) if project else None
+        self.norm = LayerNorm(width, autocast_output=True, backend=backend) if project else None
         self.out_proj = nn.Linear(width, channels, bias=False) if project else None
 
     def forward(self, x: Tensor) -> Tensor:

@@ -11,10 +11,10 @@ from mhsvm.layers.layer_norm import LayerNorm
 class PatchEmbed(nn.Module):
     """Image (b, in_channels, H, W) -> map (b, H/p, W/p, c): one convolution over patches of p x p, then LayerNorm."""
 
-    def __init__(self, in_channels: int, channels: int, *, patch_size: int = 4) -> None:
+    def __init__(self, in_channels: int, channels: int, *, patch_size: int = 4, backend: str = "auto") -> None:
         super().__init__()
         self.proj = nn.Conv2d(in_channels, channels, kernel_size=patch_size, stride=patch_size)
-        self.norm = LayerNorm(channels)
+        self.norm = LayerNorm(channels, backend=backend)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.norm(self.proj(x).permute(0, 2, 3, 1))
@@ -26,9 +26,9 @@ class PatchMerge(nn.Module):
     Source: Liu et al. 2021, arXiv 2103.14030.
     """
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, *, backend: str = "auto") -> None:
         super().__init__()
-        self.norm = LayerNorm(4 * channels, narrow=True)
+        self.norm = LayerNorm(4 * channels, autocast_output=True, backend=backend)
         self.linear = nn.Linear(4 * channels, 2 * channels, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -41,16 +41,16 @@ class PatchMerge(nn.Module):
 class PatchExpand(nn.Module):
     """(b, h, w, c) -> (b, p*h, p*w, c/p) for a factor p: a linear layer to p*p cells of c/p channels, then LayerNorm.
 
-    `narrow` is that of `LayerNorm`.
+    `autocast_output` and `backend` are those of `LayerNorm`.
 
     Source: Cao et al. 2021, arXiv 2105.05537.
     """
 
-    def __init__(self, channels: int, *, factor: int, narrow: bool = False) -> None:
+    def __init__(self, channels: int, *, factor: int, autocast_output: bool = False, backend: str = "auto") -> None:
         super().__init__()
         self.factor = factor
         self.linear = nn.Linear(channels, factor * channels, bias=False)
-        self.norm = LayerNorm(channels // factor, narrow=narrow)
+        self.norm = LayerNorm(channels // factor, autocast_output=autocast_output, backend=backend)
 
     def forward(self, x: Tensor) -> Tensor:
         b, h, w, c = x.shape

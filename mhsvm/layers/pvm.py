@@ -21,6 +21,7 @@ class PVMLayer(nn.Module):
         branches: Number of slices p.
         mixer: Name of the shared block, see `mhsvm.layers.mixers`; or its constructor, width c/p -> a module on
             sequences (b, l, c/p), which leaves its input as it is.
+        backend: For the norm and the projection, as in `mhsvm.ops.selective_scan`; the mixer has its own.
     Raises:
         ValueError: The branches do not divide the channels, the mixer is unknown, or the input has other channels.
     Source: Wu et al. 2024, arXiv 2403.20035.
@@ -33,6 +34,7 @@ class PVMLayer(nn.Module):
         *,
         branches: int = 4,
         mixer: str | Mixer = "mamba",
+        backend: str = "auto",
     ) -> None:
         super().__init__()
         if branches < 1 or in_channels % branches:
@@ -42,16 +44,27 @@ class PVMLayer(nn.Module):
             )
         self.in_channels = in_channels
         self.branches = branches
-        self.norm = LayerNorm(in_channels)
+        self.backend = backend
+        self.norm = LayerNorm(in_channels, backend=backend)
         self.mixer = find_mixer(mixer)(in_channels // branches)
         self.skip_scale = nn.Parameter(torch.ones(1))
-        self.proj = Linear(in_channels, out_channels)
+        self.proj = Linear(in_channels, out_channels, backend=backend)
 
     def forward(self, x: Tensor) -> Tensor:
         """(b, c, *spatial) -> (b, o, *spatial), any number of spatial axes."""
         if x.ndim < 3 or x.shape[1] != self.in_channels:
             raise ValueError(f"the input is (b, {self.in_channels}, *spatial); received {tuple(x.shape)}")
         norm = self.norm
-        branches = split_norm(x, norm.weight, norm.bias, self.skip_scale, branches=self.branches, epsilon=norm.eps)
-        tokens = join_norm(self.mixer(branches.parts), branches, narrow=True)  # (b, l, c)
+        branches = split_norm(
+            x,
+            norm.weight,
+            norm.bias,
+            self.skip_scale,
+            branches=self.branches,
+            eps=norm.eps,
+            backend=self.backend,
+        )
+        tokens = join_norm(
+            self.mixer(branches.parts), branches, autocast_output=True, backend=self.backend
+        )  # (b, l, c)
         return self.proj(tokens).transpose(1, 2).unflatten(2, x.shape[2:])

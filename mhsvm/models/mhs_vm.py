@@ -106,7 +106,7 @@ class MHSVM(VSSUNet):
         gate, gate_threshold, gate_learnable, gate_power: Scan Route Attention, see `MultiHeadScan`.
         project: Norm and mix the heads' channels behind each multi-head scan.
         d_state: State size of the scans.
-        backend: Of the scans, see `mhsvm.ops.selective_scan`.
+        backend: Of all layers, see `mhsvm.ops.selective_scan`.
         The rest: see `VSSUNet`.
     Raises:
         ValueError: The heads or stages do not fit together, or a name is unknown.
@@ -142,7 +142,7 @@ class MHSVM(VSSUNet):
                 d_state=d_state,
                 backend=backend,
             )
-            return GatedScan(channels, scan=scan, inner_channels=channels, out_proj=False)
+            return GatedScan(channels, scan=scan, inner_channels=channels, out_proj=False, backend=backend)
 
         super().__init__(
             mixer=mixer,
@@ -152,5 +152,6 @@ class MHSVM(VSSUNet):
             depths=depths,
             decoder_depths=decoder_depths,
             drop_path_rate=drop_path_rate,
+            backend=backend,
         )
         self.patterns = tuple(patterns)

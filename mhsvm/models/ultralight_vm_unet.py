@@ -80,7 +80,7 @@ class UltraLightVMUNet(nn.Module):
         init: "paper" initializes every linear and convolutional layer, those of the mixers too; "mamba" keeps the
             initial values of the mixers, for Mamba those of its authors.
         mixer: Of the parallel layers, see `PVMLayer`; "mamba" is the published one.
-        backend: Of the scans, see `mhsvm.ops.selective_scan`.
+        backend: Of all layers, see `mhsvm.ops.selective_scan`.
     Raises:
         ValueError: The widths do not fit, `split_att` or `init` is unknown, or an image has another shape.
     """
@@ -113,14 +113,14 @@ class UltraLightVMUNet(nn.Module):
         c1, c2, c3, c4, c5, c6 = channels
         conv = partial(nn.Conv2d, kernel_size=3, padding=1)
         mixer = find_mixer(mixer, d_state=d_state, d_conv=d_conv, expand=expand, backend=backend)
-        pvm = partial(PVMLayer, branches=branches, mixer=mixer)
-        norm = partial(GroupNormGELU, NORM_GROUPS)
+        pvm = partial(PVMLayer, branches=branches, mixer=mixer, backend=backend)
+        norm = partial(GroupNormGELU, NORM_GROUPS, backend=backend)
 
         self.encoder = nn.ModuleList(
             [conv(in_channels, c1), conv(c1, c2), conv(c2, c3), pvm(c3, c4), pvm(c4, c5), pvm(c5, c6)]
         )
         self.encoder_norms = nn.ModuleList(norm(c, resize="halve") for c in (c1, c2, c3, c4, c5))
-        self.bridge = SkipBridge(channels[:5], split_att=split_att) if bridge else nn.Identity()
+        self.bridge = SkipBridge(channels[:5], split_att=split_att, backend=backend) if bridge else nn.Identity()
         self.decoder = nn.ModuleList([pvm(c6, c5), pvm(c5, c4), pvm(c4, c3), conv(c3, c2), conv(c2, c1)])
         doubling = [norm(c, resize="double") for c in (c4, c3, c2, c1)]
         self.decoder_norms = nn.ModuleList([norm(c5), *doubling])

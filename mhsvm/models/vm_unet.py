@@ -70,7 +70,7 @@ class VMUNet(VSSUNet):
 
     Args:
         d_state: State size of the scans.
-        backend: Of the scans, see `mhsvm.ops.selective_scan`.
+        backend: Of all layers, see `mhsvm.ops.selective_scan`.
         The rest: see `VSSUNet`.
     Raises:
         ValueError: The stages do not fit together.
@@ -91,7 +91,7 @@ class VMUNet(VSSUNet):
         def mixer(channels: int) -> nn.Module:
             inner = 2 * channels
             scan = SS2D(inner, d_state=d_state, dt_rank=math.ceil(channels / 16), backend=backend)
-            return GatedScan(channels, scan=scan, inner_channels=inner, out_proj=True)
+            return GatedScan(channels, scan=scan, inner_channels=inner, out_proj=True, backend=backend)
 
         super().__init__(
             mixer=mixer,
@@ -101,4 +101,5 @@ class VMUNet(VSSUNet):
             depths=depths,
             decoder_depths=decoder_depths,
             drop_path_rate=drop_path_rate,
+            backend=backend,
         )

@@ -53,9 +53,9 @@ _JOINED = ("A_log", "D")
 class VSSBlock(nn.Module):
     """x + DropPath(mixer(LayerNorm(x))) on a map (b, h, w, c). The mixer starts with a linear layer."""
 
-    def __init__(self, channels: int, *, mixer: nn.Module, drop_path: float) -> None:
+    def __init__(self, channels: int, *, mixer: nn.Module, drop_path: float, backend: str = "auto") -> None:
         super().__init__()
-        self.norm = LayerNorm(channels, narrow=True)
+        self.norm = LayerNorm(channels, autocast_output=True, backend=backend)
         self.mixer = mixer
         self.drop_path = DropPath(drop_path)
 
@@ -75,6 +75,7 @@ class VSSUNet(nn.Module):
         decoder_depths: Blocks of each decoder stage, from the bottom up.
         drop_path_rate: The last encoder block's rate of dropped branches; it grows linearly from 0 to there
             and falls back to 0 over the decoder.
+        backend: Of the layers around the mixers, see `mhsvm.ops.selective_scan`.
     Raises:
         ValueError: The stages do not fit together, or an image has another shape.
     """
@@ -89,6 +90,7 @@ class VSSUNet(nn.Module):
         depths: Sequence[int],
         decoder_depths: Sequence[int],
         drop_path_rate: float,
+        backend: str,
     ) -> None:
         super().__init__()
         check_stages(dims, depths, decoder_depths)
@@ -96,26 +98,28 @@ class VSSUNet(nn.Module):
         self.stride = PATCH_SIZE * 2 ** (len(dims) - 1)
 
         def blocks(channels: int, rates: Sequence[float]) -> nn.Sequential:
-            return nn.Sequential(*(VSSBlock(channels, mixer=mixer(channels), drop_path=p) for p in rates))
+            return nn.Sequential(
+                *(VSSBlock(channels, mixer=mixer(channels), drop_path=p, backend=backend) for p in rates)
+            )
 
         rising = torch.linspace(0, drop_path_rate, sum(depths)).split(list(depths))
         falling = torch.linspace(0, drop_path_rate, sum(decoder_depths)).flip(0).split(list(decoder_depths))
 
-        self.patch_embed = PatchEmbed(in_channels, dims[0], patch_size=PATCH_SIZE)
+        self.patch_embed = PatchEmbed(in_channels, dims[0], patch_size=PATCH_SIZE, backend=backend)
         self.encoder = nn.ModuleList()
         for i, (channels, rates) in enumerate(zip(dims, rising, strict=True)):
             stage: OrderedDict[str, nn.Module] = OrderedDict(blocks=blocks(channels, rates.tolist()))
             if i < len(dims) - 1:
-                stage["merge"] = PatchMerge(channels)
+                stage["merge"] = PatchMerge(channels, backend=backend)
             self.encoder.append(nn.Sequential(stage))
         self.decoder = nn.ModuleList()
         for i, (channels, rates) in enumerate(zip(reversed(dims), falling, strict=True)):
             stage = OrderedDict()
             if i > 0:
-                stage["expand"] = PatchExpand(2 * channels, factor=2)
+                stage["expand"] = PatchExpand(2 * channels, factor=2, backend=backend)
             stage["blocks"] = blocks(channels, rates.tolist())
             self.decoder.append(nn.Sequential(stage))
-        self.head_expand = PatchExpand(dims[0], factor=PATCH_SIZE, narrow=True)
+        self.head_expand = PatchExpand(dims[0], factor=PATCH_SIZE, autocast_output=True, backend=backend)
         self.head = nn.Conv2d(dims[0] // PATCH_SIZE, num_classes, kernel_size=1)
         self.apply(init_weights)
 

@@ -1,8 +1,17 @@
-"""Operations: selective scans of sequences and along the routes of a map, and operations that kernels fuse.
+"""Operations of the networks: selective scans, operations on routes, and operations that kernels fuse.
 
-Letters of dimensions in all files: b batch, l steps of a sequence or cells of a map, d channels (of a head in a route
-scan), g groups of channels that share B and C, e channels of a group, n state size, m heads, k routes of a head, r rank
-of the projection of delta. Time or cells come before channels, (b, l, d); only `selective_scan` takes (b, d, l).
+Every operation has a plain reference by torch's operations and is dispatched by `mhsvm.ops.dispatch`. A letter has one
+meaning as the size of a dimension in all files; the docstring of a file names sizes of its own:
+
+    b batch             l steps of a sequence, or cells of a map     h, w map
+    c channels of a map                    d channels of a sequence, or of a head in a route scan
+    g groups of channels                   e channels of a group     n state size
+    m heads             k routes of a head                           r rank of delta's projection
+    p branches          v channels of a branch                       f taps of a filter
+
+Time or cells come before channels, (b, l, d); only `selective_scan` takes (b, d, l). In kernels, an upper-case letter
+is the size of a tile along that dimension, a compile-time constant. Names begin with `p_` for pointers, `o_` offsets,
+`m_` masks, `i_` ids, `s_` strides and `b_` values in registers.
 """
 
 from mhsvm.ops.backends import list_backends

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from mhsvm.ops import availability
+from mhsvm.ops import triton_support
 from mhsvm.ops.scan import mamba_ssm
 from mhsvm.ops.scan.cpu import cpu_scan
 
@@ -31,7 +31,7 @@ class Backend:
 
 # "auto" takes the first row that can run an operation.
 _BACKENDS: tuple[Backend, ...] = (
-    Backend("triton", availability.unavailable_reason, expected_on="cuda"),
+    Backend("triton", triton_support.unavailable_reason, expected_on="cuda"),
     Backend("mamba_ssm", mamba_ssm.unavailable_reason),
     Backend("cpu", cpu_scan.unavailable_reason, expected_on="cpu"),
     Backend("chunked"),

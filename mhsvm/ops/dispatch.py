@@ -140,9 +140,11 @@ class Operation:
 
     def _choose_automatically(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Implementation:
         chosen = self.reference
+        compiling = torch.compiler.is_compiling()
+        left_to_compiler = compiling or _left_to_compiler.get()
         for row in all_backends():
             x = self._implementations.get(row.name)
-            if x is None or not row.automatic or _is_left_to_compiler(x):
+            if x is None or not row.automatic or (left_to_compiler and not x.traceable):
                 continue
             if x.unsupported_reason is not None and x.unsupported_reason(*args, **kwargs) is not None:
                 continue
@@ -152,9 +154,9 @@ class Operation:
                 chosen = x
                 break
             # A logger's call would break a compiled graph in two.
-            if not torch.compiler.is_compiling():
+            if not compiling:
                 _warn_of_missing(row, _device_type(args, kwargs))
-        if not torch.compiler.is_compiling():
+        if not compiling:
             _report(self.name, chosen.backend, _device_type(args, kwargs))
         return chosen
 

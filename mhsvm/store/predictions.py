@@ -115,8 +115,9 @@ class PredictionWriter:
 
     def __enter__(self) -> "PredictionWriter":
         with ExitStack() as stack:
-            in_memory = isinstance(self._path, io.BytesIO)
-            target = self._path if in_memory else stack.enter_context(replace_when_complete(self._path))
+            target = self._path
+            if not isinstance(target, io.BytesIO):
+                target = stack.enter_context(replace_when_complete(target))
             self._file = stack.enter_context(h5py.File(target, "w"))
             shape = self._shape
             self._probability = self._file.create_dataset(

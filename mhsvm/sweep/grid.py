@@ -15,7 +15,7 @@ from mhsvm.config import get_value
 # Keys that a sweep sets itself, with the way to choose their values.
 _OWN_KEYS = {
     "run.seed": "name the seeds with `seeds` 0-4",
-    "run.name": "runs are named after what varies",
+    "run.name": "runs are named after the settings that vary",
     "run.folder": "name the sweep's folder with `folder`",
     "run.device": "the sweep assigns the GPUs",
 }

@@ -1,11 +1,11 @@
 """Checkpoints: one file of tensors and plain types, complete or not there.
 
-format, schema      what kind of file this is
+format, schema      kind and version of the file
 model               the weights
 config              every setting of the run
 data                name, checksum, size and split of the set, and the ids of each part
 version             of mhsvm, its commit, and torch
-training            what resuming needs: optimiser, schedule, random states, position, history
+training            state to resume from: optimizer, schedule, random states, position, history
 """
 
 from collections import Counter
@@ -36,7 +36,7 @@ def save_checkpoint(path: str | Path, content: dict) -> None:
 
 
 def take_snapshot(content: dict) -> dict:
-    """A copy of what a checkpoint is to hold, on the CPU, that no later step changes.
+    """Copy the content of a checkpoint to the CPU, where no later step changes it.
 
     Args:
         content: Nested dictionaries and lists of tensors, numbers, strings and None.
@@ -52,7 +52,7 @@ def take_snapshot(content: dict) -> dict:
 
 
 def write_snapshot(path: str | Path, snapshot: dict) -> None:
-    """Write what `take_snapshot` returned atomically.
+    """Write a snapshot of `take_snapshot` atomically.
 
     Raises:
         OSError: It cannot be written.
@@ -62,7 +62,7 @@ def write_snapshot(path: str | Path, snapshot: dict) -> None:
         try:
             torch.save(snapshot, file)
         except RuntimeError as error:
-            # after the disk has refused, torch trips over what it has not written
+            # after an error of the disk, torch fails again on the missing data
             refused = error.__context__
             if not isinstance(refused, OSError):
                 raise

@@ -10,7 +10,7 @@ from mhsvm.training.checkpoint import take_snapshot, write_snapshot
 class CheckpointWriter:
     """Writes checkpoints in a thread, one after another; to be used in a `with` block, whose end waits for the last.
 
-    What was saved is complete on the disk when the next `save` returns, or the block ends: a power cut costs an
+    A checkpoint is complete on the disk when the next `save` returns, or the block ends: a power cut costs an
     epoch, which is done again. An error of writing is raised there, too.
     """
 
@@ -28,10 +28,10 @@ class CheckpointWriter:
             self._thread.shutdown()
 
     def save(self, paths: Sequence[Path], content: dict) -> None:
-        """Copy what is to be saved (see `mhsvm.training.checkpoint.take_snapshot`) and write it to files in order.
+        """Copy the content (see `mhsvm.training.checkpoint.take_snapshot`) and write it to files in order.
 
         Raises:
-            OSError: What was saved before could not be written.
+            OSError: The checkpoint before could not be written.
         """
         snapshot = take_snapshot(content)
         self._wait()

@@ -15,14 +15,14 @@ class ModelAverage:
 
     Args:
         model: Its weights are averaged, from those it has now on; its buffers are copied.
-        decay: Share of the average that a step keeps, in (0, 1).
+        decay: Weight of the old average in each step, in (0, 1).
     Raises:
-        ValueError: The decay lies outside.
+        ValueError: The decay is outside of (0, 1).
     """
 
     def __init__(self, model: nn.Module, *, decay: float) -> None:
         if not 0 < decay < 1:
-            raise ValueError(f"the decay of a moving average lies between 0 and 1, such as 0.999; received {decay}")
+            raise ValueError(f"the decay of a moving average is between 0 and 1, such as 0.999; received {decay}")
         self.model = copy.deepcopy(model).requires_grad_(False).eval()
         self._update = get_ema_multi_avg_fn(decay)
 

@@ -1,4 +1,4 @@
-"""What a training is made of, and where it is."""
+"""The objects of a training, and its position."""
 
 import math
 from dataclasses import dataclass, field
@@ -22,11 +22,11 @@ class Job:
         step: Trains `model` by `optimizer`, and averages its weights if they are to be averaged.
         infer: The network that is validated, kept and later tested, as it is run for that: `model` or its moving
             average, itself or in a graph.
-        description: What every checkpoint records besides the state: config, data, version.
+        description: The record in every checkpoint besides the state: config, data, version.
         generator: Source of order and augmentation; on the CPU.
         batch_size: Images of a batch in all processes together.
         tf32, deterministic: See `mhsvm.runtime.numerics`.
-        notes: What was chosen, in sentences for the log.
+        notes: Automatic choices, in sentences for the log.
         world: The processes that train together.
     """
 
@@ -65,7 +65,7 @@ class Job:
 
 @dataclass
 class Progress:
-    """Where a training is.
+    """The position of a training.
 
     Attributes:
         epoch: Epochs that are done.
@@ -73,7 +73,7 @@ class Progress:
         loss_sum: Sum of their losses.
         data_state: State of the job's generator at the start of the epoch under way.
         best_loss: Lowest validation loss so far.
-        history: The figures of each epoch that is done.
+        history: The metrics of each finished epoch.
     """
 
     data_state: Tensor

@@ -1,4 +1,4 @@
-"""The folder of a run: what lies where, and the record of its epochs."""
+"""The folder of a run: the names of its files, and the record of its epochs."""
 
 import json
 import shutil
@@ -42,7 +42,7 @@ class RunFolder:
             )
 
     def remove_unsaved_start(self) -> None:
-        """Remove what a training leaves that was ended before its first checkpoint; anything else stays."""
+        """Remove the files of a training that ended before its first checkpoint; any other file stays."""
         files = {self.config, self.split, self.log, self.metrics, self.times}
         left = {*files, self.last.parent, self.path / "tensorboard"}
         unsaved = self.config.is_file() and not self.last.exists() and not self.best.exists()
@@ -58,18 +58,18 @@ class RunFolder:
 
 
 class Recorder:
-    """Writes the line of each epoch to metrics.jsonl and TensorBoard, which has the config too, and what each epoch
-    took in time and memory to times.jsonl.
+    """Writes the line of each epoch to metrics.jsonl and TensorBoard, which has the config too, and the time and
+    memory of each epoch to times.jsonl.
 
     The times of a run add up to all that was spent on it: an epoch that was left half-way has a line, too, and one that
     was done twice has two.
 
     Args:
         run: An existing run folder.
-        history: Lines of the epochs that are done. The file is written anew from them, so that an epoch which was
+        history: Lines of the epochs that are done. The file is written again from them, so that an epoch which was
             recorded but has to be redone is not there twice.
         epochs: How many there will be.
-        hardware: What the training runs on, by name; plain values.
+        hardware: The hardware of the training, by name; plain values.
     """
 
     def __init__(self, run: RunFolder, history: list[dict], *, epochs: int, hardware: Mapping) -> None:
@@ -85,7 +85,7 @@ class Recorder:
         self._writer.add_text("config", "\n".join(f"    {line}" for line in config), len(history))
 
     def add(self, figures: dict) -> None:
-        """Append the figures of one epoch."""
+        """Append the metrics of one epoch."""
         with self._path.open("a", encoding="utf-8") as file:
             file.write(_line(figures))
         for name, value in figures.items():

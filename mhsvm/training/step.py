@@ -1,8 +1,8 @@
-"""One step of the optimiser, over one or several batches: eager, or as CUDA graphs.
+"""One step of the optimizer, over one or several batches: eager, or as CUDA graphs.
 
 Nothing here waits for a GPU. The loss stays there, and so does a flag that is raised by the first step whose loss or
-gradient is not finite: from then on steps change neither the weights nor the optimiser's state, until somebody reads
-the flag. b batch.
+gradient is not finite: from then on steps change neither the weights nor the optimizer's state, until the flag
+is read. b batch.
 """
 
 from collections import Counter
@@ -27,22 +27,22 @@ Prepare = Callable[..., tuple[Tensor, Tensor]]
 
 
 class TrainStep:
-    """Takes the steps of a training: forward, loss, backward, clipping, optimiser, moving average.
+    """Takes the steps of a training: forward, loss, backward, clipping, optimizer, moving average.
 
     As a CUDA graph, batches of each shape are captured when they have come a few times; the learning rate may change
-    between steps. Weights, gradients and the optimiser's state keep their place in memory from then on: load states in
+    between steps. Weights, gradients and the optimizer's state keep their place in memory from then on: load states in
     place, and leave `zero_grad` to the step.
 
     Args:
         model: Returns logits; in training mode when a step is taken.
-        optimizer: Of its parameters; from `mhsvm.training.optimizers.create_optimizer` for what a graph needs.
+        optimizer: Steps its parameters; a graph requires one from `mhsvm.training.optimizers.create_optimizer`.
         loss: (logits, targets) -> mean over the batch.
         prepare: Makes inputs and targets of a batch, on the device; by default the batch is (inputs, targets).
         mode: "eager"; "graph", which needs a GPU; "compile", the network through torch.compile, and on a GPU in the
             graph, but for batches that are smaller than others before; "auto" is "graph" on a GPU and "eager"
             elsewhere. A network is compiled in place, by its method `compile`.
         clip_norm: Largest norm of all gradients together; 0 does not clip.
-        precision: Of the network: float32, or a 16-bit type under autocast. The loss is float32.
+        precision: The network's type: float32, or a 16-bit type under autocast. The loss is float32.
         average: Takes in the weights after each step.
         sum_up: Replaces tensors by their sums over the processes that train together, see
             `mhsvm.runtime.distributed.World.sum`; None if there is but this one.
@@ -98,7 +98,7 @@ class TrainStep:
         self._rate_values: list[float | None] = [None] * len(self._rates)
         self._fused = all(group.get("fused") or False for group in optimizer.param_groups)
         if self._fused:
-            # fused kernels ask this flag whether to leave everything as it is; torch's GradScaler sets it likewise
+            # fused kernels ask this flag whether to leave everything as it is; torch's GradScaler sets it too
             optimizer.found_inf = self._found_inf
 
         self._largest = 0
@@ -121,12 +121,12 @@ class TrainStep:
         """Add the gradient of a batch, and step if it is the last of its window.
 
         Args:
-            batch: What `prepare` takes, on the device; each tensor has b entries.
-            weight: Weight of the batch in its window: its share of the images, those of all processes.
+            batch: The arguments of `prepare`, on the device; each tensor has b entries.
+            weight: Weight of the batch in its window: its fraction of the images of all processes.
             first: Forget the gradients from before.
             last: Step.
         Returns:
-            float32 (2,), on the device, overwritten by the next call: the loss times its share, summed over the
+            float32 (2,), on the device, overwritten by the next call: the loss times its weight, summed over the
             processes, and 1 where this step or one before was not finite, so that none since has changed anything.
         """
         self._set_inputs(weight)
@@ -157,7 +157,7 @@ class TrainStep:
         return bool(self._found_inf)
 
     def _set_inputs(self, weight: float) -> None:
-        """Write what graphs read besides the batch, where it has changed."""
+        """Write the inputs that graphs read besides the batch, where they have changed."""
         if weight != self._weight_value:
             self._weight.fill_(weight)
             self._weight_value = weight
@@ -199,7 +199,7 @@ class TrainStep:
         return self.loss(logits, targets)
 
     def _rehearse(self, *batch: Tensor) -> None:
-        """What a step does up to the gradients, which go nowhere; without torch's compiler."""
+        """Compute a step up to the gradients and discard them; without torch's compiler."""
         loss = self._compute_loss(batch, left_to_compiler if self._compiles(batch) else nullcontext)
         trained = [p for p in self._parameters if p.requires_grad]
         torch.autograd.grad(loss, trained, self._weight, allow_unused=True)
@@ -239,7 +239,7 @@ class TrainStep:
             self._step_or_undo()
 
     def _step_or_undo(self) -> None:
-        """Step, and put everything back where the flag is up; Adagrad's counters, which lie on the CPU, go on."""
+        """Step, and put everything back where the flag is up; Adagrad's counters, which are on the CPU, go on."""
         states = [x for state in self.optimizer.state.values() for x in state.values() if torch.is_tensor(x)]
         tensors = [x for x in (*self._parameters, *states) if x.device == self.device]
         before = [x.clone() for x in tensors]
@@ -251,7 +251,7 @@ class TrainStep:
 
     @contextmanager
     def _rates_on_device(self) -> Iterator[None]:
-        """Let the optimiser read its learning rates where a graph can; the schedule keeps its numbers."""
+        """Let the optimizer read its learning rates where a graph can; the schedule keeps its numbers."""
         if not self._capturable:
             yield
             return

@@ -1,4 +1,4 @@
-"""What the steps of an epoch reported: gathered on the device, read now and then without making it wait."""
+"""Reports of the steps of an epoch: gathered on the device, read at times without synchronization."""
 
 from collections import deque
 from dataclasses import dataclass
@@ -12,11 +12,11 @@ READ_EVERY = 50
 
 @dataclass(frozen=True)
 class StepRecord:
-    """One step of the optimiser, over one or several batches.
+    """One step of the optimizer, over one or several batches.
 
     Attributes:
         rows: Positions of each batch's images in the data set.
-        losses: Of each batch, times its share of the images.
+        losses: The loss of each batch, times its fraction of the images.
         found_inf: This step or one before was not finite.
     """
 
@@ -58,7 +58,7 @@ class StepLog:
         self._batches.append((rows, last))
 
     def read(self, *, wait: bool) -> list[StepRecord]:
-        """The steps that are new since the last call: all there are if `wait`, else what has arrived."""
+        """The steps that are new since the last call: all of them if `wait`, else those that have arrived."""
         if self._arrivals is not None:
             self._send(all_of_it=wait)
         num_arrived = len(self._batches) if self._arrivals is None else self._count_arrived(wait=wait)
@@ -76,7 +76,7 @@ class StepLog:
         return StepRecord(rows, losses, found_inf=flags[-1] > 0)
 
     def _send(self, *, all_of_it: bool) -> None:
-        """Start to copy what is new to the CPU, if it is enough."""
+        """Start to copy new reports to the CPU, if there are enough."""
         num_added = len(self._batches)
         if num_added - self._num_sent < (1 if all_of_it else READ_EVERY):
             return

@@ -1,4 +1,4 @@
-"""What a checkpoint holds of a training, and putting a training back to it, bit for bit."""
+"""The state of a training in a checkpoint, and its exact restoration."""
 
 import torch
 from torch import Tensor
@@ -8,7 +8,7 @@ from mhsvm.training.optimizers import load_optimizer_state
 
 
 def checkpoint_content(job: Job, progress: Progress) -> dict:
-    """Everything that testing and resuming need; of averaged weights, the average is what is tested."""
+    """Everything that testing and resuming need; if weights are averaged, the average is tested."""
     random_states, *others = job.world.gather(_random_states(job.device))
     return {
         **job.description,
@@ -31,7 +31,7 @@ def restore(job: Job, checkpoint: dict) -> Progress:
     if training.get("model") is not None:
         job.model.load_state_dict(training["model"])
     load_optimizer_state(job.optimizer, training["optimizer"])
-    # torch notes on the optimiser, not in its state, that it has stepped, and warns when a schedule sees no note
+    # torch marks an optimizer that has stepped, not in its state, and a schedule warns without that mark
     job.optimizer._opt_called = True
     # milestones are a setting, not a state; the checkpoint holds them as a plain dictionary
     job.schedule.load_state_dict({k: v for k, v in training["schedule"].items() if k != "milestones"})

@@ -32,7 +32,7 @@ def test_table_summary_and_cases(masks, capsys):
     assert lines[2].split() == ["pooled", "95%", "interval", "per", "image", "95%", "interval"]
     # 96 of 144 pixels found in a and c, 48 and 144 too much
     assert lines[3].split()[:2] == ["miou", f"{192 / (192 + 96 + 240):.4f}"]
-    assert "images without hd95 and assd, because prediction or truth is empty: 1" in lines
+    assert "images without hd95 and assd, because prediction or target is empty: 1" in lines
     assert lines[-1].endswith("out-scores")
     with (masks / "out-scores/cases.csv").open() as file:
         rows = {row["id"]: row for row in csv.DictReader(file)}

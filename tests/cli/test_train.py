@@ -209,7 +209,7 @@ def test_a_profile_of_a_diverging_training_is_one_message(config, capsys):
         (["--config", "small.yaml", "train.step", "fast"], "train.step is one of auto, eager, graph, compile, not"),
         (["--config", "small.yaml", "train.step", "graph"], "train.step graph needs a GPU"),
         (["--config", "small.yaml", "data.placement", "gpu"], "data.placement is one of auto, device, stream, not"),
-        (["--config", "small.yaml", "train.ema_decay", "1"], "lies between 0 and 1, such as 0.999; received 1.0"),
+        (["--config", "small.yaml", "train.ema_decay", "1"], "is between 0 and 1, such as 0.999; received 1.0"),
         (["--config", "small.yaml", "train.ema_decay", "-1"], "train.ema_decay is at least 0, not -1.0"),
         (["--config", "small.yaml", "train.batch_size", "0"], "train.batch_size is at least 1, not 0"),
         (["--config", "small.yaml", "train.epochs", "-1"], "train.epochs is at least 1, not -1"),

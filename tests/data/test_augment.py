@@ -1,11 +1,10 @@
-"""Normalisation and motions, against torch's own turns and flips and against what the recipes say."""
+"""Normalization and affine transforms, against rotations and flips by torch and against the recipes."""
 
 import math
 
 import pytest
 import torch
 
-from mhsvm.data import augment as augment_module
 from mhsvm.data.augment import Augment, list_augmentations, list_normalizations
 
 IDENTITY = torch.eye(2)
@@ -56,7 +55,7 @@ def test_imagenet_uses_its_channel_statistics():
 
 
 @pytest.mark.parametrize("name", ["minmax", "imagenet"])
-def test_evaluation_only_normalises(batch, name):
+def test_evaluation_only_normalizes(batch, name):
     images, masks = batch
     augment = Augment(normalization=name)
     inputs, targets = augment(images, masks)
@@ -108,7 +107,7 @@ def test_maps_that_are_not_square_keep_their_size_and_aspect():
     assert not targets[..., outside].any()
 
 
-def test_a_rotation_is_nearest_neighbour_with_corners_of_0(batch):
+def test_a_rotation_is_nearest_neighbor_with_corners_of_0(batch):
     images, masks = batch
     cos, sin = math.cos(math.radians(45)), math.sin(math.radians(45))
     motion = torch.tensor([[cos, -sin], [sin, cos]])
@@ -118,7 +117,7 @@ def test_a_rotation_is_nearest_neighbour_with_corners_of_0(batch):
         assert not moved[..., [0, 0, -1, -1], [0, -1, 0, -1]].any()
         for before, after in zip(maps, moved, strict=True):
             assert set(after.unique().tolist()) <= {0.0, *before.unique().tolist()}
-    # 6 to the right of the centre, turned by 45 degrees clockwise, is nearest to 4 right and 4 down
+    # 6 to the right of the center, turned by 45 degrees clockwise, is nearest to 4 right and 4 down
     images = torch.zeros(1, 3, 17, 17, dtype=torch.uint8)
     images[..., 8, 14] = 255
     inputs, _ = Augment()(images, torch.zeros(1, 17, 17, dtype=torch.uint8), motion[None])
@@ -218,34 +217,20 @@ def test_what_cannot_be_built_is_said(arguments, message):
         Augment(**arguments)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.gpu
 @pytest.mark.parametrize("normalization", list_normalizations())
 @pytest.mark.parametrize("augmentation", list_augmentations())
 @pytest.mark.parametrize("size", [(256, 256), (192, 256)])
-@pytest.mark.parametrize("fused", [False, True], ids=["torch", "kernels"])
-def test_a_gpu_makes_the_same_images(normalization, augmentation, size, fused):
+@pytest.mark.parametrize("on_gpu", ["reference", "auto"])
+def test_a_gpu_makes_the_same_images(normalization, augmentation, size, on_gpu):
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(256, (32, 3, *size), dtype=torch.uint8, generator=generator)
     masks = torch.randint(256, (32, *size), dtype=torch.uint8, generator=generator)
-    augment = Augment(normalization=normalization, augmentation=augmentation, fused=fused)
+    augment = Augment(normalization=normalization, augmentation=augmentation)
     drawn = augment.sample_transforms(32, generator)
     inputs, targets = augment(images, masks, drawn)
+    augment.backend = on_gpu
     gpu_inputs, gpu_targets = (x.cpu() for x in augment(images.cuda(), masks.cuda(), drawn.cuda()))
     same = torch.isclose(gpu_inputs, inputs, rtol=1e-5, atol=1e-4).all(dim=1)
     assert same.float().mean() >= 0.999
     assert (gpu_targets == targets).float().mean() >= 0.999
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_a_normalisation_that_no_kernel_knows_is_torch_s_business(batch, registered):
-    registered(augment_module.NORMALIZATIONS, "half", lambda images: images / 2)
-    images, masks = (x.cuda() for x in batch)
-    inputs, targets = Augment(normalization="half", fused=True)(images, masks)
-    assert torch.equal(inputs, images / 2)
-    assert torch.equal(targets, (masks >= 128).float()[:, None])
-
-
-@pytest.mark.parametrize("name", list_normalizations())
-def test_kernels_are_for_gpus(batch, name):
-    found, expected = (Augment(normalization=name, fused=fused)(*batch) for fused in (True, False))
-    assert all(torch.equal(x, y) for x, y in zip(found, expected, strict=True))

@@ -63,7 +63,7 @@ def test_pooled_and_per_image_figures_stand_side_by_side():
         "jaccard_thresholded                               0.3750  0.0000-0.7500",
         "hd95, pixels                                       12.00  12.00-12.00",
         "assd, pixels                                      2.5000  2.5000-2.5000",
-        "images without hd95 and assd, because prediction or truth is empty: 1",
+        "images without hd95 and assd, because prediction or target is empty: 1",
     ]
 
 

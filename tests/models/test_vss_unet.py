@@ -142,7 +142,9 @@ def test_stages_that_do_not_fit_are_refused(name, arguments, message):
 @pytest.mark.parametrize(("name", "wide_in_blocks"), [("mhs_vm", {"mixer.norm"}), ("vm_unet", set())])
 def test_norms_that_feed_a_residual_stream_stay_in_float32_under_autocast(name, wide_in_blocks):
     model = create_model(name, dims=(8, 16), depths=(1, 1), decoder_depths=(1, 1))
-    wide = {key for key, module in model.named_modules() if isinstance(module, LayerNorm) and not module.narrow}
+    wide = {
+        key for key, module in model.named_modules() if isinstance(module, LayerNorm) and not module.autocast_output
+    }
     blocks = [key for key, module in model.named_modules() if type(module).__name__ == "VSSBlock"]
     assert len(blocks) == 4
     expected = {f"{block}.{norm}" for block in blocks for norm in wide_in_blocks}

@@ -8,11 +8,14 @@ from pathlib import Path
 import pytest
 
 TESTS = Path(__file__).parents[1]
-# Files or folders and an expression for -k, one process each: their times are about equal.
+# Folders or files, and which of their tests, for a process each: about equally long.
 SUITES = {
-    "scans": (["ops/scan/triton"], ""),
-    "sequences": (["ops/scan/test_selective_scan.py"], "triton and (published or mixed or (compiles and True))"),
-    "maps": (["ops/fused", "ops/routes", "layers/test_gated_scan.py"], "(triton or skip_bridge) and not route_scan"),
+    "scans": (["ops/scan/triton"], []),
+    "sequences": (
+        ["ops/scan/test_selective_scan.py", "ops/routes"],
+        ["-k", "triton and (published or mixed or (compiles and True) or test_route_attention)"],
+    ),
+    "fused": (["ops/fused", "layers", "models/test_backend_argument.py"], ["-m", "interpreter"]),
 }
 # pytest-xdist and pytest-benchmark, if installed, warn of each other, and warnings are errors.
 PLUGINS = ("-p", "no:xdist", "-p", "no:benchmark", "-p", "no:cacheprovider")
@@ -25,14 +28,14 @@ def processes(_triton):
     environment["TRITON_INTERPRET"] = "1"
     started = {
         suite: subprocess.Popen(
-            [sys.executable, "-m", "pytest", *PLUGINS, *(str(TESTS / path) for path in paths), "-k", expression],
+            [sys.executable, "-m", "pytest", *PLUGINS, *(str(TESTS / path) for path in paths), *selection],
             env=environment,
             cwd=TESTS.parent,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
         )
-        for suite, (paths, expression) in SUITES.items()
+        for suite, (paths, selection) in SUITES.items()
     }
     yield started
     for process in started.values():

@@ -36,7 +36,7 @@ def test_palette_with_and_without_transparency(encode):
     np.testing.assert_array_equal(decoded, np.where(COLORS == RED, 0, COLORS))
 
 
-def test_grey_one_bit_and_sixteen_bit_images(encode):
+def test_gray_one_bit_and_sixteen_bit_images(encode):
     for pixels, expected in (
         (np.array([[0, 7, 255]], np.uint8), [0, 7, 255]),
         (np.array([[False, True, True]]), [0, 255, 255]),
@@ -78,14 +78,14 @@ def test_binary_masks(encode, levels):
     assert decoded.dtype == np.uint8
 
 
-def test_binary_palette_counts_by_colour_class_palette_by_index(encode):
+def test_binary_palette_counts_by_color_class_palette_by_index(encode):
     palette = Image.fromarray(MASK * 3, "P")
     palette.putpalette([0, 0, 0, 9, 9, 9, 8, 8, 8, 255, 255, 255])
     np.testing.assert_array_equal(decode_mask(encode(palette)), MASK)
     np.testing.assert_array_equal(decode_mask(encode(palette), num_classes=4), MASK * 3)
 
 
-def test_grey_rgb_mask(encode):
+def test_gray_rgb_mask(encode):
     np.testing.assert_array_equal(decode_mask(encode(np.repeat(MASK[..., None] * 255, 3, axis=2))), MASK)
 
 
@@ -104,7 +104,7 @@ def test_masks_that_are_none(encode, levels, message):
         decode_mask(encode(levels))
 
 
-def test_jpeg_mask_has_greys(encode):
+def test_jpeg_mask_has_gray_levels(encode):
     mask = np.zeros((32, 32), np.uint8)
     mask[5:20, 7:23] = 255
     with pytest.raises(MaskLevelsError, match=r"\d+ levels from 0 to 255"):
@@ -173,10 +173,10 @@ def test_pillows_own_bomb_limit(encode):
         (np.array([[False, True]]), 1),
     ],
 )
-def test_greys_are_shares_of_full_scale(encode, pixels, full):
-    greys = decode_grayscale(encode(pixels))
-    assert greys.dtype == np.float32
-    np.testing.assert_array_equal(greys, (pixels / full).astype(np.float32))
+def test_gray_levels_are_fractions_of_full_scale(encode, pixels, full):
+    levels = decode_grayscale(encode(pixels))
+    assert levels.dtype == np.float32
+    np.testing.assert_array_equal(levels, (pixels / full).astype(np.float32))
 
 
 def test_colors_are_not_grayscale(encode):

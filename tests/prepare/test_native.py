@@ -37,8 +37,8 @@ def test_own_masks_from_a_zip(tmp_path, lesion):
 
 
 def test_all_problems_at_once(lay_out, lesion, encode):
-    greys = encode(np.arange(100, dtype=np.uint8).reshape(10, 10))
-    folder = lay_out({"masks/a.png": lesion(), "masks/b.png": b"no picture", "masks/c.png": greys})
+    levels = encode(np.arange(100, dtype=np.uint8).reshape(10, 10))
+    folder = lay_out({"masks/a.png": lesion(), "masks/b.png": b"no picture", "masks/c.png": levels})
     with (
         pytest.raises(ValueError, match="the native masks have problems, and nothing was measured") as raised,
         open_([folder, folder / "absent"], ["a", "b", "c", "d", "e"], set_name="own"),

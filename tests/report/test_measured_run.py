@@ -106,8 +106,8 @@ def test_unclear_and_missing_tests(tmp_path):
     [
         ([], "there is no folder .*run"),
         (["notes.txt"], r"run is neither a run nor a test nor a score: summary\.json and cases\.csv are not there"),
-        (["checkpoints/last.pt"], r"is a run that has not finished an epoch: `python train\.py --resume .*run`"),
-        (["checkpoints/best.pt"], r"run has not been tested yet: `python test\.py --d SET --p .*best\.pt`"),
+        (["checkpoints/last.pt"], "is a run that has not finished an epoch: resume its training"),
+        (["checkpoints/best.pt"], r"run has not been tested yet: test its checkpoint .*best\.pt"),
     ],
 )
 def test_runs_without_a_test(tmp_path, files, message):

@@ -2,11 +2,11 @@
 
 import hashlib
 import json
-import runpy
 import shutil
 from pathlib import Path
 
 import pytest
+from results import main
 from results_page import read_published, results_page
 from results_records import find_runs, read_records, read_run
 
@@ -145,7 +145,6 @@ def test_published_numbers_are_complete():
 
 
 def test_the_script_makes_the_page(make_run, tmp_path, capsys):
-    main = runpy.run_path(str(ROOT / "scripts/results.py"))["main"]
     good, bad = make_run("good"), make_run("bad", done=1)
     out = tmp_path / "page.md"
     assert run(main, [str(tmp_path / "results"), "--out", str(out)]) == 0
@@ -161,7 +160,6 @@ def test_the_script_makes_the_page(make_run, tmp_path, capsys):
 
 
 def test_kept_records_make_the_page_again(make_run, tmp_path):
-    main = runpy.run_path(str(ROOT / "scripts/results.py"))["main"]
     records, pages = tmp_path / "runs.jsonl", [tmp_path / name for name in ("first.md", "second.md")]
     make_run("bad", done=1)
     make_run("plain")
@@ -182,6 +180,5 @@ def test_kept_records_make_the_page_again(make_run, tmp_path):
 
 
 def test_the_page_is_that_of_the_records(tmp_path):
-    main = runpy.run_path(str(ROOT / "scripts/results.py"))["main"]
     assert run(main, ["--out", str(tmp_path / "page.md")]) == 0
     assert (tmp_path / "page.md").read_text() == (ROOT / "docs/results.md").read_text()

@@ -141,7 +141,7 @@ def test_the_average_follows_the_weights(device):
 
 @pytest.mark.parametrize("decay", [-0.1, 0.0, 1.0])
 def test_a_decay_lies_between_0_and_1(decay):
-    with pytest.raises(ValueError, match="lies between 0 and 1, such as 0.999; received"):
+    with pytest.raises(ValueError, match="is between 0 and 1, such as 0.999; received"):
         ModelAverage(make_model(), decay=decay)
 
 

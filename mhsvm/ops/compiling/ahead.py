@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from mhsvm.ops import availability
+from mhsvm.ops import triton_support
 from mhsvm.ops.dispatch import requested_name
 
 
@@ -24,7 +24,7 @@ def compile_ahead(run: Callable[[], object], module: nn.Module, *, device: torch
     """
     if device.type != "cuda" or requested_name("auto") not in ("auto", "triton"):
         return
-    if availability.interpreted() or availability.unavailable_reason() is not None:
+    if triton_support.interpreted() or triton_support.unavailable_reason() is not None:
         return
     # Triton is imported when it is first needed
     from mhsvm.ops.compiling.dry_pass import dry_pass

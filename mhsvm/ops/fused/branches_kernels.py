@@ -2,11 +2,11 @@
 
 b batch, l cells of a sample, p branches of v channels each, c = p*v. A tile is r cells of one sample; its columns are
 the channels, each branch padded to V of them, a power of 2, C in all. A map is read and written by strides s_ of the
-batch (b), a channel (c) and a cell (l), along cells or channels, whichever lie side by side. Sequences are (b*p, l, v)
+batch (b), a channel (c) and a cell (l), along cells or channels, whichever are contiguous. Sequences are (b*p, l, v)
 and contiguous. Numbers are float32 in registers, whatever is loaded and stored.
 
 Parameters are a row (2c + PAD): weight, bias, the scale of the residual, zeros. A program of a backward kernel leaves
-such a row of sums; that of the split adds the one that the join left in its place.
+such a row of sums; that of the split adds the row that the join left there.
 """
 
 import triton
@@ -33,7 +33,7 @@ def tile_ids(i_tile, length, ROWS: tl.constexpr):
 
 @triton.jit
 def sequence_offsets(i_b, o_l, o_p, o_v, length, branches, width):
-    """Where the numbers (r, C) of a tile lie in the branches' sequences."""
+    """Offsets of a tile's numbers (r, C) in the branches' sequences."""
     o_branch = (i_b * branches + o_p) * length * width + o_v
     return o_branch[None, :] + (o_l * width)[:, None]
 
@@ -47,7 +47,7 @@ def load_sums(p_row, o_c, m_c, channels):
 
 @triton.jit
 def store_sums(p_row, o_c, m_c, channels, b_weight, b_bias, scale):
-    """Store what `load_sums` loads, and the zeros behind it."""
+    """Store a row that `load_sums` loads, and the zeros after it."""
     tl.store(p_row + o_c, b_weight, mask=m_c)
     tl.store(p_row + channels + o_c, b_bias, mask=m_c)
     o_pad = tl.arange(0, PAD)
@@ -55,8 +55,8 @@ def store_sums(p_row, o_c, m_c, channels, b_weight, b_bias, scale):
 
 
 @triton.jit
-def split_kernel(
-    p_x, p_weight, p_bias, p_scale, p_parts, p_row, length, branches, width, epsilon, s_b, s_c, s_l,
+def split_norm_fwd_kernel(
+    p_x, p_weight, p_bias, p_scale, p_parts, p_row, length, branches, width, eps, s_b, s_c, s_l,
     ROWS: tl.constexpr, V: tl.constexpr, C: tl.constexpr,
 ):  # fmt: skip
     """Sequences of the norm of a map; the first program writes the row of parameters, too."""
@@ -65,7 +65,7 @@ def split_kernel(
     i_b, o_l = tile_ids(tl.program_id(0), length, ROWS)
     m_lc = (o_l < length)[:, None] & m_c[None, :]
     b_x = load_rows(p_x + i_b * s_b, o_l[:, None] * s_l + o_c[None, :] * s_c, m_lc)
-    b_x, _ = standardize(b_x, m_lc, channels, epsilon)
+    b_x, _ = standardize(b_x, m_lc, channels, eps)
     b_weight, b_bias = load_rows(p_weight, o_c, m_c), load_rows(p_bias, o_c, m_c)
     b_y = b_x * b_weight[None, :] + b_bias[None, :]
     p_y = p_parts + sequence_offsets(i_b, o_l, o_p, o_v, length, branches, width)
@@ -75,9 +75,9 @@ def split_kernel(
 
 
 @triton.jit
-def split_backward_kernel(
+def split_norm_bwd_kernel(
     p_grad_parts, p_grad_residual, p_grad_row, p_x, p_weight, p_grad_x, p_sums, num_tiles, length, branches, width,
-    epsilon, s_b, s_c, s_l, s_gb, s_gc, s_gl, ROWS: tl.constexpr, V: tl.constexpr, C: tl.constexpr,
+    eps, s_b, s_c, s_l, s_grad_b, s_grad_c, s_grad_l, ROWS: tl.constexpr, V: tl.constexpr, C: tl.constexpr,
 ):  # fmt: skip
     """Gradient of the map, and each program's sums, those of the join included; gradients may be None."""
     channels = branches * width
@@ -94,11 +94,11 @@ def split_backward_kernel(
             b_grad += load_rows(p_grad_parts, o_parts, m_lc)
         if p_grad_residual is not None:
             b_grad += load_rows(p_grad_residual, o_parts, m_lc)
-        b_x, b_scale = standardize(b_x, m_lc, channels, epsilon)
+        b_x, b_scale = standardize(b_x, m_lc, channels, eps)
         b_weight_sum += b_grad * b_x
         b_bias_sum += b_grad
         b_grad_x = norm_gradient(b_grad, b_x, b_weight, b_scale, channels)
-        p_grad = p_grad_x + i_b * s_gb + o_l[:, None] * s_gl + o_c[None, :] * s_gc
+        p_grad = p_grad_x + i_b * s_grad_b + o_l[:, None] * s_grad_l + o_c[None, :] * s_grad_c
         tl.store(p_grad, b_grad_x.to(p_grad_x.dtype.element_ty), mask=m_lc)
     o_row = tl.program_id(0) * (2 * channels + PAD)
     b_weight, b_bias, scale = tl.sum(b_weight_sum, axis=0), tl.sum(b_bias_sum, axis=0), 0.0
@@ -110,8 +110,8 @@ def split_backward_kernel(
 
 
 @triton.jit
-def join_kernel(
-    p_mixed, p_residual, p_row, p_y, length, branches, width, epsilon,
+def join_norm_fwd_kernel(
+    p_mixed, p_residual, p_row, p_y, length, branches, width, eps,
     ROWS: tl.constexpr, V: tl.constexpr, C: tl.constexpr,
 ):  # fmt: skip
     """Rows (b, l, c) of the norm of mixed + scale * residual."""
@@ -122,16 +122,16 @@ def join_kernel(
     m_lc = (o_l < length)[:, None] & m_c[None, :]
     o_parts = sequence_offsets(i_b, o_l, o_p, o_v, length, branches, width)
     b_x = load_rows(p_mixed, o_parts, m_lc) + scale * load_rows(p_residual, o_parts, m_lc)
-    b_x, _ = standardize(b_x, m_lc, channels, epsilon)
+    b_x, _ = standardize(b_x, m_lc, channels, eps)
     b_y = b_x * b_weight[None, :] + b_bias[None, :]
     p_rows = p_y + (i_b * length + o_l[:, None]) * channels + o_c[None, :]
     tl.store(p_rows, b_y.to(p_y.dtype.element_ty), mask=m_lc)
 
 
 @triton.jit
-def join_backward_kernel(
+def join_norm_bwd_kernel(
     p_grad_y, p_mixed, p_residual, p_row, p_grad_mixed, p_grad_residual, p_sums, num_tiles, length, branches, width,
-    epsilon, ROWS: tl.constexpr, V: tl.constexpr, C: tl.constexpr,
+    eps, ROWS: tl.constexpr, V: tl.constexpr, C: tl.constexpr,
 ):  # fmt: skip
     """Gradients of mixed and residual, and each program's sums."""
     channels = branches * width
@@ -146,7 +146,7 @@ def join_backward_kernel(
         b_residual = load_rows(p_residual, o_parts, m_lc)
         b_x = load_rows(p_mixed, o_parts, m_lc) + scale * b_residual
         b_grad = load_rows(p_grad_y, (i_b * length + o_l[:, None]) * channels + o_c[None, :], m_lc)
-        b_x, b_scale = standardize(b_x, m_lc, channels, epsilon)
+        b_x, b_scale = standardize(b_x, m_lc, channels, eps)
         b_weight_sum += b_grad * b_x
         b_bias_sum += b_grad
         b_grad = norm_gradient(b_grad, b_x, b_weight, b_scale, channels)

@@ -1,8 +1,9 @@
 """Kernels of a GroupNorm with what follows it: resizing of the map, GELU, a skip connection.
 
-b batch, g groups (G) of j channels (J), r = G * J rows of a tile, p pixels (P), s chunks of pixels (S); capitals are
-the next powers of 2. A map has strides s_ of the batch (b), a channel (c) and a pixel (p). A chunk of pixels leaves
-partial results, which every program behind adds up alike; nothing depends on the order in which programs run.
+b batch, g groups (G) of j channels (J), r = G * J rows of a tile, l cells of a tile (L), s chunks of cells (S);
+capitals are the next powers of 2. A map has strides s_ of the batch (b), a channel (c) and a cell (l). A chunk of
+cells leaves partial results, which every later program adds up in one order; nothing depends on the order in which
+programs run.
 """
 
 import triton
@@ -31,31 +32,31 @@ def to_rows(b_g, G: tl.constexpr, J: tl.constexpr):
 
 
 @triton.jit
-def load_map(p_x, o_r, o_p, m_rp, s_c, s_p):
-    return tl.load(p_x + o_r[:, None] * s_c + o_p[None, :] * s_p, mask=m_rp, other=0.0).to(tl.float32)
+def load_map(p_x, o_r, o_l, m_rl, s_c, s_l):
+    return tl.load(p_x + o_r[:, None] * s_c + o_l[None, :] * s_l, mask=m_rl, other=0.0).to(tl.float32)
 
 
 @triton.jit
-def measure_kernel(
-    p_x, p_moments, pixels, chunk, groups, width, s_b, s_c, s_p,
-    G: tl.constexpr, J: tl.constexpr, P: tl.constexpr, S: tl.constexpr,
+def group_norm_fwd_kernel_moments(
+    p_x, p_moments, cells, chunk, groups, width, s_b, s_c, s_l,
+    G: tl.constexpr, J: tl.constexpr, L: tl.constexpr, S: tl.constexpr,
 ):  # fmt: skip
-    """Mean and sum of squared distances from it, (b, s, 2, g), of each chunk of pixels and group."""
+    """Mean and sum of squared distances from it, (b, s, 2, g), of each chunk of cells and group."""
     o_r, m_r = group_rows(groups, width, G, J)
     p_x += tl.program_id(1).to(tl.int64) * s_b
     start = tl.program_id(0) * chunk
     b_mean, b_squares, num = tl.zeros([G], tl.float32), tl.zeros([G], tl.float32), 0.0
-    for i_p in range(start, tl.minimum(start + chunk, pixels), P):
-        o_p = i_p + tl.arange(0, P)
-        m_rp = m_r[:, None] & (o_p < pixels)[None, :]
-        b_x = load_map(p_x, o_r, o_p, m_rp, s_c, s_p)
-        more = tl.minimum(pixels - i_p, P) * width * 1.0
+    for i_l in range(start, tl.minimum(start + chunk, cells), L):
+        o_l = i_l + tl.arange(0, L)
+        m_rl = m_r[:, None] & (o_l < cells)[None, :]
+        b_x = load_map(p_x, o_r, o_l, m_rl, s_c, s_l)
+        more = tl.minimum(cells - i_l, L) * width * 1.0
         b_tile = tl.div_rn(sum_groups(tl.sum(b_x, axis=1), G, J), more)
-        b_centred = tl.where(m_rp, b_x - to_rows(b_tile, G, J)[:, None], 0.0)
-        b_apart = b_tile - b_mean
+        b_centred = tl.where(m_rl, b_x - to_rows(b_tile, G, J)[:, None], 0.0)
+        b_difference = b_tile - b_mean
         b_squares += sum_groups(tl.sum(b_centred * b_centred, axis=1), G, J)
-        b_squares += b_apart * b_apart * (num * more / (num + more))
-        b_mean += b_apart * (more / (num + more))
+        b_squares += b_difference * b_difference * (num * more / (num + more))
+        b_mean += b_difference * (more / (num + more))
         num += more
     p_moments += (tl.program_id(1) * S + tl.program_id(0)) * 2 * G + tl.arange(0, G)
     tl.store(p_moments, b_mean)
@@ -63,24 +64,24 @@ def measure_kernel(
 
 
 @triton.jit
-def load_moments(p_moments, pixels, chunk, width, epsilon, G: tl.constexpr, J: tl.constexpr, S: tl.constexpr):
+def load_moments(p_moments, cells, chunk, width, eps, G: tl.constexpr, J: tl.constexpr, S: tl.constexpr):
     """Mean and reciprocal deviation (r, 1) of a sample's groups."""
     o_s, o_g = tl.arange(0, S), tl.arange(0, G)
-    b_num = (tl.maximum(tl.minimum(pixels - o_s * chunk, chunk), 0) * width * 1.0)[:, None]
+    b_num = (tl.maximum(tl.minimum(cells - o_s * chunk, chunk), 0) * width * 1.0)[:, None]
     p_moments += (tl.program_id(1) * S + o_s[:, None]) * 2 * G + o_g[None, :]
     b_means = tl.load(p_moments, mask=b_num > 0, other=0.0)
     b_squares = tl.load(p_moments + G, mask=b_num > 0, other=0.0)
-    total = pixels * width * 1.0
+    total = cells * width * 1.0
     b_mean = tl.div_rn(tl.sum(b_num * b_means, axis=0), total)
-    b_apart = b_means - b_mean[None, :]
-    b_variance = tl.div_rn(tl.sum(b_squares + b_num * b_apart * b_apart, axis=0), total)
-    b_scale = 1.0 / tl.sqrt_rn(b_variance + epsilon)
+    b_difference = b_means - b_mean[None, :]
+    b_variance = tl.div_rn(tl.sum(b_squares + b_num * b_difference * b_difference, axis=0), total)
+    b_scale = 1.0 / tl.sqrt_rn(b_variance + eps)
     return to_rows(b_mean, G, J)[:, None], to_rows(b_scale, G, J)[:, None]
 
 
 @triton.jit
-def standardize(p_x, o_r, o_p, m_rp, s_c, s_p, b_mean, b_scale):
-    return (load_map(p_x, o_r, o_p, m_rp, s_c, s_p) - b_mean) * b_scale
+def standardize(p_x, o_r, o_l, m_rl, s_c, s_l, b_mean, b_scale):
+    return (load_map(p_x, o_r, o_l, m_rl, s_c, s_l) - b_mean) * b_scale
 
 
 @triton.jit
@@ -92,39 +93,39 @@ def source(o_out, size, num_out):
 
 
 @triton.jit
-def corner(o_p, w, i: tl.constexpr):
-    """Pixel i of the four, row by row, that become the output pixel `o_p` of a map of half the width `w`."""
+def corner(o_l, w, i: tl.constexpr):
+    """Pixel i of the four, row by row, that become the output cell `o_l` of a map of half the width `w`."""
     half = w // 2
-    return (o_p // half * 2 + i // 2) * w + o_p % half * 2 + i % 2
+    return (o_l // half * 2 + i // 2) * w + o_l % half * 2 + i % 2
 
 
 @triton.jit
 def resample(
-    p_x, o_r, o_p, m_rp, h, w, s_c, s_p, b_mean, b_scale, b_weight, RESIZE: tl.constexpr
+    p_x, o_r, o_l, m_rl, h, w, s_c, s_l, b_mean, b_scale, b_weight, RESIZE: tl.constexpr
 ):  # fmt: skip
-    """Standardized values (r, p) at output pixels and, of a pooled map, which of the four pixels each one is."""
-    b_chosen = tl.zeros(m_rp.shape, tl.int32)
+    """Standardized values (r, l) at output cells and, of a pooled map, which of the four cells each one is."""
+    b_chosen = tl.zeros(m_rl.shape, tl.int32)
     if RESIZE == "halve":
-        b_x = standardize(p_x, o_r, corner(o_p, w, 0), m_rp, s_c, s_p, b_mean, b_scale)
+        b_x = standardize(p_x, o_r, corner(o_l, w, 0), m_rl, s_c, s_l, b_mean, b_scale)
         for i in tl.static_range(1, 4):
-            b_other = standardize(p_x, o_r, corner(o_p, w, i), m_rp, s_c, s_p, b_mean, b_scale)
+            b_other = standardize(p_x, o_r, corner(o_l, w, i), m_rl, s_c, s_l, b_mean, b_scale)
             # The largest after the weight, which may be negative; the first of equal ones, as torch has it.
             m_larger = b_other * b_weight > b_x * b_weight
             b_chosen = tl.where(m_larger, i, b_chosen)
             b_x = tl.where(m_larger, b_other, b_x)
     elif RESIZE == "double":
-        i_top, b_down = source(o_p // (2 * w), h, 2 * h)
-        i_left, b_right = source(o_p % (2 * w), w, 2 * w)
+        i_top, b_down = source(o_l // (2 * w), h, 2 * h)
+        i_left, b_right = source(o_l % (2 * w), w, 2 * w)
         i_bottom, i_right = tl.minimum(i_top + 1, h - 1), tl.minimum(i_left + 1, w - 1)
-        b_nw = standardize(p_x, o_r, i_top * w + i_left, m_rp, s_c, s_p, b_mean, b_scale)
-        b_ne = standardize(p_x, o_r, i_top * w + i_right, m_rp, s_c, s_p, b_mean, b_scale)
-        b_sw = standardize(p_x, o_r, i_bottom * w + i_left, m_rp, s_c, s_p, b_mean, b_scale)
-        b_se = standardize(p_x, o_r, i_bottom * w + i_right, m_rp, s_c, s_p, b_mean, b_scale)
+        b_nw = standardize(p_x, o_r, i_top * w + i_left, m_rl, s_c, s_l, b_mean, b_scale)
+        b_ne = standardize(p_x, o_r, i_top * w + i_right, m_rl, s_c, s_l, b_mean, b_scale)
+        b_sw = standardize(p_x, o_r, i_bottom * w + i_left, m_rl, s_c, s_l, b_mean, b_scale)
+        b_se = standardize(p_x, o_r, i_bottom * w + i_right, m_rl, s_c, s_l, b_mean, b_scale)
         b_upper = (1.0 - b_right)[None, :] * b_nw + b_right[None, :] * b_ne
         b_lower = (1.0 - b_right)[None, :] * b_sw + b_right[None, :] * b_se
         b_x = (1.0 - b_down)[None, :] * b_upper + b_down[None, :] * b_lower
     else:
-        b_x = standardize(p_x, o_r, o_p, m_rp, s_c, s_p, b_mean, b_scale)
+        b_x = standardize(p_x, o_r, o_l, m_rl, s_c, s_l, b_mean, b_scale)
     return b_x, b_chosen
 
 
@@ -136,63 +137,64 @@ def load_weights(p_weight, p_bias, o_r, m_r):
 
 
 @triton.jit
-def normal_share(b_z):
+def normal_cdf(b_z):
     """Probability that a normal number is below z."""
     return 0.5 + 0.5 * tl.erf(b_z * 0.7071067811865476)
 
 
 @triton.jit
-def gelu_slope(b_z):
-    return normal_share(b_z) + b_z * 0.3989422804014327 * tl.exp2(b_z * b_z * LOG2_E * -0.5)
+def gelu_derivative(b_z):
+    return normal_cdf(b_z) + b_z * 0.3989422804014327 * tl.exp2(b_z * b_z * LOG2_E * -0.5)
 
 
 @triton.jit
-def apply_kernel(
-    p_x, p_moments, p_weight, p_bias, p_skip, p_y, h, w, chunk, groups, width, epsilon, s_b, s_c, s_p,
-    s_skip_b, s_skip_c, s_skip_p, s_yb, s_yc, s_yp, pixels_out,
-    RESIZE: tl.constexpr, G: tl.constexpr, J: tl.constexpr, P: tl.constexpr, S: tl.constexpr,
+def group_norm_fwd_kernel(
+    p_x, p_moments, p_weight, p_bias, p_skip, p_y, h, w, chunk, groups, width, eps, s_b, s_c, s_l,
+    s_skip_b, s_skip_c, s_skip_l, s_y_b, s_y_c, s_y_l, cells_out,
+    RESIZE: tl.constexpr, G: tl.constexpr, J: tl.constexpr, L: tl.constexpr, S: tl.constexpr,
 ):  # fmt: skip
     """y = GELU(resize(norm(x))) + skip."""
     i_b = tl.program_id(1).to(tl.int64)
     o_r, m_r = group_rows(groups, width, G, J)
-    o_p = tl.program_id(0) * P + tl.arange(0, P)
-    m_rp = m_r[:, None] & (o_p < pixels_out)[None, :]
-    b_mean, b_scale = load_moments(p_moments, h * w, chunk, width, epsilon, G, J, S)
+    o_l = tl.program_id(0) * L + tl.arange(0, L)
+    m_rl = m_r[:, None] & (o_l < cells_out)[None, :]
+    b_mean, b_scale = load_moments(p_moments, h * w, chunk, width, eps, G, J, S)
     b_weight, b_bias = load_weights(p_weight, p_bias, o_r, m_r)
-    b_x, _ = resample(p_x + i_b * s_b, o_r, o_p, m_rp, h, w, s_c, s_p, b_mean, b_scale, b_weight, RESIZE)
+    b_x, _ = resample(p_x + i_b * s_b, o_r, o_l, m_rl, h, w, s_c, s_l, b_mean, b_scale, b_weight, RESIZE)
     b_z = b_x * b_weight + b_bias
-    b_y = b_z * normal_share(b_z)
+    b_y = b_z * normal_cdf(b_z)
     if p_skip is not None:
-        b_y += load_map(p_skip + i_b * s_skip_b, o_r, o_p, m_rp, s_skip_c, s_skip_p)
-    p_y += i_b * s_yb + o_r[:, None] * s_yc + o_p[None, :] * s_yp
-    tl.store(p_y, b_y.to(p_y.dtype.element_ty), mask=m_rp)
+        b_y += load_map(p_skip + i_b * s_skip_b, o_r, o_l, m_rl, s_skip_c, s_skip_l)
+    p_y += i_b * s_y_b + o_r[:, None] * s_y_c + o_l[None, :] * s_y_l
+    tl.store(p_y, b_y.to(p_y.dtype.element_ty), mask=m_rl)
 
 
 @triton.jit
-def sum_kernel(
-    p_grad_y, p_x, p_moments, p_weight, p_bias, p_slopes, p_channel_sums, p_group_sums, h, w, chunk, chunk_out,
-    groups, width, epsilon, s_gb, s_gc, s_gp, s_b, s_c, s_p, pixels_out,
-    RESIZE: tl.constexpr, G: tl.constexpr, J: tl.constexpr, P: tl.constexpr, S: tl.constexpr,
+def group_norm_bwd_kernel_sums(
+    p_grad_y, p_x, p_moments, p_weight, p_bias, p_derivatives, p_channel_sums, p_group_sums, h, w, chunk, chunk_out,
+    groups, width, eps, s_grad_b, s_grad_c, s_grad_l, s_b, s_c, s_l, cells_out,
+    RESIZE: tl.constexpr, G: tl.constexpr, J: tl.constexpr, L: tl.constexpr, S: tl.constexpr,
 ):  # fmt: skip
-    """Sums over each chunk of output pixels of the gradient d before GELU, and of d times the standardized values.
+    """Sums over each chunk of output cells of the gradient d before GELU, and of d times the standardized values.
 
     By channel (b, s, 2, c), times the values first; by group with the weights on them (b, s, 2, g). Of a map that was
-    doubled, d itself is kept, (b, c, p).
+    doubled, d itself is kept, (b, c, l).
     """
     i_b = tl.program_id(1).to(tl.int64)
     o_r, m_r = group_rows(groups, width, G, J)
-    b_mean, b_scale = load_moments(p_moments, h * w, chunk, width, epsilon, G, J, S)
+    b_mean, b_scale = load_moments(p_moments, h * w, chunk, width, eps, G, J, S)
     b_weight, b_bias = load_weights(p_weight, p_bias, o_r, m_r)
-    b_along, b_sum = tl.zeros([G * J, P], tl.float32), tl.zeros([G * J, P], tl.float32)
+    b_along, b_sum = tl.zeros([G * J, L], tl.float32), tl.zeros([G * J, L], tl.float32)
     start = tl.program_id(0) * chunk_out
-    for i_p in range(start, tl.minimum(start + chunk_out, pixels_out), P):
-        o_p = i_p + tl.arange(0, P)
-        m_rp = m_r[:, None] & (o_p < pixels_out)[None, :]
-        b_x, _ = resample(p_x + i_b * s_b, o_r, o_p, m_rp, h, w, s_c, s_p, b_mean, b_scale, b_weight, RESIZE)
-        b_grad = load_map(p_grad_y + i_b * s_gb, o_r, o_p, m_rp, s_gc, s_gp) * gelu_slope(b_x * b_weight + b_bias)
+    for i_l in range(start, tl.minimum(start + chunk_out, cells_out), L):
+        o_l = i_l + tl.arange(0, L)
+        m_rl = m_r[:, None] & (o_l < cells_out)[None, :]
+        b_x, _ = resample(p_x + i_b * s_b, o_r, o_l, m_rl, h, w, s_c, s_l, b_mean, b_scale, b_weight, RESIZE)
+        b_grad = load_map(p_grad_y + i_b * s_grad_b, o_r, o_l, m_rl, s_grad_c, s_grad_l)
+        b_grad *= gelu_derivative(b_x * b_weight + b_bias)
         if RESIZE == "double":
-            o_slopes = (i_b * groups * width + o_r[:, None]) * pixels_out + o_p[None, :]
-            tl.store(p_slopes + o_slopes, b_grad, mask=m_rp)
+            o_derivatives = (i_b * groups * width + o_r[:, None]) * cells_out + o_l[None, :]
+            tl.store(p_derivatives + o_derivatives, b_grad, mask=m_rl)
         b_along += b_grad * b_x
         b_sum += b_grad
     b_along, b_sum = tl.sum(b_along, axis=1), tl.sum(b_sum, axis=1)
@@ -207,60 +209,61 @@ def sum_kernel(
 
 
 @triton.jit
-def gather_doubled(p_slopes, o_r, o_p, m_rp, h, w):
-    """Gradient at pixels of a map from those of the doubled one: of all output cells less than one cell away."""
-    o_h, o_w = o_p // w, o_p % w
+def gather_doubled(p_derivatives, o_r, o_l, m_rl, h, w):
+    """Gradient at cells of a map from those of the doubled one: of all output cells less than one cell away."""
+    o_h, o_w = o_l // w, o_l % w
     step_h, step_w = (h - 1.0) / (2 * h - 1.0), (w - 1.0) / (2 * w - 1.0)
     # They are at most four: cell i lies at 2i to 2i + 1, and its neighbours a little more than two from it.
     o_top, o_left = tl.maximum(2 * o_h - 1, 0), tl.maximum(2 * o_w - 1, 0)
-    b_grad = tl.zeros(m_rp.shape, tl.float32)
+    b_grad = tl.zeros(m_rl.shape, tl.float32)
     for i in tl.static_range(4):
         b_row = tl.maximum(1.0 - tl.abs((o_top + i) * step_h - o_h), 0.0)
         for j in tl.static_range(4):
             b_column = tl.maximum(1.0 - tl.abs((o_left + j) * step_w - o_w), 0.0)
-            m_p = (o_top + i < 2 * h) & (o_left + j < 2 * w)
+            m_l = (o_top + i < 2 * h) & (o_left + j < 2 * w)
             o_out = (o_top + i) * 2 * w + o_left + j
-            b_slope = load_map(p_slopes, o_r, o_out, m_rp & m_p[None, :], 4 * h * w, 1)
-            b_grad += (b_row * b_column)[None, :] * b_slope
+            b_derivative = load_map(p_derivatives, o_r, o_out, m_rl & m_l[None, :], 4 * h * w, 1)
+            b_grad += (b_row * b_column)[None, :] * b_derivative
     return b_grad
 
 
 @triton.jit
-def differentiate_kernel(
-    p_grad_y, p_x, p_moments, p_weight, p_bias, p_slopes, p_group_sums, p_grad_x, h, w, chunk, chunk_out, pixels_out,
-    groups, width, epsilon, s_gb, s_gc, s_gp, s_b, s_c, s_p, s_xb, s_xc, s_xp,
-    RESIZE: tl.constexpr, G: tl.constexpr, J: tl.constexpr, P: tl.constexpr, S: tl.constexpr,
+def group_norm_bwd_kernel(
+    p_grad_y, p_x, p_moments, p_weight, p_bias, p_derivatives, p_group_sums, p_grad_x, h, w, chunk, chunk_out,
+    cells_out, groups, width, eps, s_grad_b, s_grad_c, s_grad_l, s_b, s_c, s_l, s_grad_x_b, s_grad_x_c, s_grad_x_l,
+    RESIZE: tl.constexpr, G: tl.constexpr, J: tl.constexpr, L: tl.constexpr, S: tl.constexpr,
 ):  # fmt: skip
-    """Gradient of x, at the pixels of x, or at the four of each pixel of a pooled map."""
+    """Gradient of x, at the cells of x, or at the four cells that became one of a pooled map."""
     i_b = tl.program_id(1).to(tl.int64)
     o_r, m_r = group_rows(groups, width, G, J)
-    o_p = tl.program_id(0) * P + tl.arange(0, P)
-    m_rp = m_r[:, None] & (o_p < (pixels_out if RESIZE == "halve" else h * w))[None, :]
-    b_mean, b_scale = load_moments(p_moments, h * w, chunk, width, epsilon, G, J, S)
+    o_l = tl.program_id(0) * L + tl.arange(0, L)
+    m_rl = m_r[:, None] & (o_l < (cells_out if RESIZE == "halve" else h * w))[None, :]
+    b_mean, b_scale = load_moments(p_moments, h * w, chunk, width, eps, G, J, S)
     b_weight, b_bias = load_weights(p_weight, p_bias, o_r, m_r)
 
     o_s, o_g = tl.arange(0, S), tl.arange(0, G)
     p_group_sums += (tl.program_id(1) * S + o_s[:, None]) * 2 * G + o_g[None, :]
-    m_s = (o_s * chunk_out < pixels_out)[:, None]
+    m_s = (o_s * chunk_out < cells_out)[:, None]
     total = h * w * width * 1.0
     b_along = to_rows(tl.sum(tl.load(p_group_sums, mask=m_s, other=0.0), axis=0) / total, G, J)[:, None]
     b_level = to_rows(tl.sum(tl.load(p_group_sums + G, mask=m_s, other=0.0), axis=0) / total, G, J)[:, None]
 
     p_x += i_b * s_b
-    p_grad_x += i_b * s_xb + o_r[:, None] * s_xc
+    p_grad_x += i_b * s_grad_x_b + o_r[:, None] * s_grad_x_c
     if RESIZE == "double":
-        b_grad = gather_doubled(p_slopes + i_b * groups * width * pixels_out, o_r, o_p, m_rp, h, w)
-        b_x = standardize(p_x, o_r, o_p, m_rp, s_c, s_p, b_mean, b_scale)
+        b_grad = gather_doubled(p_derivatives + i_b * groups * width * cells_out, o_r, o_l, m_rl, h, w)
+        b_x = standardize(p_x, o_r, o_l, m_rl, s_c, s_l, b_mean, b_scale)
     else:
-        b_x, b_chosen = resample(p_x, o_r, o_p, m_rp, h, w, s_c, s_p, b_mean, b_scale, b_weight, RESIZE)
-        b_grad = load_map(p_grad_y + i_b * s_gb, o_r, o_p, m_rp, s_gc, s_gp) * gelu_slope(b_x * b_weight + b_bias)
+        b_x, b_chosen = resample(p_x, o_r, o_l, m_rl, h, w, s_c, s_l, b_mean, b_scale, b_weight, RESIZE)
+        b_grad = load_map(p_grad_y + i_b * s_grad_b, o_r, o_l, m_rl, s_grad_c, s_grad_l)
+        b_grad *= gelu_derivative(b_x * b_weight + b_bias)
     b_grad *= b_weight
     if RESIZE == "halve":
         for i in tl.static_range(4):
-            o_i = corner(o_p, w, i)
-            b_x = standardize(p_x, o_r, o_i, m_rp, s_c, s_p, b_mean, b_scale)
+            o_i = corner(o_l, w, i)
+            b_x = standardize(p_x, o_r, o_i, m_rl, s_c, s_l, b_mean, b_scale)
             b_grad_x = b_scale * (tl.where(b_chosen == i, b_grad, 0.0) - b_level - b_x * b_along)
-            tl.store(p_grad_x + o_i[None, :] * s_xp, b_grad_x.to(p_grad_x.dtype.element_ty), mask=m_rp)
+            tl.store(p_grad_x + o_i[None, :] * s_grad_x_l, b_grad_x.to(p_grad_x.dtype.element_ty), mask=m_rl)
     else:
         b_grad_x = b_scale * (b_grad - b_level - b_x * b_along)
-        tl.store(p_grad_x + o_p[None, :] * s_xp, b_grad_x.to(p_grad_x.dtype.element_ty), mask=m_rp)
+        tl.store(p_grad_x + o_l[None, :] * s_grad_x_l, b_grad_x.to(p_grad_x.dtype.element_ty), mask=m_rl)

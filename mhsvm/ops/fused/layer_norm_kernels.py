@@ -1,7 +1,7 @@
-"""Kernels of LayerNorm over rows that lie side by side: each row is read once and held in registers.
+"""Kernels of LayerNorm over contiguous rows: each row is read once and held in registers.
 
 c channels (C, the next power of 2, in a tile), r rows of a tile. Numbers are float32 in registers, whatever is loaded
-and stored. The number of channels is a constant of the compiler's, which so knows how rows are aligned.
+and stored. The number of channels is a compile-time constant, so that the compiler knows the alignment of rows.
 """
 
 import triton
@@ -16,21 +16,21 @@ def load_rows(p_x, o_rc, m_rc):
 
 
 @triton.jit
-def standardize(b_x, m_rc, channels, epsilon):
-    """Rows with mean 0 and variance 1, and the reciprocal (r) of their deviation.
+def standardize(b_x, m_rc, channels, eps):
+    """Rows with mean 0 and variance 1, and the reciprocal (r) of their standard deviation.
 
     Triton's plain division and root are approximate: the mean of equal numbers would differ from them by a rounding
     error, which a variance of 0 multiplies by 1 / sqrt(eps).
     """
     b_mean = tl.div_rn(tl.sum(b_x, axis=1), channels * 1.0)
     b_centred = tl.where(m_rc, b_x - b_mean[:, None], 0.0)
-    b_scale = 1.0 / tl.sqrt_rn(tl.div_rn(tl.sum(b_centred * b_centred, axis=1), channels * 1.0) + epsilon)
+    b_scale = 1.0 / tl.sqrt_rn(tl.div_rn(tl.sum(b_centred * b_centred, axis=1), channels * 1.0) + eps)
     return b_centred * b_scale[:, None], b_scale
 
 
 @triton.jit
 def norm_gradient(b_grad, b_x, b_weight, b_scale, channels):
-    """Gradient of what was standardized to b_x, from that of the norm's result."""
+    """Gradient by the input of the norm; b_x is standardized, b_grad the gradient by the norm's output."""
     b_grad *= b_weight[None, :]
     b_mean = tl.div_rn(tl.sum(b_grad, axis=1), channels * 1.0)
     b_along = tl.div_rn(tl.sum(b_grad * b_x, axis=1), channels * 1.0)
@@ -45,13 +45,13 @@ def tile(i_tile, rows, channels, ROWS: tl.constexpr, C: tl.constexpr):
 
 
 @triton.jit
-def normalize_kernel(
-    p_x, p_weight, p_bias, p_gate, p_y, rows, epsilon, CHANNELS: tl.constexpr, ROWS: tl.constexpr, C: tl.constexpr
+def layer_norm_fwd_kernel(
+    p_x, p_weight, p_bias, p_gate, p_y, rows, eps, CHANNELS: tl.constexpr, ROWS: tl.constexpr, C: tl.constexpr
 ):  # fmt: skip
     """y = norm(x), times SiLU(gate) if there is one."""
     o_c = tl.arange(0, C)
     o_rc, m_rc = tile(tl.program_id(0), rows, CHANNELS, ROWS, C)
-    b_x, _ = standardize(load_rows(p_x, o_rc, m_rc), m_rc, CHANNELS, epsilon)
+    b_x, _ = standardize(load_rows(p_x, o_rc, m_rc), m_rc, CHANNELS, eps)
     b_weight, b_bias = load_rows(p_weight, o_c, o_c < CHANNELS), load_rows(p_bias, o_c, o_c < CHANNELS)
     b_y = b_x * b_weight[None, :] + b_bias[None, :]
     if p_gate is not None:
@@ -61,8 +61,8 @@ def normalize_kernel(
 
 
 @triton.jit
-def differentiate_kernel(
-    p_grad_y, p_x, p_weight, p_bias, p_gate, p_grad_x, p_grad_gate, p_sums, rows, epsilon,
+def layer_norm_bwd_kernel(
+    p_grad_y, p_x, p_weight, p_bias, p_gate, p_grad_x, p_grad_gate, p_sums, rows, eps,
     CHANNELS: tl.constexpr, ROWS: tl.constexpr, C: tl.constexpr,
 ):  # fmt: skip
     """Gradients of x and the gate, and each program's sums (2, c) for those of weight and bias."""
@@ -72,15 +72,15 @@ def differentiate_kernel(
     for i_tile in range(tl.program_id(0), tl.cdiv(rows, ROWS), tl.num_programs(0)):
         o_rc, m_rc = tile(i_tile, rows, CHANNELS, ROWS, C)
         b_grad = load_rows(p_grad_y, o_rc, m_rc)
-        b_x, b_scale = standardize(load_rows(p_x, o_rc, m_rc), m_rc, CHANNELS, epsilon)
+        b_x, b_scale = standardize(load_rows(p_x, o_rc, m_rc), m_rc, CHANNELS, eps)
         if p_gate is not None:
             b_gate = load_rows(p_gate, o_rc, m_rc)
-            b_share = sigmoid(b_gate)
+            b_sigmoid = sigmoid(b_gate)
             b_bias = load_rows(p_bias, o_c, o_c < CHANNELS)
-            b_slope = b_share * (1.0 + b_gate * (1.0 - b_share))
-            b_grad_gate = b_grad * (b_x * b_weight[None, :] + b_bias[None, :]) * b_slope
+            b_derivative = b_sigmoid * (1.0 + b_gate * (1.0 - b_sigmoid))
+            b_grad_gate = b_grad * (b_x * b_weight[None, :] + b_bias[None, :]) * b_derivative
             tl.store(p_grad_gate + o_rc, b_grad_gate.to(p_grad_gate.dtype.element_ty), mask=m_rc)
-            b_grad *= b_gate * b_share
+            b_grad *= b_gate * b_sigmoid
         b_weight_sum += b_grad * b_x
         b_bias_sum += b_grad
         b_grad_x = norm_gradient(b_grad, b_x, b_weight, b_scale, CHANNELS)

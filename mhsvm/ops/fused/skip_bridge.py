@@ -1,4 +1,7 @@
-"""The bridge of UltraLight VM-UNet: attention over space, then over the channels of all skip connections."""
+"""The bridge of UltraLight VM-UNet: attention over space, then over the channels of all skip connections.
+
+The maps of all skip connections are concatenated in what the kernels keep: their cells, and their channels c.
+"""
 
 from collections.abc import Sequence
 
@@ -6,8 +9,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mhsvm.ops.fused import skip_bridge_launch as triton_bridge
-from mhsvm.ops.fusion import runs_triton
+from mhsvm.ops.dispatch import Operation
+from mhsvm.ops.triton_support import unsupported_by_triton
+
+# The convolution over space.
+_TAPS, _DILATION = 7, 3
+# Cells and channels of a tile.
+_CELLS, _CHANNELS = 256, 8
+# Gates of a program, and the most channels that it takes at once.
+_GATES, _MAX_MIXED = 16, 128
+# Tiles whose sums are added at once, and samples.
+_SUMS, _SAMPLES = 32, 16
 
 
 def skip_bridge(
@@ -17,36 +29,36 @@ def skip_bridge(
     mix_weight: Tensor,
     gate_weights: Sequence[Tensor],
     gate_biases: Sequence[Tensor],
+    *,
+    backend: str = "auto",
 ) -> list[Tensor]:
     """Let the skip connections of a U-shaped network weigh each other.
 
     For each map t: s = sigmoid(conv(mean, maximum over channels)), a = s * t, t' = a + t, and out = gate * t' + a. The
-    gates of all maps come from the averages of the channels of all t', side by side: from their convolution with
+    gates of all maps come from the averages of the channels of all t', concatenated: from their convolution with
     `mix_weight`, a linear layer and a sigmoid.
 
-    On a GPU these are a few Triton kernels, also under torch.compile, unless the environment variable MHSVM_BACKEND
-    names another backend; elsewhere they are torch's operations. What lies between is float32 there, also under
-    autocast, where torch's layers are 16-bit.
+    The backend "triton" computes it in a few kernels, also under torch.compile. Its intermediate results are float32,
+    also under autocast, where torch's layers are 16-bit.
 
     Args:
         skips: One map (b, c_i, h_i, w_i) a skip connection, any float type; c below is the sum of the c_i.
-        spatial_weight, spatial_bias: (1, 2, 7, 7) and (1), of the convolution over space, whose dilation is 3; what
-            lies outside of a map is 0.
+        spatial_weight, spatial_bias: (1, 2, 7, 7) and (1), of the convolution over space, whose dilation is 3; cells
+            outside of a map are 0.
         mix_weight: (1, 1, 3), of the convolution over channels.
         gate_weights, gate_biases: (c_i, c) and (c_i) a skip connection.
+        backend: As in `mhsvm.ops.selective_scan`.
     Returns:
-        Maps of the same shapes and types. Of equal maxima the first channel has the gradient.
+        Maps of the same shapes and types. The gradient of a maximum goes to the first of equal channels.
     Raises:
-        ValueError: Shapes do not belong together.
+        ValueError: The shapes do not fit together, or `backend` is unknown or cannot run here.
     Source: Ruan et al. 2022, arXiv 2211.01784; as used in Wu et al. 2024, arXiv 2403.20035.
     """
     _check(skips, spatial_weight, spatial_bias, mix_weight, gate_weights, gate_biases)
-    same_type = all(skip.dtype == skips[0].dtype for skip in skips)
-    bridge = triton_bridge.skip_bridge if same_type and runs_triton(skips[0]) else composed_skip_bridge
-    return bridge(skips, spatial_weight, spatial_bias, mix_weight, gate_weights, gate_biases)
+    return SKIP_BRIDGE(backend, skips, spatial_weight, spatial_bias, mix_weight, gate_weights, gate_biases)
 
 
-def composed_skip_bridge(
+def skip_bridge_reference(
     skips: Sequence[Tensor],
     spatial_weight: Tensor,
     spatial_bias: Tensor,
@@ -54,7 +66,7 @@ def composed_skip_bridge(
     gate_weights: Sequence[Tensor],
     gate_biases: Sequence[Tensor],
 ) -> list[Tensor]:
-    """`skip_bridge` by torch's operations: the reference of the fused one."""
+    """`skip_bridge` by torch's operations."""
     attended = [_spatial_gate(skip, spatial_weight, spatial_bias) * skip for skip in skips]
     summed = [a + skip for a, skip in zip(attended, skips, strict=True)]
     averages = torch.cat([t.mean(dim=(2, 3)) for t in summed], dim=1)
@@ -66,11 +78,34 @@ def composed_skip_bridge(
 
 
 def _spatial_gate(skip: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    # not amax: its gradient asks which values equal the greatest: where a compiler has rounded one side, none do
+    # Not amax: its gradient compares values with the greatest, and if a compiler rounds one side none are equal.
     greatest = skip.max(dim=1, keepdim=True).values
     statistics = torch.cat([skip.mean(dim=1, keepdim=True), greatest], dim=1)
-    padding = triton_bridge.TAPS // 2 * triton_bridge.DILATION
-    return torch.sigmoid(F.conv2d(statistics, weight, bias, padding=padding, dilation=triton_bridge.DILATION))
+    padding = _TAPS // 2 * _DILATION
+    return torch.sigmoid(F.conv2d(statistics, weight, bias, padding=padding, dilation=_DILATION))
+
+
+def triton_skip_bridge(
+    skips: Sequence[Tensor],
+    spatial_weight: Tensor,
+    spatial_bias: Tensor,
+    mix_weight: Tensor,
+    gate_weights: Sequence[Tensor],
+    gate_biases: Sequence[Tensor],
+) -> list[Tensor]:
+    """`skip_bridge` of maps of one type by kernels; its outputs are contiguous."""
+    layers = ([x.float() for x in parameters] for parameters in (gate_weights, gate_biases))
+    return _skip_bridge(list(skips), spatial_weight, spatial_bias, mix_weight, *layers)[: len(skips)]
+
+
+def _unsupported_by_triton(skips: Sequence[Tensor], *parameters: Tensor | Sequence[Tensor]) -> str | None:
+    if any(skip.dtype != skips[0].dtype for skip in skips):
+        return f"its kernels take maps of one type, and these are {', '.join(str(skip.dtype) for skip in skips)}"
+    return unsupported_by_triton(skips[0])
+
+
+SKIP_BRIDGE = Operation("skip_bridge", skip_bridge_reference)
+SKIP_BRIDGE.register("triton", triton_skip_bridge, unsupported_reason=_unsupported_by_triton)
 
 
 def _check(
@@ -85,8 +120,7 @@ def _check(
         raise ValueError(
             f"skips are maps (b, c_i, h_i, w_i) of the same batch; received {[tuple(skip.shape) for skip in skips]}"
         )
-    taps = triton_bridge.TAPS
-    expected = (1, 2, taps, taps), (1,), (1, 1, 3)
+    expected = (1, 2, _TAPS, _TAPS), (1,), (1, 1, 3)
     received = tuple(tuple(x.shape) for x in (spatial_weight, spatial_bias, mix_weight))
     if received != expected:
         raise ValueError(
@@ -100,3 +134,176 @@ def _check(
             f"maps of {channels} channels have gates with weights (c_i, {sum(channels)}) and biases (c_i) each; "
             f"received {weights} and {biases}"
         )
+
+
+@torch.library.custom_op(
+    "mhsvm::triton_skip_bridge",
+    mutates_args=(),
+    schema="(Tensor[] skips, Tensor spatial_weight, Tensor spatial_bias, Tensor mix_weight, Tensor[] gate_weights, "
+    "Tensor[] gate_biases) -> Tensor[]",
+)
+def _skip_bridge(skips, spatial_weight, spatial_bias, mix_weight, gate_weights, gate_biases):
+    from mhsvm.ops.fused import skip_bridge_kernels as kernels
+
+    results = _empty_results(skips, spatial_weight, spatial_bias, mix_weight, gate_weights, gate_biases)
+    outs, (attention, averages, gates, statistics, greatest) = results[: len(skips)], results[len(skips) :]
+    skips, gate_weights, gate_biases = (
+        tuple(x.contiguous() for x in tensors) for tensors in (skips, gate_weights, gate_biases)
+    )
+    channels, cells, widths = _sizes(skips)
+    grid, num_tiles = _grid(skips), _num_tiles(skips)
+    b, num_cells, c = len(skips[0]), sum(cells), sum(channels)
+    sums = attention.new_empty((b, num_tiles, c))
+    with torch.cuda.device_of(attention):
+        kernels.skip_bridge_fwd_kernel_statistics[grid](
+            p_skips=skips, p_statistics=statistics, p_greatest=greatest, channels=channels, cells=cells,
+            num_cells=num_cells, **_tile(),
+        )  # fmt: skip
+        kernels.skip_bridge_fwd_kernel_attention[grid](
+            p_skips=skips, p_statistics=statistics, p_spatial=spatial_weight.contiguous(), p_bias=spatial_bias,
+            p_attention=attention, p_sums=sums, channels=channels, cells=cells, widths=widths, num_cells=num_cells,
+            num_channels=c, num_tiles=num_tiles, TAPS=_TAPS, DILATION=_DILATION, **_tile(),
+        )  # fmt: skip
+        kernels.skip_bridge_fwd_kernel_gates[(-(-c // _GATES), b)](
+            p_sums=sums, p_mix=mix_weight.contiguous(), p_weights=gate_weights, p_biases=gate_biases,
+            p_averages=averages, p_gates=gates, channels=channels, cells=cells, num_channels=c, num_tiles=num_tiles,
+            L=_CELLS, **_gate_tile(c), S=_SUMS, num_warps=8,
+        )  # fmt: skip
+        kernels.skip_bridge_fwd_kernel[grid](
+            p_skips=skips, p_attention=attention, p_gates=gates, p_outs=tuple(outs), channels=channels, cells=cells,
+            num_cells=num_cells, num_channels=c, **_tile(),
+        )  # fmt: skip
+    return results
+
+
+# The maps, then tensors kept for backward: s, averages, gates, mean and maximum over channels, the maximum's channel.
+@_skip_bridge.register_fake
+def _empty_results(skips, spatial_weight, spatial_bias, mix_weight, gate_weights, gate_biases):
+    channels, cells, _ = _sizes(skips)
+    b, num_cells, c = len(skips[0]), sum(cells), sum(channels)
+    shapes = (b, num_cells), (b, c), (b, c), (b, 2, num_cells)
+    kept = [skips[0].new_empty(shape, dtype=torch.float32) for shape in shapes]
+    return [*_empty_maps(skips), *kept, skips[0].new_empty((b, num_cells), dtype=torch.int32)]
+
+
+@torch.library.custom_op(
+    "mhsvm::triton_skip_bridge_backward",
+    mutates_args=(),
+    schema="(Tensor[] grads, Tensor[] skips, Tensor spatial_weight, Tensor mix_weight, Tensor[] gate_weights, "
+    "Tensor[] kept) -> Tensor[]",
+)
+def _skip_bridge_backward(grads, skips, spatial_weight, mix_weight, gate_weights, kept):
+    from mhsvm.ops.fused import skip_bridge_backward_kernels as kernels
+
+    results = _empty_gradients(grads, skips, spatial_weight, mix_weight, gate_weights, kept)
+    grad_skips, (grad_weight, grad_bias, grad_shared) = results[: len(skips)], results[len(skips) :]
+    attention, averages, gates, statistics, greatest = kept
+    grads, skips, gate_weights = (tuple(x.contiguous() for x in tensors) for tensors in (grads, skips, gate_weights))
+    spatial_weight, mix_weight = spatial_weight.contiguous(), mix_weight.contiguous()
+    channels, cells, widths = _sizes(skips)
+    grid, num_tiles = _grid(skips), _num_tiles(skips)
+    b, num_cells, c = len(skips[0]), sum(cells), sum(channels)
+    sums, grad_z = attention.new_empty((b, num_tiles, c)), torch.empty_like(attention)
+    grad_v, grad_mixed = torch.empty_like(gates), torch.empty_like(gates)
+    # A row's taps and the bias.
+    row = 1 << _TAPS.bit_length()
+    parts = attention.new_empty((grid[0], 2 * _TAPS, row))
+    blocks = -(-c // _GATES)
+    with torch.cuda.device_of(attention):
+        kernels.skip_bridge_bwd_kernel_sums[grid](
+            p_grads=grads, p_skips=skips, p_attention=attention, p_sums=sums, channels=channels, cells=cells,
+            num_cells=num_cells, num_channels=c, num_tiles=num_tiles, **_tile(),
+        )  # fmt: skip
+        kernels.skip_bridge_bwd_kernel_gates[(blocks, b)](
+            p_sums=sums, p_gates=gates, p_weights=gate_weights, p_grad_v=grad_v, p_grad_mixed=grad_mixed,
+            channels=channels, cells=cells, num_channels=c, num_tiles=num_tiles, L=_CELLS, **_gate_tile(c), S=_SUMS,
+            num_warps=8,
+        )  # fmt: skip
+        kernels.skip_bridge_bwd_kernel_attention[grid](
+            p_grads=grads, p_skips=skips, p_attention=attention, p_gates=gates, p_grad_mixed=grad_mixed,
+            p_mix=mix_weight, p_grad_z=grad_z, channels=channels, cells=cells, num_cells=num_cells, num_channels=c,
+            **_tile(),
+        )  # fmt: skip
+        kernels.skip_bridge_bwd_kernel[grid](
+            p_grads=grads, p_attention=attention, p_greatest=greatest, p_gates=gates, p_grad_mixed=grad_mixed,
+            p_mix=mix_weight, p_grad_z=grad_z, p_spatial=spatial_weight, p_grad_skips=tuple(grad_skips),
+            channels=channels, cells=cells, widths=widths, num_cells=num_cells, num_channels=c, TAPS=_TAPS,
+            DILATION=_DILATION, **_tile(),
+        )  # fmt: skip
+        kernels.skip_bridge_bwd_kernel_taps[(grid[0], 2 * _TAPS)](
+            p_grad_z=grad_z, p_statistics=statistics, p_parts=parts, cells=cells, widths=widths, num_cells=num_cells,
+            batch=b, L=_CELLS, X=row, TAPS=_TAPS, DILATION=_DILATION, num_warps=4,
+        )  # fmt: skip
+        kernels.skip_bridge_bwd_kernel_weights[(blocks + 2 * _TAPS + 3,)](
+            p_parts=parts, p_grad_v=grad_v, p_grad_mixed=grad_mixed, p_averages=averages, p_mix=mix_weight,
+            p_grad_shared=grad_shared, p_grad_weight=grad_weight, p_grad_bias=grad_bias, num_parts=grid[0], batch=b,
+            num_channels=c, **_gate_tile(c), B=_SAMPLES, S=_SUMS, X=row, TAPS=_TAPS, num_warps=4, num_stages=1,
+        )  # fmt: skip
+    return results
+
+
+# Gradients of the maps, all gates' weights and biases, and the convolutions: over space, its bias, over channels.
+@_skip_bridge_backward.register_fake
+def _empty_gradients(grads, skips, spatial_weight, mix_weight, gate_weights, kept):
+    c = sum(skip.shape[1] for skip in skips)
+    shapes = (c, c), (c,), (spatial_weight.numel() + 1 + mix_weight.numel(),)
+    return [*_empty_maps(skips), *(skips[0].new_empty(shape, dtype=torch.float32) for shape in shapes)]
+
+
+def _save(ctx, inputs, output):
+    skips, spatial_weight, spatial_bias, mix_weight, gate_weights, _ = inputs
+    kept = output[len(skips) :]
+    ctx.num_maps, ctx.bias_dtype = len(skips), spatial_bias.dtype
+    ctx.save_for_backward(spatial_weight, mix_weight, *skips, *gate_weights, *kept)
+    ctx.mark_non_differentiable(*kept)
+    ctx.set_materialize_grads(False)
+
+
+def _differentiate(ctx, grads):
+    spatial_weight, mix_weight, *tensors = ctx.saved_tensors
+    num = ctx.num_maps
+    skips, gate_weights, kept = tensors[:num], tensors[num : 2 * num], tensors[2 * num :]
+    grads = [torch.zeros_like(x) if grad is None else grad for grad, x in zip(grads[:num], skips, strict=True)]
+    *grad_skips, grad_weight, grad_bias, grad_shared = _skip_bridge_backward(
+        grads, skips, spatial_weight, mix_weight, gate_weights, kept
+    )
+    channels = [skip.shape[1] for skip in skips]
+    shared = grad_shared.split((spatial_weight.numel(), 1, mix_weight.numel()))
+    return (
+        grad_skips,
+        shared[0].view(spatial_weight.shape).to(spatial_weight.dtype),
+        shared[1].to(ctx.bias_dtype),
+        shared[2].view(mix_weight.shape).to(mix_weight.dtype),
+        list(grad_weight.split(channels)),
+        list(grad_bias.split(channels)),
+    )
+
+
+_skip_bridge.register_autograd(_differentiate, setup_context=_save)
+
+
+def _empty_maps(skips: Sequence[Tensor]) -> list[Tensor]:
+    return [skip.new_empty(skip.shape) for skip in skips]
+
+
+def _sizes(skips: Sequence[Tensor]) -> tuple[tuple[int, ...], ...]:
+    """Channels, cells and widths of the maps."""
+    return tuple(zip(*((c, h * w, w) for _, c, h, w in (skip.shape for skip in skips)), strict=True))
+
+
+def _num_tiles(skips: Sequence[Tensor]) -> int:
+    """Tiles of the largest map."""
+    return max(-(-num // _CELLS) for num in _sizes(skips)[1])
+
+
+def _grid(skips: Sequence[Tensor]) -> tuple[int, int]:
+    """Tiles of all maps, and samples."""
+    return sum(-(-num // _CELLS) for num in _sizes(skips)[1]), len(skips[0])
+
+
+def _tile() -> dict[str, int]:
+    return {"L": _CELLS, "J": _CHANNELS, "num_warps": 4}
+
+
+def _gate_tile(channels: int) -> dict[str, int]:
+    return {"R": _GATES, "MIXED": min(max(16, 1 << (channels - 1).bit_length()), _MAX_MIXED)}

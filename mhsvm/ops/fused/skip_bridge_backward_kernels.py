@@ -1,6 +1,6 @@
 """Backward kernels of the bridge over skip connections; letters, tuples and tiles as in `skip_bridge_kernels`.
 
-z is what the sigmoid over space takes, v what those of the gates take.
+z is the input of the sigmoid over space, v that of the gates' sigmoids.
 """
 
 import triton
@@ -9,7 +9,7 @@ import triton.language as tl
 from mhsvm.ops.common_kernels import narrow_range
 from mhsvm.ops.fused.group_norm_kernels import load_map
 from mhsvm.ops.fused.skip_bridge_kernels import (
-    channel_pixels,
+    channel_cells,
     find_tile,
     load_row,
     load_sums,
@@ -24,46 +24,46 @@ from mhsvm.ops.fused.skip_bridge_kernels import (
 def mix_channels(p_values, p_mix, o_c, m_rows, num_channels, BACKWARD: tl.constexpr):
     """Convolution of three taps over channels, or its gradient by what it takes."""
     b_mixed = tl.zeros((p_values + o_c).shape, tl.float32)
-    for k in tl.static_range(3):
-        o_k = o_c + 1 - k if BACKWARD else o_c + k - 1
-        b_k = tl.load(p_values + o_k, mask=m_rows & (o_k >= 0) & (o_k < num_channels), other=0.0)
-        b_mixed += tl.load(p_mix + k).to(tl.float32) * b_k
+    for f in tl.static_range(3):
+        o_f = o_c + 1 - f if BACKWARD else o_c + f - 1
+        b_f = tl.load(p_values + o_f, mask=m_rows & (o_f >= 0) & (o_f < num_channels), other=0.0)
+        b_mixed += tl.load(p_mix + f).to(tl.float32) * b_f
     return b_mixed
 
 
 @triton.jit(do_not_specialize=["num_tiles"])
-def sum_kernel(
-    p_grads, p_skips, p_shares, p_sums, channels, pixels, num_pixels, num_channels, num_tiles,
-    P: tl.constexpr, J: tl.constexpr,
+def skip_bridge_bwd_kernel_sums(
+    p_grads, p_skips, p_attention, p_sums, channels, cells, num_cells, num_channels, num_tiles,
+    L: tl.constexpr, J: tl.constexpr,
 ):  # fmt: skip
     """Gradient of the gates: each tile's sums of (1 + s) * skip * gradient, (b, t, c)."""
     i_b = tl.program_id(1).to(tl.int64)
-    i_m, i_t = find_tile(pixels, P)
-    c, num = pick(channels, i_m), pick(pixels, i_m)
-    o_p = i_t * P + tl.arange(0, P)
-    b_share = tl.load(p_shares + i_b * num_pixels + sum_before(pixels, i_m) + o_p, mask=o_p < num, other=0.0)
-    p_sums += (i_b * num_tiles + i_t) * num_channels + sum_before(channels, i_m)
-    p_x, p_grad = pick(p_skips, i_m) + i_b * c * num, pick(p_grads, i_m) + i_b * c * num
-    sum_products(p_x, p_grad, 1.0 + b_share, p_sums, o_p, c, num, J)
+    i_map, i_t = find_tile(cells, L)
+    c, num = pick(channels, i_map), pick(cells, i_map)
+    o_l = i_t * L + tl.arange(0, L)
+    b_attention = tl.load(p_attention + i_b * num_cells + sum_before(cells, i_map) + o_l, mask=o_l < num, other=0.0)
+    p_sums += (i_b * num_tiles + i_t) * num_channels + sum_before(channels, i_map)
+    p_x, p_grad = pick(p_skips, i_map) + i_b * c * num, pick(p_grads, i_map) + i_b * c * num
+    sum_products(p_x, p_grad, 1.0 + b_attention, p_sums, o_l, c, num, J)
 
 
 @triton.jit(do_not_specialize=["num_tiles"])
-def spread_kernel(
-    p_sums, p_gates, p_weights, p_grad_v, p_grad_mixed, channels, pixels, num_channels, num_tiles,
-    P: tl.constexpr, R: tl.constexpr, K: tl.constexpr, S: tl.constexpr,
+def skip_bridge_bwd_kernel_gates(
+    p_sums, p_gates, p_weights, p_grad_v, p_grad_mixed, channels, cells, num_channels, num_tiles,
+    L: tl.constexpr, R: tl.constexpr, MIXED: tl.constexpr, S: tl.constexpr,
 ):  # fmt: skip
-    """Gradients of v and of the mixed averages, (b, c) each; a program R of the latter, from K gates at a time."""
+    """Gradients of v and of the mixed averages, (b, c) each; a program R of the latter, from MIXED gates at a time."""
     i_b = tl.program_id(1).to(tl.int64)
     o_c = tl.program_id(0) * R + tl.arange(0, R)
     m_c = o_c < num_channels
     p_sums += i_b * num_tiles * num_channels
     b_grad = tl.zeros([R], tl.float32)
-    for i_r in range(0, num_channels, K):
-        o_r = i_r + tl.arange(0, K)
+    for i_r in range(0, num_channels, MIXED):
+        o_r = i_r + tl.arange(0, MIXED)
         m_r = o_r < num_channels
         b_gate = tl.load(p_gates + i_b * num_channels + o_r, mask=m_r, other=0.0)
-        b_pixels = channel_pixels(o_r, channels, pixels)
-        b_grad_v = load_sums(p_sums, o_r, b_pixels, num_tiles, num_channels, P, S) * b_gate * (1.0 - b_gate)
+        b_cells = channel_cells(o_r, channels, cells)
+        b_grad_v = load_sums(p_sums, o_r, b_cells, num_tiles, num_channels, L, S) * b_gate * (1.0 - b_gate)
         if tl.program_id(0) == 0:
             tl.store(p_grad_v + i_b * num_channels + o_r, b_grad_v, mask=m_r)
         p_rows = row_pointers(p_weights, o_r, channels, num_channels)
@@ -73,103 +73,103 @@ def spread_kernel(
 
 
 @triton.jit
-def slope_kernel(
-    p_grads, p_skips, p_shares, p_gates, p_grad_mixed, p_mix, p_grad_z, channels, pixels, num_pixels, num_channels,
-    P: tl.constexpr, J: tl.constexpr,
+def skip_bridge_bwd_kernel_attention(
+    p_grads, p_skips, p_attention, p_gates, p_grad_mixed, p_mix, p_grad_z, channels, cells, num_cells, num_channels,
+    L: tl.constexpr, J: tl.constexpr,
 ):  # fmt: skip
-    """Gradient of z, (b, n)."""
+    """Gradient of z, (b, num_cells)."""
     i_b = tl.program_id(1).to(tl.int64)
-    i_m, i_t = find_tile(pixels, P)
-    c, num = pick(channels, i_m), pick(pixels, i_m)
-    before_c, before_p = sum_before(channels, i_m), sum_before(pixels, i_m)
-    o_p = i_t * P + tl.arange(0, P)
-    m_p = o_p < num
+    i_map, i_t = find_tile(cells, L)
+    c, num = pick(channels, i_map), pick(cells, i_map)
+    before_c, before_l = sum_before(channels, i_map), sum_before(cells, i_map)
+    o_l = i_t * L + tl.arange(0, L)
+    m_l = o_l < num
     p_gates += i_b * num_channels + before_c
-    p_x, p_grad = pick(p_skips, i_m) + i_b * c * num, pick(p_grads, i_m) + i_b * c * num
-    b_sum = tl.zeros([J, P], tl.float32)
+    p_x, p_grad = pick(p_skips, i_map) + i_b * c * num, pick(p_grads, i_map) + i_b * c * num
+    b_sum = tl.zeros([J, L], tl.float32)
     for i_c in range(0, c, J):
         o_c = i_c + tl.arange(0, J)
         m_c = o_c < c
-        m_cp = m_c[:, None] & m_p[None, :]
+        m_cl = m_c[:, None] & m_l[None, :]
         b_gate = tl.load(p_gates + o_c, mask=m_c, other=0.0)
         b_level = mix_channels(p_grad_mixed + i_b * num_channels, p_mix, before_c + o_c, m_c, num_channels, True) / num
-        b_grad = load_map(p_grad, o_c, o_p, m_cp, num, 1) * (1.0 + b_gate)[:, None] + b_level[:, None]
-        b_sum += load_map(p_x, o_c, o_p, m_cp, num, 1) * b_grad
-    o_p += before_p
-    b_share = tl.load(p_shares + i_b * num_pixels + o_p, mask=m_p, other=0.0)
-    b_grad_z = tl.sum(b_sum, axis=0) * b_share * (1.0 - b_share)
-    tl.store(p_grad_z + i_b * num_pixels + o_p, b_grad_z, mask=m_p)
+        b_grad = load_map(p_grad, o_c, o_l, m_cl, num, 1) * (1.0 + b_gate)[:, None] + b_level[:, None]
+        b_sum += load_map(p_x, o_c, o_l, m_cl, num, 1) * b_grad
+    o_l += before_l
+    b_attention = tl.load(p_attention + i_b * num_cells + o_l, mask=m_l, other=0.0)
+    b_grad_z = tl.sum(b_sum, axis=0) * b_attention * (1.0 - b_attention)
+    tl.store(p_grad_z + i_b * num_cells + o_l, b_grad_z, mask=m_l)
 
 
 @triton.jit
-def differentiate_kernel(
-    p_grads, p_shares, p_greatest, p_gates, p_grad_mixed, p_mix, p_grad_z, p_spatial, p_grad_skips,
-    channels, pixels, widths, num_pixels, num_channels,
-    P: tl.constexpr, J: tl.constexpr, TAPS: tl.constexpr, DILATION: tl.constexpr,
+def skip_bridge_bwd_kernel(
+    p_grads, p_attention, p_greatest, p_gates, p_grad_mixed, p_mix, p_grad_z, p_spatial, p_grad_skips,
+    channels, cells, widths, num_cells, num_channels,
+    L: tl.constexpr, J: tl.constexpr, TAPS: tl.constexpr, DILATION: tl.constexpr,
 ):  # fmt: skip
     """Gradient of the maps."""
     i_b = tl.program_id(1).to(tl.int64)
-    i_m, i_t = find_tile(pixels, P)
-    c, num, w = pick(channels, i_m), pick(pixels, i_m), pick(widths, i_m)
+    i_map, i_t = find_tile(cells, L)
+    c, num, w = pick(channels, i_map), pick(cells, i_map), pick(widths, i_map)
     h = num // w
-    before_c, before_p = sum_before(channels, i_m), i_b * num_pixels + sum_before(pixels, i_m)
+    before_c, before_l = sum_before(channels, i_map), i_b * num_cells + sum_before(cells, i_map)
     # Narrow for the maps too: tiles of two layouts would go through shared memory.
-    o_p = i_t * P + narrow_range(P, num)
-    m_p = o_p < num
-    o_y, o_x = o_p // w, o_p % w
-    b_mean, b_max = tl.zeros([P], tl.float32), tl.zeros([P], tl.float32)
+    o_l = i_t * L + narrow_range(L, num)
+    m_l = o_l < num
+    o_y, o_x = o_l // w, o_l % w
+    b_mean, b_max = tl.zeros([L], tl.float32), tl.zeros([L], tl.float32)
     for i in range(TAPS):
-        # The pixel whose tap (i, j) reads this one lies where the opposite tap does.
-        b_row = load_row(p_grad_z + before_p, o_y, o_x, TAPS - 1 - i, h, w, TAPS, DILATION)
+        # The cell whose tap (i, j) reads this one is where the opposite tap is.
+        b_row = load_row(p_grad_z + before_l, o_y, o_x, TAPS - 1 - i, h, w, TAPS, DILATION)
         for j in tl.static_range(TAPS):
             b_mean += tl.load(p_spatial + i * TAPS + j).to(tl.float32) * b_row[TAPS - 1 - j]
             b_max += tl.load(p_spatial + (TAPS + i) * TAPS + j).to(tl.float32) * b_row[TAPS - 1 - j]
     b_mean, b_max = (b_mean / c)[None, :], b_max[None, :]
-    b_share = tl.load(p_shares + before_p + o_p, mask=m_p, other=0.0)[None, :]
-    b_greatest = tl.load(p_greatest + before_p + o_p, mask=m_p, other=0)[None, :]
+    b_attention = tl.load(p_attention + before_l + o_l, mask=m_l, other=0.0)[None, :]
+    b_greatest = tl.load(p_greatest + before_l + o_l, mask=m_l, other=0)[None, :]
     p_gates += i_b * num_channels + before_c
-    p_grad, p_grad_x = pick(p_grads, i_m) + i_b * c * num, pick(p_grad_skips, i_m) + i_b * c * num
+    p_grad, p_grad_x = pick(p_grads, i_map) + i_b * c * num, pick(p_grad_skips, i_map) + i_b * c * num
     for i_c in range(0, c, J):
         o_c = i_c + tl.arange(0, J)
         m_c = o_c < c
-        m_cp = m_c[:, None] & m_p[None, :]
+        m_cl = m_c[:, None] & m_l[None, :]
         b_gate = tl.load(p_gates + o_c, mask=m_c, other=0.0)[:, None]
         b_level = mix_channels(p_grad_mixed + i_b * num_channels, p_mix, before_c + o_c, m_c, num_channels, True) / num
-        b_grad_x = load_map(p_grad, o_c, o_p, m_cp, num, 1) * (b_gate * (1.0 + b_share) + b_share)
-        b_grad_x += b_level[:, None] * (1.0 + b_share) + b_mean + tl.where(o_c[:, None] == b_greatest, b_max, 0.0)
-        tl.store(p_grad_x + o_c[:, None] * num + o_p[None, :], b_grad_x.to(p_grad_x.dtype.element_ty), mask=m_cp)
+        b_grad_x = load_map(p_grad, o_c, o_l, m_cl, num, 1) * (b_gate * (1.0 + b_attention) + b_attention)
+        b_grad_x += b_level[:, None] * (1.0 + b_attention) + b_mean + tl.where(o_c[:, None] == b_greatest, b_max, 0.0)
+        tl.store(p_grad_x + o_c[:, None] * num + o_l[None, :], b_grad_x.to(p_grad_x.dtype.element_ty), mask=m_cl)
 
 
 @triton.jit(do_not_specialize=["batch"])
-def correlate_kernel(
-    p_grad_z, p_statistics, p_parts, pixels, widths, num_pixels, batch,
-    P: tl.constexpr, X: tl.constexpr, TAPS: tl.constexpr, DILATION: tl.constexpr,
+def skip_bridge_bwd_kernel_taps(
+    p_grad_z, p_statistics, p_parts, cells, widths, num_cells, batch,
+    L: tl.constexpr, X: tl.constexpr, TAPS: tl.constexpr, DILATION: tl.constexpr,
 ):  # fmt: skip
-    """Each tile's share, over all samples, in the gradients of a statistic's row of taps, (tiles, 2 * TAPS, X).
+    """Each tile's part, over all samples, of the gradients of a statistic's row of taps, (tiles, 2 * TAPS, X).
 
-    Behind a row's taps stands the tile's share in the gradient of the bias.
+    After a row's taps comes the tile's part of the gradient of the bias.
     """
-    i_m, i_t = find_tile(pixels, P)
-    num, w = pick(pixels, i_m), pick(widths, i_m)
+    i_map, i_t = find_tile(cells, L)
+    num, w = pick(cells, i_map), pick(widths, i_map)
     h = num // w
-    before = sum_before(pixels, i_m)
+    before = sum_before(cells, i_map)
     i_row = tl.program_id(1)
-    o_p = i_t * P + narrow_range(P, num)
-    o_y, o_x = o_p // w, o_p % w
+    o_l = i_t * L + narrow_range(L, num)
+    o_y, o_x = o_l // w, o_l % w
     p_grad_z += before
-    p_statistics += i_row // TAPS * num_pixels + before
+    p_statistics += i_row // TAPS * num_cells + before
     b_sums = ()
     for _ in tl.static_range(TAPS + 1):
-        b_sums = b_sums + (tl.zeros([P], tl.float32),)
+        b_sums = b_sums + (tl.zeros([L], tl.float32),)
     for _ in range(batch):
-        b_grad_z = tl.load(p_grad_z + o_p, mask=o_p < num, other=0.0)
+        b_grad_z = tl.load(p_grad_z + o_l, mask=o_l < num, other=0.0)
         b_row = load_row(p_statistics, o_y, o_x, i_row % TAPS, h, w, TAPS, DILATION)
         b_more = ()
         for j in tl.static_range(TAPS):
             b_more = b_more + (b_sums[j] + b_grad_z * b_row[j],)
         b_sums = b_more + (b_sums[TAPS] + b_grad_z,)
-        p_grad_z += num_pixels
-        p_statistics += 2 * num_pixels
+        p_grad_z += num_cells
+        p_statistics += 2 * num_cells
     p_parts += (tl.program_id(0) * 2 * TAPS + i_row) * X
     for j in tl.static_range(TAPS + 1):
         tl.store(p_parts + j, tl.sum(b_sums[j]))
@@ -177,7 +177,7 @@ def correlate_kernel(
 
 @triton.jit
 def sum_taps(p_parts, p_grad_spatial, i_row, num_parts, S: tl.constexpr, X: tl.constexpr, TAPS: tl.constexpr):
-    """Gradient of a row of taps of the convolution over space; with the first one that of the bias, behind all taps."""
+    """Gradient of a row of taps of the convolution over space; with the first one that of the bias, after all taps."""
     o_j = tl.arange(0, X)
     b_sum = tl.zeros([S, X], tl.float32)
     for i_s in range(0, num_parts, S):
@@ -189,14 +189,14 @@ def sum_taps(p_parts, p_grad_spatial, i_row, num_parts, S: tl.constexpr, X: tl.c
 
 
 @triton.jit
-def sum_mix(p_grad_mixed, p_averages, p_grad_tap, k, batch, num_channels, K: tl.constexpr):
-    """Gradient of tap k of the convolution over channels."""
-    b_sum = tl.zeros([K], tl.float32)
-    for i in range(0, batch * num_channels, K):
-        o_i = i + tl.arange(0, K)
-        o_k = o_i % num_channels + k - 1
+def sum_mix(p_grad_mixed, p_averages, p_grad_tap, f, batch, num_channels, MIXED: tl.constexpr):
+    """Gradient of tap f of the convolution over channels."""
+    b_sum = tl.zeros([MIXED], tl.float32)
+    for i in range(0, batch * num_channels, MIXED):
+        o_i = i + tl.arange(0, MIXED)
+        o_f = o_i % num_channels + f - 1
         m_i = o_i < batch * num_channels
-        b_average = tl.load(p_averages + o_i + k - 1, mask=m_i & (o_k >= 0) & (o_k < num_channels), other=0.0)
+        b_average = tl.load(p_averages + o_i + f - 1, mask=m_i & (o_f >= 0) & (o_f < num_channels), other=0.0)
         b_sum += tl.load(p_grad_mixed + o_i, mask=m_i, other=0.0) * b_average
     tl.store(p_grad_tap, tl.sum(b_sum))
 
@@ -204,14 +204,14 @@ def sum_mix(p_grad_mixed, p_averages, p_grad_tap, k, batch, num_channels, K: tl.
 @triton.jit
 def sum_gates(
     p_grad_v, p_averages, p_mix, p_grad_weight, p_grad_bias, i_block, batch, num_channels,
-    R: tl.constexpr, K: tl.constexpr, B: tl.constexpr,
+    R: tl.constexpr, MIXED: tl.constexpr, B: tl.constexpr,
 ):  # fmt: skip
     """Gradients of R gates' weights and biases, B samples at a time."""
     o_r = i_block * R + tl.arange(0, R)
     m_r = o_r < num_channels
-    for i_c in range(0, num_channels, K):
-        o_c = i_c + tl.arange(0, K)
-        b_weight, b_bias = tl.zeros([R, K], tl.float32), tl.zeros([R], tl.float32)
+    for i_c in range(0, num_channels, MIXED):
+        o_c = i_c + tl.arange(0, MIXED)
+        b_weight, b_bias = tl.zeros([R, MIXED], tl.float32), tl.zeros([R], tl.float32)
         for i_b in range(0, batch, B):
             o_b = i_b + tl.arange(0, B)
             m_b = o_b < batch
@@ -227,9 +227,9 @@ def sum_gates(
 
 
 @triton.jit(do_not_specialize=["num_parts", "batch"])
-def sum_weights_kernel(
+def skip_bridge_bwd_kernel_weights(
     p_parts, p_grad_v, p_grad_mixed, p_averages, p_mix, p_grad_shared, p_grad_weight, p_grad_bias, num_parts, batch,
-    num_channels, R: tl.constexpr, K: tl.constexpr, B: tl.constexpr, S: tl.constexpr, X: tl.constexpr,
+    num_channels, R: tl.constexpr, MIXED: tl.constexpr, B: tl.constexpr, S: tl.constexpr, X: tl.constexpr,
     TAPS: tl.constexpr,
 ):  # fmt: skip
     """Gradients of all weights: a program a block of gates, a row of taps over space, or a tap over channels."""
@@ -237,10 +237,10 @@ def sum_weights_kernel(
     i_row = tl.program_id(0) - num_blocks
     if i_row < 0:
         sum_gates(
-            p_grad_v, p_averages, p_mix, p_grad_weight, p_grad_bias, tl.program_id(0), batch, num_channels, R, K, B
+            p_grad_v, p_averages, p_mix, p_grad_weight, p_grad_bias, tl.program_id(0), batch, num_channels, R, MIXED, B
         )
     elif i_row < 2 * TAPS:
         sum_taps(p_parts, p_grad_shared, i_row, num_parts, S, X, TAPS)
     else:
-        k = i_row - 2 * TAPS
-        sum_mix(p_grad_mixed, p_averages, p_grad_shared + 2 * TAPS * TAPS + 1 + k, k, batch, num_channels, K)
+        f = i_row - 2 * TAPS
+        sum_mix(p_grad_mixed, p_averages, p_grad_shared + 2 * TAPS * TAPS + 1 + f, f, batch, num_channels, MIXED)

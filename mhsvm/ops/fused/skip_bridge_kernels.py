@@ -1,9 +1,9 @@
 """Kernels of the bridge over skip connections: all maps in one launch.
 
-b batch, n pixels of all maps side by side, c channels of all maps side by side, t tiles of a map; of a tile p pixels
-(P) and j channels (J). Programs of the first axis walk the tiles of one map after those of the other, those of the
-second the samples. Maps and their layers come as tuples, one entry a map; `channels`, `pixels` and `widths` are its
-sizes. Statistics, gates and sums are float32. Sums are taken tile by tile and added in a fixed order.
+b batch, num_cells cells of all maps concatenated, c channels of all maps concatenated, t tiles of a map, with l cells
+(L) and j channels (J) of a tile. Programs of the first axis walk the tiles of one map after those of the other, those
+of the second the samples. Maps and their layers come as tuples, one entry a map; `channels`, `cells` and `widths` are
+its sizes. Statistics, gates and sums are float32. Sums are taken tile by tile and added in a fixed order.
 """
 
 import triton
@@ -32,20 +32,20 @@ def sum_before(values, i):
 
 
 @triton.jit
-def find_tile(pixels, P: tl.constexpr):
+def find_tile(cells, L: tl.constexpr):
     """Map of this program, and which of its tiles."""
-    i_m, i_t, end = 0, tl.program_id(0), 0
-    for j in tl.static_range(len(pixels) - 1):
-        end += tl.cdiv(pixels[j], P)
-        m_behind = tl.program_id(0) >= end
-        i_m = tl.where(m_behind, j + 1, i_m)
-        i_t = tl.where(m_behind, tl.program_id(0) - end, i_t)
-    return i_m, i_t
+    i_map, i_t, end = 0, tl.program_id(0), 0
+    for j in tl.static_range(len(cells) - 1):
+        end += tl.cdiv(cells[j], L)
+        m_after = tl.program_id(0) >= end
+        i_map = tl.where(m_after, j + 1, i_map)
+        i_t = tl.where(m_after, tl.program_id(0) - end, i_t)
+    return i_map, i_t
 
 
 @triton.jit
 def load_row(p_x, o_y, o_x, i, h, w, TAPS: tl.constexpr, DILATION: tl.constexpr):
-    """What row i of the taps over space reads for each pixel, a tuple, and 0 where that lies outside of the map."""
+    """Inputs of row i of the taps over space for each cell, a tuple, and 0 outside of the map."""
     o_y += (i - TAPS // 2) * DILATION
     m_row = (o_y >= 0) & (o_y < h)
     p_x += o_y * w + o_x
@@ -59,31 +59,31 @@ def load_row(p_x, o_y, o_x, i, h, w, TAPS: tl.constexpr, DILATION: tl.constexpr)
 
 
 @triton.jit
-def sum_products(p_x, p_grad, b_weight, p_sums, o_p, c, num, J: tl.constexpr):
-    """Store the sums over a tile's pixels of weight * x, or of weight * x * gradient, one a channel."""
+def sum_products(p_x, p_grad, b_weight, p_sums, o_l, c, num, J: tl.constexpr):
+    """Store the sums over a tile's cells of weight * x, or of weight * x * gradient, one a channel."""
     for i_c in range(0, c, J):
         o_c = i_c + tl.arange(0, J)
-        m_cp = (o_c < c)[:, None] & (o_p < num)[None, :]
-        b_product = load_map(p_x, o_c, o_p, m_cp, num, 1) * b_weight[None, :]
+        m_cl = (o_c < c)[:, None] & (o_l < num)[None, :]
+        b_product = load_map(p_x, o_c, o_l, m_cl, num, 1) * b_weight[None, :]
         if p_grad is not None:
-            b_product *= load_map(p_grad, o_c, o_p, m_cp, num, 1)
+            b_product *= load_map(p_grad, o_c, o_l, m_cl, num, 1)
         tl.store(p_sums + o_c, tl.sum(b_product, axis=1), mask=o_c < c)
 
 
 @triton.jit
-def channel_pixels(o_c, channels, pixels):
-    """How many pixels the map of a channel has; none where there is no such channel."""
-    b_pixels, end = tl.zeros(o_c.shape, tl.int32), 0
+def channel_cells(o_c, channels, cells):
+    """How many cells the map of a channel has; none where there is no such channel."""
+    b_cells, end = tl.zeros(o_c.shape, tl.int32), 0
     for j in tl.static_range(len(channels)):
-        b_pixels = tl.where((o_c >= end) & (o_c < end + channels[j]), pixels[j], b_pixels)
+        b_cells = tl.where((o_c >= end) & (o_c < end + channels[j]), cells[j], b_cells)
         end += channels[j]
-    return b_pixels
+    return b_cells
 
 
 @triton.jit
-def load_sums(p_sums, o_c, b_pixels, num_tiles, num_channels, P: tl.constexpr, S: tl.constexpr):
+def load_sums(p_sums, o_c, b_cells, num_tiles, num_channels, L: tl.constexpr, S: tl.constexpr):
     """Sums over all tiles of the channels' maps, S at a time."""
-    b_tiles = tl.cdiv(b_pixels, P)
+    b_tiles = tl.cdiv(b_cells, L)
     b_sums = tl.zeros([S, o_c.shape[0]], tl.float32)
     for i_t in range(0, num_tiles, S):
         o_t = i_t + tl.arange(0, S)
@@ -103,20 +103,20 @@ def row_pointers(p_matrices, o_r, channels, width):
 
 
 @triton.jit
-def measure_kernel(
-    p_skips, p_statistics, p_greatest, channels, pixels, num_pixels, P: tl.constexpr, J: tl.constexpr
+def skip_bridge_fwd_kernel_statistics(
+    p_skips, p_statistics, p_greatest, channels, cells, num_cells, L: tl.constexpr, J: tl.constexpr
 ):  # fmt: skip
-    """Mean and maximum over channels, (b, 2, n), and the channel of the maximum, the first of equals, (b, n)."""
+    """Mean and maximum over channels, (b, 2, num_cells), and the first channel of the maximum, (b, num_cells)."""
     i_b = tl.program_id(1).to(tl.int64)
-    i_m, i_t = find_tile(pixels, P)
-    c, num = pick(channels, i_m), pick(pixels, i_m)
-    o_p = i_t * P + tl.arange(0, P)
-    m_p = o_p < num
-    # No channels where there is no pixel.
-    b_end = tl.where(m_p, c, 0)
-    p_x = pick(p_skips, i_m) + i_b * c * num + o_p
-    b_sum, b_max = tl.zeros([P], tl.float32), tl.full([P], float("-inf"), tl.float32)
-    b_greatest = tl.zeros([P], tl.int32)
+    i_map, i_t = find_tile(cells, L)
+    c, num = pick(channels, i_map), pick(cells, i_map)
+    o_l = i_t * L + tl.arange(0, L)
+    m_l = o_l < num
+    # No channels where there is no cell.
+    b_end = tl.where(m_l, c, 0)
+    p_x = pick(p_skips, i_map) + i_b * c * num + o_l
+    b_sum, b_max = tl.zeros([L], tl.float32), tl.full([L], float("-inf"), tl.float32)
+    b_greatest = tl.zeros([L], tl.int32)
     for i_c in range(0, c, J):
         for j in tl.static_range(J):
             m_x = i_c + j < b_end
@@ -125,64 +125,64 @@ def measure_kernel(
             b_greatest = tl.where(m_larger, i_c + j, b_greatest)
             b_max = tl.where(m_larger, b_x, b_max)
             b_sum += tl.where(m_x, b_x, 0.0)
-    o_p += sum_before(pixels, i_m)
-    tl.store(p_statistics + i_b * 2 * num_pixels + o_p, b_sum / c, mask=m_p)
-    tl.store(p_statistics + (i_b * 2 + 1) * num_pixels + o_p, b_max, mask=m_p)
-    tl.store(p_greatest + i_b * num_pixels + o_p, b_greatest, mask=m_p)
+    o_l += sum_before(cells, i_map)
+    tl.store(p_statistics + i_b * 2 * num_cells + o_l, b_sum / c, mask=m_l)
+    tl.store(p_statistics + (i_b * 2 + 1) * num_cells + o_l, b_max, mask=m_l)
+    tl.store(p_greatest + i_b * num_cells + o_l, b_greatest, mask=m_l)
 
 
 @triton.jit(do_not_specialize=["num_tiles"])
-def attend_kernel(
-    p_skips, p_statistics, p_spatial, p_bias, p_shares, p_sums, channels, pixels, widths, num_pixels, num_channels,
-    num_tiles, P: tl.constexpr, J: tl.constexpr, TAPS: tl.constexpr, DILATION: tl.constexpr,
+def skip_bridge_fwd_kernel_attention(
+    p_skips, p_statistics, p_spatial, p_bias, p_attention, p_sums, channels, cells, widths, num_cells, num_channels,
+    num_tiles, L: tl.constexpr, J: tl.constexpr, TAPS: tl.constexpr, DILATION: tl.constexpr,
 ):  # fmt: skip
-    """s = sigmoid(convolution of the statistics), (b, n), and each tile's sums of (1 + s) * skip, (b, t, c)."""
+    """s = sigmoid(convolution of the statistics), (b, num_cells), and each tile's sums of (1 + s) * skip, (b, t, c)."""
     i_b = tl.program_id(1).to(tl.int64)
-    i_m, i_t = find_tile(pixels, P)
-    c, num, w = pick(channels, i_m), pick(pixels, i_m), pick(widths, i_m)
+    i_map, i_t = find_tile(cells, L)
+    c, num, w = pick(channels, i_map), pick(cells, i_map), pick(widths, i_map)
     h = num // w
-    before = sum_before(pixels, i_m)
-    # A lane's pixels apart, so that lanes side by side read taps side by side.
-    o_p = i_t * P + narrow_range(P, num)
-    m_p = o_p < num
-    o_y, o_x = o_p // w, o_p % w
-    p_mean = p_statistics + i_b * 2 * num_pixels + before
-    b_z = tl.zeros([P], tl.float32) + tl.load(p_bias).to(tl.float32)
+    before = sum_before(cells, i_map)
+    # A lane's cells are apart, so that neighboring lanes read neighboring taps.
+    o_l = i_t * L + narrow_range(L, num)
+    m_l = o_l < num
+    o_y, o_x = o_l // w, o_l % w
+    p_mean = p_statistics + i_b * 2 * num_cells + before
+    b_z = tl.zeros([L], tl.float32) + tl.load(p_bias).to(tl.float32)
     for i in range(TAPS):
         b_means = load_row(p_mean, o_y, o_x, i, h, w, TAPS, DILATION)
-        b_maxima = load_row(p_mean + num_pixels, o_y, o_x, i, h, w, TAPS, DILATION)
+        b_maxima = load_row(p_mean + num_cells, o_y, o_x, i, h, w, TAPS, DILATION)
         for j in tl.static_range(TAPS):
             b_z += tl.load(p_spatial + i * TAPS + j).to(tl.float32) * b_means[j]
             b_z += tl.load(p_spatial + (TAPS + i) * TAPS + j).to(tl.float32) * b_maxima[j]
-    b_share = sigmoid(b_z)
-    tl.store(p_shares + i_b * num_pixels + before + o_p, b_share, mask=m_p)
-    p_sums += (i_b * num_tiles + i_t) * num_channels + sum_before(channels, i_m)
-    p_x = pick(p_skips, i_m) + i_b * c * num
-    sum_products(p_x, None, 1.0 + b_share, p_sums, i_t * P + tl.arange(0, P), c, num, J)
+    b_attention = sigmoid(b_z)
+    tl.store(p_attention + i_b * num_cells + before + o_l, b_attention, mask=m_l)
+    p_sums += (i_b * num_tiles + i_t) * num_channels + sum_before(channels, i_map)
+    p_x = pick(p_skips, i_map) + i_b * c * num
+    sum_products(p_x, None, 1.0 + b_attention, p_sums, i_t * L + tl.arange(0, L), c, num, J)
 
 
 @triton.jit(do_not_specialize=["num_tiles"])
-def gate_kernel(
-    p_sums, p_mix, p_weights, p_biases, p_averages, p_gates, channels, pixels, num_channels, num_tiles,
-    P: tl.constexpr, R: tl.constexpr, K: tl.constexpr, S: tl.constexpr,
+def skip_bridge_fwd_kernel_gates(
+    p_sums, p_mix, p_weights, p_biases, p_averages, p_gates, channels, cells, num_channels, num_tiles,
+    L: tl.constexpr, R: tl.constexpr, MIXED: tl.constexpr, S: tl.constexpr,
 ):  # fmt: skip
-    """Averages of the channels and gates, (b, c) each; a program R of a sample's gates, from K channels at a time."""
+    """Averages of the channels and gates, (b, c) each; a program has R gates, from MIXED channels a time."""
     i_b = tl.program_id(1).to(tl.int64)
     o_r = tl.program_id(0) * R + tl.arange(0, R)
     m_r = o_r < num_channels
     p_rows = row_pointers(p_weights, o_r, channels, num_channels)
     b_z = tl.load(row_pointers(p_biases, o_r, channels, 1), mask=m_r, other=0.0)
     p_sums += i_b * num_tiles * num_channels
-    for i_c in range(0, num_channels, K):
-        o_c = i_c + tl.arange(0, K)
+    for i_c in range(0, num_channels, MIXED):
+        o_c = i_c + tl.arange(0, MIXED)
         m_c = o_c < num_channels
-        b_mixed = tl.zeros([K], tl.float32)
-        for k in range(3):
-            b_pixels = channel_pixels(o_c + k - 1, channels, pixels)
-            b_average = load_sums(p_sums, o_c + k - 1, b_pixels, num_tiles, num_channels, P, S)
-            b_average /= tl.maximum(b_pixels, 1)
-            b_mixed += tl.load(p_mix + k).to(tl.float32) * b_average
-            if (k == 1) & (tl.program_id(0) == 0):
+        b_mixed = tl.zeros([MIXED], tl.float32)
+        for f in range(3):
+            b_cells = channel_cells(o_c + f - 1, channels, cells)
+            b_average = load_sums(p_sums, o_c + f - 1, b_cells, num_tiles, num_channels, L, S)
+            b_average /= tl.maximum(b_cells, 1)
+            b_mixed += tl.load(p_mix + f).to(tl.float32) * b_average
+            if (f == 1) & (tl.program_id(0) == 0):
                 tl.store(p_averages + i_b * num_channels + o_c, b_average, mask=m_c)
         b_weight = tl.load(p_rows[:, None] + o_c[None, :], mask=m_r[:, None] & m_c[None, :], other=0.0)
         b_z += tl.sum(b_weight * b_mixed[None, :], axis=1)
@@ -190,21 +190,21 @@ def gate_kernel(
 
 
 @triton.jit
-def apply_kernel(
-    p_skips, p_shares, p_gates, p_outs, channels, pixels, num_pixels, num_channels, P: tl.constexpr, J: tl.constexpr
+def skip_bridge_fwd_kernel(
+    p_skips, p_attention, p_gates, p_outs, channels, cells, num_cells, num_channels, L: tl.constexpr, J: tl.constexpr
 ):  # fmt: skip
     """out = skip * (gate * (1 + s) + s)."""
     i_b = tl.program_id(1).to(tl.int64)
-    i_m, i_t = find_tile(pixels, P)
-    c, num = pick(channels, i_m), pick(pixels, i_m)
-    o_p = i_t * P + tl.arange(0, P)
-    m_p = o_p < num
-    b_share = tl.load(p_shares + i_b * num_pixels + sum_before(pixels, i_m) + o_p, mask=m_p, other=0.0)[None, :]
-    p_gates += i_b * num_channels + sum_before(channels, i_m)
-    p_x, p_out = pick(p_skips, i_m) + i_b * c * num, pick(p_outs, i_m) + i_b * c * num
+    i_map, i_t = find_tile(cells, L)
+    c, num = pick(channels, i_map), pick(cells, i_map)
+    o_l = i_t * L + tl.arange(0, L)
+    m_l = o_l < num
+    b_attention = tl.load(p_attention + i_b * num_cells + sum_before(cells, i_map) + o_l, mask=m_l, other=0.0)[None, :]
+    p_gates += i_b * num_channels + sum_before(channels, i_map)
+    p_x, p_out = pick(p_skips, i_map) + i_b * c * num, pick(p_outs, i_map) + i_b * c * num
     for i_c in range(0, c, J):
         o_c = i_c + tl.arange(0, J)
-        m_cp = (o_c < c)[:, None] & m_p[None, :]
+        m_cl = (o_c < c)[:, None] & m_l[None, :]
         b_gate = tl.load(p_gates + o_c, mask=o_c < c, other=0.0)[:, None]
-        b_out = load_map(p_x, o_c, o_p, m_cp, num, 1) * (b_gate * (1.0 + b_share) + b_share)
-        tl.store(p_out + o_c[:, None] * num + o_p[None, :], b_out.to(p_out.dtype.element_ty), mask=m_cp)
+        b_out = load_map(p_x, o_c, o_l, m_cl, num, 1) * (b_gate * (1.0 + b_attention) + b_attention)
+        tl.store(p_out + o_c[:, None] * num + o_l[None, :], b_out.to(p_out.dtype.element_ty), mask=m_cl)

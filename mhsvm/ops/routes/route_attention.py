@@ -10,7 +10,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from mhsvm.ops import availability
+from mhsvm.ops import triton_support
 from mhsvm.ops.dispatch import Operation
 from mhsvm.ops.routes.gates import EPS, GATES, find_gate
 from mhsvm.ops.routes.route_statistics import check_routes, cpu_route_statistics, route_statistics_reference
@@ -206,7 +206,7 @@ ROUTE_ATTENTION = Operation("route_attention", route_attention_reference)
 ROUTE_ATTENTION.register(
     "triton",
     triton_route_attention,
-    unsupported_reason=lambda y, **options: availability.unsupported_tensor_reason(y),
+    unsupported_reason=triton_support.unsupported_by_triton,
 )
 ROUTE_ATTENTION.register(
     "cpu",

@@ -6,7 +6,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from mhsvm.ops import availability
+from mhsvm.ops import triton_support
 from mhsvm.ops.dispatch import Operation
 from mhsvm.ops.routes.projection import project
 from mhsvm.ops.scan import chunked, mamba_ssm, reference
@@ -154,7 +154,7 @@ def _check(
 def _unsupported_by_triton(
     u: Tensor, x_proj: Tensor, delta_proj: Tensor, delta_bias: Tensor, A: Tensor, *arguments: object
 ) -> str | None:
-    return availability.unsupported_reason(u, A)
+    return triton_support.unsupported_scan(u, A)
 
 
 def _unsupported_by_mamba_ssm(

@@ -7,7 +7,7 @@ Letters are those of `mhsvm.ops`.
 import torch
 from torch import Tensor
 
-from mhsvm.ops import availability
+from mhsvm.ops import triton_support
 from mhsvm.ops.dispatch import Operation
 from mhsvm.ops.scan import chunked, mamba_ssm, reference
 from mhsvm.ops.scan.cpu import cpu_scan
@@ -128,7 +128,7 @@ def _check_shape(name: str, tensor: Tensor | None, rule: str, expected: tuple[in
 
 
 def _unsupported_by_triton(u: Tensor, delta: Tensor, A: Tensor, *arguments: object, **options: object) -> str | None:
-    return availability.unsupported_reason(u, A)
+    return triton_support.unsupported_scan(u, A)
 
 
 SELECTIVE_SCAN = Operation("selective_scan", reference.selective_scan)

@@ -1,23 +1,17 @@
-"""Binary cross-entropy and Dice against MONAI and torch, and the fused one against the composed one in float64."""
+"""Binary cross-entropy and Dice against MONAI and torch, and extreme logits in the kernels."""
 
 import pytest
 import torch
 import torch.nn.functional as F
 
-from mhsvm.ops.availability import unavailable_reason
-from mhsvm.ops.fused.bce_dice import bce_dice, composed_bce_dice
-from mhsvm.ops.fused.bce_dice_launch import bce_dice as triton_bce_dice
+from mhsvm.ops.fused.bce_dice import BCE_DICE, bce_dice, bce_dice_reference, triton_bce_dice
 
-needs_interpreter = pytest.mark.skipif(
-    not torch.cuda.is_available() and unavailable_reason() is not None, reason="needs Triton's interpreter or a GPU"
-)
-DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 PLAIN = {"bce_weight": 1.0, "dice_weight": 1.0, "smooth": 1.0}
 WEIGHED = {"bce_weight": 0.3, "dice_weight": 2.0, "smooth": 1e-3}
 
 
 def of_other_libraries(logits, targets, *, bce_weight, dice_weight, smooth):
-    # Here, as it takes seconds and the interpreter's process does without.
+    # Imported here: it takes seconds, and the interpreter's process does without.
     from monai.losses import DiceLoss
 
     dice = DiceLoss(sigmoid=True, smooth_nr=smooth, smooth_dr=smooth)(logits, targets)
@@ -45,7 +39,7 @@ def loss_and_gradient(loss, logits, targets, **options):
 @pytest.mark.parametrize("options", [PLAIN, WEIGHED])
 @pytest.mark.parametrize("soft", [False, True])
 @pytest.mark.parametrize(("dtype", "bound"), [(torch.float64, 1e-12), (torch.float32, 1e-6)])
-def test_composed_equals_other_libraries(monkeypatch, relative_error, options, soft, dtype, bound):
+def test_the_reference_equals_other_libraries(monkeypatch, relative_error, options, soft, dtype, bound):
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
     logits, targets = make((3, 1, 9, 7), soft=soft, dtype=dtype)
     value, gradient = loss_and_gradient(bce_dice, logits, targets, **options)
@@ -55,89 +49,40 @@ def test_composed_equals_other_libraries(monkeypatch, relative_error, options, s
     assert relative_error(gradient, expected_gradient) < bound
 
 
-# One tile and a part, several tiles a chunk, one pixel; 16 maps take the last sums twice. The interpreter cuts a
-# 16-bit number's digits off.
-@needs_interpreter
-@pytest.mark.usefixtures("_poisoned_memory")
-@pytest.mark.parametrize("options", [PLAIN, WEIGHED])
-@pytest.mark.parametrize("soft", [False, True])
-@pytest.mark.parametrize("shape", [(3, 1, 9, 7), (2, 1, 25, 13), (1, 1, 1, 1), (8, 2, 3, 3)])
-@pytest.mark.parametrize(("dtype", "bound"), [(torch.float32, 1e-6), (torch.bfloat16, 2**-7)])
-def test_triton_equals_the_composed_loss(monkeypatch, relative_error, options, soft, shape, dtype, bound):
-    monkeypatch.setattr("mhsvm.ops.fused.bce_dice_launch._TILE", 32)
-    monkeypatch.setattr("mhsvm.ops.fused.bce_dice_launch._MAX_CHUNKS", 4)
-    monkeypatch.setattr("mhsvm.ops.fused.bce_dice_launch._FINISH_TILE", 32)
-    logits, targets = make(shape, soft=soft, dtype=dtype, device=DEVICE)
-    value, gradient = loss_and_gradient(triton_bce_dice, logits, targets, **options)
-    exact = logits.detach().double().requires_grad_(), targets.double()
-    expected, expected_gradient = loss_and_gradient(composed_bce_dice, *exact, **options)
-    assert (value.dtype, value.shape, gradient.dtype) == (torch.float32, (), dtype)
-    assert relative_error(value, expected) < 1e-6
-    assert relative_error(gradient, expected_gradient) < bound
-
-
-@needs_interpreter
+@pytest.mark.interpreter
 @pytest.mark.parametrize("right", [True, False])
-def test_triton_keeps_the_digits_of_extreme_logits(right):
+def test_triton_keeps_the_digits_of_extreme_logits(right, kernel_device):
     """Sure and right: the gradient is tiny, and is not rounded away."""
-    logits = torch.tensor([20.0, -20.0, 200.0, -200.0, 12.0, -12.0, 12.5, -12.5], device=DEVICE).view(1, 1, 2, 4)
+    logits = torch.tensor([20.0, -20.0, 200.0, -200.0, 12.0, -12.0, 12.5, -12.5], device=kernel_device).view(1, 1, 2, 4)
     targets = (logits > 0).float() if right else (logits < 0).float()
     logits.requires_grad_()
     exact = logits.detach().double().requires_grad_()
     value, gradient = loss_and_gradient(triton_bce_dice, logits, targets, **PLAIN)
-    expected, expected_gradient = loss_and_gradient(composed_bce_dice, exact, targets.double(), **PLAIN)
+    expected, expected_gradient = loss_and_gradient(bce_dice_reference, exact, targets.double(), **PLAIN)
     torch.testing.assert_close(value.double(), expected, rtol=1e-6, atol=0)
     torch.testing.assert_close(gradient.double(), expected_gradient, rtol=1e-5, atol=1e-45)
 
 
-@needs_interpreter
-def test_triton_takes_any_layout(relative_error):
-    logits, targets = make((2, 3, 4, 6), device=DEVICE)
-    expected, expected_gradient = loss_and_gradient(composed_bce_dice, logits, targets, **PLAIN)
+@pytest.mark.interpreter
+def test_triton_takes_any_layout(relative_error, kernel_device):
+    logits, targets = make((2, 3, 4, 6), device=kernel_device)
+    expected, expected_gradient = loss_and_gradient(bce_dice_reference, logits, targets, **PLAIN)
     scattered = logits.detach().to(memory_format=torch.channels_last).requires_grad_()
     value, gradient = loss_and_gradient(triton_bce_dice, scattered, targets.mT.contiguous().mT, **PLAIN)
     assert relative_error(value, expected) < 1e-6
     assert relative_error(gradient, expected_gradient) < 1e-6
 
 
-@needs_interpreter
-def test_triton_repeats_bit_for_bit():
-    logits, targets = make((3, 1, 40, 70), soft=True, device=DEVICE)
-    first, second = (loss_and_gradient(triton_bce_dice, logits, targets, **PLAIN) for _ in range(2))
-    assert torch.equal(first[0], second[0])
-    assert torch.equal(first[1], second[1])
-
-
 # The interpreter's numpy warns of inf - inf.
-@needs_interpreter
+@pytest.mark.interpreter
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
-def test_triton_lets_what_is_not_finite_through():
+def test_triton_lets_what_is_not_finite_through(kernel_device):
     for bad in (float("nan"), float("inf")):
-        logits, targets = make((2, 1, 5, 5), device=DEVICE)
+        logits, targets = make((2, 1, 5, 5), device=kernel_device)
         logits.detach()[0, 0, 4, 4] = bad
         value, gradient = loss_and_gradient(triton_bce_dice, logits, targets.fill_(0.5), **PLAIN)
         assert not value.isfinite()
         assert gradient[0].isnan().any() == (bad != bad)
-
-
-@needs_interpreter
-def test_triton_is_taken_where_it_runs(monkeypatch):
-    calls = []
-
-    def spy(logits, targets, **options):
-        calls.append(logits.dtype)
-        return triton_bce_dice(logits, targets, **options)
-
-    monkeypatch.delenv("MHSVM_BACKEND", raising=False)
-    monkeypatch.setattr("mhsvm.ops.fused.bce_dice_launch.bce_dice", spy)
-    logits, targets = make((1, 1, 3, 3), device=DEVICE)
-    bce_dice(logits, targets, **PLAIN)
-    bce_dice(logits.bfloat16(), targets, **PLAIN)
-    bce_dice(logits.double(), targets.double(), **PLAIN)
-    bce_dice(logits, targets.requires_grad_(), **PLAIN)
-    monkeypatch.setenv("MHSVM_BACKEND", "reference")
-    bce_dice(logits, targets.detach(), **PLAIN)
-    assert calls == [torch.float32, torch.bfloat16]
 
 
 def test_gradients_in_float64():
@@ -149,7 +94,7 @@ def test_gradients_in_float64():
 def test_torch_compile_joins_torchs_operations():
     logits, targets = make((2, 1, 4, 6), soft=True)
     compiled = torch.compile(bce_dice, backend="aot_eager", fullgraph=True)
-    expected, expected_gradient = loss_and_gradient(composed_bce_dice, logits, targets, **WEIGHED)
+    expected, expected_gradient = loss_and_gradient(bce_dice_reference, logits, targets, **WEIGHED)
     value, gradient = loss_and_gradient(compiled, logits, targets, **WEIGHED)
     torch.testing.assert_close(value, expected)
     torch.testing.assert_close(gradient, expected_gradient)
@@ -162,3 +107,12 @@ def test_bad_input(logits, targets):
     message = r"maps \(b, c, h, w\) of one shape, with a pixel at least; received \(\d, "
     with pytest.raises(ValueError, match=message):
         bce_dice(torch.ones(logits), torch.ones(targets), **PLAIN)
+
+
+@pytest.mark.interpreter
+def test_targets_have_no_gradient_in_kernels(kernel_device):
+    logits, targets = make((1, 1, 3, 3), device=kernel_device)
+    targets.requires_grad_()
+    assert BCE_DICE.choose("auto", logits, targets, **PLAIN).backend == "reference"
+    with pytest.raises(ValueError, match="'triton' cannot run bce_dice: its kernels give no gradient of the targets"):
+        bce_dice(logits, targets, **PLAIN, backend="triton")

@@ -2,14 +2,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from mhsvm.ops.availability import unavailable_reason
-from mhsvm.ops.fused.group_norm import RESIZES, composed_group_norm_gelu, group_norm_gelu
-from mhsvm.ops.fused.group_norm_launch import group_norm_gelu as triton_group_norm_gelu
-
-needs_interpreter = pytest.mark.skipif(
-    not torch.cuda.is_available() and unavailable_reason() is not None, reason="needs Triton's interpreter or a GPU"
+from mhsvm.ops.fused.group_norm import (
+    RESIZES,
+    group_norm_gelu,
+    group_norm_gelu_reference,
+    triton_group_norm_gelu,
 )
-DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+
 SCALE = {"keep": 1, "halve": 0.5, "double": 2}
 
 
@@ -35,105 +34,52 @@ def outputs_and_gradients(norm, x, weight, bias, skip, **options):
     return {"y": y} | dict(zip(leaves, gradients, strict=True))
 
 
-def fused(x, weight, bias, *, skip, groups, resize):
-    return triton_group_norm_gelu(x, weight, bias, skip, groups=groups, resize=resize, epsilon=1e-5, dtype=x.dtype)
-
-
-@pytest.fixture
-def _small_tiles(monkeypatch):
-    """Several tiles a chunk, and several chunks."""
-    monkeypatch.setattr("mhsvm.ops.fused.group_norm_launch._TILE", 64)
-    monkeypatch.setattr("mhsvm.ops.fused.group_norm_launch._MAX_CHUNKS", 4)
-
-
-# Maps of one tile and of many, of one cell, with odd sides, groups whose width is no power of 2.
-@needs_interpreter
-@pytest.mark.usefixtures("_poisoned_memory", "_small_tiles")
-@pytest.mark.parametrize("resize", RESIZES)
-@pytest.mark.parametrize(
-    ("shape", "groups", "dtype", "skip"),
-    [
-        ((1, 8, 6, 6), 4, torch.float32, True),
-        ((1, 24, 2, 4), 4, torch.float32, False),
-        ((2, 9, 4, 2), 3, torch.float32, True),
-        ((2, 8, 2, 4), 2, torch.bfloat16, True),
-    ],
-)
-def test_triton_equals_torchs_own(relative_error, tolerance, shape, groups, dtype, skip, resize):
-    leaves = make(*shape, resize=resize, skip=skip, dtype=dtype, device=DEVICE)
-    exact = [None if leaf is None else leaf.detach().double().requires_grad_() for leaf in leaves]
-    expected = outputs_and_gradients(composed_group_norm_gelu, *exact, groups=groups, resize=resize)
-    actual = outputs_and_gradients(fused, *leaves, groups=groups, resize=resize)
-    for name, tensor in actual.items():
-        assert tensor.dtype == (torch.float32 if name in ("weight", "bias") else dtype)
-        assert relative_error(tensor, expected[name]) < (2e-6 if dtype == torch.float32 else tolerance[dtype]), name
-
-
-@needs_interpreter
+@pytest.mark.interpreter
 @pytest.mark.parametrize(("resize", "h", "w"), [("keep", 1, 2), ("double", 1, 1), ("double", 1, 3), ("double", 2, 1)])
-def test_triton_takes_the_smallest_maps(relative_error, resize, h, w):
-    leaves = make(2, 8, h, w, resize=resize, device=DEVICE)
+def test_triton_takes_the_smallest_maps(relative_error, resize, h, w, kernel_device):
+    leaves = make(2, 8, h, w, resize=resize, device=kernel_device)
     exact = [leaf.detach().double().requires_grad_() for leaf in leaves]
-    expected = outputs_and_gradients(composed_group_norm_gelu, *exact, groups=2, resize=resize)
-    for name, tensor in outputs_and_gradients(fused, *leaves, groups=2, resize=resize).items():
+    expected = outputs_and_gradients(group_norm_gelu_reference, *exact, groups=2, resize=resize)
+    for name, tensor in outputs_and_gradients(triton_group_norm_gelu, *leaves, groups=2, resize=resize).items():
         assert relative_error(tensor, expected[name]) < 1e-5, name
 
 
-@needs_interpreter
+@pytest.mark.interpreter
 @pytest.mark.parametrize("resize", RESIZES)
-def test_triton_takes_and_keeps_any_layout(relative_error, resize):
-    x, weight, bias, skip = make(2, 8, 4, 6, resize=resize, device=DEVICE)
+def test_triton_takes_and_keeps_any_layout(relative_error, resize, kernel_device):
+    x, weight, bias, skip = make(2, 8, 4, 6, resize=resize, device=kernel_device)
     last = x.detach().to(memory_format=torch.channels_last).requires_grad_()
     transposed = x.detach().mT.contiguous().mT.requires_grad_()
     assert not transposed.is_contiguous()
-    expected = outputs_and_gradients(composed_group_norm_gelu, x, weight, bias, skip, groups=4, resize=resize)
+    expected = outputs_and_gradients(group_norm_gelu_reference, x, weight, bias, skip, groups=4, resize=resize)
     for leaf in (last, transposed):
-        actual = outputs_and_gradients(fused, leaf, weight, bias, skip, groups=4, resize=resize)
+        actual = outputs_and_gradients(triton_group_norm_gelu, leaf, weight, bias, skip, groups=4, resize=resize)
         for name, tensor in actual.items():
             assert relative_error(tensor, expected[name]) < 2e-6, name
         for name in ("y", "x"):
             assert actual[name].is_contiguous(memory_format=torch.channels_last) == (leaf is last)
 
 
-@needs_interpreter
-def test_triton_takes_columns_with_any_stride(relative_error):
-    x, weight, bias, skip = make(2, 8, 3, 1, resize="keep", device=DEVICE)
+@pytest.mark.interpreter
+def test_triton_takes_columns_with_any_stride(relative_error, kernel_device):
+    x, weight, bias, skip = make(2, 8, 3, 1, resize="keep", device=kernel_device)
     column = x.detach().as_strided(x.shape, (24, 3, 1, 7)).requires_grad_()
-    expected = outputs_and_gradients(composed_group_norm_gelu, x, weight, bias, skip, groups=4, resize="keep")
-    actual = outputs_and_gradients(fused, column, weight, bias, skip, groups=4, resize="keep")
+    expected = outputs_and_gradients(group_norm_gelu_reference, x, weight, bias, skip, groups=4, resize="keep")
+    actual = outputs_and_gradients(triton_group_norm_gelu, column, weight, bias, skip, groups=4, resize="keep")
     for name, tensor in actual.items():
         assert relative_error(tensor, expected[name]) < 2e-6, name
 
 
-@needs_interpreter
-def test_triton_gives_the_gradient_to_the_first_of_equal_pixels():
-    x = torch.zeros(1, 2, 2, 4, device=DEVICE)
+@pytest.mark.interpreter
+def test_triton_gives_the_gradient_to_the_first_of_equal_pixels(kernel_device):
+    x = torch.zeros(1, 2, 2, 4, device=kernel_device)
     x[..., 2:] = torch.tensor([[1.0, 2.0], [2.0, 0.0]])
     x.requires_grad_()
-    leaves = x, torch.tensor([1.0, -1.0], device=DEVICE), torch.zeros(2, device=DEVICE)
-    y = fused(*leaves, skip=None, groups=2, resize="halve")
+    leaves = x, torch.tensor([1.0, -1.0], device=kernel_device), torch.zeros(2, device=kernel_device)
+    y = triton_group_norm_gelu(*leaves, skip=None, groups=2, resize="halve")
     (gradient,) = torch.autograd.grad(y.sum(), x)
-    (expected,) = torch.autograd.grad(composed_group_norm_gelu(*leaves, groups=2, resize="halve").sum(), x)
+    (expected,) = torch.autograd.grad(group_norm_gelu_reference(*leaves, groups=2, resize="halve").sum(), x)
     torch.testing.assert_close(gradient, expected, rtol=1e-5, atol=1e-6)
-
-
-@needs_interpreter
-def test_triton_is_taken_where_it_runs(monkeypatch):
-    calls = []
-
-    def spy(x, weight, bias, skip, *, dtype, **options):
-        calls.append(dtype)
-        return triton_group_norm_gelu(x, weight, bias, skip, dtype=dtype, **options)
-
-    monkeypatch.delenv("MHSVM_BACKEND", raising=False)
-    monkeypatch.setattr("mhsvm.ops.fused.group_norm_launch.group_norm_gelu", spy)
-    x, weight, bias, skip = make(1, 8, 2, 2, resize="keep", device=DEVICE)
-    group_norm_gelu(x, weight, bias, groups=2)
-    group_norm_gelu(x.bfloat16(), weight, bias, groups=2)
-    group_norm_gelu(x.bfloat16(), weight, bias, groups=2, skip=skip)
-    with torch.autocast(DEVICE, dtype=torch.bfloat16):
-        assert group_norm_gelu(x.bfloat16(), weight, bias, groups=2).dtype == torch.float32
-    assert calls == [torch.float32, torch.bfloat16, torch.float32, torch.float32]
 
 
 @pytest.mark.parametrize("resize", RESIZES)

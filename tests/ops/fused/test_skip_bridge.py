@@ -1,17 +1,10 @@
 import pytest
 import torch
 
-from mhsvm.ops.availability import unavailable_reason
-from mhsvm.ops.fused.skip_bridge import composed_skip_bridge, skip_bridge
-from mhsvm.ops.fused.skip_bridge_launch import skip_bridge as triton_skip_bridge
-
-needs_interpreter = pytest.mark.skipif(
-    not torch.cuda.is_available() and unavailable_reason() is not None, reason="needs Triton's interpreter or a GPU"
-)
-DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+from mhsvm.ops.fused.skip_bridge import SKIP_BRIDGE, skip_bridge, skip_bridge_reference, triton_skip_bridge
 
 
-def make(sizes, *, batch=2, dtype=torch.float32, weights=torch.float32, device=DEVICE):
+def make(sizes, *, batch=2, dtype=torch.float32, weights=torch.float32, device):
     """Maps, and the parameters as the operator takes them, on leaves."""
     generator = torch.Generator().manual_seed(len(sizes))
     total = sum(c for c, _, _ in sizes)
@@ -55,151 +48,53 @@ def assert_close(relative_error, actual, expected, tolerance):
         assert relative_error(tensor, expected[name]) < tolerance, name
 
 
-@pytest.fixture
-def _small_tiles(monkeypatch):
-    """Several tiles a map, several steps over channels, samples and tiles' sums."""
-    # A product of a GPU's takes no fewer than 16 samples.
-    samples = 2 if DEVICE == "cpu" else 16
-    sizes = {"_PIXELS": 32, "_CHANNELS": 4, "_MAX_MIXED": 16, "_SUMS": 2, "_SAMPLES": samples}
-    for name, value in sizes.items():
-        monkeypatch.setattr(f"mhsvm.ops.fused.skip_bridge_launch.{name}", value)
-
-
-# Maps of one pixel, of less than a tile and of more, odd sides and channels; more samples than are summed at once.
-@needs_interpreter
-@pytest.mark.usefixtures("_poisoned_memory", "_small_tiles")
-@pytest.mark.parametrize(
-    ("sizes", "batch", "dtype"),
-    [
-        ([(5, 7, 6), (13, 1, 3)], 2, torch.float32),
-        ([(1, 1, 1), (1, 2, 1)], 1, torch.float32),
-        ([(2, 1, 2)], 3, torch.float32),
-        ([(2, 4, 3), (3, 12, 3)], 1, torch.bfloat16),
-    ],
-)
-def test_triton_equals_torchs_own(relative_error, tolerance, sizes, batch, dtype):
-    arguments = make(sizes, batch=batch, dtype=dtype)
-    actual = outputs_and_gradients(triton_skip_bridge, arguments)
-    expected = outputs_and_gradients(composed_skip_bridge, exactly(arguments))
-    assert_close(relative_error, actual, expected, 1e-5 if dtype == torch.float32 else tolerance[dtype])
-    for name, tensor in actual.items():
-        assert tensor.dtype == (dtype if "out" in name or "skip" in name else torch.float32), name
-
-
-@needs_interpreter
-def test_triton_takes_whole_tiles(relative_error):
-    arguments = make([(8, 16, 17), (17, 4, 4)], batch=1)
-    actual = outputs_and_gradients(triton_skip_bridge, arguments)
-    expected = outputs_and_gradients(composed_skip_bridge, exactly(arguments))
-    assert_close(relative_error, actual, expected, 1e-5)
-
-
-@needs_interpreter
-def test_triton_gives_the_gradient_to_the_first_of_equal_channels(relative_error):
-    skips, *parameters = make([(11, 3, 4)], batch=1)
+@pytest.mark.interpreter
+def test_triton_gives_the_gradient_to_the_first_of_equal_channels(relative_error, kernel_device):
+    skips, *parameters = make([(11, 3, 4)], device=kernel_device, batch=1)
     skips = [(skip.detach() * 0.7).round().requires_grad_() for skip in skips]
     greatest = skips[0].detach() == skips[0].detach().amax(1, keepdim=True)
     assert (greatest.sum(1) > 1).any()
     actual = outputs_and_gradients(triton_skip_bridge, (skips, *parameters))
-    expected = outputs_and_gradients(composed_skip_bridge, exactly((skips, *parameters)))
+    expected = outputs_and_gradients(skip_bridge_reference, exactly((skips, *parameters)))
     assert_close(relative_error, actual, expected, 1e-5)
 
 
-@needs_interpreter
-def test_triton_repeats_itself_bit_for_bit():
-    arguments = make([(6, 5, 5)], batch=1)
-    first, second = (outputs_and_gradients(triton_skip_bridge, arguments) for _ in range(2))
-    assert all(torch.equal(first[name], second[name]) for name in first)
-
-
-@needs_interpreter
-def test_triton_takes_any_layout_of_maps_gradients_and_weights(relative_error):
-    skips, spatial_weight, spatial_bias, mix_weight, weights, biases = make([(4, 3, 5), (3, 2, 4)], batch=1)
-    skips = [
-        skips[0].detach().to(memory_format=torch.channels_last).requires_grad_(),
-        skips[1].detach().mT.contiguous().mT.requires_grad_(),
-    ]
-    weights = [weight.detach().T.contiguous().T.requires_grad_() for weight in weights]
-    spatial_weight = spatial_weight.detach().mT.contiguous().mT.requires_grad_()
-    assert not any(x.is_contiguous() for x in (*skips, *weights, spatial_weight))
-    arguments = skips, spatial_weight, spatial_bias, mix_weight, weights, biases
-
-    def through(bridge):
-        return lambda *arguments: [out.transpose(1, 3) for out in bridge(*arguments)]
-
-    actual = outputs_and_gradients(through(triton_skip_bridge), arguments)
-    expected = outputs_and_gradients(through(composed_skip_bridge), exactly(arguments))
-    assert_close(relative_error, actual, expected, 1e-5)
-
-
-@needs_interpreter
-def test_a_map_that_is_not_used_has_a_gradient_through_the_others(relative_error):
-    arguments = make([(4, 3, 2), (3, 2, 2)], batch=1)
+@pytest.mark.interpreter
+def test_a_map_that_is_not_used_has_a_gradient_through_the_others(relative_error, kernel_device):
+    arguments = make([(4, 3, 2), (3, 2, 2)], device=kernel_device, batch=1)
     actual = outputs_and_gradients(triton_skip_bridge, arguments, used=slice(1))
-    expected = outputs_and_gradients(composed_skip_bridge, exactly(arguments), used=slice(1))
+    expected = outputs_and_gradients(skip_bridge_reference, exactly(arguments), used=slice(1))
     assert_close(relative_error, actual, expected, 1e-5)
 
 
-@needs_interpreter
-def test_triton_takes_weights_of_16_bits(relative_error, tolerance):
-    arguments = make([(4, 3, 3)], batch=1, dtype=torch.bfloat16, weights=torch.bfloat16)
+@pytest.mark.interpreter
+def test_triton_takes_weights_of_16_bits(relative_error, tolerance, kernel_device):
+    arguments = make([(4, 3, 3)], device=kernel_device, batch=1, dtype=torch.bfloat16, weights=torch.bfloat16)
     actual = outputs_and_gradients(triton_skip_bridge, arguments)
-    expected = outputs_and_gradients(composed_skip_bridge, exactly(arguments))
+    expected = outputs_and_gradients(skip_bridge_reference, exactly(arguments))
     assert all(tensor.dtype == torch.bfloat16 for tensor in actual.values())
     assert_close(relative_error, actual, expected, tolerance[torch.bfloat16])
 
 
-@needs_interpreter
+@pytest.mark.interpreter
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_under_autocast_types_are_those_of_torch_and_numbers_more_exact(relative_error, tolerance, dtype):
-    arguments = make([(4, 5, 3)], batch=1, dtype=dtype)
-    expected = outputs_and_gradients(composed_skip_bridge, exactly(arguments))
-    with torch.autocast(DEVICE, dtype=torch.bfloat16):
+def test_under_autocast_types_are_torchs_and_numbers_more_exact(relative_error, tolerance, dtype, kernel_device):
+    arguments = make([(4, 5, 3)], device=kernel_device, batch=1, dtype=dtype)
+    expected = outputs_and_gradients(skip_bridge_reference, exactly(arguments))
+    with torch.autocast(kernel_device.type, dtype=torch.bfloat16):
         actual = outputs_and_gradients(skip_bridge, arguments)
-        torchs = outputs_and_gradients(composed_skip_bridge, arguments)
+        torchs = outputs_and_gradients(skip_bridge_reference, arguments)
     assert [x.dtype for x in actual.values()] == [x.dtype for x in torchs.values()]
     assert_close(relative_error, actual, expected, 1e-5 if dtype == torch.float32 else tolerance[dtype])
 
 
-@needs_interpreter
-def test_triton_is_known_to_torchs_compiler():
-    arguments = make([(4, 3, 3)], batch=1)
+@pytest.mark.interpreter
+def test_triton_is_known_to_torchs_compiler(kernel_device):
+    arguments = make([(4, 3, 3)], device=kernel_device, batch=1)
     compiled = torch.compile(skip_bridge, backend="aot_eager", fullgraph=True)
     actual = outputs_and_gradients(compiled, arguments)
     expected = outputs_and_gradients(triton_skip_bridge, arguments)
     assert all(torch.equal(actual[name], expected[name]) for name in expected)
-
-
-@needs_interpreter
-@pytest.mark.parametrize(
-    ("requested", "types", "taken"),
-    [
-        (None, (torch.float32, torch.float32), 1),
-        ("triton", (torch.bfloat16, torch.bfloat16), 1),
-        ("chunked", (torch.float32, torch.float32), 0),
-        (None, (torch.float32, torch.bfloat16), 0),
-        (None, (torch.float64, torch.float64), 0),
-    ],
-)
-def test_triton_is_taken_where_it_runs(monkeypatch, requested, types, taken):
-    calls = []
-
-    def spy(*arguments):
-        calls.append(arguments)
-        return triton_skip_bridge(*arguments)
-
-    monkeypatch.delenv("MHSVM_BACKEND", raising=False)
-    if requested is not None:
-        monkeypatch.setenv("MHSVM_BACKEND", requested)
-    monkeypatch.setattr("mhsvm.ops.fused.skip_bridge_launch.skip_bridge", spy)
-    skips, *parameters = make(
-        [(2, 2, 2), (3, 1, 2)], weights=torch.float64 if types[0].itemsize == 8 else torch.float32
-    )
-    skips = [skip.detach().to(dtype) for skip, dtype in zip(skips, types, strict=True)]
-    with torch.autocast(DEVICE, dtype=torch.bfloat16, enabled=torch.bfloat16 in types):
-        outs = skip_bridge(skips, *parameters)
-    assert len(calls) == taken
-    assert [out.shape for out in outs] == [skip.shape for skip in skips]
 
 
 def arguments_of_ones():
@@ -237,3 +132,12 @@ def arguments_of_ones():
 def test_bad_input(changes, message):
     with pytest.raises(ValueError, match=message):
         skip_bridge(**arguments_of_ones() | changes)
+
+
+@pytest.mark.interpreter
+def test_maps_of_several_types_are_left_to_torch(kernel_device):
+    skips, *parameters = make([(2, 2, 2), (3, 1, 2)], device=kernel_device)
+    mixed = [skips[0], skips[1].bfloat16()]
+    assert SKIP_BRIDGE.choose("auto", mixed, *parameters).backend == "reference"
+    with pytest.raises(ValueError, match="take maps of one type, and these are torch.float32, torch.bfloat16"):
+        skip_bridge(mixed, *parameters, backend="triton")

@@ -1,4 +1,4 @@
-"""Whether the Triton kernels can run on this machine, and on these inputs."""
+"""Whether Triton's kernels can run on this machine, and on these inputs."""
 
 import functools
 import importlib.util
@@ -20,31 +20,36 @@ _OLDEST_TRITON = (3, 3)
 @torch.compiler.assume_constant_result
 def unavailable_reason() -> str | None:
     """Why the kernels cannot run on this machine, or None if they can."""
-    if importlib.util.find_spec("triton") is None:
+    if not _is_installed():
         return "the package triton is missing; on Linux it comes with torch for CUDA"
     return None if interpreted() else _missing_for_gpu()
 
 
-def unsupported_reason(u: Tensor, A: Tensor) -> str | None:
-    """Why the scan's kernels cannot take these inputs, or None if they can."""
-    reason = unsupported_tensor_reason(u)
-    if reason is None and A.shape[-1] > _MAX_STATES:
-        return f"the kernels hold at most {_MAX_STATES} states, and A has {A.shape[-1]}"
-    return reason
-
-
-def unsupported_tensor_reason(u: Tensor) -> str | None:
-    """Why kernels that work in float32 on a GPU cannot take this tensor, or None if they can."""
-    if u.device.type != "cuda" and not interpreted():
-        return f"u is on {u.device}, and the kernels run on a GPU"
-    if u.dtype == torch.float64:
-        return "the kernels keep the state in float32, and u is float64"
+def unsupported_by_triton(x: Tensor, *arguments: object, **options: object) -> str | None:
+    """Why kernels that compute in float32 on a GPU cannot take an operation's first argument, or None if they can."""
+    if not x.is_cuda and not interpreted():
+        return "its kernels run on a GPU, and the tensor is not on one"
+    if x.dtype == torch.float64:
+        return "its kernels compute in float32, and the tensor is float64"
     return None
+
+
+def unsupported_scan(u: Tensor, A: Tensor) -> str | None:
+    """Why the scan's kernels cannot take these inputs, or None if they can."""
+    reason = unsupported_by_triton(u)
+    if reason is None and A.shape[-1] > _MAX_STATES:
+        return f"its kernels hold at most {_MAX_STATES} states, and A has {A.shape[-1]}"
+    return reason
 
 
 def interpreted() -> bool:
     """Whether Triton runs its kernels on the CPU, for tests."""
     return os.environ.get("TRITON_INTERPRET") == "1"
+
+
+@functools.cache
+def _is_installed() -> bool:
+    return importlib.util.find_spec("triton") is not None
 
 
 @functools.cache
