@@ -194,10 +194,14 @@ def test_an_operation_with_kernels(tmp_path):
     write_code(tmp_path)
     code = (
         "import torch, own_op\n"
-        "x = torch.randn(5, 333).T\n"
+        "x = torch.randn(5, 333).T.requires_grad_()\n"
+        "y = own_op.square_relu_reference(x)\n"
+        "(expected,) = torch.autograd.grad(y.sin().sum(), x)\n"
         "assert own_op.OPERATION.choose('auto', x).backend == 'triton'\n"
         "for backend in ('triton', 'auto', 'reference', 'chunked'):\n"
-        "    torch.testing.assert_close(own_op.square_relu(x, backend=backend), own_op.square_relu_reference(x))"
+        "    own = own_op.square_relu(x, backend=backend)\n"
+        "    torch.testing.assert_close(own, y)\n"
+        "    torch.testing.assert_close(torch.autograd.grad(own.sin().sum(), x)[0], expected)"
     )
     # Triton reads its variable when it is imported
     run_code(code, tmp_path, PYTHONPATH=str(ROOT), TRITON_INTERPRET="1", MHSVM_BACKEND="")
