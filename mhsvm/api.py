@@ -36,6 +36,7 @@ from mhsvm.evaluation.folder import write_result
 from mhsvm.evaluation.testing import TestResult, evaluate_test
 from mhsvm.inference import overlay
 from mhsvm.inference.predictor import ImageLike, Prediction, Predictor, read_rgb
+from mhsvm.plugins import import_plugins
 from mhsvm.prepare.native import open_native_masks
 from mhsvm.runtime.distributed import open_world
 from mhsvm.store import PreparedSet
@@ -142,6 +143,7 @@ def evaluate(
     boundary: bool = True,
     gate_maps: Sequence[str] = (),
     predictions: str | os.PathLike | None = None,
+    plugins: Sequence[str] = (),
     batch_size: int | None = None,
     device: str = "auto",
     progress: bool = False,
@@ -162,6 +164,8 @@ def evaluate(
         boundary: Measure the distances hd95 and assd, which takes longest.
         gate_maps: Ids of test images whose gates are kept, for MHS-VM.
         predictions: HDF5 file for the probabilities; by default they are kept compressed in memory.
+        plugins: Modules of your own to import first: metrics, and those that a checkpoint names. A checkpoint imports
+            none by itself.
         batch_size: Images per batch; by default that of the config.
         device: "auto" (the GPU if there is one), "cpu", "cuda", …; a run or predictor stays on its own device.
         progress: Show a progress bar in a terminal.
@@ -171,6 +175,7 @@ def evaluate(
         FileNotFoundError: There is no such checkpoint or set.
         ValueError: The split has no test part, the number of classes differs, or the network's output is not finite.
     """
+    import_plugins(plugins)
     tested = _trained(trained, device)
     own_device = next(tested.model.parameters()).device
     opened = isinstance(data, PreparedSet)
@@ -202,6 +207,7 @@ def predict(
     images: ImageLike | Sequence[ImageLike],
     trained: Run | Predictor | Checkpoint | Sequence[Checkpoint],
     *,
+    plugins: Sequence[str] = (),
     batch_size: int = 8,
     device: str = "auto",
 ) -> Prediction | list[Prediction]:
@@ -211,6 +217,7 @@ def predict(
         images: A path, a PIL image, or uint8 (h, w, 3) RGB or (h, w); or a list of these.
         trained: A run, a checkpoint, a name from `mhsvm.list_pretrained()`, several of them, whose probabilities are
             averaged, or a predictor. To predict often, load a predictor once with `mhsvm.load_predictor`.
+        plugins: Modules of your own to import first, such as those that a checkpoint names; it imports none by itself.
         batch_size: Images per batch.
         device: "auto" (the GPU if there is one), "cpu", "cuda", …; a run or predictor stays on its own device.
     Returns:
@@ -220,6 +227,7 @@ def predict(
         FileNotFoundError: There is no such image or checkpoint.
         ValueError: An image cannot be read, or checkpoints do not fit together.
     """
+    import_plugins(plugins)
     several = isinstance(images, (list, tuple))
     batch_size = batch_size if several else 1
     if isinstance(trained, Predictor):
@@ -228,7 +236,7 @@ def predict(
         own = trained.trained
         predictor = build_predictor([own], next(own.model.parameters()).device, batch_size=batch_size)
     else:
-        predictor = load_predictor(trained, device=device, batch_size=batch_size)
+        predictor = load_predictor(trained, plugins=plugins, device=device, batch_size=batch_size)
     if not several:
         return predictor(images)
     batches = [images[start : start + batch_size] for start in range(0, len(images), batch_size)]

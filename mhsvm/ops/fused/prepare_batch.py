@@ -4,7 +4,7 @@ b batch, h w map.
 """
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -19,7 +19,8 @@ _PARTS, _VALUES, _CELLS = 32, 2048, 512
 _OPTIONS = {"num_warps": 4, "enable_fp_fusion": False}
 
 
-class ChannelStatistics(NamedTuple):
+@dataclass(frozen=True)
+class ChannelStatistics:
     """Normalization to mean 0 and standard deviation 1 by statistics of red, green and blue, of values in 0..1."""
 
     mean: Sequence[float]
@@ -148,7 +149,7 @@ def triton_prepare_batch(
             prepare_batch_fwd_kernel_extremes[(_PARTS, b)](
                 p_images=images, p_extremes=extremes, num_values=h * w * 3, PARTS=_PARTS, L=_VALUES, **_OPTIONS
             )
-        (mean_r, mean_g, mean_b), (std_r, std_g, std_b) = statistics
+        (mean_r, mean_g, mean_b), (std_r, std_g, std_b) = statistics.mean, statistics.std
         prepare_batch_fwd_kernel[(-(-h * w // _CELLS), b)](
             p_images=images, p_masks=masks, p_transforms=transforms, p_extremes=extremes, p_inputs=inputs,
             p_targets=targets, height=h, width=w, mean_r=mean_r, mean_g=mean_g, mean_b=mean_b, std_r=std_r,
