@@ -73,7 +73,7 @@ def bench_train(
             if it is "compile".
         batch: Images of a step; by default those of the recipe: 8 of UltraLight, 32 of the others.
         size: Side in pixels.
-        num_images: Training images of UltraLight's epoch, validated on 12 % as many; by default 1250 on a GPU, else 100.
+        num_images: Training images of UltraLight's epoch, by default 1250 on a GPU, else 100; 12 % as many validate.
         seconds: How long to time each row, about.
     Returns:
         A report of plain types, as `python -m benchmarks train --json` writes it. A wrong network, or one with a wrong

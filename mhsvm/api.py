@@ -236,7 +236,7 @@ def predict(
         own = trained.trained
         predictor = build_predictor([own], next(own.model.parameters()).device, batch_size=batch_size)
     else:
-        predictor = load_predictor(trained, plugins=plugins, device=device, batch_size=batch_size)
+        predictor = load_predictor(trained, device=device, batch_size=batch_size)
     if not several:
         return predictor(images)
     batches = [images[start : start + batch_size] for start in range(0, len(images), batch_size)]
