@@ -12,6 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeAlias
 
+import numpy as np
 from torch import nn
 from yacs.config import CfgNode
 
@@ -34,7 +35,9 @@ from mhsvm.assemble.networks import choose_backend
 from mhsvm.evaluation.folder import write_result
 from mhsvm.evaluation.testing import TestResult, evaluate_test
 from mhsvm.files import StrPath
-from mhsvm.inference.predictor import ImageLike, Prediction, Predictor
+from mhsvm.inference import overlay
+from mhsvm.inference.predictor import ImageLike, Prediction, Predictor, read_rgb
+from mhsvm.plugins import import_plugins
 from mhsvm.runtime.distributed import open_world
 from mhsvm.store import PreparedSet
 from mhsvm.training.job import Job
@@ -47,6 +50,7 @@ __all__ = [
     "Predictor",
     "Run",
     "TestResult",
+    "draw_prediction",
     "evaluate",
     "load_config",
     "load_predictor",
@@ -95,12 +99,15 @@ def train(
 ) -> Run:
     """Train a network, with or without a run folder.
 
+    Only two caches are written unasked: a folder of images is prepared once into a file, and a k-fold split keeps the
+    near-duplicates of its set. Both are beside the images, or in the user's cache if their folder is read-only.
+
     In processes that torchrun has started, all of them train one network together.
 
     Args:
         config: A config, the path of a YAML file, or a dictionary of the settings that differ from the defaults, nested
             or with dotted keys.
-        folder: The run folder to make, as `mhsvm train` makes it, without its log file; None writes nothing.
+        folder: The run folder to make, as `mhsvm train` makes it, without its log file; None keeps the run in memory.
         resume: A run folder to go on with, instead of `config` and `folder`.
         progress: Show a progress bar in a terminal.
     Returns:
@@ -134,11 +141,15 @@ def evaluate(
     boundary: bool = True,
     gate_maps: Sequence[str] = (),
     predictions: StrPath | None = None,
+    plugins: Sequence[str] = (),
     batch_size: int | None = None,
     device: str = "auto",
     progress: bool = False,
 ) -> TestResult:
-    """Measure a trained network on the test images of a set; only `predictions` is written, if given.
+    """Measure a trained network on the test images of a set.
+
+    Nothing is written except `predictions`, if given, and caches next to the set: the prepared file of a folder of
+    images, and the near-duplicates of the test images, which are searched once.
 
     Args:
         trained: A run, a checkpoint (ours or a published one), a name from `mhsvm.list_pretrained()`, or a predictor
@@ -151,6 +162,8 @@ def evaluate(
         boundary: Measure the distances hd95 and assd, which takes longest.
         gate_maps: Ids of test images whose gates are kept, for MHS-VM.
         predictions: HDF5 file for the probabilities; by default they are kept compressed in memory.
+        plugins: Modules of your own to import first: metrics, and those that a checkpoint names. A checkpoint imports
+            none by itself.
         batch_size: Images per batch; by default that of the config.
         device: "auto" (the GPU if there is one), "cpu", "cuda", …; a run or predictor stays on its own device.
         progress: Show a progress bar in a terminal.
@@ -160,6 +173,7 @@ def evaluate(
         FileNotFoundError: There is no such checkpoint or set.
         ValueError: The split has no test part, the number of classes differs, or the network's output is not finite.
     """
+    import_plugins(plugins)
     tested = _trained(trained, device)
     own_device = next(tested.model.parameters()).device
     with nullcontext(data) if isinstance(data, PreparedSet) else build_test_set(tested, data) as prepared:
@@ -187,6 +201,7 @@ def predict(
     images: ImageLike | Sequence[ImageLike],
     trained: Run | Predictor | StrPath | Sequence[StrPath],
     *,
+    plugins: Sequence[str] = (),
     batch_size: int = 8,
     device: str = "auto",
 ) -> Prediction | list[Prediction]:
@@ -196,6 +211,7 @@ def predict(
         images: A path, a PIL image, or uint8 (h, w, 3) RGB or (h, w); or a list of these.
         trained: A run, a checkpoint, a name from `mhsvm.list_pretrained()`, several of them, whose probabilities are
             averaged, or a predictor. To predict often, load a predictor once with `mhsvm.load_predictor`.
+        plugins: Modules of your own to import first, such as those that a checkpoint names; it imports none by itself.
         batch_size: Images per batch.
         device: "auto" (the GPU if there is one), "cpu", "cuda", …; a run or predictor stays on its own device.
     Returns:
@@ -205,16 +221,43 @@ def predict(
         FileNotFoundError: There is no such image or checkpoint.
         ValueError: An image cannot be read, or checkpoints do not fit together.
     """
+    import_plugins(plugins)
     predictor: Predictor
-    if isinstance(trained, Run):
+    several = isinstance(images, Sequence) and not isinstance(images, str)
+    batch_size = batch_size if several else 1
+    if isinstance(trained, Predictor):
+        predictor = trained
+    elif isinstance(trained, Run):
         own = trained.trained
         predictor = TrainedPredictor([own], next(own.model.parameters()).device, batch_size=batch_size)
     else:
-        predictor = trained if isinstance(trained, Predictor) else load_predictor(trained, device=device)
+        predictor = load_predictor(trained, device=device, batch_size=batch_size)
     if isinstance(images, str) or not isinstance(images, Sequence):
         return predictor(images)
     batches = [images[start : start + batch_size] for start in range(0, len(images), batch_size)]
     return [prediction for batch in batches for prediction in predictor.predict_batch(batch)]
+
+
+def draw_prediction(image: ImageLike, mask: np.ndarray, *, num_classes: int = 1) -> np.ndarray:
+    """Draw a predicted mask over its image: the boundary of a lesion, or the region of each class.
+
+    Args:
+        image: As for `predict`.
+        mask: uint8 (h, w) at the size of the image: 1 is lesion, or class indices.
+        num_classes: 1, or k.
+    Returns:
+        uint8 (h, w, 3), RGB.
+    Raises:
+        FileNotFoundError: There is no such image.
+        ValueError: The image cannot be read, or the mask has another size.
+    """
+    pixels = read_rgb(image)
+    if mask.shape != pixels.shape[:2]:
+        raise ValueError(
+            f"a mask has the size of its image; received a mask {mask.shape} for an image {pixels.shape[:2]}. "
+            "Masks of `predict` have it"
+        )
+    return overlay.draw_prediction(pixels, mask, num_classes=num_classes)
 
 
 def _plan(config: Config | None, folder: StrPath | None, resume: StrPath | None) -> Plan:

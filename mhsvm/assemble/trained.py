@@ -1,6 +1,7 @@
 """Trained models from checkpoints, ours and published ones."""
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,6 +20,7 @@ from mhsvm.models.pretrained import find_pretrained, list_pretrained
 from mhsvm.models.recognition import Identity, identify, published_network
 from mhsvm.models.registry import MODELS
 from mhsvm.models.weight_format import State
+from mhsvm.plugins import import_plugins
 from mhsvm.training.checkpoint import FORMAT
 
 
@@ -87,6 +89,7 @@ def load_trained(
     gate_threshold: float | None = None,
     heads: int | None = None,
     backend: str | None = None,
+    plugins: Sequence[str] = (),
     device: torch.device,
 ) -> Trained:
     """Build the model of a checkpoint, ours or a published one, and load its weights.
@@ -97,12 +100,14 @@ def load_trained(
         gate_threshold: Overrides the threshold of MHS-VM's gate.
         heads: Number of scan heads that the model must have; None checks nothing.
         backend: Overrides the backend, see `build_model`.
+        plugins: Modules to import first, such as those that the checkpoint names; it imports none by itself.
         device: The device of the model.
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: The file is no checkpoint, its weights do not fit the model, there is no gate to set, or the number
-            of heads differs.
+        ValueError: The file is no checkpoint, it names plugins that are not imported, its weights do not fit the
+            model, there is no gate to set, or the number of heads differs.
     """
+    import_plugins(plugins)
     path = find_checkpoint(path)
     content = read_checkpoint(path)
     state = weights_in(content)

@@ -29,6 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         gate_threshold=arguments.gate_threshold,
         heads=arguments.heads,
         backend=arguments.backend,
+        plugins=arguments.plugins,
         device=device,
     )
     transcript = io.StringIO()

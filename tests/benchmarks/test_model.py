@@ -61,7 +61,7 @@ def test_gradients_that_are_a_little_off_everywhere_are_refused():
     """No single one as far as rounding may take it, but all together."""
     truth = ModelTruth.of("mhs_vm", dtype=torch.bfloat16, device=CPU)
     errors = truth.errors_of("chunked")
-    # what it is held against are the greatest of several draws of rounding, of which its own is one
+    # the limits are the greatest errors of several repetitions of rounding, one of which is that of this backend
     assert all(errors[name] <= 1.05 * own for name, own in truth.own_errors.items())
     assert any(errors[name] < own / 2 for name, own in truth.own_errors.items() if own > 0.01)
     assert errors["average gradient"] == pytest.approx(truth.own_errors["average gradient"], rel=0.15)
@@ -70,14 +70,14 @@ def test_gradients_that_are_a_little_off_everywhere_are_refused():
     )
     with pytest.raises(ValueError, match="its average gradient is off by"):
         closer.errors_of("chunked")
-    # a single one that is half of what it should be is refused in 16 bits, too
+    # a single gradient of half its value is refused in 16 bits, too
     name = min((key for key in truth.own_errors if key.startswith("gradient of")), key=truth.own_errors.get)
     other = dataclasses.replace(truth, exact={**truth.exact, name: 2 * truth.exact[name]})
     with pytest.raises(ValueError, match=f"its {name} is off by 5.0e-01"):
         other.errors_of("chunked")
 
 
-def test_what_is_not_a_number_is_not_timed(set_scan_backends, not_a_number):
+def test_a_backend_that_gives_nan_is_not_timed(set_scan_backends, not_a_number):
     set_scan_backends(not_a_number)
     with pytest.raises(
         ValueError, match="its output is off by nan of its norm against the reference; the limit is 1e-04"
@@ -94,7 +94,7 @@ def test_what_is_not_a_number_is_not_timed(set_scan_backends, not_a_number):
         ({"size": 40}, "multiples of 32"),
     ],
 )
-def test_what_cannot_be_timed(set_scan_backends, options, message):
+def test_options_that_cannot_be_timed(set_scan_backends, options, message):
     set_scan_backends()
     with pytest.raises(ValueError, match=message):
         run(**options)
