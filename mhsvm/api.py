@@ -222,18 +222,9 @@ def predict(
         ValueError: An image cannot be read, or checkpoints do not fit together.
     """
     import_plugins(plugins)
-    predictor: Predictor
-    several = isinstance(images, Sequence) and not isinstance(images, str)
-    batch_size = batch_size if several else 1
-    if isinstance(trained, Predictor):
-        predictor = trained
-    elif isinstance(trained, Run):
-        own = trained.trained
-        predictor = TrainedPredictor([own], next(own.model.parameters()).device, batch_size=batch_size)
-    else:
-        predictor = load_predictor(trained, device=device, batch_size=batch_size)
     if isinstance(images, str) or not isinstance(images, Sequence):
-        return predictor(images)
+        return _predictor(trained, device, batch_size=1)(images)
+    predictor = _predictor(trained, device, batch_size=batch_size)
     batches = [images[start : start + batch_size] for start in range(0, len(images), batch_size)]
     return [prediction for batch in batches for prediction in predictor.predict_batch(batch)]
 
@@ -300,6 +291,15 @@ def _finished(plan: Plan, job: Job, history: Sequence[dict], record: MemoryRecor
         backend=choose_backend(plan.config),
     )
     return Run(plan.config, history, None, lambda: trained)
+
+
+def _predictor(trained: Run | Predictor | StrPath | Sequence[StrPath], device: str, *, batch_size: int) -> Predictor:
+    if isinstance(trained, Predictor):
+        return trained
+    if isinstance(trained, Run):
+        own = trained.trained
+        return TrainedPredictor([own], next(own.model.parameters()).device, batch_size=batch_size)
+    return load_predictor(trained, device=device, batch_size=batch_size)
 
 
 def _trained(trained: Run | TrainedPredictor | StrPath, device: str) -> Trained:
