@@ -54,8 +54,10 @@ def group_norm_fwd_kernel_moments(
         b_centered = tl.where(m_cl, b_x - to_channels(b_tile, G, E)[:, None], 0.0)
         b_difference = b_tile - b_mean
         b_squares += sum_groups(tl.sum(b_centered * b_centered, axis=1), G, E)
-        b_squares += b_difference * b_difference * (num * more / (num + more))
-        b_mean += b_difference * (more / (num + more))
+        # Not the approximate division: for constant numbers the weight of the first tile must be 1.
+        weight = tl.div_rn(more, num + more)
+        b_squares += b_difference * b_difference * (num * weight)
+        b_mean += b_difference * weight
         num += more
     p_moments += (tl.program_id(1) * S + tl.program_id(0)) * 2 * G + tl.arange(0, G)
     tl.store(p_moments, b_mean)
