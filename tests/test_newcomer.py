@@ -1,10 +1,13 @@
 """The five ways to extend the package, from outside: the files of CONTRIBUTING.md, through commands and YAML."""
 
+import contextlib
 import csv
-import hashlib
+import importlib
+import io
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +18,13 @@ import torch
 from PIL import Image
 
 import mhsvm
+from mhsvm.assemble import build_split
+from mhsvm.cli.main import main
+from mhsvm.layers.mixers import MIXERS
+from mhsvm.metrics.registered import METRICS
+from mhsvm.models.recognition import recognize
+from mhsvm.models.registry import MODELS
+from mhsvm.prepare.sources import SOURCES
 from mhsvm.store import PreparedSet
 
 ROOT = Path(__file__).parents[1]
@@ -28,6 +38,7 @@ FILES = {
     "metric": ["own_metric.py"],
     "kernel": ["own_op.py", "own_op_kernels.py"],
 }
+ENTRIES = [(MIXERS, "average"), (MODELS, "plain"), (SOURCES, "clinic"), (METRICS, "nsd")]
 
 CONFIG = """
 run: {{device: cpu, plugins: [{plugins}]}}
@@ -35,55 +46,71 @@ data: {{set: clinic, split: kfold-3-1-0}}
 train: {{epochs: 1, batch_size: 4}}
 model: {{name: {model}, ultralight_vm_unet: {{channels: "8,8,8,8,8,8", branches: 2, d_state: 2, mixer: average}}}}
 """
+BEST = "results/own/checkpoints/best.pt"
 
 
-def package_state() -> dict[str, str]:
-    """Checksum of each file of the package."""
-    files = [path for path in Path(mhsvm.__file__).parent.rglob("*") if path.suffix in (".py", ".csv", ".html")]
-    return {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+def forget_plugins() -> None:
+    """Leave the package as a new process finds it."""
+    for registry, name in ENTRIES:
+        if name in registry:
+            registry.remove(name)
+    for name in [name for name in sys.modules if name.startswith("own_")]:
+        del sys.modules[name]
+    importlib.invalidate_caches()
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _the_package_stays_as_it_is():
-    before = package_state()
-    yield
-    assert package_state() == before
+@contextlib.contextmanager
+def newcomer_in(folder: Path):
+    """Work in a folder as a newcomer does; entries that are not in the package can only come from its files."""
+    forget_plugins()
+    assert not [name for registry, name in ENTRIES if name in registry]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setattr(sys, "path", list(sys.path))
+        yield patch
+    loaded = [module for name, module in sys.modules.items() if name.startswith("own_")]
+    assert all(Path(module.__file__).parent == folder for module in loaded)
+    forget_plugins()
 
 
-@pytest.fixture
-def newcomer(tmp_path):
-    """A folder with the newcomer's files, and images and masks of 6 patients."""
+def run(folder: Path, *arguments: str, fails: bool = False) -> str:
+    """Run a command; returns its output, or its error."""
+    out, error = io.StringIO(), io.StringIO()
+    with newcomer_in(folder), contextlib.redirect_stdout(out), contextlib.redirect_stderr(error):
+        status = main(arguments)
+    assert (status != 0) == fails, out.getvalue() + error.getvalue()
+    return error.getvalue() if fails else out.getvalue()
+
+
+def write_code(folder: Path) -> None:
     for name, code in CODE:
-        (tmp_path / name).write_text(code, encoding="utf-8")
+        (folder / name).write_text(code, encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def prepared_folder(tmp_path_factory):
+    """A folder with the newcomer's files, and the prepared images and masks of 6 patients."""
+    folder = tmp_path_factory.mktemp("newcomer")
+    write_code(folder)
     generator = np.random.default_rng(0)
     for patient in range(6):
         for number in range(1 + patient % 3):
-            image = generator.integers(100, 256, (64, 64, 3), dtype=np.uint8)
-            mask = np.zeros((64, 64), np.uint8)
-            mask[8 + patient : 30, 10 : 40 - number] = 255
+            image = generator.integers(100, 256, (32, 32, 3), dtype=np.uint8)
+            mask = np.zeros((32, 32), np.uint8)
+            mask[4 + patient // 2 : 15, 5 : 20 - number] = 255
             image[mask > 0] //= 3
-            for folder, pixels in (("images", image), ("masks", mask)):
-                (tmp_path / "own" / folder).mkdir(parents=True, exist_ok=True)
-                Image.fromarray(pixels).save(tmp_path / "own" / folder / f"p{patient}_{number}.png")
-    return tmp_path
+            for kind, pixels in (("images", image), ("masks", mask)):
+                (folder / "own" / kind).mkdir(parents=True, exist_ok=True)
+                Image.fromarray(pixels).save(folder / "own" / kind / f"p{patient}_{number}.png")
+    source = ("--plugins", "own_source", "--source", "own")
+    run(folder, "prepare", "clinic", *source, "--out", "data/clinic.h5", "--size", "32")
+    return folder
 
 
 @pytest.fixture
-def run(newcomer):
-    """Runs a command as a newcomer does, in a process of its own; returns its output."""
-
-    def call(*arguments: str, fails: bool = False, **environment: str) -> str:
-        done = subprocess.run(
-            [sys.executable, "-m", "mhsvm", *arguments] if arguments[0] != "-c" else [sys.executable, *arguments],
-            cwd=newcomer,
-            env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
-            capture_output=True,
-            text=True,
-        )
-        assert (done.returncode != 0) == fails, done.stdout + done.stderr
-        return done.stderr if fails else done.stdout
-
-    return call
+def newcomer(prepared_folder, tmp_path):
+    """A copy of the folder for a test."""
+    return shutil.copytree(prepared_folder, tmp_path / "newcomer")
 
 
 def test_each_addition_is_one_file_and_a_kernel_two():
@@ -97,83 +124,109 @@ def test_each_addition_is_one_file_and_a_kernel_two():
     }
 
 
-def prepare(run) -> None:
-    run("prepare", "clinic", "--plugins", "own_source", "--source", "own", "--out", "data/clinic.h5", "--size", "64")
-
-
-def test_a_source_gives_groups_that_folds_keep(newcomer, run):
-    prepare(run)
-    with PreparedSet.open(newcomer / "data" / "clinic.h5") as prepared:
+def test_a_source_gives_groups_that_folds_keep(prepared_folder):
+    with PreparedSet.open(prepared_folder / "data" / "clinic.h5") as prepared:
         groups = dict(zip(prepared.ids, prepared.groups, strict=True))
+        parts = build_split("kfold-3-1-0", prepared).parts
     assert groups["p2_1"] == groups["p2_2"] == "p2"
-    code = (
-        "import json\nfrom mhsvm.assemble import build_split\nfrom mhsvm.store import PreparedSet\n"
-        "with PreparedSet.open('data/clinic.h5') as prepared:\n"
-        "    print(json.dumps(build_split('kfold-3-1-0', prepared).parts))"
-    )
-    parts = json.loads(run("-c", code).splitlines()[-1])
     assert set(parts.values()) == {"train", "val", "test"}
     assert all(len({parts[id_] for id_ in parts if groups[id_] == group}) == 1 for group in groups.values())
 
 
-def test_a_mixer_and_a_metric_of_a_config(newcomer, run):
-    prepare(run)
+def test_a_mixer_and_a_metric_of_a_config(newcomer):
     (newcomer / "own.yaml").write_text(CONFIG.format(plugins="own_mixer, own_metric", model="ultralight_vm_unet"))
-    run("train", "--config", "own.yaml", "mixer.average.length", "5")
-    best = "results/own/checkpoints/best.pt"
-    recorded = torch.load(newcomer / best, weights_only=True)["config"]
+    run(newcomer, "train", "--config", "own.yaml", "mixer.average.length", "5")
+    recorded = torch.load(newcomer / BEST, weights_only=True)["config"]
     assert recorded["run"]["plugins"] == ["own_mixer", "own_metric"]
     assert recorded["mixer"]["average"] == {"length": 5}
-    printed = run("test", "--d", "clinic", "--p", best, "--device", "cpu")
+    test = ("test", "--d", "clinic", "--device", "cpu", "--plugins", "own_mixer", "own_metric", "--p")
+    printed = run(newcomer, *test, BEST)
     assert re.search(r"^nsd +[\d.-]+", printed, re.M)
-    (test,) = (newcomer / "results" / "own" / "tests").iterdir()
-    with (test / "cases.csv").open() as file:
+    (first,) = (newcomer / "results" / "own" / "tests").iterdir()
+    with (first / "cases.csv").open() as file:
         assert {"hd95", "assd", "nsd"} <= set(csv.DictReader(file).fieldnames)
-    summary = json.loads((test / "summary.json").read_text())
+    summary = json.loads((first / "summary.json").read_text())
     assert "nsd_per_image" in summary["metrics"]
     assert "nsd_per_image" in summary["intervals"]["limits"]
     assert (summary["model"]["mixer"], summary["model"]["mixer average"]) == ("average", {"length": 5})
-    run("test", "--d", "clinic", "--p", "results/own/checkpoints/last.pt", "--device", "cpu")
+    run(newcomer, *test, "results/own/checkpoints/last.pt")
     first, second = sorted((newcomer / "results" / "own" / "tests").iterdir())
     # comparing and reporting read the tables, without the plugin
-    assert re.search(r"^nsd_per_image ", run("compare", str(first), str(second)), re.M)
-    run("report", str(first))
+    assert re.search(r"^nsd_per_image ", run(newcomer, "compare", str(first), str(second)), re.M)
+    run(newcomer, "report", str(first))
     assert "nsd" in (first / "report.html").read_text()
-    run("train", "--resume", "results/own")
-    scores = run("score", "--pred", "own/masks", "--truth", "own/masks", "--plugins", "own_metric")
+    run(newcomer, "train", "--resume", "results/own")
+    scores = run(newcomer, "score", "--pred", "own/masks", "--truth", "own/masks", "--plugins", "own_metric")
     assert re.search(r"^nsd +1\.0000", scores, re.M)
+    message = run(newcomer, *test[:5], "--p", BEST, fails=True)
+    assert f"error: {BEST}: it names plugins that are not imported: own_mixer, own_metric. " in message
     (newcomer / "own_mixer.py").rename(newcomer / "gone.py")
-    message = run("test", "--d", "clinic", "--p", best, fails=True)
-    assert f"error: {best}: the plugin 'own_mixer' cannot be imported: No module named 'own_mixer'" in message
+    message = run(newcomer, *test, BEST, fails=True)
+    assert "error: the plugin 'own_mixer' cannot be imported: No module named 'own_mixer'" in message
 
 
-def test_a_network_with_published_weights(newcomer, run):
-    prepare(run)
+def test_a_network_with_published_weights(newcomer):
     (newcomer / "own.yaml").write_text(CONFIG.format(plugins="own_network", model="plain"))
-    run("train", "--config", "own.yaml", "model.plain.width", "6")
-    run("test", "--d", "clinic", "--p", "results/own/checkpoints/best.pt", "--device", "cpu")
-    code = (
-        "import torch, own_network\n"
-        "from mhsvm import create_model, load_weights\n"
-        "from mhsvm.models.recognition import recognize\n"
-        "state = torch.load('results/own/checkpoints/best.pt', weights_only=True)['model']\n"
-        "theirs = {k.replace('body.', 'backbone.conv.').replace('head.', 'classifier.'): v for k, v in state.items()}\n"
-        "name, arguments = recognize(theirs)\n"
-        "print(name, arguments)\n"
-        "model = create_model(name, **arguments)\n"
-        "load_weights(model, theirs)\n"
-        "assert all(torch.equal(value, state[key]) for key, value in model.state_dict().items())"
+    run(newcomer, "train", "--config", "own.yaml", "model.plain.width", "6")
+    run(newcomer, *f"test --d clinic --p {BEST} --device cpu --plugins own_network".split())
+    state = torch.load(newcomer / BEST, weights_only=True)["model"]
+    theirs = {k.replace("body.", "backbone.conv.").replace("head.", "classifier."): v for k, v in state.items()}
+    with newcomer_in(newcomer) as patch:
+        patch.syspath_prepend(newcomer)
+        importlib.import_module("own_network")
+        name, arguments = recognize(theirs)
+        assert (name, arguments) == ("plain", {"width": 6})
+        model = mhsvm.create_model(name, **arguments)
+        mhsvm.load_weights(model, theirs)
+    assert all(torch.equal(value, state[key]) for key, value in model.state_dict().items())
+
+
+def run_code(code: str, folder: Path, **environment: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=folder, env={**os.environ, **environment}, capture_output=True, text=True
     )
-    assert run("-c", code) == "plain {'width': 6}\n"
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
 
 
 @pytest.mark.usefixtures("_triton")
-def test_an_operation_with_kernels(newcomer, run):
+def test_an_operation_with_kernels(tmp_path):
+    write_code(tmp_path)
     code = (
         "import torch, own_op\n"
-        "x = torch.randn(5, 333).T\n"
+        "x = torch.randn(5, 333).T.requires_grad_()\n"
+        "y = own_op.square_relu_reference(x)\n"
+        "(expected,) = torch.autograd.grad(y.sin().sum(), x)\n"
         "assert own_op.OPERATION.choose('auto', x).backend == 'triton'\n"
         "for backend in ('triton', 'auto', 'reference', 'chunked'):\n"
-        "    torch.testing.assert_close(own_op.square_relu(x, backend=backend), own_op.square_relu_reference(x))"
+        "    own = own_op.square_relu(x, backend=backend)\n"
+        "    torch.testing.assert_close(own, y)\n"
+        "    torch.testing.assert_close(torch.autograd.grad(own.sin().sum(), x)[0], expected)"
     )
-    run("-c", code, TRITON_INTERPRET="1", MHSVM_BACKEND="")
+    # Triton reads its variable when it is imported
+    run_code(code, tmp_path, PYTHONPATH=str(ROOT), TRITON_INTERPRET="1", MHSVM_BACKEND="")
+
+
+def test_a_file_inside_the_package_needs_no_import_line(tmp_path):
+    package = shutil.copytree(ROOT / "mhsvm", tmp_path / "mhsvm", ignore=shutil.ignore_patterns("__pycache__", "*.pt"))
+    code = dict(CODE)
+    (package / "layers" / "own.py").write_text(code["own_mixer.py"])
+    (package / "models" / "own.py").write_text(code["own_network.py"])
+    (package / "prepare" / "sources" / "own.py").write_text(code["own_source.py"])
+    for folder, register in (("metrics", "metric"), ("routes", "pattern")):
+        (package / folder / "own.py").write_text(
+            f"from mhsvm.{folder} import register_{register}\n\nregister_{register}('own')(lambda *given: 0.0)\n"
+        )
+    code = (
+        "import mhsvm, sys\n"
+        "assert 'mhsvm.models' not in sys.modules\n"
+        "from mhsvm.layers import PVMLayer\n"
+        "from mhsvm.prepare.sources import list_sources\n"
+        "PVMLayer(8, 8, branches=2, mixer='average')\n"
+        "mhsvm.create_model('plain', width=2)\n"
+        "assert 'clinic' in list_sources()\n"
+        "assert 'own' in mhsvm.metrics.list_metrics()\n"
+        "assert 'own' in mhsvm.routes.list_patterns()\n"
+        "print(mhsvm.__file__)"
+    )
+    assert run_code(code, tmp_path, PYTHONPATH=str(tmp_path)) == f"{package / '__init__.py'}\n"

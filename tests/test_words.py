@@ -76,15 +76,19 @@ PENDING: tuple[str, ...] = (
     "mhsvm/evaluation/scorer.py",
     "mhsvm/inference/contours.py",
     "mhsvm/inference/overlay.py",
-    "mhsvm/leakage/leaks.py",
     "mhsvm/training/profile.py",
 )
+
+# Values in files that users read by program: they keep their words, and only as a whole.
+FILE_VALUES = ("same id, another picture",)
 
 
 def find_words(path: Path) -> list[str]:
     """Each use of a word to avoid, as "file:line: 'text' (rule): the word to use"."""
     found = []
     for passage in read_passages(path):
+        if passage.kind == "message" and passage.text in FILE_VALUES:
+            continue
         for name, pattern, use in _COMPILED:
             for match in pattern.finditer(passage.text):
                 line = passage.line + passage.text[: match.start()].count("\n")
@@ -101,6 +105,12 @@ def prose_files() -> list[Path]:
 def test_prose_uses_the_words_of_the_glossary():
     found = [line for path in prose_files() if str(path.relative_to(ROOT)) not in PENDING for line in find_words(path)]
     assert not found, "\n" + "\n".join(found)
+
+
+@pytest.mark.parametrize("value", FILE_VALUES)
+def test_values_of_files_are_written_by_one_module(value):
+    paths = [path for path in prose_files() if path.suffix == ".py"]
+    assert len([path for path in paths if any(passage.text == value for passage in read_passages(path))]) == 1
 
 
 @pytest.mark.parametrize("name", PENDING)

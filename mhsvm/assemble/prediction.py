@@ -42,6 +42,8 @@ def load_predictor(
     path: str | Path | Sequence[str | Path],
     *,
     device: str = "auto",
+    batch_size: int = 1,
+    plugins: Sequence[str] = (),
     threshold: float | None = None,
     augmentation: str = "none",
     largest_component: bool = False,
@@ -52,6 +54,8 @@ def load_predictor(
     Args:
         path: Our checkpoint or a published one, a name from `mhsvm.list_pretrained()`, or a list of such.
         device: "auto", "cpu", "cuda", …
+        batch_size: Images that a GPU computes at a time, as a CUDA graph; any number can be predicted.
+        plugins: Modules of your own to import first, such as those that a checkpoint names; it imports none by itself.
         threshold: Probability at and above which a pixel is lesion; None takes the checkpoint's.
         augmentation: "none", "flips" or "turns": test-time augmentation, see `mhsvm.inference.tta.find_transforms`.
         largest_component: Keep the largest region of each class.
@@ -60,13 +64,15 @@ def load_predictor(
         A callable, see `mhsvm.inference.predictor.Predictor`.
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: A file is no checkpoint, several do not fit together, or the device is not available.
+        ValueError: A file is no checkpoint, it names plugins that are not imported, several do not fit together, or
+            the device is not available.
     """
     chosen = build_device(device)
     paths = [path] if isinstance(path, (str, os.PathLike)) else path
     return build_predictor(
-        [load_trained(each, device=chosen) for each in paths],
+        [load_trained(each, plugins=plugins, device=chosen) for each in paths],
         chosen,
+        batch_size=batch_size,
         threshold=threshold,
         augmentation=augmentation,
         largest_component=largest_component,

@@ -9,7 +9,7 @@ from yacs.config import CfgNode
 from mhsvm.assemble.data import build_set, build_split
 from mhsvm.assemble.settings import read_config, recorded_config
 from mhsvm.assemble.training import build_job
-from mhsvm.config import get_value, set_value
+from mhsvm.config import get_value, read_value, set_value
 from mhsvm.data.split_file import Split
 from mhsvm.models.checkpoint_file import read_checkpoint
 from mhsvm.runtime.distributed import World
@@ -58,17 +58,24 @@ def plan_resumed(folder: str | Path, settings: Sequence[str] = ()) -> Plan:
     """Read a run folder to go on from its last checkpoint.
 
     Args:
-        folder: The run folder.
+        folder: The run folder. The plugins that its config.yaml names are imported.
         settings: Pairs KEY VALUE, which must agree with the run's config.
     Raises:
         FileNotFoundError: The folder has no checkpoint.
-        ValueError: A setting differs from the run's, or its split file was changed.
+        ValueError: A setting differs from the run's, its split file was changed, or its checkpoint names plugins that
+            its config.yaml does not name.
     """
     run = RunFolder(folder)
     if not run.last.is_file():
         raise FileNotFoundError(f"{folder} is not a run that can be resumed: there is no {run.last}")
     checkpoint = read_checkpoint(run.last)
-    config = recorded_config(checkpoint["config"], run.last)
+    # its config.yaml is the user's, like the one that a training starts with
+    config = recorded_config(
+        checkpoint["config"],
+        run.last,
+        plugins=read_value(run.config, "run.plugins"),
+        allowed_in=f"run.plugins of {run.config}",
+    )
     _refuse_contradictions(config, settings, folder)
     split, recorded = Split.load(run.split), checkpoint["data"]
     if split.hash != recorded["split_hash"]:

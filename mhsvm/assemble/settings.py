@@ -11,10 +11,12 @@ from mhsvm.config import DEFAULTS, config_from_dict, load_config
 from mhsvm.layers.mixers import MIXERS
 from mhsvm.losses import LOSSES
 from mhsvm.models.registry import MODELS, Network
-from mhsvm.plugins import import_plugins
+from mhsvm.plugins import check_plugins, import_plugins
 from mhsvm.registry import Registry
 from mhsvm.training.optimizers import OPTIMIZERS
 from mhsvm.training.schedules import SCHEDULES
+
+_Entries = dict[str, dict[str, dict[str, object]]]
 
 # Group -> its registry, how many arguments the package gives, and those that are settings elsewhere.
 _GROUPS: dict[str, tuple[Registry[Any], int, tuple[str, ...]]] = {
@@ -33,24 +35,43 @@ def read_config(path: str | Path | None = None, overrides: Sequence[str] = ()) -
         ValueError: A plugin cannot be imported; or see `load_config`.
         FileNotFoundError: There is no such file.
     """
-    return load_config(path, overrides, extend=_extend)
+    return load_config(path, overrides, extend=_import_and_extend)
 
 
-def recorded_config(values: Mapping, path: str | Path) -> CfgNode:
-    """The config that the checkpoint `path` recorded, after importing its plugins.
+def recorded_config(
+    values: Mapping, path: str | Path, *, plugins: Sequence[str] = (), allowed_in: str = "`plugins`"
+) -> CfgNode:
+    """Read the config that a checkpoint recorded; of the plugins that it names, none is imported.
 
+    Args:
+        values: The recorded values.
+        path: The checkpoint, for messages.
+        plugins: Modules that the user names; they are imported first.
+        allowed_in: The place where the user can name more, for messages.
     Raises:
-        ValueError: A plugin cannot be imported, or it no longer registers an entry that the config names.
+        ValueError: A plugin of the user cannot be imported, one of the config is not imported yet, or it no longer
+            registers an entry that the config names.
     """
+    import_plugins(plugins)
+
+    def extend(modules: tuple[str, ...]) -> _Entries:
+        check_plugins(modules, allowed_in=allowed_in)
+        return _registered()
+
     try:
-        return config_from_dict(values, extend=_extend)
+        return config_from_dict(values, extend=extend)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
 
 
-def _extend(modules: tuple[str, ...]) -> dict[str, dict[str, dict[str, object]]]:
+def _import_and_extend(modules: tuple[str, ...]) -> _Entries:
     import_plugins(modules)
-    extended: dict[str, dict[str, dict[str, object]]] = {}
+    return _registered()
+
+
+def _registered() -> _Entries:
+    """Groups, names and arguments of the registered entries that `DEFAULTS` lacks."""
+    extended: _Entries = {}
     for group, (registry, num_given, elsewhere) in _GROUPS.items():
         for name, entry in registry.items():
             if name not in DEFAULTS[group]:

@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -87,6 +87,7 @@ def load_trained(
     gate_threshold: float | None = None,
     heads: int | None = None,
     backend: str | None = None,
+    plugins: Sequence[str] = (),
     device: torch.device,
 ) -> Trained:
     """Build the model of a checkpoint, ours or a published one, and load its weights.
@@ -97,17 +98,18 @@ def load_trained(
         gate_threshold: Overrides the threshold of MHS-VM's gate.
         heads: Number of scan heads that the model must have; None checks nothing.
         backend: Overrides the backend, see `build_model`.
+        plugins: Modules to import first, such as those that the checkpoint names; it imports none by itself.
         device: The device of the model.
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: The file is no checkpoint, its weights do not fit the model, there is no gate to set, or the number
-            of heads differs.
+        ValueError: The file is no checkpoint, it names plugins that are not imported, its weights do not fit the
+            model, there is no gate to set, or the number of heads differs.
     """
     path = find_checkpoint(path)
     content = read_checkpoint(path)
     ours = content.get("format") == FORMAT
     settings = content["config"] if ours else _published_settings(content, model_name)
-    config, notes = recorded_config(settings, path), []
+    config, notes = recorded_config(settings, path, plugins=plugins), []
     config.defrost()
     if model_name is not None:
         config.model.name = model_name

@@ -89,7 +89,7 @@ def build_job(config: CfgNode, prepared: PreparedSet, split: Split, world: World
     Raises:
         ValueError: The split has no training or no validation part, or parts of the config do not fit.
     """
-    # only the first process has read the config
+    # only the first process has read the config, and checked the plugins of a recorded one
     import_plugins(config.run.plugins)
     _check_training(config, prepared, split, world)
     device = build_own_device(config.run.device, world)

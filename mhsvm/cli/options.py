@@ -15,6 +15,14 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch-size", type=positive, metavar="N", help="images at a time; default: the checkpoint's")
     parser.add_argument("--backend", metavar="NAME", help="of the scans; default: MHSVM_BACKEND's, or the checkpoint's")
     parser.add_argument("--gate-threshold", type=float, metavar="T", help="of MHS-VM's gate; default: the checkpoint's")
+    add_plugins_option(parser, "named by the checkpoint, which imports none by itself, or for metrics")
+
+
+def add_plugins_option(parser: argparse.ArgumentParser, purpose: str) -> None:
+    """Add the option that names modules to import; the purpose follows "modules of your own to import"."""
+    parser.add_argument(
+        "--plugins", nargs="+", default=[], metavar="MODULE", help=f"modules of your own to import, {purpose}"
+    )
 
 
 def parse_with_settings(

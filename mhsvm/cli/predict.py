@@ -27,7 +27,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     images = find_images(arguments.source)
     device = build_device(arguments.device)
     members = [
-        load_trained(path, gate_threshold=arguments.gate_threshold, backend=arguments.backend, device=device)
+        load_trained(
+            path,
+            gate_threshold=arguments.gate_threshold,
+            backend=arguments.backend,
+            plugins=arguments.plugins,
+            device=device,
+        )
         for path in paths
     ]
     batch_size = arguments.batch_size or members[0].batch_size

@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from mhsvm.cli.options import size
+from mhsvm.cli.options import add_plugins_option, size
 from mhsvm.prepare.sources import list_sources
 
 
@@ -51,8 +51,6 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--size", default="256", type=size, metavar="S|HxW", help="in pixels, default 256")
     parser.add_argument("--num-classes", default=1, type=int, metavar="K", help="2 or more for class-index masks")
     parser.add_argument("--workers", dest="num_workers", type=int, metavar="N", help="threads, default one per core")
-    parser.add_argument(
-        "--plugins", nargs="+", default=[], metavar="MODULE", help="modules that register data sets of your own"
-    )
+    add_plugins_option(parser, "for data sets")
     parser.add_argument("--overwrite", action="store_true", help="replace FILE if it exists")
     return parser

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mhsvm.cli.options import size
+from mhsvm.cli.options import add_plugins_option, size
 
 if TYPE_CHECKING:
     from mhsvm.evaluation.scorer import FolderScore
@@ -76,9 +76,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--no-boundary", dest="boundary", action="store_false", help="leave hd95 and assd out, which take longest"
     )
-    parser.add_argument(
-        "--plugins", nargs="+", default=[], metavar="MODULE", help="modules that register metrics of your own"
-    )
+    add_plugins_option(parser, "for metrics")
     parser.add_argument("--out", dest="folder", type=Path, metavar="FOLDER", help="default: PRED-scores, beside PRED")
     return parser
 

@@ -31,6 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         gate_threshold=arguments.gate_threshold,
         heads=arguments.heads,
         backend=arguments.backend,
+        plugins=arguments.plugins,
         device=device,
     )
     transcript = io.StringIO()

@@ -12,6 +12,7 @@ from mhsvm.layers.pvm import PVMLayer
 from mhsvm.layers.s6 import RouteS6
 from mhsvm.layers.scan_route_attention import ScanRouteAttention
 from mhsvm.layers.ss2d import SS2D
+from mhsvm.plugins import import_folder
 
 __all__ = [
     "SS2D",
@@ -29,3 +30,6 @@ __all__ = [
     "ScanRouteAttention",
     "SkipBridge",
 ]
+
+# an entry in a new file of this folder registers itself
+import_folder(__name__)

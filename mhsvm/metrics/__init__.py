@@ -23,6 +23,7 @@ from mhsvm.metrics.registered import (
     register_metric,
 )
 from mhsvm.metrics.summary import Scores, summarize
+from mhsvm.plugins import import_folder
 
 __all__ = [
     "BOUNDARY",
@@ -53,3 +54,6 @@ __all__ = [
     "target_pixels",
     "threshold_sweep",
 ]
+
+# an entry in a new file of this folder registers itself
+import_folder(__name__)

@@ -7,6 +7,7 @@ from mhsvm.models.pretrained import list_pretrained
 from mhsvm.models.registry import list_models, register_model
 from mhsvm.models.ultralight_vm_unet import UltraLightVMUNet
 from mhsvm.models.vm_unet import VMUNet
+from mhsvm.plugins import import_folder
 
 __all__ = [
     "MHSVM",
@@ -19,3 +20,6 @@ __all__ = [
     "load_weights",
     "register_model",
 ]
+
+# an entry in a new file of this folder registers itself
+import_folder(__name__)

@@ -63,9 +63,10 @@ class RunState:
         for test_set in self.test_sets:
             if self.read_summary(test_set) is None:
                 arguments = ["--d", test_set.argument, "--p", str(self.files.best), "--out", str(self._test(test_set))]
+                node = self.run.config.run
+                plugins = ["--plugins", *node.plugins] if node.plugins else []
                 return Command(
-                    f"testing on {test_set.name}",
-                    [*_MHSVM, "test", *arguments, "--device", self.run.config.run.device],
+                    f"testing on {test_set.name}", [*_MHSVM, "test", *arguments, "--device", node.device, *plugins]
                 )
         return None
 

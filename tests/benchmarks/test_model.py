@@ -75,7 +75,7 @@ def test_gradients_that_are_a_little_off_everywhere_are_refused():
         other.errors_of("chunked")
 
 
-def test_what_is_not_a_number_is_not_timed(set_scan_backends, not_a_number):
+def test_a_backend_that_gives_nan_is_not_timed(set_scan_backends, not_a_number):
     set_scan_backends(not_a_number)
     with pytest.raises(
         ValueError, match="its output is off by nan of its norm against the reference; the limit is 1e-04"
@@ -92,7 +92,7 @@ def test_what_is_not_a_number_is_not_timed(set_scan_backends, not_a_number):
         ({"size": 40}, "multiples of 32"),
     ],
 )
-def test_what_cannot_be_timed(set_scan_backends, options, message):
+def test_options_that_cannot_be_timed(set_scan_backends, options, message):
     set_scan_backends()
     with pytest.raises(ValueError, match=message):
         run(**options)

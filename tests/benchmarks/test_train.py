@@ -105,7 +105,7 @@ def test_factors_of_float32_are_not_rounded(set_scan_backends, monkeypatch):
     assert torch.backends.cudnn.allow_tf32 == before
 
 
-def test_an_unknown_name_is_told_before_anything_is_timed(monkeypatch):
+def test_an_unknown_name_is_reported_before_anything_is_timed(monkeypatch):
     monkeypatch.setattr(train, "check_network", lambda *_, **__: pytest.fail("a network was checked"))
     with pytest.raises(ValueError, match="unknown model 'resnet'"):
         run(models=[NETWORK, "resnet"])
@@ -120,7 +120,7 @@ def test_an_unknown_name_is_told_before_anything_is_timed(monkeypatch):
         ({"mode": "graph"}, "train.step graph needs a GPU"),
     ],
 )
-def test_what_cannot_be_timed(set_scan_backends, options, message):
+def test_options_that_cannot_be_timed(set_scan_backends, options, message):
     set_scan_backends()
     with pytest.raises(ValueError, match=message):
         run(**options)

@@ -3,7 +3,6 @@
 import json
 
 import pytest
-import torch
 
 from mhsvm.cli import profile as command
 from mhsvm.cli.main import run
@@ -70,7 +69,7 @@ def test_what_a_user_can_do_wrong(workplace, capsys, options, message):
     assert captured.out == ""
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.gpu
 def test_a_gpu_is_timed_with_and_without_a_graph(workplace):
     options = ["--model", "ultralight_vm_unet", "--size", "64", "--seconds", "0", "--json", "profile.json"]
     assert command.main(options) == 0

@@ -24,7 +24,6 @@ model:
   ultralight_vm_unet: {channels: "8,8,8,8,8,8", branches: 2, d_state: 2}
 """
 
-needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 # torch 2.11 imports what it has deprecated when it compiles
 compiles = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
@@ -149,9 +148,9 @@ def test_a_set_or_split_that_changed_is_refused(config, make_set):
     ("device", "mode"),
     [
         ("cpu", "eager"),
-        pytest.param("cuda", "eager", marks=needs_gpu),
-        pytest.param("cuda", "graph", marks=needs_gpu),
-        pytest.param("cuda", "compile", marks=[needs_gpu, compiles]),
+        pytest.param("cuda", "eager", marks=pytest.mark.gpu),
+        pytest.param("cuda", "graph", marks=pytest.mark.gpu),
+        pytest.param("cuda", "compile", marks=[pytest.mark.gpu, compiles]),
     ],
 )
 def test_a_profile_tells_where_the_time_goes_and_leaves_nothing(device, mode, config, capsys):

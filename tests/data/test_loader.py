@@ -9,7 +9,6 @@ from mhsvm.data.dataset import Dataset
 from mhsvm.data.loader import choose_placement, iterate_batches, load_ahead
 
 CPU = torch.device("cpu")
-needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
 
 @pytest.fixture
@@ -36,7 +35,7 @@ def test_values_stay_uint8(dataset):
     assert batch.images.shape == (2, 3, 4, 6)
 
 
-@needs_gpu
+@pytest.mark.gpu
 @pytest.mark.parametrize("on_device", [True, False], ids=["device", "stream"])
 def test_a_gpu_gets_the_same_batches(dataset, on_device):
     gpu = torch.device("cuda")

@@ -54,7 +54,7 @@ def test_counts_against_a_loop():
     assert torch.equal(confusion_matrices(pred, truth, num_classes=4), expected)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.gpu
 @pytest.mark.parametrize("num_classes", [1, 3])
 def test_a_gpu_counts_alike_and_makes_nobody_wait(num_classes):
     generator = torch.Generator().manual_seed(0)

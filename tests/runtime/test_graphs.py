@@ -10,8 +10,7 @@ from mhsvm.runtime.graphs import GraphedModel
 from mhsvm.training.optimizers import create_optimizer
 from mhsvm.training.step import TrainStep
 
-needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-DEVICES = ["cpu", pytest.param("cuda", marks=needs_gpu)]
+DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
 
 
 def make_model(device):
@@ -69,7 +68,7 @@ def test_images_of_another_size_are_refused(shape):
         graphed(torch.zeros(shape))
 
 
-@needs_gpu
+@pytest.mark.gpu
 def test_inference_may_take_the_memory_of_a_training_s_graphs():
     images = torch.randn(4, 3, 64, 64, generator=torch.Generator().manual_seed(0)).cuda()
     targets = (images[:, :1] > 0).float()

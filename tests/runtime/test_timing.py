@@ -51,7 +51,7 @@ def test_peak_memory_of_a_cpu_is_not_claimed():
     assert peak_bytes(lambda i: torch.empty(10), CPU) is None
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.gpu
 def test_on_a_gpu():
     device = torch.device("cuda")
     x = torch.zeros(2**20, device=device)
@@ -60,7 +60,7 @@ def test_on_a_gpu():
     assert 0 < timings["add"].median < 0.01
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="CUDA graphs need a GPU")
+@pytest.mark.gpu
 def test_captured_rounds_do_what_they_did():
     sums = torch.zeros(3, device="cuda")
     run = capture(lambda i: sums[i % 3].add_(i + 1), num=3, device=torch.device("cuda"))

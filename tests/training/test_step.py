@@ -12,8 +12,7 @@ from mhsvm.training.ema import ModelAverage
 from mhsvm.training.optimizers import create_optimizer, list_optimizers, load_optimizer_state
 from mhsvm.training.step import TrainStep
 
-needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-DEVICES = ["cpu", pytest.param("cuda", marks=needs_gpu)]
+DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
 
 
 def make_model(device="cpu", dropout=0.0):
@@ -198,7 +197,7 @@ def run_steps(step, data, *, rates=()):
     return losses
 
 
-@needs_gpu
+@pytest.mark.gpu
 @pytest.mark.parametrize("name", list_optimizers())
 def test_a_graph_trains_like_eager_steps(name):
     data, rates = batches(20, device="cuda"), [(7, 1e-4), (12, 5e-3)]
@@ -208,7 +207,7 @@ def test_a_graph_trains_like_eager_steps(name):
     assert ("cannot be captured" in graph.describe()) == (name in ("Adagrad", "SGD"))
 
 
-@needs_gpu
+@pytest.mark.gpu
 def test_graphs_of_several_shapes_and_windows_train_like_eager_steps():
     def train(mode):
         step = make_step("cuda", "AdamW", mode, clip_norm=0.1, average=None)
@@ -228,7 +227,7 @@ def test_graphs_of_several_shapes_and_windows_train_like_eager_steps():
     torch.testing.assert_close(graph, eager, rtol=1e-5, atol=1e-7)
 
 
-@needs_gpu
+@pytest.mark.gpu
 def test_a_graph_draws_the_random_numbers_of_eager_steps():
     losses = {}
     for mode in ("eager", "graph"):
@@ -238,7 +237,7 @@ def test_a_graph_draws_the_random_numbers_of_eager_steps():
     assert len(set(losses["graph"])) == 12
 
 
-@needs_gpu
+@pytest.mark.gpu
 @pytest.mark.parametrize("name", list_optimizers())
 def test_a_graph_halts_too(name):
     step = make_step("cuda", name, "graph")
@@ -251,7 +250,7 @@ def test_a_graph_halts_too(name):
     assert_same(state_of(step)[0], before[0])
 
 
-@needs_gpu
+@pytest.mark.gpu
 def test_a_graph_averages():
     averages = {}
     for mode in ("eager", "graph"):

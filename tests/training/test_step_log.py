@@ -5,10 +5,8 @@ import torch
 
 from mhsvm.training.step_log import READ_EVERY, StepLog
 
-needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
-
-@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=needs_gpu)])
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
 @pytest.mark.parametrize("num", [1, READ_EVERY, 3 * READ_EVERY + 1])
 def test_every_step_is_read_once_and_in_order(num, device):
     log, records = StepLog(num, torch.device(device)), []
@@ -35,7 +33,7 @@ def test_on_a_cpu_reports_are_there_at_once():
     assert record.found_inf
 
 
-@needs_gpu
+@pytest.mark.gpu
 def test_a_gpu_is_read_every_so_many_batches():
     log = StepLog(READ_EVERY, torch.device("cuda"))
     for i in range(READ_EVERY):

@@ -16,9 +16,7 @@ INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 DEVICE = "cpu" if INTERPRETED else "cuda"
 ALL = ("D", "z", "delta_bias")
 
-pytestmark = pytest.mark.skipif(
-    not INTERPRETED and not torch.cuda.is_available(), reason="needs a GPU; test_interpreter.py runs it without"
-)
+pytestmark = pytest.mark.interpreter
 
 
 @pytest.fixture
