@@ -72,7 +72,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     train.add_argument("--models", nargs="+", metavar="NAME", help="default: all")
     train.add_argument("--batch", type=positive, metavar="N", help="images of a step; default: the recipe's")
     train.add_argument("--size", type=positive, default=256, metavar="PIXELS", help="side; default: 256")
-    train.add_argument("--images", type=positive, default=1250, metavar="N", help="of an epoch; default: 1250")
+    train.add_argument("--images", type=positive, metavar="N", help="of an epoch; default: 1250 on a GPU, else 100")
     train.add_argument("--step", choices=STEP_MODES, default="auto", help="as the setting train.step; default: auto")
     for command in (scan, model):
         command.add_argument("--backends", nargs="+", metavar="NAME", help="default: all that can run, not reference")

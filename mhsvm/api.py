@@ -12,6 +12,7 @@ from contextlib import nullcontext
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
 from torch import nn
 from yacs.config import CfgNode
 
@@ -33,7 +34,8 @@ from mhsvm.assemble import read_config as load_config
 from mhsvm.assemble.networks import choose_backend
 from mhsvm.evaluation.folder import write_result
 from mhsvm.evaluation.testing import TestResult, evaluate_test
-from mhsvm.inference.predictor import ImageLike, Prediction, Predictor
+from mhsvm.inference import overlay
+from mhsvm.inference.predictor import ImageLike, Prediction, Predictor, read_rgb
 from mhsvm.plugins import import_plugins
 from mhsvm.prepare.native import open_native_masks
 from mhsvm.runtime.distributed import open_world
@@ -48,6 +50,7 @@ __all__ = [
     "Predictor",
     "Run",
     "TestResult",
+    "draw_prediction",
     "evaluate",
     "load_config",
     "load_predictor",
@@ -97,12 +100,15 @@ def train(
 ) -> Run:
     """Train a network, with or without a run folder.
 
+    Only two caches are written unasked: a folder of images is prepared once into a file, and a k-fold split keeps the
+    near-duplicates of its set. Both are beside the images, or in the user's cache if their folder is read-only.
+
     In processes that torchrun has started, all of them train one network together.
 
     Args:
         config: A config, the path of a YAML file, or a dictionary of the settings that differ from the defaults, nested
             or with dotted keys.
-        folder: The run folder to make, as `mhsvm train` makes it, without its log file; None writes nothing.
+        folder: The run folder to make, as `mhsvm train` makes it, without its log file; None keeps the run in memory.
         resume: A run folder to go on with, instead of `config` and `folder`.
         progress: Show a progress bar in a terminal.
     Returns:
@@ -142,7 +148,10 @@ def evaluate(
     device: str = "auto",
     progress: bool = False,
 ) -> TestResult:
-    """Measure a trained network on the test images of a set; nothing is written but `predictions`, where asked for.
+    """Measure a trained network on the test images of a set.
+
+    Nothing is written but `predictions`, where asked for, and caches beside the set: the prepared file of a folder of
+    images, and the near-duplicates of the test images, which are searched once.
 
     Args:
         trained: A run, a checkpoint (ours or a published one), a name from `mhsvm.list_pretrained()`, or a predictor
@@ -219,15 +228,41 @@ def predict(
         ValueError: An image cannot be read, or checkpoints do not fit together.
     """
     import_plugins(plugins)
-    if isinstance(trained, Run):
+    several = isinstance(images, (list, tuple))
+    batch_size = batch_size if several else 1
+    if isinstance(trained, Predictor):
+        predictor = trained
+    elif isinstance(trained, Run):
         own = trained.trained
         predictor = build_predictor([own], next(own.model.parameters()).device, batch_size=batch_size)
     else:
-        predictor = trained if isinstance(trained, Predictor) else load_predictor(trained, device=device)
-    if not isinstance(images, (list, tuple)):
+        predictor = load_predictor(trained, device=device, batch_size=batch_size)
+    if not several:
         return predictor(images)
     batches = [images[start : start + batch_size] for start in range(0, len(images), batch_size)]
     return [prediction for batch in batches for prediction in predictor.predict_batch(batch)]
+
+
+def draw_prediction(image: ImageLike, mask: np.ndarray, *, num_classes: int = 1) -> np.ndarray:
+    """Draw a predicted mask over its image: the boundary of a lesion, or the region of each class.
+
+    Args:
+        image: As for `predict`.
+        mask: uint8 (h, w) at the size of the image: 1 is lesion, or class indices.
+        num_classes: 1, or k.
+    Returns:
+        uint8 (h, w, 3), RGB.
+    Raises:
+        FileNotFoundError: There is no such image.
+        ValueError: The image cannot be read, or the mask has another size.
+    """
+    pixels = read_rgb(image)
+    if mask.shape != pixels.shape[:2]:
+        raise ValueError(
+            f"a mask has the size of its image; received a mask {mask.shape} for an image {pixels.shape[:2]}. "
+            "Masks of `predict` have it"
+        )
+    return overlay.draw_prediction(pixels, mask, num_classes=num_classes)
 
 
 def _plan(config: Config | None, folder: str | os.PathLike | None, resume: str | os.PathLike | None) -> Plan:

@@ -137,3 +137,16 @@ def test_prediction_of_one_image_and_of_several(workplace, make_set, make_checkp
     np.testing.assert_allclose(several[1].probability, one.probability, atol=1e-6)
     predictor = mhsvm.load_predictor(checkpoint, device="cpu")
     np.testing.assert_array_equal(mhsvm.predict(images[1], predictor).mask, one.mask)
+
+
+def test_prediction_drawn_over_its_image():
+    image = np.full((20, 30, 3), 90, np.uint8)
+    mask = np.zeros((20, 30), np.uint8)
+    mask[5:15, 5:15] = 1
+    drawn = mhsvm.draw_prediction(image, mask)
+    changed = (drawn != image).any(axis=-1)
+    assert drawn.shape == image.shape
+    assert changed[5, 5:15].all()
+    assert not changed[9, 9]
+    with pytest.raises(ValueError, match=r"received a mask \(10, 30\) for an image \(20, 30\)"):
+        mhsvm.draw_prediction(image, mask[:10])

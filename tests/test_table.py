@@ -16,3 +16,12 @@ def test_no_spaces_at_the_end_of_a_line():
         "a",
         "b     because",
     ]
+
+
+def test_columns_keep_their_least_widths():
+    assert format_table(("", "n"), [("a", "1")], right=("n",), min_widths=(3,)).splitlines() == ["     n", "a    1"]
+
+
+def test_a_table_without_a_header_may_be_indented():
+    rows = [("", "train", "a network"), ("", "test", "a checkpoint")]
+    assert format_table((), rows, min_widths=(0, 6)).splitlines() == ["  train   a network", "  test    a checkpoint"]

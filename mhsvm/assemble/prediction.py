@@ -42,6 +42,7 @@ def load_predictor(
     path: str | Path | Sequence[str | Path],
     *,
     device: str = "auto",
+    batch_size: int = 1,
     plugins: Sequence[str] = (),
     threshold: float | None = None,
     augmentation: str = "none",
@@ -53,6 +54,7 @@ def load_predictor(
     Args:
         path: Our checkpoint or a published one, a name from `mhsvm.list_pretrained()`, or a list of such.
         device: "auto", "cpu", "cuda", …
+        batch_size: Images that a GPU computes at a time, as a CUDA graph; any number can be predicted.
         plugins: Modules of your own to import first, such as those that a checkpoint names; it imports none by itself.
         threshold: Probability at and above which a pixel is lesion; None takes the checkpoint's.
         augmentation: "none", "flips" or "turns": test-time augmentation, see `mhsvm.inference.tta.find_transforms`.
@@ -70,6 +72,7 @@ def load_predictor(
     return build_predictor(
         [load_trained(each, plugins=plugins, device=chosen) for each in paths],
         chosen,
+        batch_size=batch_size,
         threshold=threshold,
         augmentation=augmentation,
         largest_component=largest_component,

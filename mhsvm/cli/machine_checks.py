@@ -27,7 +27,7 @@ from mhsvm.ops.verify import (
 from mhsvm.system import describe_device, list_devices, read_versions
 from mhsvm.table import format_table
 
-WIDTH = 100
+WIDTH, NAME_WIDTH = 100, 14
 TYPES = (torch.float32, torch.bfloat16)
 # An odd length, several groups and every option: about a second per backend.
 SHAPE = ScanShape(2, 48, 301, 4)
@@ -57,8 +57,9 @@ def check_machine() -> int:
 
 
 def _entry(name: str, text: str) -> str:
-    indent = " " * 18
-    return textwrap.fill(text, WIDTH, initial_indent=f"  {name:14}  ", subsequent_indent=indent)
+    lines = textwrap.wrap(text, WIDTH - NAME_WIDTH - 4)
+    names = [name, *[""] * (len(lines) - 1)]
+    return format_table((), [("", *cells) for cells in zip(names, lines, strict=True)], min_widths=(0, NAME_WIDTH))
 
 
 def _device_line(device: torch.device) -> str:

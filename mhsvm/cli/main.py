@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from mhsvm.cli.options import with_options
+from mhsvm.table import format_table
 
 Main = Callable[[Sequence[str] | None], int]
 
@@ -57,9 +58,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of `mhsvm`."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] in ("-h", "--help"):
-        width = max(map(len, COMMANDS))
         print("usage: mhsvm COMMAND …   (mhsvm COMMAND --help)\n")
-        print("\n".join(f"  {name:{width}}  {purpose}" for name, purpose in COMMANDS.items()))
+        print(format_table((), [("", name, purpose) for name, purpose in COMMANDS.items()]))
         return 0
     name = arguments[0]
     if name not in COMMANDS:

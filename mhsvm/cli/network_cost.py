@@ -105,7 +105,7 @@ def _millions(macs: Macs) -> tuple[str, ...]:
 
 def _totals(complexity: Complexity) -> str:
     macs = complexity.macs
-    lines = (
+    rows = (
         ("parameters", f"{complexity.parameters:,}"),
         ("MACs as the papers count", f"{macs.layers / 1e9:.3f} G: layers outside of Mamba blocks and route scans"),
         ("MACs without the scan", f"{macs.without_scan / 1e9:.3f} G: with the mixers, the layers inside of them"),
@@ -114,7 +114,7 @@ def _totals(complexity: Complexity) -> str:
         ("weights file", f"{complexity.file_bytes / 1e3:,.1f} KB"),
         ("tensors held at once", f"{complexity.tensor_bytes / 2**20:,.1f} MiB"),
     )
-    return "\n".join(f"{name:26}{value}" for name, value in lines)
+    return format_table((), rows)
 
 
 def _timing_table(timings: Sequence[dict], *, batch: int) -> str:

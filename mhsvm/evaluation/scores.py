@@ -8,8 +8,11 @@ from pathlib import Path
 from mhsvm.metrics import BOUNDARY, PER_IMAGE, Scores, bootstrap_intervals, column_label, per_image
 from mhsvm.metrics.intervals import CONFIDENCE, RESAMPLES, SEED
 from mhsvm.metrics.summary import POOLED
+from mhsvm.table import format_table
 
 COUNTS = ("tp", "fp", "fn", "tn")
+# Columns of name, pooled metric, interval, metric per image.
+_WIDTHS = (19, 7, 15, 9)
 
 
 def describe_scores(scores: Scores) -> dict:
@@ -45,14 +48,17 @@ def _describe(scores: Scores) -> dict:
 def metrics_lines(described: Mapping) -> list[str]:
     """Pooled and per-image metrics, a line each, with their intervals; see `describe_scores`."""
     metrics, limits = described["metrics"], described["intervals"]["limits"]
-    header = f"{described['intervals']['confidence']:.0%} interval"
-    lines = [f"{'':19} {'pooled':>8}  {header:15} {'per image':>10}  {header}"]
-    for name in POOLED:
-        single = f"{name}_per_image"
-        lines.append(f"{name:19} {_cells(name, metrics, limits, 8)} {_cells(single, metrics, limits, 10)}")
-    for name, label in averaged_metrics(metrics).items():
-        lines.append(f"{label:19} {'':25} {_cells(name, metrics, limits, 10)}")
-    lines = [line.rstrip() for line in lines]
+
+    def cells(name: str) -> tuple[str, str]:
+        return format_figure(metrics[name]), format_interval(limits[name])
+
+    interval = f"{described['intervals']['confidence']:.0%} interval"
+    header = ("", "pooled", interval, "per image", interval)
+    rows = [(name, *cells(name), *cells(f"{name}_per_image")) for name in POOLED]
+    rows += [(label, "", "", *cells(name)) for name, label in averaged_metrics(metrics).items()]
+    # tables of other sets and sizes have columns at the same places
+    table = format_table(header, rows, right=("pooled", "per image"), min_widths=_WIDTHS)
+    lines = table.splitlines()
     skipped = described.get("boundary", {}).get("images_without_outline", 0)
     if skipped:
         lines.append(f"images without hd95 and assd, because prediction or target is empty: {skipped}")
@@ -79,10 +85,6 @@ def format_interval(limits: Sequence[float | None]) -> str:
     """Two numbers, or nothing where they are None."""
     low, high = limits
     return "" if low is None else f"{format_figure(low)}-{format_figure(high)}"
-
-
-def _cells(name: str, metrics: Mapping, limits: Mapping, width: int) -> str:
-    return f"{format_figure(metrics[name]):>{width}}  {format_interval(limits[name]):15}"
 
 
 def _or_none(value: float) -> float | None:

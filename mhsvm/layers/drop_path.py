@@ -7,8 +7,9 @@ from torch import Tensor, nn
 class DropPath(nn.Module):
     """Zero a branch with probability `rate` for each sample, and scale the others so that the mean stays the same.
 
-    torchvision and timm keep the rate as a number, and torch.compile compiles a block again for each rate. They also
-    use another sequence of random numbers, which would change resumed runs. So the rate is a tensor here.
+    The rate is a tensor, so that torch.compile compiles one block for all rates. timm's `DropPath` has it as a number:
+    for 12 rates a block was compiled 8 times and then reached the recompilation limit. It also uses other random
+    numbers, so that older runs would not resume bit for bit, and requires torchvision.
 
     Args:
         rate: Probability in [0, 1).
@@ -17,13 +18,15 @@ class DropPath(nn.Module):
     Source: Huang et al. 2016, arXiv 1603.09382.
     """
 
+    _keep: Tensor
+
     def __init__(self, rate: float) -> None:
         super().__init__()
         if not 0 <= rate < 1:
             raise ValueError(f"the rate of dropped branches is at least 0 and below 1; received {rate}")
         self.rate = rate
         self._drops = rate > 0
-        # a float32 scalar: part of no checkpoint, as it follows from the arguments
+        # a float32 scalar; not in checkpoints, since it follows from the arguments
         self.register_buffer("_keep", torch.tensor(1 - rate), persistent=False)
 
     def forward(self, branch: Tensor) -> Tensor:

@@ -37,17 +37,21 @@ class ScanRouteAttention(nn.Module):
     ) -> None:
         super().__init__()
         default = find_gate(gate, power=power).default_threshold
-        if learnable and default is None:
+        self.gate = gate
+        self.power = power
+        self.backend = backend
+        self.threshold: nn.Parameter | float | None
+        if not learnable:
+            self.threshold = default if threshold is None else threshold
+        elif default is None:
             with_threshold = [name for name, known in GATES.items() if known.default_threshold is not None]
             raise ValueError(
                 f"gate {gate!r} has no threshold to learn; use one of {', '.join(with_threshold)}, "
                 "or leave the threshold fixed"
             )
-        self.gate = gate
-        self.power = power
-        self.backend = backend
-        start = default if threshold is None else threshold
-        self.threshold = nn.Parameter(torch.full((heads, 1, 1), float(start))) if learnable else start
+        else:
+            start = float(default if threshold is None else threshold)
+            self.threshold = nn.Parameter(torch.full((heads, 1, 1), start))
 
     def forward(self, y: Tensor, *, dtype: torch.dtype | None = None) -> Tensor:
         """Route outputs (b, m, k, l, d), float32 or float64 -> map (b, l, m*d), of `dtype`, by default that of y."""

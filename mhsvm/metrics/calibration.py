@@ -1,5 +1,7 @@
 """Calibration of probabilities, and metrics at other thresholds, from counts collected batch by batch.
 
+scikit-learn's `calibration_curve` takes all pixels at once; here only counts stay in memory.
+
 Shape letters: n images, b batch, k classes, t bins.
 """
 

@@ -79,7 +79,7 @@ def prepare_set(
         num_classes: 1 for lesion masks, k >= 2 for class indices.
         num_workers: Number of threads; None takes one per core.
         overwrite: Whether `out` may be replaced.
-        progress: Whether to show a progress bar.
+        progress: Show a progress bar in a terminal.
         attributes: Additional attributes of the set.
     Returns:
         A summary.
@@ -102,7 +102,8 @@ def prepare_set(
         groups = read_groups(files, described, {pair.id for pair in pairs}, problems)
         convert = partial(_convert, groups=groups, size=size, num_classes=num_classes, problems=problems)
         converted = in_order(convert, pairs, num_workers=num_workers or num_cores())
-        bar = tqdm(converted, total=len(pairs), desc=out.name, unit="image", mininterval=0.5, disable=not progress)
+        hidden = None if progress else True
+        bar = tqdm(converted, total=len(pairs), desc=out.name, unit="image", mininterval=0.5, disable=hidden)
         empty: list[str] = []
         checksum = write_set(
             out,

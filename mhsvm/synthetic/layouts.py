@@ -77,7 +77,7 @@ def write_synthetic_set(
     with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as scratch:
         # A subfolder, because a temporary folder is accessible by its owner only.
         root = Path(scratch) / "set"
-        for index, case in enumerate(tqdm(cases, desc="drawing", unit="img", disable=None)):
+        for index, case in enumerate(tqdm(cases, desc="generating", unit="img", disable=None)):
             image, mask = generate_sample(seed=seed, index=index, size=size)
             _write(Image.fromarray(image), root / case.image)
             # PH2 has 1-bit masks, ISIC has 8-bit masks.

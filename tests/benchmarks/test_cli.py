@@ -49,7 +49,7 @@ def test_train(workplace, capsys):
     assert json.loads((workplace / "a.json").read_text())["benchmark"] == "train"
 
 
-def test_what_was_left_out_is_said_once(capsys):
+def test_a_backend_that_was_left_out_is_reported_once(capsys):
     bench(["scan", "--device", "cpu", "--shapes", "1,2,3,1", "1,2,4,1", "--seconds", "0.001"])
     left_out = [line for line in capsys.readouterr().out.splitlines() if line.startswith("left out: mamba_ssm: it ")]
     assert len(left_out) == 1
@@ -64,7 +64,7 @@ def test_what_was_left_out_is_said_once(capsys):
         (["model", "--dtype", "float16"], "networks are timed in float32 or bfloat16"),
     ],
 )
-def test_wrong_names_are_told_without_a_traceback(capsys, options, message):
+def test_wrong_names_are_reported_without_a_traceback(capsys, options, message):
     assert run(bench, [options[0], "--device", "cpu", *options[1:], "--seconds", "0.001"]) == 2
     captured = capsys.readouterr()
     assert captured.err.startswith(f"error: {message}")

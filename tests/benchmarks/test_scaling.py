@@ -31,7 +31,7 @@ def test_a_process_that_fails_says_why():
         ScalingRun("resnet", "cpu", "float32", "eager", batch=1, size=32).time(1)
 
 
-def test_a_wrong_share_is_refused():
+def test_a_wrong_shard_is_refused():
     """One process alone that takes itself for one of two."""
     step, images, targets = fresh()
     with pytest.raises(SystemExit, match="the loss is .* where one process has"):

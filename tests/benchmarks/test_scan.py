@@ -47,7 +47,7 @@ def test_report(set_scan_backends, unavailable):
     assert report["skipped"] == [{"shape": asdict(shape), **skipped} for shape in SHAPES]
 
 
-def test_backends_asked_for_stand_side_by_side(set_scan_backends):
+def test_named_backends_are_timed_together(set_scan_backends):
     set_scan_backends()
     report = run(backends=["reference", "chunked"], shapes=SHAPES[:1], dtype=torch.bfloat16)
     assert [row["backend"] for row in report["results"]] == ["reference", "chunked"] * 2
@@ -64,7 +64,7 @@ def test_a_wrong_backend_is_not_timed(set_scan_backends, wrong_gradient):
         run()
 
 
-def test_what_is_not_a_number_is_not_timed(set_scan_backends, not_a_number):
+def test_a_backend_that_gives_nan_is_not_timed(set_scan_backends, not_a_number):
     set_scan_backends(not_a_number)
     with pytest.raises(ValueError, match="backend 'nan' is wrong and not timed: .* its y is off by nan"):
         run()

@@ -61,6 +61,12 @@ def test_the_others_are_timed_beside_a_wrong_network(set_scan_backends, monkeypa
     assert {row["model"] for row in report["results"]} == {NETWORK}
 
 
+@pytest.fixture
+def without_network_check(monkeypatch):
+    """Skip the check of networks, which takes longest and has tests of its own."""
+    monkeypatch.setattr(train, "check_network", lambda *_, **__: {})
+
+
 class FaultyStep(TrainStep):
     """Loses a thousandth unless it is eager."""
 
@@ -72,14 +78,14 @@ class FaultyStep(TrainStep):
         return self.factor * super().compute_loss(*batch)
 
 
-def test_a_step_unlike_the_eager_one_is_not_timed(set_scan_backends, monkeypatch):
+def test_a_step_unlike_the_eager_one_is_not_timed(set_scan_backends, without_network_check, monkeypatch):
     set_scan_backends()
     monkeypatch.setattr(fresh, "TrainStep", FaultyStep)
     (wrong,) = run()["wrong"]
     assert wrong["reason"].startswith(f"the training step of {NETWORK}, mode auto, is wrong and not timed: its loss 1")
 
 
-def test_a_step_may_be_as_far_from_the_eager_one_as_rounding_takes_that(set_scan_backends, monkeypatch):
+def test_a_step_may_differ_from_the_eager_one_by_rounding(set_scan_backends, without_network_check, monkeypatch):
     set_scan_backends()
     monkeypatch.setattr(fresh, "TrainStep", FaultyStep)
     # as if float32 had three digits
@@ -89,7 +95,7 @@ def test_a_step_may_be_as_far_from_the_eager_one_as_rounding_takes_that(set_scan
     assert "training step" in {row["phase"] for row in report["results"]}
 
 
-def test_factors_of_float32_are_not_rounded(set_scan_backends, monkeypatch):
+def test_factors_of_float32_are_not_rounded(set_scan_backends, without_network_check, monkeypatch):
     set_scan_backends()
     seen = []
 
@@ -105,7 +111,7 @@ def test_factors_of_float32_are_not_rounded(set_scan_backends, monkeypatch):
     assert torch.backends.cudnn.allow_tf32 == before
 
 
-def test_an_unknown_name_is_told_before_anything_is_timed(monkeypatch):
+def test_an_unknown_name_is_reported_before_anything_is_timed(monkeypatch):
     monkeypatch.setattr(train, "check_network", lambda *_, **__: pytest.fail("a network was checked"))
     with pytest.raises(ValueError, match="unknown model 'resnet'"):
         run(models=[NETWORK, "resnet"])
@@ -120,7 +126,7 @@ def test_an_unknown_name_is_told_before_anything_is_timed(monkeypatch):
         ({"mode": "graph"}, "train.step graph needs a GPU"),
     ],
 )
-def test_what_cannot_be_timed(set_scan_backends, options, message):
+def test_options_that_cannot_be_timed(set_scan_backends, options, message):
     set_scan_backends()
     with pytest.raises(ValueError, match=message):
         run(**options)

@@ -1,4 +1,4 @@
-"""The search for near-duplicates is done once a set, and done again when set, search or file are not what they were."""
+"""Near-duplicates are searched once per set, and again after a change of the set, the search or the file."""
 
 import json
 

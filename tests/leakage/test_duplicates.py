@@ -8,7 +8,7 @@ from PIL import Image, ImageEnhance
 from mhsvm.leakage.duplicates import DEFAULT_THRESHOLD, DuplicatePair, find_duplicates, merge_groups
 from mhsvm.synthetic import generate_sample
 
-# Pairs of one lesion in ISIC 2017's training and validation images, told apart by looking at every candidate.
+# Pairs of one lesion in ISIC 2017's training and validation images, found by a look at every candidate.
 ISIC2017_PAIRS = [
     ("0012970", "0012127"),
     ("0012290", "0013594"),
@@ -126,7 +126,7 @@ def test_too_few_to_pair(scenes, num):
     assert find_duplicates(scenes[:1], ["a"], [], []) == []
 
 
-def test_images_of_one_colour_are_copies_or_nothing():
+def test_images_of_one_color_are_copies_or_nothing():
     grey, white = (np.full((64, 64, 3), value, np.uint8) for value in (120, 250))
     assert find_duplicates([grey, white, grey], list("abc")) == [DuplicatePair("a", "c", 1.0)]
 

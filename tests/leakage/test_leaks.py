@@ -1,4 +1,4 @@
-"""Leaks: every kind is told apart, and only those that cross from one part to the other count."""
+"""Leaks: each kind is recognized, and only leaks between two parts count."""
 
 import numpy as np
 import pytest
@@ -59,6 +59,6 @@ def test_pairs_inside_a_part_do_not_count():
     assert leaks_between(leaks, ["a", "b"], ["c", "d"]) == []
 
 
-def test_what_is_in_both_parts_is_a_leak_and_comes_first():
+def test_an_image_in_both_parts_is_a_leak_and_comes_first():
     leaks = [Leak("a", "b", NEAR, 0.8)]
     assert leaks_between(leaks, ["a", "c"], ["b", "c"]) == [Leak("c", "c", SAME_ID, 1.0), Leak("a", "b", NEAR, 0.8)]

@@ -6,30 +6,30 @@ from mhsvm.leakage.perceptual_hash import SYMMETRIES
 
 
 @pytest.fixture(scope="module")
-def pictures():
+def images():
     noise = np.random.default_rng(0).normal(size=(5, 8, 8))
     return np.kron(noise, np.ones((8, 8))).astype(np.float32) * 30 + 120
 
 
 @pytest.mark.parametrize("symmetry", SYMMETRIES)
-def test_signatures_in_a_symmetry_are_those_of_turned_pictures(pictures, symmetry):
+def test_signatures_in_a_symmetry_are_those_of_rotated_images(images, symmetry):
     # All views of each, so that turning leaves the set's mean spectrum as it is.
-    views = np.concatenate([perceptual_hash.apply_symmetry(pictures, each) for each in SYMMETRIES])
+    views = np.concatenate([perceptual_hash.apply_symmetry(images, each) for each in SYMMETRIES])
     turned = perceptual_hash.spectra(perceptual_hash.apply_symmetry(views, symmetry))
     found = perceptual_hash.signatures(perceptual_hash.spectra(views), symmetry)
     np.testing.assert_allclose(found, perceptual_hash.signatures(turned), atol=1e-5)
 
 
-def test_symmetries_are_eight_different_views(pictures):
-    views = {perceptual_hash.apply_symmetry(pictures[0], symmetry).tobytes() for symmetry in SYMMETRIES}
+def test_symmetries_are_eight_different_views(images):
+    views = {perceptual_hash.apply_symmetry(images[0], symmetry).tobytes() for symmetry in SYMMETRIES}
     assert len(views) == 8
-    assert np.array_equal(perceptual_hash.apply_symmetry(pictures, SYMMETRIES[0]), pictures)
+    assert np.array_equal(perceptual_hash.apply_symmetry(images, SYMMETRIES[0]), images)
 
 
-def test_a_signature_has_unit_length_and_forgets_brightness_and_contrast(pictures):
-    plain = perceptual_hash.signatures(perceptual_hash.spectra(pictures))
+def test_a_signature_has_unit_length_and_forgets_brightness_and_contrast(images):
+    plain = perceptual_hash.signatures(perceptual_hash.spectra(images))
     np.testing.assert_allclose(np.linalg.norm(plain, axis=1), 1, rtol=1e-5)
-    changed = perceptual_hash.signatures(perceptual_hash.spectra(pictures * 0.5 + 70))
+    changed = perceptual_hash.signatures(perceptual_hash.spectra(images * 0.5 + 70))
     np.testing.assert_allclose(changed, plain, atol=1e-4)
 
 

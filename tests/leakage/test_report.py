@@ -17,14 +17,14 @@ from mhsvm.store import PreparedSet, Sample, write_set
 
 @pytest.fixture
 def make_set(tmp_path):
-    """A set of images of one colour each."""
+    """A set of images of one color each."""
 
-    def make(name, colours, side=32):
+    def make(name, colors, side=32):
         samples = [
             Sample(
-                id_, np.full((side, side, 3), colour, np.uint8), np.zeros((side, side), np.uint8), (side, side), "val"
+                id_, np.full((side, side, 3), color, np.uint8), np.zeros((side, side), np.uint8), (side, side), "val"
             )
-            for id_, colour in colours.items()
+            for id_, color in colors.items()
         ]
         path = tmp_path / f"{name}.h5"
         write_set(path, samples, name=name, size=(side, side), num_classes=1, attributes={}, total=len(samples))
@@ -38,7 +38,7 @@ def rows_of(path):
         return list(csv.reader(file))
 
 
-def test_the_table_has_all_and_the_sheet_what_needs_a_look(make_set, tmp_path):
+def test_the_table_has_all_pairs_and_the_sheet_the_uncertain_ones(make_set, tmp_path):
     leaks = [
         Leak("a", "x", SAME_PIXELS, 1.0),
         Leak("b", "x", NEAR, 0.91),
@@ -106,7 +106,7 @@ def test_in_words():
     assert leakage_lines(Leakage((), None, "nothing is known")) == ["leakage: nothing is known"]
 
 
-def test_many_pairs_are_not_all_told():
+def test_many_pairs_are_not_all_listed():
     leaks = tuple(Leak(f"a{place}", f"b{place}", NEAR, 0.9) for place in range(25))
     lines = leakage_lines(Leakage(leaks, Path("own.h5"), None))
     assert len(lines) == 1 + 20 + 1

@@ -1,4 +1,4 @@
-"""What a checkpoint has seen of its test images: found wherever it can be known, and said where it cannot."""
+"""The test images that a checkpoint has seen: found where they can be known, else reported as unknown."""
 
 import pytest
 

@@ -72,7 +72,7 @@ def test_runs_tests_and_scores_are_found(tmp_path):
     assert read_runs(runs[1:])[0].folder == tmp_path / "second/tests/lesions-all"
 
 
-def test_the_one_test_that_runs_share_is_taken(tmp_path):
+def test_the_one_test_that_all_runs_have_is_taken(tmp_path):
     for run, test in (("first", "a"), ("first", "b"), ("second", "b"), ("second", "c")):
         make_test(tmp_path / run / "tests" / test)
     tested = read_runs([tmp_path / "first", tmp_path / "second"])

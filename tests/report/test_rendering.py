@@ -67,7 +67,7 @@ def test_an_id_that_looks_like_a_tag_stays_text():
     payload = json.loads(parsed.texts["payload"])
     assert [case["id"] for case in payload["gallery"]["cases"]] == list(TAGS)
     assert parsed.texts["title"].strip() == "<h1>: folder"
-    # what follows the data is still the script of the page, and the only one
+    # the text after the data is still the script of the page, and the only one
     assert '"use strict";' in parsed.texts["script"]
     assert page.count("<script") == 2
     # these tags are in no template

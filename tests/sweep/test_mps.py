@@ -24,7 +24,7 @@ if {broken}:
 
 @pytest.fixture
 def control(tmp_path, monkeypatch):
-    """Puts a program in the place of NVIDIA's; returns a function that reads what it was told."""
+    """Replace the control program of NVIDIA by a recorder; return a function that reads its calls."""
     calls = tmp_path / "calls"
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
     monkeypatch.delenv("CUDA_MPS_PIPE_DIRECTORY", raising=False)
@@ -50,7 +50,7 @@ def test_each_gpu_with_several_runs_gets_a_service_for_as_long_as_they_last(cont
         assert [place.device for place in shared] == ["cuda:0", "cuda:1", "cuda:2", "cuda:0", "cuda:1"]
         assert folders[0] == folders[3] != folders[1] == folders[4]
         assert shared[2] == alone
-        # each service sees its GPU alone, as number 0
+        # each service has its GPU alone, as number 0
         assert {place.environment["CUDA_VISIBLE_DEVICES"] for place in shared if place.device != "cuda:2"} == {"0"}
         assert [call[:2] for call in read()] == [[["-d"], ""]] * 2
     told = read()
@@ -76,7 +76,7 @@ def test_runs_on_the_cpu_need_none(control):
         assert shared == places
 
 
-def test_a_service_that_does_not_start_is_told_and_runs_take_turns(control, caplog):
+def test_a_service_that_does_not_start_is_reported_and_runs_alternate(control, caplog):
     control(broken=True)
     places = [Place("cuda:0", {"CUDA_VISIBLE_DEVICES": "2"})] * 2
     with caplog.at_level(logging.WARNING), share_gpus(places) as shared:

@@ -49,7 +49,7 @@ def test_commands_run_where_their_place_says_and_their_output_is_kept(make_task,
     assert lines[-2:] == ["place 7", "trouble"]
 
 
-def test_what_fails_is_tried_again_and_what_goes_on_failing_is_given_up(make_task, tmp_path, caplog):
+def test_a_task_that_fails_is_tried_again_and_given_up_if_it_fails_again(make_task, tmp_path, caplog):
     tasks = [
         make_task("unlucky", "echo x >> unlucky; [ $(wc -l < unlucky) = 3 ] && touch unlucky.done"),
         make_task("broken", "echo x >> broken; echo first; echo it broke; echo; exit 1"),
@@ -80,7 +80,7 @@ def send_when(path, signum: int) -> None:
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_stops_what_runs_in_order_and_starts_nothing_more(signum, make_task, tmp_path):
+def test_a_signal_stops_running_tasks_in_order_and_starts_no_others(signum, make_task, tmp_path):
     tasks = [
         make_task("slow", "trap 'touch saved; exit 143' TERM; touch ready; while :; do sleep 0.05; done"),
         make_task("next", "touch next.done"),
@@ -93,7 +93,7 @@ def test_a_signal_stops_what_runs_in_order_and_starts_nothing_more(signum, make_
     assert not (tmp_path / "next.done").exists()
 
 
-def test_what_does_not_stop_is_ended(make_task, tmp_path, monkeypatch):
+def test_a_task_that_does_not_stop_is_killed(make_task, tmp_path, monkeypatch):
     monkeypatch.setattr(schedule, "SECONDS_TO_STOP", 0.3)
     task = make_task("deaf", "trap '' TERM; echo $$ > pid; touch ready; while :; do sleep 0.05; done")
     with StopSignal() as stop:

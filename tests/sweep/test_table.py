@@ -31,7 +31,7 @@ def test_a_single_run_has_no_spread():
     assert (row.spreads["dsc"].mean, row.spreads["dsc"].deviation, row.spreads["dsc"].interval) == (0.5, None, None)
 
 
-def test_seeds_repeat_and_settings_and_sets_stand_apart():
+def test_seeds_are_repetitions_and_settings_and_sets_have_their_own_rows():
     results = [
         result(value, seed=seed, variant=variant, set_name=set_name)
         for variant, start in (("lr=1", 0.1), ("lr=2", 0.5))

@@ -1,4 +1,4 @@
-"""The projections of a map that a scan along its routes reads. Letters are those of `mhsvm.ops`."""
+"""The projections of the values of a map to delta, B and C. Letters are those of `mhsvm.ops`."""
 
 import torch
 from torch import Tensor

@@ -56,7 +56,7 @@ def route_attention(
     check_routes(y)
     _check(y, threshold)
     if known.default_threshold is None:
-        threshold = None
+        threshold = 0.0
     elif threshold is None:
         threshold = known.default_threshold
     return ROUTE_ATTENTION(backend, y, gate=gate, threshold=threshold, power=power, dtype=dtype or y.dtype)
@@ -66,7 +66,7 @@ def route_attention_reference(
     y: Tensor,
     *,
     gate: str,
-    threshold: float | Tensor | None,
+    threshold: float | Tensor,
     power: float,
     dtype: torch.dtype,
     statistics: Callable[[Tensor], tuple[Tensor, Tensor]] = route_statistics_reference,
@@ -82,14 +82,14 @@ def route_attention_reference(
 
 
 def triton_route_attention(
-    y: Tensor, *, gate: str, threshold: float | Tensor | None, power: float, dtype: torch.dtype
+    y: Tensor, *, gate: str, threshold: float | Tensor, power: float, dtype: torch.dtype
 ) -> Tensor:
-    """`route_attention` of float32. A gate without a kernel is composed of torch's operations."""
+    """`route_attention` of float32 by kernels; by the reference if the gate has no kernel."""
     if not GATES[gate].fused:
         return route_attention_reference(y, gate=gate, threshold=threshold, power=power, dtype=dtype)
     if isinstance(threshold, Tensor):
         return _route_attention(y, threshold, 0.0, power, gate, dtype)
-    return _route_attention(y, None, threshold or 0.0, power, gate, dtype)
+    return _route_attention(y, None, threshold, power, gate, dtype)
 
 
 def _check(y: Tensor, threshold: float | Tensor | None) -> None:
@@ -109,7 +109,7 @@ def _check(y: Tensor, threshold: float | Tensor | None) -> None:
         raise ValueError(f"threshold is on {threshold.device} and y on {y.device}: move them to one device")
 
 
-# The gradients need nothing but y, which the scan has written anyway.
+# The gradients need only y, which the scan keeps in any case.
 @torch.library.custom_op(
     "mhsvm::triton_route_attention",
     mutates_args=(),
@@ -139,7 +139,7 @@ def _route_attention_backward(grad_z, y, thresholds, threshold, power, gate):
     from mhsvm.ops.routes.route_attention_kernels import route_attention_bwd_kernel
 
     grad_y, grad_thresholds = _empty_gradients(grad_z, y, thresholds, threshold, power, gate)
-    # One sum a program, added in a fixed order.
+    # A sum for each program, added in a fixed order.
     sums = None if thresholds is None else thresholds.new_empty(_grid(y)[::-1], dtype=torch.float32)
     with torch.cuda.device_of(y):
         route_attention_bwd_kernel[_grid(y)](
@@ -181,7 +181,7 @@ def _grid(y: Tensor) -> tuple[int, int, int]:
 
 
 def _arguments(y: Tensor, thresholds: Tensor | None, threshold: float, power: float, gate: str) -> dict[str, object]:
-    """The arguments that both kernels share."""
+    """The arguments of both kernels."""
     from mhsvm.ops.routes.gates_kernels import FUSED_GATES
 
     _, _, k, length, d = y.shape
