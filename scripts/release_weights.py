@@ -60,7 +60,7 @@ def add_pretrained(checkpoint: Path, *, name: str, license: str) -> pretrained.P
         "data": content["data"]["name"],
         "split": content["data"]["split"],
         "split_hash": content["data"]["split_hash"],
-        "licence": license,
+        "license": license,
         "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
     }
     row = pretrained.Pretrained(**values)

@@ -97,7 +97,7 @@ def _describe_protocol(arguments: argparse.Namespace, score: FolderScore) -> dic
         "pred": [path.name for path in arguments.pred],
         "truth": [path.name for path in arguments.truth],
         "num_images": len(score.measured.scores),
-        "size": "each target's own" if arguments.size is None else list(arguments.size),
+        "size": "the truth's" if arguments.size is None else list(arguments.size),
         "resized": score.num_resized,
         "only_predicted": score.num_only_predicted,
         "only_true": score.num_only_target,

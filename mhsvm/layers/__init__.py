@@ -1,4 +1,4 @@
-"""Building blocks, plain modules: they know nothing of configs, devices or files."""
+"""Building blocks of the networks: plain modules, independent of configs, devices and files."""
 
 from mhsvm.layers.bridge import SkipBridge
 from mhsvm.layers.drop_path import DropPath

@@ -1,22 +1,25 @@
 """The bridge of UltraLight VM-UNet: attention over space, then over the channels of all skip connections."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from torch import Tensor, nn
 
 from mhsvm.ops.fused.skip_bridge import skip_bridge
 
-# How a linear layer is stored and initialized: as such, or as a convolution of width 1.
-SPLIT_ATTENTIONS = {"fc": nn.Linear, "conv": partial(nn.Conv1d, kernel_size=1)}
+# Layers of the gates by name: a linear layer, stored and initialized as such or as a convolution of width 1.
+SPLIT_ATTENTIONS: dict[str, Callable[[int, int], nn.Module]] = {
+    "fc": nn.Linear,
+    "conv": partial(nn.Conv1d, kernel_size=1),
+}
 
 
 class SkipBridge(nn.Module):
-    """The skip connections of a U-shaped network weigh each other: `mhsvm.ops.fused.skip_bridge` with parameters.
+    """Attention over the skip connections of a U-shaped network: `mhsvm.ops.fused.skip_bridge` with parameters.
 
     Args:
         channels: Channels of each skip connection.
-        split_att: "fc" or "conv", the layer that makes the gates of one skip connection.
+        split_att: "fc" or "conv", the layer that computes the gates of one skip connection.
         backend: As in `mhsvm.ops.selective_scan`.
     Raises:
         ValueError: `split_att` is unknown.
@@ -34,9 +37,14 @@ class SkipBridge(nn.Module):
         self.gates = nn.ModuleList(layer(sum(channels), width) for width in channels)
 
     def forward(self, skips: Sequence[Tensor]) -> list[Tensor]:
-        """One map (b, c_i, h_i, w_i) a skip connection -> the same shapes."""
-        weights = [gate.weight.flatten(1) for gate in self.gates]
-        biases = [gate.bias for gate in self.gates]
+        """Maps (b, c_i, h_i, w_i) of all skip connections -> the same shapes."""
+        weights, biases = [], []
+        for gate in self.gates:
+            assert isinstance(gate.weight, Tensor)
+            assert isinstance(gate.bias, Tensor)
+            weights.append(gate.weight.flatten(1))
+            biases.append(gate.bias)
+        assert self.spatial.bias is not None
         return skip_bridge(
             skips, self.spatial.weight, self.spatial.bias, self.mix.weight, weights, biases, backend=self.backend
         )

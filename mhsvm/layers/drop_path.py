@@ -18,13 +18,15 @@ class DropPath(nn.Module):
     Source: Huang et al. 2016, arXiv 1603.09382.
     """
 
+    _keep: Tensor
+
     def __init__(self, rate: float) -> None:
         super().__init__()
         if not 0 <= rate < 1:
             raise ValueError(f"the rate of dropped branches is at least 0 and below 1; received {rate}")
         self.rate = rate
         self._drops = rate > 0
-        # a float32 scalar: part of no checkpoint, as it follows from the arguments
+        # a float32 scalar; not in checkpoints, since it follows from the arguments
         self.register_buffer("_keep", torch.tensor(1 - rate), persistent=False)
 
     def forward(self, branch: Tensor) -> Tensor:

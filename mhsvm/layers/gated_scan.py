@@ -1,4 +1,4 @@
-"""The gated branch around a scan of a map: what a visual state-space block adds to its input."""
+"""The gated branch around a scan of a map: the residual branch of a visual state-space block."""
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -8,14 +8,14 @@ from mhsvm.ops.fused.conv2d_silu import conv2d_silu
 
 
 class GatedScan(nn.Module):
-    """LayerNorm(scan(SiLU(conv(a)))) * SiLU(q) with a, q = halves of a linear layer; then a linear layer if asked.
+    """LayerNorm(scan(SiLU(conv(a)))) * SiLU(q) with a, q = halves of a linear layer; then optionally a linear layer.
 
     Args:
         channels: Channels c of the map.
         scan: Any module (b, e, h, w) -> (b, e, h, w).
         inner_channels: Channels e inside.
         out_proj: End with a linear layer e -> c; without it e must be c.
-        backend: Of the convolution and the norm, as in `mhsvm.ops.selective_scan`.
+        backend: For the convolution and the norm, as in `mhsvm.ops.selective_scan`.
     Source: Liu et al. 2024, arXiv 2401.10166; without the last layer: arXiv 2406.05992.
     """
 
@@ -33,7 +33,8 @@ class GatedScan(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map, channels last, (b, h, w, c) -> (b, h, w, c)."""
-        # Two products leave two contiguous maps: halves of one would be copied for the convolution.
+        # Two products give two contiguous maps; halves of one would be copied for the convolution.
         a, q = (F.linear(x, weight) for weight in self.in_proj.weight.chunk(2))
+        assert self.conv.bias is not None
         a = conv2d_silu(a.permute(0, 3, 1, 2), self.conv.weight, self.conv.bias, backend=self.backend)
         return self.out_proj(self.norm(self.scan(a).permute(0, 2, 3, 1), gate=q))

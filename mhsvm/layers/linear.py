@@ -1,4 +1,4 @@
-"""A linear layer on few and short rows."""
+"""A linear layer for few and short rows."""
 
 from torch import Tensor, nn
 
@@ -6,7 +6,7 @@ from mhsvm.ops.fused.linear import linear
 
 
 class Linear(nn.Linear):
-    """torch's linear layer with a bias and its parameters, computed as `mhsvm.ops.fused.linear` says.
+    """torch's linear layer with a bias, with its parameters, computed by `mhsvm.ops.fused.linear`.
 
     Args:
         in_channels: Channels c.

@@ -48,9 +48,10 @@ class Mamba(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Sequences (b, l, v) -> (b, l, v)."""
+        assert self.conv1d.bias is not None
         u, z = self.in_proj(x).chunk(2, dim=-1)  # (b, l, d)
         u = causal_conv1d(u.mT, self.conv1d.weight.squeeze(1), self.conv1d.bias, backend=self.backend).mT
-        # One product for delta, B and C: the weight of delta is the product of both its projections.
+        # One product for delta, B and C: the weight of delta is the product of its two projections.
         low_rank, others = self.x_proj.weight.split((self.dt_rank, 2 * self.d_state))
         weight = torch.cat((self.dt_proj.weight @ low_rank, others))
         delta, B, C = F.linear(u, weight).split((len(self.D), self.d_state, self.d_state), dim=-1)

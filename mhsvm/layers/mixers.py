@@ -19,8 +19,8 @@ MIXERS.add("mamba", Mamba)
 def register_mixer(name: str) -> Callable[[Mixer], Mixer]:
     """Register a class or function width -> module on sequences (b, l, width).
 
-    Its other arguments have defaults, which a config shows under `mixer.NAME`; of `d_state`, `d_conv`, `expand` and
-    `backend`, it gets those of the network. The module leaves its input as it is.
+    Its other arguments have defaults, which are shown in a config under `mixer.NAME`. Arguments `d_state`, `d_conv`,
+    `expand` and `backend` get the values of the network. The module must not change its input.
 
     Raises:
         ValueError: The name is taken.

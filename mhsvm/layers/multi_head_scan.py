@@ -73,6 +73,6 @@ class MultiHeadScan(nn.Module):
         x = self.in_proj(x.permute(0, 2, 3, 1))  # (b, h, w, m*d)
         z = self.attention(self.s6(x), dtype=x.dtype)  # (b, l, m*d)
         z = z.view(x.shape)
-        if self.out_proj is not None:
+        if self.norm is not None and self.out_proj is not None:
             z = self.out_proj(self.norm(z))
         return z.permute(0, 3, 1, 2)

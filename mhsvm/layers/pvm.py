@@ -12,15 +12,15 @@ from mhsvm.ops.fused.branches import join_norm, split_norm
 class PVMLayer(nn.Module):
     """Split the channels into branches, mix each with one shared block, join them and project.
 
-    Every branch of every sample is a sequence of one batch, so the number of branches costs no time. It can
-    replace any layer that maps channels and keeps the size of the map.
+    All branches of all samples form one batch of sequences. The layer can replace any layer that maps channels and
+    keeps the size of the map.
 
     Args:
         in_channels: Channels c, a multiple of `branches`.
         out_channels: Channels o.
         branches: Number of slices p.
         mixer: Name of the shared block, see `mhsvm.layers.mixers`; or its constructor, width c/p -> a module on
-            sequences (b, l, c/p), which leaves its input as it is.
+            sequences (b, l, c/p), which must not change its input.
         backend: For the norm and the projection, as in `mhsvm.ops.selective_scan`; the mixer has its own.
     Raises:
         ValueError: The branches do not divide the channels, the mixer is unknown, or the input has other channels.

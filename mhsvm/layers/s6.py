@@ -45,7 +45,7 @@ def stacked_routes(patterns: tuple[str, ...], h: int, w: int, device: torch.devi
     with torch.inference_mode(False):
         orders, inverses = zip(*(scan_routes(pattern, h, w) for pattern in patterns), strict=True)
         stacked = torch.stack(orders).to(device), torch.stack(inverses).to(device)
-    # A tracer's fake tensors must not outlive it.
+    # The fake tensors of a tracer must not be kept.
     if type(stacked[0]) is Tensor:
         if len(_STACKED_ROUTES) == _MAX_STACKED_ROUTES:
             del _STACKED_ROUTES[next(iter(_STACKED_ROUTES))]
@@ -56,7 +56,7 @@ def stacked_routes(patterns: tuple[str, ...], h: int, w: int, device: torch.devi
 class RouteS6(nn.Module):
     """Scan a map along the four routes of each head's pattern (base 0, its reverse, base 1, its reverse).
 
-    The projections act on single cells, so they are computed in map order, for all heads and routes at once.
+    The projections of single cells are computed in map order, for all heads and routes at once.
 
     Args:
         channels: Channels d of one head.
@@ -99,7 +99,8 @@ class RouteS6(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map (b, h, w, m*d), the channels of a head contiguous -> (b, m, k, l, d).
 
-        The output is float32, or float64 for such a map: never rounded to 16 bits, as a gate may compare routes."""
+        The output is float32, or float64 for such a map: never rounded to 16 bits, since a gate may compare routes.
+        """
         b, h, w, _ = x.shape
         m, _, d = self.D.shape
         order, inverse = stacked_routes(self.patterns, h, w, x.device)

@@ -1,4 +1,4 @@
-"""Networks by name, with fresh or trained weights."""
+"""Create networks by name, with initial or trained weights."""
 
 import difflib
 import inspect
@@ -14,18 +14,18 @@ from mhsvm.models.registry import MODELS
 def create_model(
     name: str, *, num_classes: int = 1, in_channels: int = 3, pretrained: str | None = None, **kwargs: Any
 ) -> nn.Module:
-    """Build a network, with fresh weights or with those that come with the package.
+    """Build a network with initial weights, or with trained ones that come with the package.
 
     Args:
         name: A name from `list_models()`.
         num_classes: Channels of the output; 1 for a binary mask.
         in_channels: Channels of the image.
-        pretrained: A name from `list_pretrained(name)`; None draws fresh weights.
-        kwargs: Arguments of that model, see its class; with `pretrained`, those it was trained with are the defaults.
+        pretrained: A name from `list_pretrained(name)`; None initializes the weights.
+        kwargs: Arguments of that model, see its class. With `pretrained`, the defaults are those of its training.
     Returns:
         A module (b, in_channels, H, W) -> logits (b, num_classes, H, W).
     Raises:
-        ValueError: The model, a keyword or the weights are unknown, or an argument does not fit model or weights.
+        ValueError: The model, a keyword or the weights are unknown, or an argument does not fit the model or weights.
     """
     factory = MODELS[name].create
     for argument, value in (("num_classes", num_classes), ("in_channels", in_channels)):

@@ -1,25 +1,25 @@
-"""What every network asks of an image batch."""
+"""The check of an image batch that all networks share."""
 
 from torch import Tensor
 
 
 def check_image(image: Tensor, *, in_channels: int, stride: int) -> Tensor:
-    """Return the batch with the channels that a network was built for.
+    """Check a batch, and repeat a single channel if the network has three.
 
     Args:
-        image: Normalised batch (b, in_channels, H, W); a network of three channels takes (b, 1, H, W) too and
-            repeats it.
+        image: Normalized batch (b, in_channels, H, W), or (b, 1, H, W) for a network of three channels.
         in_channels: Channels of the network.
-        stride: H and W must be multiples of it.
+        stride: Divisor of H and W.
     Returns:
         (b, in_channels, H, W)
     Raises:
-        ValueError: Other axes or channels, integers, or a size that does not divide: the padded size is named.
+        ValueError: The shape is wrong, the type is an integer type, or a side is not a multiple of the stride; the
+            message then names the padded size.
     """
     if image.ndim != 4:
         raise ValueError(f"an image batch is (b, {in_channels}, H, W); received {tuple(image.shape)}")
     if not image.is_floating_point():
-        raise ValueError(f"an image batch is floating point and normalised; received {image.dtype}")
+        raise ValueError(f"an image batch is floating point and normalized; received {image.dtype}")
     b, c, h, w = image.shape
     if c != in_channels and not (c == 1 and in_channels == 3):
         raise ValueError(

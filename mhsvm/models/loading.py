@@ -20,7 +20,7 @@ class LoadReport:
     Attributes:
         filled: Our tensors that now hold weights of the file.
         unfilled: Our tensors that kept their values.
-        unused: Tensors of the file, by its own names, that went nowhere.
+        unused: Tensors of the file, by its own names, that were not used.
     """
 
     filled: tuple[str, ...]
@@ -50,8 +50,8 @@ def load_weights(model: nn.Module, source: str | os.PathLike | Mapping[str, Any]
         The tensors that were filled, and those that were not.
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: The file is no checkpoint, is of another network, or does not fit; the model is unchanged.
-            The message lists all that is missing, unexpected and of another shape.
+        ValueError: The file is not a checkpoint, belongs to another network, or does not fit. The message lists all
+            keys that are missing, unexpected or of another shape. The model is unchanged.
     """
     content = source if isinstance(source, Mapping) else read_checkpoint(source)
     state = weights_in(content)
@@ -71,7 +71,7 @@ def load_state(model: nn.Module, state: State, found: Identity | None) -> LoadRe
         weights, unused = _partial_weights(model, found.state, found.format)
     else:
         weights = _complete_weights(model, found.state, found.format)
-    # Checked above; a partial file alone leaves some tensors as they are.
+    # Checked above; only a partial file leaves some tensors unchanged.
     unfilled = tuple(model.load_state_dict(weights, strict=False).missing_keys)
     return LoadReport(filled=tuple(weights), unfilled=unfilled, unused=unused)
 

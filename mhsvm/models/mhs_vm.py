@@ -15,7 +15,7 @@ from mhsvm.models.registry import register_model
 from mhsvm.models.vss_unet import PUBLISHED_PREFIX, SMALL, VSSUNet, published_arguments, published_sources
 from mhsvm.models.weight_format import KeyMark, Renames, Shapes, State, TensorSource, WeightFormat, rename
 
-# Published parameters that are stored under two names, and the name kept.
+# Parameters that published files store under two names, and the name that is kept.
 _TWINS: Renames = (
     (r"\.scanning\.seq2seq_engine\.", ".mambaeng."),
     (r"\.x_ssproj_W$", ".x_ssproj.weight"),
@@ -41,7 +41,7 @@ def _arguments(shapes: Shapes) -> dict[str, Any]:
 
 
 def _prepare(model: nn.Module, state: State) -> State:
-    """Merge twins, and make sure that the model's heads are those of the file."""
+    """Merge parameters that are stored twice, and check that the model has the heads of the file."""
     assert isinstance(model, MHSVM)
     patterns = _scan_heads(state)
     if model.patterns != patterns:
@@ -51,7 +51,7 @@ def _prepare(model: nn.Module, state: State) -> State:
         )
     if any(key.endswith(".attention.threshold") for key in model.state_dict()):
         raise ValueError(
-            "published files do not hold the gate's threshold, which the model is to learn. "
+            "published files do not hold the learnable threshold of the model's gates. "
             "Build it with gate_learnable=False and their threshold as gate_threshold"
         )
     return _merge_twins(state)
@@ -84,7 +84,7 @@ _PUBLISHED = WeightFormat(
     mark=KeyMark(r"\.self_attention\.mhs\."),
     sources=_sources,
     arguments=_arguments,
-    # their authors test with it
+    # the authors evaluate with it
     assumed={"gate_threshold": 0.4},
     prefix=PUBLISHED_PREFIX,
     prepare=_prepare,
@@ -104,9 +104,9 @@ class MHSVM(VSSUNet):
         patterns: One scan pattern a head, names from `mhsvm.routes.list_patterns()`; ("C", "X", "S") is the
             published network of three heads.
         gate, gate_threshold, gate_learnable, gate_power: Scan Route Attention, see `MultiHeadScan`.
-        project: Norm and mix the heads' channels behind each multi-head scan.
+        project: Normalize and mix the channels of the heads after each multi-head scan.
         d_state: State size of the scans.
-        backend: Of all layers, see `mhsvm.ops.selective_scan`.
+        backend: Backend of all layers, see `mhsvm.ops.selective_scan`.
         The rest: see `VSSUNet`.
     Raises:
         ValueError: The heads or stages do not fit together, or a name is unknown.

@@ -1,4 +1,4 @@
-"""Trained weights that come with the package: checkpoints of ours in the folder weights/, a row each in its index."""
+"""Trained weights that come with the package: our checkpoints in the folder weights/, each with a row in its index."""
 
 import csv
 import hashlib
@@ -16,12 +16,12 @@ class Pretrained:
     """A row of the index.
 
     Attributes:
-        name: Unlike all others, such as "isic2017-wu-sorted".
+        name: Unique name, such as "isic2017-wu-sorted".
         model: Name of the network.
-        data: Set that it was trained on.
-        split, split_hash: Which of its images.
-        licence: Of the data.
-        sha256: Of the file.
+        data: Data set of the training.
+        split, split_hash: Split of the data set, and its hash.
+        license: License of the data.
+        sha256: Checksum of the checkpoint.
     """
 
     name: str
@@ -29,7 +29,7 @@ class Pretrained:
     data: str
     split: str
     split_hash: str
-    licence: str
+    license: str
     sha256: str
 
     @property
@@ -44,33 +44,33 @@ def list_pretrained(model: str | None = None) -> tuple[str, ...]:
 
 
 def find_pretrained(name: str, *, model: str | None = None) -> Pretrained:
-    """What comes with the package under a name, its file checked.
+    """Look up weights by name and check their file.
 
     Args:
         name: From `list_pretrained()`.
-        model: The network that the weights are to be of; None takes any.
+        model: The network that the weights must belong to; None accepts any.
     Raises:
-        ValueError: There are no such weights, they are of another network, or the file is not the one of the index.
+        ValueError: The name is unknown, the weights belong to another network, or the checksum of the file is wrong.
     """
     rows = {row.name: row for row in read_index()}
     if name not in rows:
         known = ", ".join(list_pretrained(model)) or "none"
-        raise ValueError(f"unknown weights {name!r}; known{f' of {model}' if model else ''}: {known}")
+        raise ValueError(f"unknown weights {name!r}; known{f' for {model}' if model else ''}: {known}")
     row = rows[name]
     if model not in (None, row.model):
         known = ", ".join(list_pretrained(model)) or "none"
-        raise ValueError(f"the weights {name!r} are of {row.model}, not of {model}; known of {model}: {known}")
+        raise ValueError(f"the weights {name!r} belong to {row.model}, not to {model}; known for {model}: {known}")
     found = hashlib.sha256(row.path.read_bytes()).hexdigest() if row.path.is_file() else "missing"
     if found != row.sha256:
         raise ValueError(
-            f"{row.path} is not the file that mhsvm came with (sha256 {found[:12]}, not {row.sha256[:12]}): "
+            f"{row.path} is not the file of this package (sha256 {found[:12]}, not {row.sha256[:12]}): "
             "install the package again"
         )
     return row
 
 
 def read_pretrained(name: str, *, model: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The checkpoint `name` of a network, and the keywords with which `create_model` builds that network again.
+    """The content of a checkpoint, and the keywords with which `create_model` builds its network.
 
     Raises:
         ValueError: See `find_pretrained`.
@@ -82,6 +82,6 @@ def read_pretrained(name: str, *, model: str) -> tuple[dict[str, Any], dict[str,
 
 
 def read_index() -> list[Pretrained]:
-    """Every row."""
+    """All rows of the index."""
     with (FOLDER / "index.csv").open(encoding="utf-8", newline="") as file:
         return [Pretrained(**row) for row in csv.DictReader(file)]

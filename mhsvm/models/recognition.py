@@ -1,4 +1,4 @@
-"""Which network a state dict belongs to, and how that network was built: from its keys and shapes alone."""
+"""Recognize the network of a state dict, and its arguments, from keys and shapes alone."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -25,15 +25,15 @@ class Identity:
 
     @property
     def owner(self) -> str:
-        """Whose names the keys are."""
+        """The owner of the names of the keys, for messages."""
         return "this package" if self.format is None else self.format.owner
 
 
 def identify(state: State) -> Identity | None:
-    """Recognize a state dict by the marks of the registered networks; None if it bears no mark.
+    """Recognize a state dict by the marks of the registered networks; None if no mark fits.
 
     Raises:
-        ValueError: It bears the marks of several networks or formats.
+        ValueError: The marks of several networks or formats fit.
     """
     found = []
     for name, network in MODELS.items():
@@ -45,20 +45,20 @@ def identify(state: State) -> Identity | None:
                 found.append(Identity(name, format, stripped))
     if len(found) > 1:
         kinds = ", ".join(f"{each.name} under the names of {each.owner}" for each in found)
-        raise ValueError(f"the keys of the file bear the marks of {kinds}. Make the marks exclude each other")
+        raise ValueError(f"the keys of the file fit the marks of {kinds}. Make the marks exclude each other")
     return found[0] if found else None
 
 
 def recognize(content: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-    """Find out which network a published file belongs to.
+    """Recognize the network of a published file.
 
     Args:
         content: The result of `read_checkpoint`, or the state dict alone.
     Returns:
-        The name and keywords with which `create_model` builds it. Arguments that a file does not show (the gate of
-        MHS-VM and its threshold, the drop path) keep their defaults.
+        The name and keywords with which `create_model` builds it. Arguments that the tensors do not determine (the gate
+        of MHS-VM and its threshold, the drop path) keep their defaults.
     Raises:
-        ValueError: The keys are of no published network that this package knows, or some are missing.
+        ValueError: The keys belong to no registered published network, or some are missing.
     """
     state = weights_in(content)
     return published_network(identify(state), state)

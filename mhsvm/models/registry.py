@@ -1,4 +1,4 @@
-"""The networks by name."""
+"""The registry of networks."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -32,17 +32,17 @@ def register_model(
     formats: Sequence[WeightFormat] = (),
     small: Mapping[str, Any] | None = None,
 ) -> Callable[[Factory], Factory]:
-    """Make a class or factory known to `create_model`.
+    """Register a class or factory for `create_model`.
 
-    It takes keywords only, each with a default; `num_classes` and `in_channels` are among them, and `backend` if the
-    network has operations that need it. The network has an attribute `stride`, of which height and width of an image
-    are multiples, and returns logits.
+    It takes keywords only, each with a default: `num_classes`, `in_channels`, and `backend` if the network has
+    operations with backends. The network returns logits and has an attribute `stride`; height and width of an image
+    are multiples of it.
 
     Args:
         name: For `create_model` and the config.
-        mark: Recognizes state dicts under our own keys, which gives better messages for files of another network.
-        formats: Files under other keys that `load_weights` reads, the published ones first.
-        small: Arguments of a small network of this kind, which runs in milliseconds: tests use it.
+        mark: Mark of state dicts under our own keys; it gives better messages for files of another network.
+        formats: Formats with other keys that `load_weights` reads, the published ones first.
+        small: Arguments of a small network for tests, which runs in milliseconds.
     Raises:
         ValueError: The name is taken.
     """
@@ -55,5 +55,5 @@ def register_model(
 
 
 def list_models() -> tuple[str, ...]:
-    """Names that `create_model` knows."""
+    """Names of the registered networks."""
     return tuple(sorted(MODELS))

@@ -71,16 +71,16 @@ class UltraLightVMUNet(nn.Module):
     Args:
         num_classes: Channels of the output.
         in_channels: Channels of the image.
-        channels: Widths of the six stages; all but the last are multiples of 4 and all from the third on of
-            `branches`.
+        channels: Widths of the six stages. All but the last are multiples of 4; from the third on, all are multiples
+            of `branches`.
         branches: Slices of the channels in each parallel Mamba layer; 1, 2 and 4 are the paper's settings 1-3.
         split_att: "fc" or "conv", how the bridge makes the gates of a skip connection.
         bridge: Whether the skip connections pass through the bridge.
-        d_state, d_conv, expand: Arguments of the mixer, as far as it takes them.
+        d_state, d_conv, expand: Arguments of the mixer; a mixer without one of them ignores it.
         init: "paper" initializes every linear and convolutional layer, those of the mixers too; "mamba" keeps the
             initial values of the mixers, for Mamba those of its authors.
-        mixer: Of the parallel layers, see `PVMLayer`; "mamba" is the published one.
-        backend: Of all layers, see `mhsvm.ops.selective_scan`.
+        mixer: Mixer of the parallel layers, see `PVMLayer`; "mamba" is the published one.
+        backend: Backend of all layers, see `mhsvm.ops.selective_scan`.
     Raises:
         ValueError: The widths do not fit, `split_att` or `init` is unknown, or an image has another shape.
     """
@@ -128,7 +128,7 @@ class UltraLightVMUNet(nn.Module):
         self.init_weights(keep_mixers=init == "mamba")
 
     def init_weights(self, *, keep_mixers: bool) -> None:
-        """Set the paper's initial values, which also put the bias of Mamba's delta to 0 unless mixers are kept."""
+        """Set the paper's initial values. They also set the bias of Mamba's delta to 0, unless mixers are kept."""
         kept = {part for layer in self.modules() if isinstance(layer, PVMLayer) for part in layer.mixer.modules()}
         for module in self.modules():
             if not (keep_mixers and module in kept):
@@ -138,8 +138,7 @@ class UltraLightVMUNet(nn.Module):
         """Image (b, in_channels, H, W) -> logits (b, num_classes, H, W); H and W are multiples of 32."""
         x = check_image(image, in_channels=self.in_channels, stride=self.stride)
         if x.device.type == "cpu":
-            # The PVM layers read a cell's channels side by side, and so do torch's pooling and resampling: a quarter
-            # of the time.
+            # PVM layers, pooling and resampling are four times as fast on channels-last maps.
             x = x.contiguous(memory_format=torch.channels_last)
         skips = []
         for layer, norm in zip(self.encoder[:5], self.encoder_norms, strict=True):

@@ -16,12 +16,12 @@ from mhsvm.models.registry import register_model
 from mhsvm.models.vss_unet import PUBLISHED_PREFIX, SMALL, VSSUNet, published_arguments, published_sources
 from mhsvm.models.weight_format import KeyMark, Shapes, TensorSource, WeightFormat
 
-# A key of the decoder's scans, which VMamba does not have.
+# A key of the decoder's scans; files of VMamba have no decoder.
 _DECODER = r"^layers_up\.\d+\.blocks\.\d+\.self_attention\.x_proj_weight$"
 
 
 def _sources(model: nn.Module) -> dict[str, TensorSource]:
-    # the files put both reverses last
+    # the files store both reverse routes last
     return published_sources(model, heads=[""], routes=(0, 2, 1, 3))
 
 
@@ -70,7 +70,7 @@ class VMUNet(VSSUNet):
 
     Args:
         d_state: State size of the scans.
-        backend: Of all layers, see `mhsvm.ops.selective_scan`.
+        backend: Backend of all layers, see `mhsvm.ops.selective_scan`.
         The rest: see `VSSUNet`.
     Raises:
         ValueError: The stages do not fit together.

@@ -39,7 +39,7 @@ _PUBLISHED: Renames = (
     (r"\.mixer\.scan\.out_proj\.", ".self_attention.mhs.y_proj."),
     (r"\.mixer\.", ".self_attention."),
 )
-# Parameters of a scan along routes. Ours are stacked over the heads; the files join routes and channels in some.
+# Parameters of a scan along routes. Ours are stacked over the heads; in some, the files join routes and channels.
 _SCAN = {
     "x_proj": "x_proj_weight",
     "dt_proj": "dt_projs_weight",
@@ -64,18 +64,18 @@ class VSSBlock(nn.Module):
 
 
 class VSSUNet(nn.Module):
-    """Patch embedding, encoder, decoder that adds the input of the encoder stage of its size, head.
+    """Patch embedding, encoder, decoder and head; decoder stages add the input of the encoder stage of their size.
 
     Args:
-        mixer: Makes what a block adds to its input: channels c -> a module (b, h, w, c) -> (b, h, w, c).
+        mixer: Makes the residual branch of a block: channels c -> a module (b, h, w, c) -> (b, h, w, c).
         num_classes: Channels of the output.
         in_channels: Channels of the image.
-        dims: Channels of each stage; each twice the one before, the first a multiple of 4.
+        dims: Channels of each stage: the first a multiple of 4, each further one twice the previous one.
         depths: Blocks of each encoder stage.
         decoder_depths: Blocks of each decoder stage, from the bottom up.
-        drop_path_rate: The last encoder block's rate of dropped branches; it grows linearly from 0 to there
-            and falls back to 0 over the decoder.
-        backend: Of the layers around the mixers, see `mhsvm.ops.selective_scan`.
+        drop_path_rate: Rate of dropped branches in the last encoder block. The rate grows linearly from 0 over the
+            encoder and falls back to 0 over the decoder.
+        backend: Backend of the layers around the mixers, see `mhsvm.ops.selective_scan`.
     Raises:
         ValueError: The stages do not fit together, or an image has another shape.
     """
@@ -124,9 +124,9 @@ class VSSUNet(nn.Module):
         self.apply(init_weights)
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
-        """As `torch.nn.Module.compile`, part by part: what is compiled for one block serves all of its width.
+        """Compile as `torch.nn.Module.compile`, but part by part: blocks of the same width share their code.
 
-        As a whole, every block would be compiled anew, and steps would be no faster.
+        Compiled as a whole, every block would be compiled separately, and steps would not be faster.
         """
         for module in self.modules():
             if isinstance(module, VSSBlock | PatchEmbed | PatchMerge | PatchExpand):
@@ -155,7 +155,7 @@ def check_stages(dims: Sequence[int], depths: Sequence[int], decoder_depths: Seq
         raise ValueError(f"the first of dims must be a multiple of {PATCH_SIZE}; received {tuple(dims)}")
     doubled = tuple(dims[0] * 2**i for i in range(len(dims)))
     if tuple(dims) != doubled:
-        raise ValueError(f"each of dims is twice the one before; received {tuple(dims)}, expected {doubled}")
+        raise ValueError(f"each of dims is twice the previous one; received {tuple(dims)}, expected {doubled}")
     if min(*depths, *decoder_depths) < 1:
         raise ValueError(
             "every stage has at least one block; received "
@@ -164,7 +164,7 @@ def check_stages(dims: Sequence[int], depths: Sequence[int], decoder_depths: Seq
 
 
 def init_weights(module: nn.Module) -> None:
-    """Initial values of linear layers; convolutions, norms and scans keep those they are made with."""
+    """Initialize a linear layer; convolutions, norms and scans keep the values of their constructors."""
     if isinstance(module, nn.Linear):
         nn.init.trunc_normal_(module.weight, std=0.02)
         if module.bias is not None:
@@ -178,7 +178,7 @@ def published_sources(model: nn.Module, *, heads: Sequence[str], routes: Sequenc
         model: MHS-VM or VM-UNet.
         heads: Path of each head's scan below a block's attention, such as "mhs.scanhead_C.mambaeng."; "" for a scan
             without heads.
-        routes: The file's index of each of our routes.
+        routes: Index in the file of each of our routes.
     """
     sources = {}
     for key, value in model.state_dict().items():
@@ -196,7 +196,7 @@ def published_sources(model: nn.Module, *, heads: Sequence[str], routes: Sequenc
 
 
 def published_arguments(shapes: Shapes) -> dict[str, Any]:
-    """The arguments of `VSSUNet` that a published file shows."""
+    """The arguments of `VSSUNet` that the shapes of a published file determine."""
     depths = _depths("layers", shapes)
     return {
         "num_classes": shapes["final_conv.weight"][0],

@@ -1,4 +1,4 @@
-"""Files that hold a network's weights under names of their authors: how one is recognized and read.
+"""Formats of weight files with other keys than ours: how one is recognized and read.
 
 A network's file declares its formats when it registers the network, see `mhsvm.models.registry.register_model`.
 """
@@ -11,14 +11,14 @@ from typing import Any
 import torch
 from torch import Size, Tensor, nn
 
-# Pattern of our key -> theirs, applied one after the other.
+# (pattern of our key, replacement by theirs), applied one after the other.
 Renames = Sequence[tuple[str, str]]
 State = Mapping[str, Tensor]
 
 
 @dataclass(frozen=True)
 class KeyMark:
-    """Keys by which state dicts of one network in one format differ from all others.
+    """Patterns of keys that only state dicts of one network in one format fit.
 
     Attributes:
         present: Pattern that some key contains.
@@ -29,7 +29,7 @@ class KeyMark:
     absent: str | None = None
 
     def fits(self, keys: Iterable[str]) -> bool:
-        """Whether a state dict with these keys bears the mark."""
+        """Whether the mark fits a state dict with these keys."""
         keys = list(keys)
 
         def contained(pattern: str) -> bool:
@@ -40,13 +40,13 @@ class KeyMark:
 
 @dataclass(frozen=True)
 class TensorSource:
-    """Where one tensor of ours comes from.
+    """Source in a file of one of our tensors.
 
     Attributes:
-        keys: Keys in the file: one, or one a head.
+        keys: Keys in the file: one, or one for each head.
         shape: Shape of each of those tensors.
         own_shape: Shape of our tensor.
-        routes: For a scan's parameters, the file's index of each of our routes.
+        routes: Index in the file of each of our routes, for parameters of a scan.
     """
 
     keys: tuple[str, ...]
@@ -55,14 +55,14 @@ class TensorSource:
     routes: Sequence[int] | None = None
 
     def take_from(self, state: State) -> Tensor:
-        """Our tensor, made of those of the file."""
+        """Our tensor, made from those of the file."""
         if self.routes is None:
             return state[self.keys[0]]
         return torch.stack([state[key].reshape(self.own_shape[1:])[list(self.routes)] for key in self.keys])
 
 
 class Shapes(dict[str, Size]):
-    """Shapes of a state dict; looking up a missing one is a ValueError for the user."""
+    """Shapes of a state dict; looking up a missing key raises ValueError with a message for users."""
 
     def __init__(self, name: str, state: State) -> None:
         super().__init__((key, value.shape) for key, value in state.items())
@@ -78,19 +78,19 @@ def _unchanged(model: nn.Module, state: State) -> State:
 
 @dataclass(frozen=True, kw_only=True)
 class WeightFormat:
-    """One kind of file.
+    """A format of weight files.
 
     Attributes:
-        owner: Whose names the keys are, such as "its authors", for messages.
-        mark: Recognizes the file.
+        owner: Owner of the names of the keys, such as "its authors", for messages.
+        mark: Mark by which files are recognized.
         sources: Model -> the source of each entry of its state dict; see `renamed`.
-        arguments: Shapes -> the keywords with which `create_model` builds the file's network; None if a file does not
-            show them.
-        assumed: Keywords that no such file shows, with their authors' values.
-        prefix: Stripped from all keys, if all have it.
+        arguments: Shapes -> the keywords with which `create_model` builds the network of a file; None if the shapes do
+            not determine them.
+        assumed: Keywords that the shapes do not determine, with the values of the authors.
+        prefix: Removed from all keys if all have it.
         prepare: (model, state) -> state, before its keys are matched; raises ValueError if the model cannot take it.
-        partial: The file fills a part of the network, and may hold more than that.
-        hint: Sentence for the user whose file does not fit.
+        partial: Whether a file fills only a part of the network, and may hold tensors that are not used.
+        hint: Sentence for messages about files that do not fit.
     """
 
     owner: str

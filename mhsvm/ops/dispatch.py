@@ -33,10 +33,10 @@ class Implementation:
         backend: Name of a row in the table of backends.
         run: Computes the operation.
         unsupported_reason: Why it cannot take these arguments, or None if it can; by default it takes all.
-        worthwhile: Whether it is faster than the rows after it; where it is not, "auto" passes on. A backend that is
-            asked for by name runs all the same. By default it is.
-        traceable: Whether torch's compiler knows `run` as an operator or can trace it. Under torch.compile the
-            reference takes the place of one that is not: the compiler joins torch's operations by itself.
+        worthwhile: Whether it is faster than the rows after it; if not, "auto" continues with these. A backend that is
+            requested by name runs in any case. By default it is.
+        traceable: Whether `run` is an operator of torch's compiler, or can be traced by it. If not, the reference
+            replaces it under torch.compile, which fuses torch's operations itself.
     """
 
     backend: str
@@ -54,10 +54,10 @@ class Implementation:
 
 
 class Operation:
-    """An operation: its reference, and what other backends have for it.
+    """An operation: its reference and the implementations of other backends.
 
     Args:
-        name: A name of its own, for messages.
+        name: Unique name, for messages.
         reference: The operation by torch's operations, which take any input. Its first argument is a tensor or a
             sequence of tensors.
     Raises:
@@ -71,7 +71,7 @@ class Operation:
                 f"{_full_name(_OPERATIONS[name].reference.run)}, so {_full_name(reference)} needs another"
             )
         self.name = name
-        self.reference = Implementation("reference", reference)
+        self.reference: Implementation = Implementation("reference", reference)
         self._implementations: dict[str, Implementation] = {}
         _OPERATIONS[name] = self
 
@@ -153,7 +153,7 @@ class Operation:
             if row.unavailable_reason() is None:
                 chosen = x
                 break
-            # A logger's call would break a compiled graph in two.
+            # A logger's call would split a compiled graph.
             if not compiling:
                 _warn_of_missing(row, _device_type(args, kwargs))
         if not compiling:
@@ -188,7 +188,7 @@ def _is_left_to_compiler(implementation: Implementation) -> bool:
     return not implementation.traceable and (torch.compiler.is_compiling() or _left_to_compiler.get())
 
 
-# What has been logged: backend and device type; operation, backend and device type.
+# Messages that have been logged: (backend, device type) and (operation, backend, device type).
 _reported: set[tuple[str, ...]] = set()
 
 

@@ -22,7 +22,7 @@ _BATCHED = ("u", "delta", "B", "C", "z")
 
 @dataclass(frozen=True)
 class ScanShape:
-    """Sizes of a selective scan: b sequences of d channels and l steps, B and C in g groups, n numbers of state."""
+    """Sizes b, d, l, g and n of a selective scan."""
 
     b: int
     d: int
@@ -41,7 +41,7 @@ class ScanShape:
 def make_scan_inputs(
     shape: ScanShape, *, dtype: torch.dtype, device: torch.device, gate: bool = False, seed: int = 0
 ) -> dict[str, Tensor]:
-    """Arguments of a selective scan with softplus, like those of a trained network: delta is about 0.01 to 0.3.
+    """Make arguments of a selective scan with softplus, like those of a trained network: delta is about 0.01 to 0.3.
 
     Returns:
         u, delta and, with `gate`, z (b, l, d), B and C (b, l, g, n) in `dtype`; A (d, n), D and delta_bias (d) in
@@ -82,13 +82,16 @@ class Expected:
     gradients: dict[str, Tensor]
 
     @classmethod
-    def of(cls, reference_scan: Callable[..., Tensor], inputs: Mapping[str, Tensor]) -> "Expected":
+    def of(
+        cls, reference_scan: Callable[..., Tensor | tuple[Tensor, Tensor]], inputs: Mapping[str, Tensor]
+    ) -> "Expected":
         """Run the reference on these inputs, and backward from a random gradient of its output."""
         samples = tuple(sorted({0, inputs["u"].shape[0] - 1}))
         leaves = {name: _at(samples, name, x).detach().double().requires_grad_() for name, x in inputs.items()}
         y = reference_scan(**leaves)
+        assert isinstance(y, Tensor), "the last state is not checked"
         generator = torch.Generator(y.device).manual_seed(len(samples))
-        # whole numbers are the same in every type
+        # integers are exact in every type
         grad_y = torch.randint(-3, 4, y.shape, generator=generator, device=y.device, dtype=y.dtype)
         gradients = torch.autograd.grad(y, tuple(leaves.values()), grad_y)
         return cls(samples, grad_y, y.detach(), dict(zip(leaves, gradients, strict=True)))
@@ -115,7 +118,7 @@ def expected_scan(inputs: Mapping[str, Tensor]) -> Expected:
 def make_route_scan_inputs(
     *, dtype: torch.dtype, device: torch.device, seed: int = 0
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Arguments of a scan along routes, and random routes: a small map, two heads of four routes."""
+    """Make arguments of a scan along routes, and random routes: a small map, two heads of four routes."""
     b, cells, m, k, d, n, r = 2, 77, 2, 4, 12, 16, 2
     generator = torch.Generator(device).manual_seed(seed)
     normal = partial(torch.randn, generator=generator, device=device, dtype=torch.float32)

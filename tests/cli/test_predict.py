@@ -164,7 +164,7 @@ def test_a_published_file_says_what_was_assumed(workplace, make_published_mhs_vm
         (["--out", "full"], "full exists and is not empty: choose another one with --out"),
         (["--out", "photos/a.png"], "photos/a.png exists and is not empty"),
         (["--p", "absent.pt"], "there is no checkpoint absent.pt"),
-        (["--p", "photos/a.png"], "photos/a.png is no checkpoint or is cut short"),
+        (["--p", "photos/a.png"], "photos/a.png is not a checkpoint or is incomplete"),
         (["--gate-threshold", "0.1"], "ultralight_vm_unet has no gate: leave --gate-threshold out"),
         (["--device", "tpu9"], "device 'tpu9' cannot be used here"),
     ],

@@ -49,7 +49,7 @@ def test_table_summary_and_cases(masks, capsys):
         "pred": ["out"],
         "truth": ["truth"],
         "num_images": 3,
-        "size": "each target's own",
+        "size": "the truth's",
         "resized": 1,
         "only_predicted": 0,
         "only_true": 0,

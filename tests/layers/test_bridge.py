@@ -37,10 +37,10 @@ def test_split_att_decides_the_shape_of_the_weights():
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-# torch's compiler looks at the gradient of each input, and silences this in another way than pytest heeds
+# torch's compiler reads the gradient of each input; pytest does not see how it silences the warning
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
 def test_compiled_in_16_bits_its_gradients_are_those_of_eager_steps():
-    """A compiler keeps in 32 bits what lies in memory in 16, so that a value and its copy need not be equal."""
+    """A compiler keeps values in 32 bits that memory has in 16, so a value and its copy may differ."""
     torch.manual_seed(0)
     bridge = SkipBridge((4,))
     layer, image = torch.nn.Conv2d(3, 4, 1), torch.randn(2, 3, 8, 8)

@@ -11,7 +11,7 @@ def test_whole_samples_are_dropped_as_often_as_said_and_the_others_scaled():
     ratio = (layer(branch) / branch).flatten(1)
     assert torch.allclose(ratio, ratio[:, :1].expand_as(ratio))
     dropped = ratio[:, 0] == 0
-    # four standard deviations of the share
+    # four standard deviations of the fraction
     assert dropped.float().mean().item() == pytest.approx(0.25, abs=4 * (0.25 * 0.75 / 4000) ** 0.5)
     assert torch.allclose(ratio[~dropped], torch.tensor(1 / 0.75))
 

@@ -72,7 +72,7 @@ def test_bad_arguments_are_refused():
 def test_bfloat16_closes_as_many_cells_as_float32(patterns):
     torch.manual_seed(0)
     scan = MultiHeadScan(32, patterns=patterns, gate_threshold=1.0)
-    # Steps so small that the routes differ by a thousandth or so.
+    # delta is so small that the routes differ by about a thousandth.
     nn.init.constant_(scan.s6.dt_bias, -10.0)
     x = torch.randn(2, 32, 12, 12)
     outputs = []
@@ -90,5 +90,5 @@ def test_bfloat16_closes_as_many_cells_as_float32(patterns):
     assert 2e-4 < spread.median() < 5e-3
     assert 0.3 < closed(exact) < 0.9
     assert closed(half) == pytest.approx(closed(exact), abs=0.005)
-    # Rounded to 16 bits they would not be told apart.
+    # Rounded to 16 bits they would be equal.
     assert closed(half.bfloat16().float()) != pytest.approx(closed(exact), abs=0.005)

@@ -88,7 +88,7 @@ def test_routes_are_made_once_and_serve_training_after_inference():
     assert not list(scan.buffers())
 
 
-# torch 2.6 warns of how it keeps the tables of routes
+# torch 2.6 warns about the tables of routes
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_a_tracer_leaves_no_fake_routes_behind():
     scan = RouteS6(2, patterns=("S",))

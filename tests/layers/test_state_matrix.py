@@ -22,7 +22,7 @@ def test_differentiates_twice():
 
 
 def test_a_state_s_channels_lie_side_by_side():
-    """In both directions, so that neither A nor its gradient is copied."""
+    """The memory order of A and of its gradient, so that neither is copied."""
     log = torch.randn(4, 5, 3, requires_grad=True)
     A = state_matrix(log)
     assert A.mT.is_contiguous()

@@ -64,8 +64,8 @@ def test_a_gpu_counts_alike_and_makes_nobody_wait(num_classes):
     expected = confusion_matrices(pred, truth, num_classes=num_classes)
     pred, truth = pred.cuda(), truth.cuda()
     mode = torch.cuda.get_sync_debug_mode()
-    torch.cuda.set_sync_debug_mode("error")
     try:
+        torch.cuda.set_sync_debug_mode("error")
         found = count_pairs(pred, truth, num_classes=num_classes)
     finally:
         torch.cuda.set_sync_debug_mode(mode)

@@ -12,7 +12,7 @@ from mhsvm.runtime.numerics import numerics
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Run tests with `backend` and `device` over all backends that run here, each on the device that it is for."""
+    """Run tests with `backend` and `device` over all backends that run here, each on its device."""
     if not {"backend", "device"} <= set(metafunc.fixturenames):
         return
     cases = []
@@ -25,14 +25,14 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.fixture
 def _full_float32() -> Iterator[None]:
-    """Round no factors of float32 on a GPU, as torch does in convolutions by default."""
+    """Disable TF32, which rounds the factors of float32 convolutions on a GPU by default."""
     with numerics(tf32=False, deterministic=False):
         yield
 
 
 @pytest.fixture
 def small_model() -> Callable[..., nn.Module]:
-    """Build a small network of any kind; weights and direct paths are spread so that every part of it matters."""
+    """Build a small network of any kind; weights and direct paths are spread so that every part has an effect."""
 
     def build(name: str, **changes) -> nn.Module:
         torch.manual_seed(0)
@@ -50,7 +50,7 @@ def small_model() -> Callable[..., nn.Module]:
 
 @pytest.fixture
 def published_state() -> Callable[..., dict[str, Tensor]]:
-    """Random weights in the keys and shapes of the published file of a network, doubles included."""
+    """Random weights with the keys and shapes of the published file of a network, duplicates included."""
 
     def publish(name: str, model: nn.Module) -> dict[str, Tensor]:
         generator = torch.Generator().manual_seed(1)

@@ -9,7 +9,7 @@ from mhsvm.models.checkpoint_file import read_checkpoint, weights_in
 
 
 class Payload:
-    """Reading it as a pickle would make a folder."""
+    """Unpickling it would make a folder."""
 
     def __init__(self, folder):
         self.folder = str(folder)
@@ -52,10 +52,10 @@ def test_numpy_scalars_are_found_under_the_name_of_either_numpy(tmp_path):
     assert "numpy._core.multiarray.scalar" in names["_core"]
 
 
-def test_a_file_that_wants_to_run_code_is_refused_unread(tmp_path):
+def test_a_file_that_would_run_code_is_refused_unread(tmp_path):
     path, folder = tmp_path / "evil.pth", tmp_path / "made by the pickle"
     torch.save({"model_state_dict": {"w": torch.ones(1)}, "extra": Payload(folder)}, path)
-    with pytest.raises(ValueError, match="evil.pth wants to run (posix|nt).mkdir, which reading weights never needs"):
+    with pytest.raises(ValueError, match="evil.pth would run (posix|nt).mkdir, which reading weights never needs"):
         read_checkpoint(path)
     assert not folder.exists()
 
@@ -64,21 +64,21 @@ def test_other_files_are_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match="there is no checkpoint .*absent.pth"):
         read_checkpoint(tmp_path / "absent.pth")
 
-    path = tmp_path / "picture.png"
+    path = tmp_path / "image.png"
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(100))
-    with pytest.raises(ValueError, match="picture.png is no checkpoint or is cut short"):
+    with pytest.raises(ValueError, match="image.png is not a checkpoint or is incomplete"):
         read_checkpoint(path)
 
-    whole, cut = tmp_path / "whole.pth", tmp_path / "cut.pth"
+    whole, incomplete = tmp_path / "whole.pth", tmp_path / "incomplete.pth"
     torch.save({"w": torch.zeros(1000)}, whole)
-    cut.write_bytes(whole.read_bytes()[:2000])
-    with pytest.raises(ValueError, match="cut.pth is no checkpoint or is cut short"):
-        read_checkpoint(cut)
+    incomplete.write_bytes(whole.read_bytes()[:2000])
+    with pytest.raises(ValueError, match="incomplete.pth is not a checkpoint or is incomplete"):
+        read_checkpoint(incomplete)
 
     archive = tmp_path / "archive.zip"
     with zipfile.ZipFile(archive, "w") as target:
         target.writestr("images/1.txt", "no tensor")
-    with pytest.raises(ValueError, match="archive.zip is no checkpoint or is damaged"):
+    with pytest.raises(ValueError, match="archive.zip is not a checkpoint or is damaged"):
         read_checkpoint(archive)
 
     torch.save([torch.zeros(1)], whole)
@@ -98,7 +98,7 @@ def test_weights_lose_the_prefixes_of_wrappers_and_the_leftovers_of_profilers():
     [
         ({}, "no state dict in the checkpoint; it holds nothing"),
         ({"model_state_dict": 3}, "no state dict in the checkpoint; it holds model_state_dict"),
-        ({"epoch": 3, "w": torch.ones(1)}, "a state dict holds tensors only; these are none: epoch"),
+        ({"epoch": 3, "w": torch.ones(1)}, "a state dict holds tensors only; these are not tensors: epoch"),
     ],
 )
 def test_content_without_weights_is_refused(content, message):

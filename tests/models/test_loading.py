@@ -154,7 +154,7 @@ def test_a_file_with_projections_does_not_fit_a_network_without(filled, small_mo
 
 @pytest.fixture
 def vmamba(published_state):
-    """The content of a file of VMamba's encoder with one block more than VM-UNet in stage 1, and a classifier."""
+    """The content of a file of VMamba's encoder with a classifier, and one block more than VM-UNet in stage 1."""
     torch.manual_seed(0)
     encoder = create_model("vm_unet", dims=(8, 16), depths=(1, 3), decoder_depths=(1, 1), d_state=4)
     state = {

@@ -1,4 +1,4 @@
-"""What holds for every registered network."""
+"""Properties of every registered network."""
 
 import copy
 

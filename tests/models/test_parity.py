@@ -1,4 +1,4 @@
-"""The published networks, number for number (bounds of the fixtures' specification, tensor by tensor)."""
+"""Parity with the published networks, tensor by tensor, within the bounds of the fixtures' specification."""
 
 import pytest
 import torch
@@ -59,7 +59,7 @@ def stateless_route_scan(u, x_proj, dt_proj, dt_bias, A, D, order, inverse, *, b
     n = A.shape[3]
     low_rank, B, C = torch.einsum("blmd,mkcd->blmkc", u, x_proj).split([dt_proj.shape[3], n, n], dim=-1)
     delta = F.softplus(torch.einsum("blmkr,mkdr->blmkd", low_rank, dt_proj) + dt_bias)
-    # A decays nothing: it is here for its gradient.
+    # A is without decay; it is included for its gradient.
     y = (D + delta * (B * C).sum(-1, keepdim=True) + 0 * A.sum(-1)) * u.unsqueeze(3)
     return y.permute(0, 2, 3, 1, 4)
 

@@ -1,4 +1,4 @@
-"""The weights that come with the package; here a folder of their own stands in for them."""
+"""Weights that come with the package; most tests replace them by a folder of their own."""
 
 import csv
 import hashlib
@@ -18,7 +18,7 @@ from mhsvm.models import create_model, list_pretrained, pretrained
 from mhsvm.models.pretrained import find_pretrained
 from mhsvm.training.checkpoint import save_checkpoint
 
-COLUMNS = ("name", "model", "data", "split", "split_hash", "licence", "sha256")
+COLUMNS = ("name", "model", "data", "split", "split_hash", "license", "sha256")
 SETTINGS = ("model.ultralight_vm_unet.branches", "2", "model.ultralight_vm_unet.channels", "8,8,8,8,8,8")
 
 
@@ -47,7 +47,7 @@ def test_a_name_builds_the_network_that_was_trained(weights):
     assert list_pretrained() == list_pretrained("ultralight_vm_unet") == ("isic2017-small",)
     assert list_pretrained("mhs_vm") == ()
     found = find_pretrained("isic2017-small")
-    assert (found.data, found.split, found.split_hash, found.licence) == ("isic2017", "wu-sorted", "a" * 64, "CC-0")
+    assert (found.data, found.split, found.split_hash, found.license) == ("isic2017", "wu-sorted", "a" * 64, "CC-0")
 
 
 @pytest.mark.parametrize(
@@ -56,10 +56,14 @@ def test_a_name_builds_the_network_that_was_trained(weights):
         (
             "ultralight_vm_unet",
             {"pretrained": "isic2018"},
-            "unknown weights 'isic2018'; known of ultralight_vm_unet: isic2",
+            "unknown weights 'isic2018'; known for ultralight_vm_unet: isic2",
         ),
-        ("mhs_vm", {"pretrained": "isic2018"}, "unknown weights 'isic2018'; known of mhs_vm: none"),
-        ("mhs_vm", {"pretrained": "isic2017-small"}, "are of ultralight_vm_unet, not of mhs_vm; known of mhs_vm: none"),
+        ("mhs_vm", {"pretrained": "isic2018"}, "unknown weights 'isic2018'; known for mhs_vm: none"),
+        (
+            "mhs_vm",
+            {"pretrained": "isic2017-small"},
+            "belong to ultralight_vm_unet, not to mhs_vm; known for mhs_vm: none",
+        ),
         ("ultralight_vm_unet", {"pretrained": "isic2017-small", "branches": 4}, "the weights do not fit"),
         ("ultralight_vm_unet", {"pretrained": "isic2017-small", "num_classes": 3}, "the weights do not fit"),
         ("ultralight_vm_unet", {"pretrained": "isic2017-small", "branch": 4}, "has no argument 'branch'"),
@@ -74,7 +78,7 @@ def test_what_does_not_go_together_is_refused(name, arguments, message, weights)
 def test_a_changed_or_missing_file_is_refused(weights):
     path = find_pretrained("isic2017-small").path
     path.write_bytes(path.read_bytes() + b"x")
-    with pytest.raises(ValueError, match=r"is not the file that mhsvm came with \(sha256 \w{12}, not \w{12}\)"):
+    with pytest.raises(ValueError, match=r"is not the file of this package \(sha256 \w{12}, not \w{12}\)"):
         create_model("ultralight_vm_unet", pretrained="isic2017-small")
     path.unlink()
     with pytest.raises(ValueError, match=r"\(sha256 missing, not \w{12}\): install the package again"):
@@ -109,18 +113,18 @@ def test_what_the_index_names_is_there_and_the_reverse():
         row = find_pretrained(name)
         create_model(row.model, pretrained=name)
         assert len(row.split_hash) == 64
-        assert row.licence
+        assert row.license
 
 
 @pytest.mark.parametrize("name", list_pretrained("ultralight_vm_unet"))
 def test_lesions_of_another_hospital_are_found(name, shared):
-    """PH2, at the pictures' own size: none of these networks has seen it."""
+    """PH2 in its original size, on which none of these networks was trained."""
     predict_one = mhsvm.load_predictor(name, device="cpu")
     with zipfile.ZipFile(shared / "data" / "PH2Dataset_native_sample.zip") as archive:
         for id_ in ("IMD002", "IMD003", "IMD242"):
             folder = f"PH2Dataset/PH2 Dataset images/{id_}/{id_}"
-            picture = Image.open(archive.open(f"{folder}_Dermoscopic_Image/{id_}.bmp")).convert("RGB")
-            truth = np.array(Image.open(archive.open(f"{folder}_lesion/{id_}_lesion.bmp")).convert("L")) >= 128
-            mask, _ = predict_one(picture)
+            image = Image.open(archive.open(f"{folder}_Dermoscopic_Image/{id_}.bmp")).convert("RGB")
+            target = np.array(Image.open(archive.open(f"{folder}_lesion/{id_}_lesion.bmp")).convert("L")) >= 128
+            mask, _ = predict_one(image)
             mask = np.asarray(mask) > 0
-            assert 2 * (mask & truth).sum() / (mask.sum() + truth.sum()) > 0.8, id_
+            assert 2 * (mask & target).sum() / (mask.sum() + target.sum()) > 0.8, id_

@@ -52,7 +52,7 @@ def test_the_order_of_registration_does_not_matter(small_model, published_state,
 
 def test_marks_that_do_not_exclude_each_other_are_an_error(registered, small_model):
     registered(MODELS, "again", Network(torch.nn.Identity, KeyMark(r"\.mixer\.scan\.s6\."), (), {}))
-    with pytest.raises(ValueError, match="bear the marks of vm_unet under the names of this package, again under"):
+    with pytest.raises(ValueError, match="fit the marks of vm_unet under the names of this package, again under"):
         identify(small_model("vm_unet").state_dict())
 
 

@@ -71,7 +71,7 @@ def test_drop_path_acts_in_training_only(name, small_model):
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-# torch's compiler looks at the gradient of each input, and silences this in another way than pytest heeds
+# torch's compiler reads the gradient of each input; pytest does not see how it silences the warning
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
 def test_blocks_of_one_width_share_what_is_compiled():
     compiled = []

@@ -9,10 +9,10 @@ from mhsvm.ops.scan.selective_scan import SELECTIVE_SCAN
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Run tests over the table of backends, as far as they scan on this CPU.
+    """Run tests over the backends that scan on this CPU.
 
-    Tests with `backend`: over all; with `dtype` too, in every full type that a backend takes. Tests with
-    `automatic_backend`: over those that "auto" may choose.
+    Tests with `backend` run over all; with `dtype` also in float32 and float64, as far as a backend takes them. Tests
+    with `automatic_backend` run over those that "auto" may choose.
     """
     cases = [
         (scan.backend, dtype)
@@ -50,7 +50,7 @@ def relative_error() -> Callable[[Tensor, Tensor], float]:
 
 @pytest.fixture
 def scan_inputs() -> Callable[..., dict[str, Tensor]]:
-    """Makes the tensor arguments of a scan, on leaves that require gradients."""
+    """Make the tensor arguments of a scan, as leaves that require gradients."""
 
     def make(
         *, b=2, d=8, n=3, length=100, groups=2, optional=("D", "z", "delta_bias"), dtype=torch.float64
@@ -78,13 +78,13 @@ def scan_inputs() -> Callable[..., dict[str, Tensor]]:
 
 @pytest.fixture
 def outputs_and_gradients() -> Callable[..., dict[str, Tensor]]:
-    """Runs a scan and seeded gradients through its output and last state; every tensor by name."""
+    """Run a scan forward and backward from seeded gradients of its output and last state; all tensors by name."""
 
     def run(scan: Callable, inputs: dict[str, Tensor], **options) -> dict[str, Tensor]:
         y, state = scan(**inputs, return_last_state=True, **options)
         generator = torch.Generator().manual_seed(0)
-        seeds = [torch.randn(x.shape, generator=generator, dtype=torch.float64).to(x) for x in (y, state)]
-        gradients = torch.autograd.grad((y, state), tuple(inputs.values()), seeds)
+        grads = [torch.randn(x.shape, generator=generator, dtype=torch.float64).to(x) for x in (y, state)]
+        gradients = torch.autograd.grad((y, state), tuple(inputs.values()), grads)
         return {"y": y, "state": state} | {f"gradient of {k}": g for k, g in zip(inputs, gradients, strict=True)}
 
     return run
@@ -92,7 +92,7 @@ def outputs_and_gradients() -> Callable[..., dict[str, Tensor]]:
 
 @pytest.fixture
 def _poisoned_memory() -> Iterator[None]:
-    """Fill what `torch.empty` returns with NaN, so that a number never written cannot pass for one."""
+    """Fill new tensors of `torch.empty` with NaN, so that a number that is never written is found."""
     torch.use_deterministic_algorithms(True)
     assert torch.empty(1).isnan().all()
     yield

@@ -134,7 +134,7 @@ def test_a_fast_backend_that_should_run_here_and_cannot_is_warned_of_once(
 
 @pytest.fixture
 def toy():
-    """An operation and a backend from outside of the package, each added by one call."""
+    """An operation and a backend from outside the package, each added by one call."""
     register_backend(Backend("toy"))
     operation = Operation("scale", lambda x, factor=2: (x if torch.is_tensor(x) else x[0]) * factor)
     operation.register(
@@ -151,13 +151,13 @@ def toy():
     ("requested", "factor", "expected"),
     [
         ("auto", 2, 20.0),
-        # cannot, and is not worth its while
+        # cannot run, and is not worthwhile
         ("auto", -1, -1.0),
         ("auto", 0, 0.0),
         ("toy", 2, 20.0),
         ("toy", 0, 0.0),
         ("reference", 2, 2.0),
-        # has nothing of this operation
+        # does not implement this operation
         ("chunked", 2, 2.0),
     ],
 )

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 TESTS = Path(__file__).parents[1]
-# Folders or files, and which of their tests, for a process each: about equally long.
+# Folders or files and a selection of their tests, for one process each; they take about the same time.
 SUITES = {
     "scans": (["ops/scan/triton"], []),
     "sequences": (
@@ -23,7 +23,7 @@ PLUGINS = ("-p", "no:xdist", "-p", "no:benchmark", "-p", "no:cacheprovider")
 
 @pytest.fixture(scope="module")
 def processes(_triton):
-    """Processes of their own, as Triton reads the variable when it is imported; all at once."""
+    """A process for each suite, all at once: Triton reads the variable when it is imported."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
     environment["TRITON_INTERPRET"] = "1"
     started = {

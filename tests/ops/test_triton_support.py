@@ -19,7 +19,7 @@ def _machine_with_gpu(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.delenv("CC", raising=False)
     monkeypatch.setattr(torch.version, "hip", None)
-    # torch 2.6 brings one that is too old
+    # torch 2.6 comes with an old version
     monkeypatch.setattr(pytest.importorskip("triton"), "__version__", "3.3.0")
 
 

@@ -16,7 +16,7 @@ def train(tmp_path, monkeypatch):
     """Make checkpoints, in a package without weights."""
     folder = tmp_path / "weights"
     folder.mkdir()
-    (folder / "index.csv").write_text("name,model,data,split,split_hash,licence,sha256\n")
+    (folder / "index.csv").write_text("name,model,data,split,split_hash,license,sha256\n")
     monkeypatch.setattr(pretrained, "FOLDER", folder)
 
     def make(seed):
@@ -40,7 +40,7 @@ def test_an_added_checkpoint_can_be_loaded_by_name(train):
     add_pretrained(path, name="isic2017-again", license="CC-0")
     assert list_pretrained() == ("isic2017-again", "isic2017-small")
     assert find_pretrained("isic2017-small") == row
-    assert (row.model, row.data, row.split, row.licence) == ("ultralight_vm_unet", "isic2017", "wu-sorted", "CC-0")
+    assert (row.model, row.data, row.split, row.license) == ("ultralight_vm_unet", "isic2017", "wu-sorted", "CC-0")
     image = torch.rand(1, 3, 32, 32)
     again = create_model("ultralight_vm_unet", pretrained="isic2017-small").eval()
     assert torch.equal(again(image), model(image))

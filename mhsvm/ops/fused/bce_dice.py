@@ -10,9 +10,9 @@ from mhsvm.ops.triton_support import unsupported_by_triton
 
 # Cells of a tile: 8 a lane of 4 warps.
 _TILE = 1024
-# Chunks of a map's cells, each summed by a program of its own.
+# Chunks of a map's cells, each summed by one program.
 _MAX_CHUNKS = 64
-# Numbers of a tile in which the chunks' sums are added up.
+# Numbers of a tile of the sums of chunks.
 _SUMS_TILE = 1024
 
 
@@ -25,7 +25,7 @@ def bce_dice(
     run.
 
     Args:
-        logits: (b, c, h, w), any float type; p is their sigmoid. Every channel of an image is a map of its own.
+        logits: (b, c, h, w), any float type; p is their sigmoid. Every channel of an image is one map.
         targets: t, shaped like the logits, in 0..1.
         bce_weight, dice_weight: Weights of the two terms.
         smooth: s, in cells.
@@ -81,7 +81,7 @@ class _BCEDice(torch.autograd.Function):
         chunks = -(-cells // chunk)
         sums = torch.empty((maps, chunks, 3), dtype=torch.float32, device=logits.device)
         derivatives, loss = sums.new_empty((maps, 2)), sums.new_empty(())
-        # Factors of the maps' sums, for the mean over all cells, and that over the maps.
+        # Factors of the sums, for the mean over all cells and the mean over the maps.
         bce_scale, dice_scale = ctx.scales = bce_weight / (maps * cells), dice_weight / maps
         padded = 1 << (chunks - 1).bit_length()
         with torch.cuda.device_of(logits):
@@ -90,7 +90,7 @@ class _BCEDice(torch.autograd.Function):
             )
             bce_dice_fwd_kernel_loss[(1,)](
                 p_sums=sums, p_derivatives=derivatives, p_loss=loss, maps=maps, chunks=chunks, bce_scale=bce_scale,
-                dice_scale=dice_scale, smooth=smooth, MAPS=max(1, _SUMS_TILE // padded), CHUNKS=padded, num_warps=4,
+                dice_scale=dice_scale, smooth=smooth, MAPS=max(1, _SUMS_TILE // padded), S=padded, num_warps=4,
             )  # fmt: skip
         ctx.save_for_backward(logits, targets, derivatives)
         return loss
@@ -112,6 +112,6 @@ class _BCEDice(torch.autograd.Function):
 
 
 def _sizes(logits: Tensor) -> tuple[int, int, int]:
-    """Maps, cells of one, and cells of a chunk: whole tiles, so that no chunk ends inside one."""
+    """Number of maps, cells of a map, and cells of a chunk: whole tiles, so that no chunk ends inside one."""
     maps, cells = logits.shape[:2].numel(), logits.shape[2:].numel()
     return maps, cells, -(-cells // (_MAX_CHUNKS * _TILE)) * _TILE

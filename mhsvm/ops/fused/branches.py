@@ -1,10 +1,10 @@
-"""The norm around parallel branches: of a map, split into sequences, and of the sequences, joined to a row a cell.
+"""The norms before and after parallel branches: of a map, split into sequences, and of the joined sequences.
 
-b batch, l cells, p branches of v channels, c = p*v.
+A map has p branches of v channels, c = p * v.
 
-The kernels' sums for both norms and the residual's scale are one: the split hands its parameters to the join as equal
-rows, one for each program of the join's backward kernel. The sums of these programs are the gradient of the rows, and
-the split's programs continue from there.
+Both norms have the same parameters, so their backward kernels share one set of partial sums. The split passes its
+parameters to the join as equal rows, one for each program of the join's backward kernel. The partial sums of these
+programs are the gradient of the rows, and the programs of the split add theirs.
 """
 
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ from mhsvm.ops.triton_support import unsupported_by_triton
 # Numbers of a tile, for 4 warps; backward also holds the sums over cells.
 _TILE = 1024
 _BACKWARD_TILE = 512
-# Programs backward, each with sums of its own: as many as keep a large GPU busy.
+# Programs backward, each with its own partial sums: as many as keep a large GPU busy.
 _MAX_PROGRAMS = 512
 
 
@@ -31,10 +31,10 @@ class Branches(NamedTuple):
 
     Attributes:
         parts: (b*p, l, v), a sequence for each branch of each sample.
-        residual: The same numbers, for `join_norm`, which adds them to the mixed sequences. As an output of its own
-            its gradient need not be added to that of `parts` by a kernel of its own.
-        weight, bias, skip_scale, eps: As they were given.
-        rows: The parameters as the kernels of `join_norm` read them; None where torch's operations ran.
+        residual: The same numbers, which `join_norm` adds to the mixed sequences. It is a separate output, so that no
+            separate kernel adds its gradient to that of `parts`.
+        weight, bias, skip_scale, eps: The arguments of `split_norm`.
+        rows: The parameters in the layout of the kernels of `join_norm`; None after the reference.
     """
 
     parts: Tensor
@@ -56,14 +56,14 @@ def split_norm(
     eps: float = 1e-5,
     backend: str = "auto",
 ) -> Branches:
-    """LayerNorm of each cell's channels, which are then split into branches: the input of a mixer of sequences.
+    """LayerNorm over the channels of each cell, then the split into branches: the input of a mixer of sequences.
 
     The backend "triton" computes it in one kernel each way, which reads a map of any strides.
 
     Args:
         x: Map (b, c, *spatial), any float type; statistics are float32, or float64 for such an x.
         weight, bias: (c).
-        skip_scale: One number, the factor of the residual in `join_norm`.
+        skip_scale: Factor of the residual in `join_norm`, one number.
         branches: Number of branches p, a divisor of c.
         eps: Added to the variance.
         backend: As in `mhsvm.ops.selective_scan`.
@@ -82,7 +82,7 @@ def split_norm(
 
 
 def join_norm(mixed: Tensor, branches: Branches, *, autocast_output: bool = False, backend: str = "auto") -> Tensor:
-    """The same LayerNorm of each cell's channels, now of mixed + skip_scale * residual with the branches concatenated.
+    """The same LayerNorm of each cell, now of mixed + skip_scale * residual with the branches concatenated.
 
     Args:
         mixed: (b*p, l, v), a mixer's output for `branches.parts`.
@@ -140,7 +140,7 @@ def triton_join_norm(mixed: Tensor, branches: Branches, *, autocast_output: bool
 
 def _unjoinable_by_triton(mixed: Tensor, branches: Branches, **options: bool) -> str | None:
     if branches.rows is None:
-        return "another backend split the map; take the same one for both"
+        return "another backend split the map; use the same one for both"
     return unsupported_by_triton(mixed)
 
 
@@ -155,7 +155,7 @@ class Tiles:
     """The tiles of b samples of l cells, and the programs that compute them.
 
     Attributes:
-        sizes: l, p and v, by the kernels' names.
+        sizes: l, p and v, by the names of the kernels' parameters.
         num, backward_num: Number of tiles.
         programs: Number of a backward kernel's programs.
         tile, backward_tile: Compile-time sizes of the kernels.
@@ -188,7 +188,7 @@ class _SplitNorm(torch.autograd.Function):
         ctx.tiles, ctx.eps = tiles, eps
         ctx.save_for_backward(x, weight, bias, skip_scale)
         ctx.set_materialize_grads(False)
-        # Views, so that torch refuses a mixer that changes its input in place, and with it the residual.
+        # Views, so that torch refuses a mixer that changes its input, and with it the residual, in place.
         return parts.view_as(parts), parts.view_as(parts), row.expand(tiles.programs, -1)
 
     @staticmethod
@@ -258,10 +258,10 @@ def _tiles(b: int, length: int, branches: int, width: int) -> Tiles:
     columns = padded << (branches - 1).bit_length()
 
     def tile(numbers: int) -> dict[str, int]:
-        return {"ROWS": max(1, numbers // columns), "V": padded, "C": columns, "num_warps": 4}
+        return {"L": max(1, numbers // columns), "V": padded, "C": columns, "num_warps": 4}
 
     forward, backward = tile(_TILE), tile(_BACKWARD_TILE)
-    num, backward_num = (b * -(-length // cells["ROWS"]) for cells in (forward, backward))
+    num, backward_num = (b * -(-length // cells["L"]) for cells in (forward, backward))
     programs = min(backward_num, _MAX_PROGRAMS)
     sizes = {"length": length, "branches": branches, "width": width}
     return Tiles(sizes, num, backward_num, programs, forward, backward)

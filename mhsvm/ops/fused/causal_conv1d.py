@@ -1,7 +1,4 @@
-"""The causal convolution before a Mamba block's scan, with SiLU.
-
-b batch, d channels, l steps, f taps.
-"""
+"""The causal convolution before the scan of a Mamba block, with SiLU."""
 
 import functools
 from collections.abc import Callable
@@ -13,7 +10,7 @@ from torch import Tensor
 from mhsvm.ops.dispatch import Operation
 from mhsvm.ops.triton_support import unsupported_by_triton
 
-# More taps would leave the registers no room backward.
+# With more taps, the backward kernel would run out of registers.
 _MAX_TAPS = 8
 # Numbers of a tile, and the most channels of one.
 _TILE = 1024
@@ -24,14 +21,14 @@ _PACKAGE_TAPS = (2, 3, 4)
 
 
 def causal_conv1d(x: Tensor, weight: Tensor, bias: Tensor, *, backend: str = "auto") -> Tensor:
-    """SiLU of the convolution of each channel with a filter of its own, which reads no later step.
+    """SiLU of a depthwise convolution that reads no later step.
 
     Args:
         x: (b, d, l), any float type.
-        weight: (d, f), the last of the f taps for the step itself.
+        weight: (d, f); the last of the f taps weights the current step.
         bias: (d).
-        backend: As in `mhsvm.ops.selective_scan`. "mamba_ssm" convolves as that package's block does: by the package
-            causal_conv1d where it is installed and takes the call, else by torch.
+        backend: As in `mhsvm.ops.selective_scan`. "mamba_ssm" uses the package causal_conv1d, as the block of that
+            package does, if it is installed and supports the call; else torch.
     Returns:
         (b, d, l), in the type of x, or of torch's convolution under autocast.
     Raises:
@@ -55,15 +52,21 @@ def causal_conv1d_reference(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
 
 def package_causal_conv1d(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """`causal_conv1d` by the package of that name where it takes the call, else by torch's operations."""
-    if not _package_takes(x, weight, bias):
+    """`causal_conv1d` by the package of that name if it supports the call, else by torch's operations."""
+    convolve = _package_function(x, weight)
+    if convolve is None:
         return causal_conv1d_reference(x, weight, bias)
-    return _import_package()(x.contiguous(), weight, bias, activation="silu")
+    return convolve(x.contiguous(), weight, bias, activation="silu")
 
 
 def _package_takes(x: Tensor, weight: Tensor, bias: Tensor) -> bool:
+    return _package_function(x, weight) is not None
+
+
+def _package_function(x: Tensor, weight: Tensor) -> Callable[..., Tensor] | None:
+    """The package's convolution, or None if it cannot take these arguments or is not installed."""
     fits = x.device.type == "cuda" and x.dtype in _PACKAGE_TYPES and weight.shape[1] in _PACKAGE_TAPS
-    return fits and _import_package() is not None
+    return _import_package() if fits else None
 
 
 @functools.cache
@@ -161,7 +164,7 @@ def _empty_steps(x: Tensor) -> Tensor:
 
 def _tile(x: Tensor, weight: Tensor) -> dict[str, int]:
     channels = min(1 << (x.shape[1] - 1).bit_length(), _MAX_TILE_CHANNELS)
-    return {"TAPS": weight.shape[1], "T": _TILE // channels, "E": channels, "num_warps": 4}
+    return {"TAPS": weight.shape[1], "T": _TILE // channels, "D": channels, "num_warps": 4}
 
 
 def _grid(x: Tensor) -> tuple[int, int, int]:

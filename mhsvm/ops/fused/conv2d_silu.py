@@ -1,4 +1,4 @@
-"""A depthwise convolution of a map and SiLU, with the convolution's bias added in SiLU's pass."""
+"""A depthwise convolution of a map and SiLU; the kernels add the bias and apply SiLU in one pass."""
 
 import torch
 import torch.nn.functional as F
@@ -10,12 +10,12 @@ from mhsvm.ops.triton_support import unsupported_by_triton
 
 # Cells of a tile and its channels, which divide the networks' widths, so that no lane is idle.
 _CELLS, _CHANNELS = 64, 32
-# Programs backward, each with sums of its own: as many as a large GPU holds at once. More were slower.
+# Programs backward, each with its own partial sums: as many as a large GPU holds at once. More were slower.
 _MAX_PROGRAMS = 1024
 
 
 def conv2d_silu(x: Tensor, weight: Tensor, bias: Tensor, *, backend: str = "auto") -> Tensor:
-    """SiLU of the convolution of each channel of a map with a filter of its own; the map keeps its size.
+    """SiLU of a depthwise convolution of a map; the map keeps its size.
 
     The backend "triton" calls torch's convolution without its bias. One kernel then adds the bias in float32 and
     applies SiLU; its gradients have the same bits in every run. "auto" takes it for channels-last maps only.

@@ -1,7 +1,7 @@
-"""Kernels of bias and SiLU of channels-last maps: a tile is l cells (L) of a block of c channels (C).
+"""Kernels that add a bias and apply SiLU to channels-last maps: a tile is L cells of a block of C channels.
 
-Numbers are float32 in registers. The programs of a tile's blocks follow each other, so
-that programs that run at one time read memory that is close together.
+All arithmetic is float32. Consecutive programs compute the blocks of one tile, so that programs that run at the same
+time read nearby memory.
 """
 
 import triton
@@ -19,7 +19,7 @@ def load_block(p_bias, channels, C: tl.constexpr):
 
 @triton.jit
 def tile(i_tile, o_c, m_c, cells, channels, L: tl.constexpr):
-    """Offsets and mask (l, c) of a tile's numbers."""
+    """Offsets and mask (l, c) of a tile."""
     o_l = i_tile * L + tl.arange(0, L).to(tl.int64)
     return o_l[:, None] * channels + o_c[None, :], (o_l < cells)[:, None] & m_c[None, :]
 
@@ -44,7 +44,7 @@ def conv2d_silu_fwd_kernel(p_x, p_bias, p_y, cells, channels, L: tl.constexpr, C
 def conv2d_silu_bwd_kernel(
     p_grad_y, p_x, p_bias, p_grad_x, p_sums, cells, channels, L: tl.constexpr, C: tl.constexpr
 ):  # fmt: skip
-    """Gradient of x, and each program's sums for that of the bias, (parts, c)."""
+    """Gradient of x, and each program's sums for the gradient of the bias, (parts, c)."""
     o_c, m_c, b_bias = load_block(p_bias, channels, C)
     num_blocks = tl.cdiv(channels, C)
     i_part, num_parts = tl.program_id(0) // num_blocks, tl.num_programs(0) // num_blocks

@@ -1,7 +1,4 @@
-"""GroupNorm of a map, then resizing, GELU and a skip connection, as a stage of a U-shaped network has them.
-
-b batch, c channels in g groups, h w map, s chunks of cells.
-"""
+"""GroupNorm of a map, then resizing, GELU and a skip connection: the end of a stage of a U-shaped network."""
 
 from typing import NamedTuple
 
@@ -17,7 +14,7 @@ from mhsvm.ops.triton_support import unsupported_by_triton
 RESIZES = ("keep", "halve", "double")
 # Numbers of a tile: 8 a lane of 4 warps.
 _TILE = 1024
-# Chunks of a map's cells, each summed by a program of its own; every later program reads all their sums.
+# Chunks of a map's cells, each summed by one program; every later program reads the sums of all chunks.
 _MAX_CHUNKS = 64
 
 
@@ -111,8 +108,8 @@ def _check(x: Tensor, weight: Tensor, bias: Tensor, groups: int, resize: str, sk
         raise ValueError(f"skip is shaped like the output, {shape}; received {tuple(skip.shape)}")
 
 
-class Cut(NamedTuple):
-    """How a map is split: cells of the output, of a chunk of the map and of one of the output, and the tile."""
+class Tiling(NamedTuple):
+    """Cells of the output map, of a chunk of the input and of one of the output, and the sizes of a tile."""
 
     cells_out: int
     chunk: int
@@ -128,18 +125,18 @@ class _GroupNormGELU(torch.autograd.Function):
         x, skip = _regular(x), None if skip is None else _regular(skip)
         weight, bias = weight.contiguous(), bias.contiguous()
         b, c, h, w = x.shape
-        width, cut = c // groups, _cut(x, groups, resize)
-        moments = x.new_empty((b, _MAX_CHUNKS, 2, cut.tile["G"]), dtype=torch.float32)
+        width, tiling = c // groups, _tiling(x, groups, resize)
+        moments = x.new_empty((b, _MAX_CHUNKS, 2, tiling.tile["G"]), dtype=torch.float32)
         y = _empty_map(x, (b, c, *resized(h, w, resize)), dtype)
         with torch.cuda.device_of(x):
-            group_norm_fwd_kernel_moments[(-(-h * w // cut.chunk), b)](
-                p_x=x, p_moments=moments, cells=h * w, chunk=cut.chunk, groups=groups, width=width,
-                **_strides("s", x), **cut.tile, num_warps=4,
+            group_norm_fwd_kernel_moments[(-(-h * w // tiling.chunk), b)](
+                p_x=x, p_moments=moments, cells=h * w, chunk=tiling.chunk, groups=groups, width=width,
+                **_strides("s", x), **tiling.tile, num_warps=4,
             )  # fmt: skip
-            group_norm_fwd_kernel[(-(-cut.cells_out // cut.tile["L"]), b)](
-                p_x=x, p_moments=moments, p_weight=weight, p_bias=bias, p_skip=skip, p_y=y, h=h, w=w, chunk=cut.chunk,
-                groups=groups, width=width, eps=eps, cells_out=cut.cells_out, **_strides("s", x),
-                **_strides("s_skip", skip), **_strides("s_y", y), RESIZE=resize, **cut.tile, num_warps=4,
+            group_norm_fwd_kernel[(-(-tiling.cells_out // tiling.tile["L"]), b)](
+                p_x=x, p_moments=moments, p_weight=weight, p_bias=bias, p_skip=skip, p_y=y, h=h, w=w,
+                chunk=tiling.chunk, groups=groups, width=width, eps=eps, cells_out=tiling.cells_out, **_strides("s", x),
+                **_strides("s_skip", skip), **_strides("s_y", y), RESIZE=resize, **tiling.tile, num_warps=4,
             )  # fmt: skip
         ctx.save_for_backward(x, weight, bias, moments)
         ctx.groups, ctx.resize, ctx.eps = groups, resize, eps
@@ -152,24 +149,24 @@ class _GroupNormGELU(torch.autograd.Function):
 
         x, weight, bias, moments = ctx.saved_tensors
         b, c, h, w = x.shape
-        width, cut = c // ctx.groups, _cut(x, ctx.groups, ctx.resize)
+        width, tiling = c // ctx.groups, _tiling(x, ctx.groups, ctx.resize)
         skip_grad, grad_y = grad_y if ctx.needs_input_grad[3] else None, _regular(grad_y)
-        chunks_out = -(-cut.cells_out // cut.chunk_out)
-        derivatives = moments.new_empty((b, c, cut.cells_out)) if ctx.resize == "double" else None
+        chunks_out = -(-tiling.cells_out // tiling.chunk_out)
+        derivatives = moments.new_empty((b, c, tiling.cells_out)) if ctx.resize == "double" else None
         channel_sums = moments.new_empty((b, chunks_out, 2, c))
         group_sums = torch.empty_like(moments)
         grad_x = _empty_map(x, x.shape, x.dtype)
         shared = {
             "p_grad_y": grad_y, "p_x": x, "p_moments": moments, "p_weight": weight, "p_bias": bias,
-            "p_derivatives": derivatives, "p_group_sums": group_sums, "h": h, "w": w, "chunk": cut.chunk,
-            "chunk_out": cut.chunk_out, "groups": ctx.groups, "width": width, "eps": ctx.eps,
-            "cells_out": cut.cells_out, **_strides("s_grad", grad_y), **_strides("s", x), "RESIZE": ctx.resize,
-            **cut.tile, "num_warps": 4,
+            "p_derivatives": derivatives, "p_group_sums": group_sums, "h": h, "w": w, "chunk": tiling.chunk,
+            "chunk_out": tiling.chunk_out, "groups": ctx.groups, "width": width, "eps": ctx.eps,
+            "cells_out": tiling.cells_out, **_strides("s_grad", grad_y), **_strides("s", x), "RESIZE": ctx.resize,
+            **tiling.tile, "num_warps": 4,
         }  # fmt: skip
-        cells = cut.cells_out if ctx.resize == "halve" else h * w
+        cells = tiling.cells_out if ctx.resize == "halve" else h * w
         with torch.cuda.device_of(x):
             group_norm_bwd_kernel_sums[(chunks_out, b)](p_channel_sums=channel_sums, **shared)
-            group_norm_bwd_kernel[(-(-cells // cut.tile["L"]), b)](
+            group_norm_bwd_kernel[(-(-cells // tiling.tile["L"]), b)](
                 p_grad_x=grad_x, **_strides("s_grad_x", grad_x), **shared
             )
         grad_weight, grad_bias = channel_sums.sum((0, 1))
@@ -183,19 +180,19 @@ def resized(h: int, w: int, resize: str) -> tuple[int, int]:
     return (2 * h, 2 * w) if resize == "double" else (h, w)
 
 
-def _cut(x: Tensor, groups: int, resize: str) -> Cut:
+def _tiling(x: Tensor, groups: int, resize: str) -> Tiling:
     _, c, h, w = x.shape
     padded_groups, padded_width = (1 << (n - 1).bit_length() for n in (groups, c // groups))
     step = max(1, _TILE // (padded_groups * padded_width))
     h_out, w_out = resized(h, w, resize)
     # Whole tiles, so that no chunk ends inside one.
     chunk, chunk_out = (-(-cells // (_MAX_CHUNKS * step)) * step for cells in (h * w, h_out * w_out))
-    tile = {"G": padded_groups, "J": padded_width, "L": step, "S": _MAX_CHUNKS}
-    return Cut(h_out * w_out, chunk, chunk_out, tile)
+    tile = {"G": padded_groups, "E": padded_width, "L": step, "S": _MAX_CHUNKS}
+    return Tiling(h_out * w_out, chunk, chunk_out, tile)
 
 
 def _regular(x: Tensor) -> Tensor:
-    """The map with one stride from cell to cell."""
+    """The map, copied unless its cells have one stride."""
     return x if 1 in x.shape[2:] or x.stride(2) == x.shape[3] * x.stride(3) else x.contiguous()
 
 
@@ -207,6 +204,6 @@ def _empty_map(x: Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
 
 
 def _strides(prefix: str, x: Tensor | None) -> dict[str, int]:
-    """Strides of the batch, a channel and a cell, by the kernels' names."""
+    """Strides of the batch, a channel and a cell, by the names of the kernels' parameters."""
     strides = (0, 0, 0) if x is None else (x.stride(0), x.stride(1), x.stride(3 if x.shape[3] > 1 else 2))
     return {f"{prefix}_{axis}": stride for axis, stride in zip("bcl", strides, strict=True)}

@@ -9,10 +9,10 @@ from mhsvm.ops.dispatch import Operation
 from mhsvm.ops.fused.output_dtype import autocast_dtype, norm_dtype
 from mhsvm.ops.triton_support import unsupported_by_triton
 
-# Numbers of a tile: 8 to 16 a lane of 4 warps; backward also holds the sums over rows.
+# Numbers of a tile: 8 to 16 a lane of 4 warps; backward, registers also hold the sums over rows.
 _TILE = 2048
 _BACKWARD_TILE = 1024
-# Programs backward, each with sums of its own: as many as keep a large GPU busy.
+# Programs backward, each with its own partial sums: as many as keep a large GPU busy.
 _MAX_PROGRAMS = 1024
 
 
@@ -103,7 +103,7 @@ class _LayerNorm(torch.autograd.Function):
         rows, tile = _tile(x, _TILE)
         if rows:
             with torch.cuda.device_of(x):
-                layer_norm_fwd_kernel[(-(-rows // tile["ROWS"]),)](
+                layer_norm_fwd_kernel[(-(-rows // tile["L"]),)](
                     p_x=x, p_weight=weight, p_bias=bias, p_gate=gate, p_y=y, rows=rows, eps=eps, **tile, num_warps=4
                 )
         return y
@@ -119,7 +119,7 @@ class _LayerNorm(torch.autograd.Function):
         gate = None if gate is None else gate.contiguous()
         grad_x, grad_gate = torch.empty_like(x), None if gate is None else torch.empty_like(gate)
         rows, tile = _tile(x, _BACKWARD_TILE)
-        programs = min(-(-rows // tile["ROWS"]), _MAX_PROGRAMS)
+        programs = min(-(-rows // tile["L"]), _MAX_PROGRAMS)
         sums = torch.empty((programs, 2, len(weight)), dtype=torch.float32, device=x.device)
         if rows:
             with torch.cuda.device_of(x):
@@ -132,7 +132,7 @@ class _LayerNorm(torch.autograd.Function):
 
 
 def _tile(x: Tensor, numbers: int) -> tuple[int, dict[str, int]]:
-    """Rows of a tensor, and its tile of about that many numbers."""
+    """Number of rows of a tensor, and a tile of about `numbers` numbers."""
     channels = x.shape[-1]
     padded = 1 << (channels - 1).bit_length()
-    return x.numel() // channels, {"CHANNELS": channels, "ROWS": max(1, numbers // padded), "C": padded}
+    return x.numel() // channels, {"CHANNELS": channels, "L": max(1, numbers // padded), "C": padded}

@@ -8,7 +8,7 @@ from mhsvm.ops.dispatch import Operation
 from mhsvm.ops.fused.output_dtype import autocast_dtype
 from mhsvm.ops.triton_support import unsupported_by_triton
 
-# Rows of a product, and the most numbers of all products' parts of the weight's gradient.
+# Rows of a product, and the limit of numbers in the products' parts of the weight's gradient.
 _ROWS = 64
 _MOST_NUMBERS = 1 << 16
 
@@ -16,9 +16,9 @@ _MOST_NUMBERS = 1 << 16
 def linear(x: Tensor, weight: Tensor, bias: Tensor, *, backend: str = "auto") -> Tensor:
     """x @ weight^T + bias, as torch's `linear`.
 
-    With the backend "triton" it is a batch of products of 64 rows each where that is faster: in float32, where the
-    number of rows is a multiple of 64 and small. Then the gradient of the weight, a sum over all rows, is a batch of
-    short products and their sum. In 16 bits cuBLAS has faster kernels for one product.
+    The backend "triton" computes a batch of products of 64 rows each where that is faster: in float32, for a small
+    number of rows that is a multiple of 64. Then the gradient of the weight, a sum over all rows, is a batch of short
+    products and their sum. In 16 bits one product by cuBLAS is faster.
 
     Args:
         x: (..., c), any float type.
@@ -41,7 +41,7 @@ def batched_linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     if rest or num_products * weight.numel() > _MOST_NUMBERS:
         return F.linear(x, weight, bias)
     rows = x.reshape(num_products, _ROWS, x.shape[-1])
-    # The bias is what the products are added to: for one with few rows, cuBLAS would choose slow kernels.
+    # The products are added to the bias: for a product of few rows, cuBLAS would choose slow kernels.
     return torch.baddbmm(bias, rows, weight.expand(num_products, -1, -1).mT).view(*x.shape[:-1], len(bias))
 
 

@@ -1,11 +1,11 @@
-"""Types that torch's operations give, for kernels that take their place."""
+"""Output types of torch's operations, for the kernels that replace them."""
 
 import torch
 from torch import Tensor
 
 
 def autocast_dtype(x: Tensor) -> torch.dtype | None:
-    """The 16-bit type that autocast gives to products of such a tensor; None outside of autocast."""
+    """The 16-bit type of products of such a tensor under autocast; None outside of autocast."""
     device = x.device.type
     return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
 

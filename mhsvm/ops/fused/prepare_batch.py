@@ -1,7 +1,4 @@
-"""Inputs and targets of a network from a uint8 batch: normalization, and one affine transform a sample.
-
-b batch, h w map.
-"""
+"""Inputs and targets of a network from a uint8 batch: normalization, and one affine transform a sample."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,9 +10,9 @@ from torch import Tensor
 from mhsvm.ops.dispatch import Operation
 from mhsvm.ops.triton_support import unsupported_by_triton
 
-# Programs that look for the extremes of an image, the values that each reads at once, and the cells of a program.
+# Programs that search the extremes of an image, the values that each reads at once, and the cells of a program.
 _PARTS, _VALUES, _CELLS = 32, 2048, 512
-# Products that are not fused with sums round as torch's do: the same cells come from the same places.
+# Without fused multiply-adds, products round as in torch, so cells have the same sources.
 _OPTIONS = {"num_warps": 4, "enable_fp_fusion": False}
 
 
@@ -28,13 +25,13 @@ class ChannelStatistics:
 
     def __call__(self, images: Tensor) -> Tensor:
         """Normalize float images (b, 3, h, w), 0..255."""
-        # Plain numbers, not a tensor: copying one to a GPU would wait for it.
+        # Plain numbers: copying a tensor to a GPU would synchronize with it.
         channels = zip(images.unbind(dim=1), self.mean, self.std, strict=True)
         return torch.stack([(channel / 255 - mean) / std for channel, mean, std in channels], dim=1)
 
 
 def minmax(images: Tensor) -> Tensor:
-    """Each image's least value to 0 and its greatest to 255, over all channels; an even image becomes 0."""
+    """Scale each image: its minimum over all channels becomes 0 and its maximum 255; constant ones become 0."""
     low, high = images.amin(dim=(1, 2, 3), keepdim=True), images.amax(dim=(1, 2, 3), keepdim=True)
     return (images - low) / (high - low).clamp_min(1) * 255
 
@@ -56,12 +53,12 @@ def prepare_batch(
     Args:
         images: uint8 (b, 3, h, w).
         masks: uint8 (b, h, w).
-        transforms: (b, 2, 2), rotations and flips of points (x right, y down); None changes no position. Cells from
-            outside are 0.
-        normalize: From float images (b, 3, h, w), 0..255, to inputs. The kernels have `minmax` and any
+        transforms: (b, 2, 2), rotations and flips of points (x right, y down); None is the identity. Cells whose source
+            is outside the map are 0.
+        normalize: Function from float images (b, 3, h, w), 0..255, to inputs. The kernels support `minmax` and any
             `ChannelStatistics`.
         num_classes: 1 for coverage masks; several for class indices.
-        soft_targets: Keep a coverage mask's soft edge in the target; otherwise it is 1 from half coverage on.
+        soft_targets: Keep the fractions of a coverage mask in the target; otherwise it is 1 from half coverage on.
         backend: As in `mhsvm.ops.selective_scan`.
     Returns:
         Inputs, float32 (b, 3, h, w).
@@ -100,10 +97,10 @@ def prepare_batch_reference(
 
 
 def _transform(maps: Tensor, transforms: Tensor) -> Tensor:
-    """Transform maps (b, c, h, w) about their centers; nearest neighbors, cells from outside are 0."""
+    """Transform maps (b, c, h, w) about their centers; nearest neighbors, zeros from outside the map."""
     h, w = maps.shape[-2:]
-    # grid_sample takes the way back, in coordinates that run from -1 to 1 along each side. It is computed element by
-    # element, since a matrix product may be rounded to fewer bits than a position needs.
+    # grid_sample takes the inverse, in coordinates from -1 to 1 along each side. It is computed elementwise, since a
+    # matrix product may be rounded to fewer bits than a position needs.
     back = transforms.transpose(1, 2)[:, None, None]
     x = _cell_centers(w, maps).expand(h, w)
     y = _cell_centers(h, maps)[:, None].expand(h, w)
@@ -134,14 +131,14 @@ def triton_prepare_batch(
     """`prepare_batch` by kernels."""
     from mhsvm.ops.fused.prepare_batch_kernels import prepare_batch_fwd_kernel, prepare_batch_fwd_kernel_extremes
 
-    # No copy: this is their memory order in a data set.
+    # No copy: this is the memory order of a data set.
     images, masks = images.permute(0, 2, 3, 1).contiguous(), masks.contiguous()
     b, h, w, _ = images.shape
     inputs = torch.empty((b, 3, h, w), dtype=torch.float32, device=images.device)
     shape, dtype = ((b, 1, h, w), torch.float32) if num_classes == 1 else ((b, h, w), torch.int64)
     targets = torch.empty(shape, dtype=dtype, device=images.device)
     transforms = None if transforms is None else transforms.to(images.device).contiguous()
-    extremes, statistics = None, normalize
+    extremes = None
     with torch.cuda.device_of(images):
         if normalize is minmax:
             statistics = ChannelStatistics((0.0,) * 3, (1.0,) * 3)
@@ -149,6 +146,9 @@ def triton_prepare_batch(
             prepare_batch_fwd_kernel_extremes[(_PARTS, b)](
                 p_images=images, p_extremes=extremes, num_values=h * w * 3, PARTS=_PARTS, L=_VALUES, **_OPTIONS
             )
+        else:
+            assert isinstance(normalize, ChannelStatistics)
+            statistics = normalize
         (mean_r, mean_g, mean_b), (std_r, std_g, std_b) = statistics.mean, statistics.std
         prepare_batch_fwd_kernel[(-(-h * w // _CELLS), b)](
             p_images=images, p_masks=masks, p_transforms=transforms, p_extremes=extremes, p_inputs=inputs,

@@ -1,6 +1,6 @@
 """Kernels that make inputs and targets of uint8 batches: extremes of each image, then one pass over the cells.
 
-b batch, h w map, l cells or values of a program. Images (b, h, w, 3) and masks (b, h, w) are contiguous bytes.
+Images (b, h, w, 3) and masks (b, h, w) are contiguous bytes. A program reads L cells, or L values at a time.
 """
 
 import triton
@@ -9,7 +9,7 @@ import triton.language as tl
 
 @triton.jit
 def prepare_batch_fwd_kernel_extremes(p_images, p_extremes, num_values, PARTS: tl.constexpr, L: tl.constexpr):
-    """The least and the greatest value of each part of an image, (b, 2, PARTS); a program reads one part."""
+    """Minimum and maximum of each part of an image, (b, 2, PARTS); a program reads one part."""
     i_part, i_b = tl.program_id(0), tl.program_id(1).to(tl.int64)
     b_low, b_high = tl.full((L,), 255, tl.int32), tl.full((L,), 0, tl.int32)
     for o_first in range(i_part * L, num_values, PARTS * L):
@@ -25,7 +25,7 @@ def prepare_batch_fwd_kernel_extremes(p_images, p_extremes, num_values, PARTS: t
 @triton.jit
 def find_sources(p_transform, o_l, height, width):
     """Source of each cell of a transformed map: its offset (l), and whether it is inside the map (l)."""
-    # A transform turns and flips points (x right, y down) about the center: its transpose is the way back.
+    # A transform rotates and flips points (x right, y down) about the center; its transpose is the inverse.
     b_xx, b_xy = tl.load(p_transform), tl.load(p_transform + 1)
     b_yx, b_yy = tl.load(p_transform + 2), tl.load(p_transform + 3)
     b_x = (o_l % width).to(tl.float32) - 0.5 * (width - 1)
@@ -38,7 +38,7 @@ def find_sources(p_transform, o_l, height, width):
 
 @triton.jit
 def normalize(b_value, b_low, b_range, mean, std, STATISTICS: tl.constexpr):
-    """Bytes by the statistics of their channel, or from the image's least value to 0 and its greatest to 255."""
+    """Normalize bytes by the statistics of their channel, or by the minimum and range of the image."""
     if STATISTICS:
         return tl.math.div_rn(tl.math.div_rn(b_value.to(tl.float32), 255.0) - mean, std)
     return tl.math.div_rn(b_value.to(tl.float32) - b_low, b_range) * 255
@@ -70,7 +70,7 @@ def prepare_batch_fwd_kernel(
         tl.load(p_source + 1, mask=m_source, other=0),
         tl.load(p_source + 2, mask=m_source, other=0),
     )
-    # Cells from outside are 0 among the normalized values.
+    # Cells whose source is outside the map are 0 after normalization.
     b_r = tl.where(m_source, normalize(b_r, b_low, b_range, mean_r, std_r, STATISTICS), 0.0)
     b_g = tl.where(m_source, normalize(b_g, b_low, b_range, mean_g, std_g, STATISTICS), 0.0)
     b_b = tl.where(m_source, normalize(b_b, b_low, b_range, mean_b, std_b, STATISTICS), 0.0)

@@ -1,6 +1,6 @@
 """The bridge of UltraLight VM-UNet: attention over space, then over the channels of all skip connections.
 
-The maps of all skip connections are concatenated in what the kernels keep: their cells, and their channels c.
+The kernels' intermediate results concatenate the maps of all skip connections along cells or along channels (c).
 """
 
 from collections.abc import Sequence
@@ -16,9 +16,9 @@ from mhsvm.ops.triton_support import unsupported_by_triton
 _TAPS, _DILATION = 7, 3
 # Cells and channels of a tile.
 _CELLS, _CHANNELS = 256, 8
-# Gates of a program, and the most channels that it takes at once.
+# Gates of a program, and the most channels that it reads at once.
 _GATES, _MAX_MIXED = 16, 128
-# Tiles whose sums are added at once, and samples.
+# Tiles, and samples, whose sums are added at once.
 _SUMS, _SAMPLES = 32, 16
 
 
@@ -32,24 +32,24 @@ def skip_bridge(
     *,
     backend: str = "auto",
 ) -> list[Tensor]:
-    """Let the skip connections of a U-shaped network weigh each other.
+    """Weight each skip connection of a U-shaped network by attention over all of them.
 
     For each map t: s = sigmoid(conv(mean, maximum over channels)), a = s * t, t' = a + t, and out = gate * t' + a. The
     gates of all maps come from the averages of the channels of all t', concatenated: from their convolution with
     `mix_weight`, a linear layer and a sigmoid.
 
     The backend "triton" computes it in a few kernels, also under torch.compile. Its intermediate results are float32,
-    also under autocast, where torch's layers are 16-bit.
+    even under autocast, where those of torch's layers are 16-bit.
 
     Args:
-        skips: One map (b, c_i, h_i, w_i) a skip connection, any float type; c below is the sum of the c_i.
+        skips: A map (b, c_i, h_i, w_i) for each skip connection, any float type; c below is the sum of the c_i.
         spatial_weight, spatial_bias: (1, 2, 7, 7) and (1), of the convolution over space, whose dilation is 3; cells
-            outside of a map are 0.
+            outside a map are 0.
         mix_weight: (1, 1, 3), of the convolution over channels.
-        gate_weights, gate_biases: (c_i, c) and (c_i) a skip connection.
+        gate_weights, gate_biases: (c_i, c) and (c_i) for each skip connection.
         backend: As in `mhsvm.ops.selective_scan`.
     Returns:
-        Maps of the same shapes and types. The gradient of a maximum goes to the first of equal channels.
+        Maps of the same shapes and types. Among equal channels, the first gets the gradient of the maximum.
     Raises:
         ValueError: The shapes do not fit together, or `backend` is unknown or cannot run here.
     Source: Ruan et al. 2022, arXiv 2211.01784; as used in Wu et al. 2024, arXiv 2403.20035.
@@ -78,7 +78,7 @@ def skip_bridge_reference(
 
 
 def _spatial_gate(skip: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    # Not amax: its gradient compares values with the greatest, and if a compiler rounds one side none are equal.
+    # Not amax: its gradient compares values with the maximum; if a compiler rounds one of them, none are equal.
     greatest = skip.max(dim=1, keepdim=True).values
     statistics = torch.cat([skip.mean(dim=1, keepdim=True), greatest], dim=1)
     padding = _TAPS // 2 * _DILATION
@@ -176,7 +176,7 @@ def _skip_bridge(skips, spatial_weight, spatial_bias, mix_weight, gate_weights, 
     return results
 
 
-# The maps, then tensors kept for backward: s, averages, gates, mean and maximum over channels, the maximum's channel.
+# The maps, then tensors for backward: s, averages, gates, mean and maximum over channels, channel of the maximum.
 @_skip_bridge.register_fake
 def _empty_results(skips, spatial_weight, spatial_bias, mix_weight, gate_weights, gate_biases):
     channels, cells, _ = _sizes(skips)
@@ -205,7 +205,7 @@ def _skip_bridge_backward(grads, skips, spatial_weight, mix_weight, gate_weights
     b, num_cells, c = len(skips[0]), sum(cells), sum(channels)
     sums, grad_z = attention.new_empty((b, num_tiles, c)), torch.empty_like(attention)
     grad_v, grad_mixed = torch.empty_like(gates), torch.empty_like(gates)
-    # A row's taps and the bias.
+    # The taps of a row, and the bias.
     row = 1 << _TAPS.bit_length()
     parts = attention.new_empty((grid[0], 2 * _TAPS, row))
     blocks = -(-c // _GATES)
@@ -232,12 +232,12 @@ def _skip_bridge_backward(grads, skips, spatial_weight, mix_weight, gate_weights
         )  # fmt: skip
         kernels.skip_bridge_bwd_kernel_taps[(grid[0], 2 * _TAPS)](
             p_grad_z=grad_z, p_statistics=statistics, p_parts=parts, cells=cells, widths=widths, num_cells=num_cells,
-            batch=b, L=_CELLS, X=row, TAPS=_TAPS, DILATION=_DILATION, num_warps=4,
+            batch=b, L=_CELLS, F=row, TAPS=_TAPS, DILATION=_DILATION, num_warps=4,
         )  # fmt: skip
         kernels.skip_bridge_bwd_kernel_weights[(blocks + 2 * _TAPS + 3,)](
             p_parts=parts, p_grad_v=grad_v, p_grad_mixed=grad_mixed, p_averages=averages, p_mix=mix_weight,
             p_grad_shared=grad_shared, p_grad_weight=grad_weight, p_grad_bias=grad_bias, num_parts=grid[0], batch=b,
-            num_channels=c, **_gate_tile(c), B=_SAMPLES, S=_SUMS, X=row, TAPS=_TAPS, num_warps=4, num_stages=1,
+            num_channels=c, **_gate_tile(c), B=_SAMPLES, S=_SUMS, F=row, TAPS=_TAPS, num_warps=4, num_stages=1,
         )  # fmt: skip
     return results
 
@@ -302,8 +302,8 @@ def _grid(skips: Sequence[Tensor]) -> tuple[int, int]:
 
 
 def _tile() -> dict[str, int]:
-    return {"L": _CELLS, "J": _CHANNELS, "num_warps": 4}
+    return {"L": _CELLS, "C": _CHANNELS, "num_warps": 4}
 
 
 def _gate_tile(channels: int) -> dict[str, int]:
-    return {"R": _GATES, "MIXED": min(max(16, 1 << (channels - 1).bit_length()), _MAX_MIXED)}
+    return {"Q": _GATES, "MIXED": min(max(16, 1 << (channels - 1).bit_length()), _MAX_MIXED)}

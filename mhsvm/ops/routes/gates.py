@@ -14,13 +14,12 @@ EPS = 1e-5
 
 @dataclass(frozen=True)
 class Gate:
-    """A weight from the variation of the routes. A new gate is one `GATES.add`; it works on every backend.
+    """A weight from the variation of the routes. A new gate needs one `GATES.add` and runs on every backend.
 
     Attributes:
         weigh: (variation, threshold, power) -> weight, of the shape of the variation; None weighs all with 1.
         default_threshold: None if the gate has no threshold; `weigh` then gets 0.
-        fused: Whether `mhsvm.ops.routes.gates_kernels` has it under the same name; else it is composed of torch's
-            operations.
+        fused: Whether `mhsvm.ops.routes.gates_kernels` has a kernel of the same name; otherwise the reference runs.
     """
 
     weigh: Callable[[Tensor, float | Tensor, float], Tensor] | None
@@ -45,10 +44,10 @@ GATES.add("none", Gate(None, None))
 
 
 def find_gate(name: str, *, power: float) -> Gate:
-    """Look up a gate that will be used with this power.
+    """Look up a gate and check the power.
 
     Raises:
-        ValueError: There is none, or the power is below 1.
+        ValueError: The name is unknown, or the power is below 1.
     """
     gate = GATES[name]
     if power < 1:

@@ -1,7 +1,7 @@
 """Gates in Triton, by the names of `mhsvm.ops.routes.gates`: (variation, threshold, power) -> weight and derivative.
 
-The derivative is by the variation. A gate depends on variation - threshold, so the derivative by the threshold is its
-negative.
+The derivative is with respect to the variation. A gate with a threshold depends on variation - threshold, so the
+derivative with respect to the threshold is its negative.
 """
 
 import triton

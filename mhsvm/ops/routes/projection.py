@@ -1,4 +1,4 @@
-"""The projections of a map that a scan along its routes reads. Letters are those of `mhsvm.ops`."""
+"""The projections of the values of a map to delta, B and C. Letters are those of `mhsvm.ops`."""
 
 import torch
 from torch import Tensor
@@ -9,5 +9,8 @@ def project(u: Tensor, x_proj: Tensor) -> Tensor:
 
     Under autocast the product is in its 16-bit type.
     """
-    dtype = torch.promote_types(u.dtype, x_proj.dtype)
-    return torch.einsum("blmd,mkcd->blmkc", u.to(dtype), x_proj.to(dtype))
+    if not torch.is_autocast_enabled(u.device.type):
+        # Autocast casts both by itself; widening the values first would be two passes over the map.
+        dtype = torch.promote_types(u.dtype, x_proj.dtype)
+        u, x_proj = u.to(dtype), x_proj.to(dtype)
+    return torch.einsum("blmd,mkcd->blmkc", u, x_proj)

@@ -81,7 +81,7 @@ def route_attention_reference(
 def triton_route_attention(
     y: Tensor, *, gate: str, threshold: float | Tensor, power: float, dtype: torch.dtype
 ) -> Tensor:
-    """`route_attention` of float32. A gate without a kernel is composed of torch's operations."""
+    """`route_attention` of float32 by kernels; by the reference if the gate has no kernel."""
     if not GATES[gate].fused:
         return route_attention_reference(y, gate=gate, threshold=threshold, power=power, dtype=dtype)
     if isinstance(threshold, Tensor):
@@ -106,7 +106,7 @@ def _check(y: Tensor, threshold: float | Tensor | None) -> None:
         raise ValueError(f"threshold is on {threshold.device} and y on {y.device}: move them to one device")
 
 
-# The gradients need nothing but y, which the scan has written anyway.
+# The gradients need only y, which the scan keeps in any case.
 @torch.library.custom_op(
     "mhsvm::triton_route_attention",
     mutates_args=(),
@@ -136,7 +136,7 @@ def _route_attention_backward(grad_z, y, thresholds, threshold, power, gate):
     from mhsvm.ops.routes.route_attention_kernels import route_attention_bwd_kernel
 
     grad_y, grad_thresholds = _empty_gradients(grad_z, y, thresholds, threshold, power, gate)
-    # One sum a program, added in a fixed order.
+    # A sum for each program, added in a fixed order.
     sums = None if thresholds is None else thresholds.new_empty(_grid(y)[::-1], dtype=torch.float32)
     with torch.cuda.device_of(y):
         route_attention_bwd_kernel[_grid(y)](
@@ -178,7 +178,7 @@ def _grid(y: Tensor) -> tuple[int, int, int]:
 
 
 def _arguments(y: Tensor, thresholds: Tensor | None, threshold: float, power: float, gate: str) -> dict[str, object]:
-    """The arguments that both kernels share."""
+    """The arguments of both kernels."""
     from mhsvm.ops.routes.gates_kernels import FUSED_GATES
 
     _, _, k, length, d = y.shape

@@ -1,11 +1,12 @@
 """Kernels of Scan Route Attention, elementwise: a program reads the k routes of a block of a head's plane once.
 
-y is contiguous, (b, m, k, l, d), and so is the map z, (b, l, m, d). A plane (l, d) has `size` elements i. The grid is
-blocks of a plane, heads, samples. K is the power of 2 that holds the ROUTES routes. Letters are those of `mhsvm.ops`.
+y (b, m, k, l, d) and the map z (b, l, m, d) are contiguous. A plane (l, d) has `size` elements i. The axes of the grid
+are blocks of a plane, heads, samples. K is the power of 2 that holds the ROUTES routes. Letters are those of
+`mhsvm.ops`.
 
 The number of channels is given in vectors of VECTOR, so that the compiler knows how many numbers are contiguous in the
-map and moves as many at once. Arithmetic takes half as long as memory does: divisions are kept few, and the number of
-routes is a constant.
+map and can load them at once. Arithmetic takes half as long as memory access, so there are few divisions, and the
+number of routes is a constant.
 """
 
 import triton
@@ -43,7 +44,7 @@ def head_threshold(p_thresholds, threshold):
     return threshold if p_thresholds is None else tl.load(p_thresholds + tl.program_id(1))
 
 
-# Sizes that differ between layers are not compiled in, except for the alignment of a plane.
+# Sizes that differ between layers are not specialized, except for the alignment of a plane.
 @triton.jit(do_not_specialize=["vectors"])
 def route_attention_fwd_kernel(
     p_y, p_thresholds, p_z, size, vectors, threshold, power,

@@ -27,7 +27,7 @@ def route_scan(
     *,
     backend: str = "auto",
 ) -> Tensor:
-    """Scan a map along every route of every head; a gate or sum over the routes is the caller's.
+    """Scan a map along every route of every head, without a gate or sum over the routes.
 
     x_proj projects the values of each cell to r + 2n numbers: r of delta, then B and C. Along route j of head i the
     cells have the order `order[i, j]`, delta is softplus(delta_proj x + delta_bias) of the r numbers x, and the outputs
@@ -64,7 +64,7 @@ def route_scan_reference(
     order: Tensor,
     inverse: Tensor,
     *,
-    scan: Callable[..., Tensor],
+    scan: Callable[..., Tensor | tuple[Tensor, Tensor]],
 ) -> Tensor:
     """`route_scan` as projection, index, scan and index: the reference. `scan` is a backend's selective scan."""
     k, n, r = A.shape[1], A.shape[3], delta_proj.shape[3]
@@ -89,6 +89,7 @@ def route_scan_reference(
             delta_bias=delta_bias.flatten(),
             delta_softplus=True,
         )
+        assert isinstance(y, Tensor)  # it was not asked for the last state
         y = _Reorder.apply(y.unflatten(2, D.shape), inverse, order)  # (b, l, m, k, d)
     return y.permute(0, 2, 3, 1, 4)
 

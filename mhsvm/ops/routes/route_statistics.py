@@ -1,4 +1,4 @@
-"""Statistics over the routes of a scan, which a gate needs: their sum and their coefficient of variation.
+"""Statistics over the routes of a scan for a gate: their sum and their coefficient of variation.
 
 Letters are those of `mhsvm.ops`.
 """

@@ -1,7 +1,7 @@
 """CPU kernels of the statistics over routes, elementwise. A unit is a slice of a head's plane (l, d).
 
-y is (plane, route, element) and the statistics are (plane, element), all contiguous. If a plane ends inside a vector,
-its last elements go through a buffer.
+y is (plane, route, element) and the statistics are (plane, element), all contiguous. The last elements of a plane, if
+they do not fill a vector, are copied to a buffer.
 """
 
 from mhsvm.ops.scan.cpu.lanes import ONE, ZERO, fused, helper, load, smaller, splat, square_root, store, where_equal

@@ -1,13 +1,12 @@
 """The selective scan in vectorized plain torch: runs and exports anywhere.
 
 Time is split into chunks, which bound the memory, and a chunk into blocks, about as many as a block has steps. All
-blocks of a chunk advance at once. They start from a state of zero, which gives the contribution of each block; once the
-states between blocks are known, they advance again for the states inside. The decay over a block is
-exp(A * sum of delta), never a product of rounded exponentials, and nothing is divided by a decay: delta * A = -50 is
-as exact as thousands of steps of -1e-6.
+blocks of a chunk advance at once. They first advance from a state of zero, which gives the contribution of each block
+to the states between blocks. Then they advance again from these states. The decay over a block is exp(A * sum of
+delta), never a product of rounded exponentials, and nothing is divided by a decay: delta * A = -50 is as exact as
+thousands of steps of -1e-6.
 
-Letters are those of `mhsvm.ops`; t is a step of a chunk. Time comes first, so that one step of all blocks is a few long
-contiguous runs.
+Letters are those of `mhsvm.ops`. Time is the first axis, so that one step of all blocks is a few long contiguous runs.
 """
 
 import math
@@ -19,7 +18,7 @@ from torch.autograd.function import once_differentiable
 
 from mhsvm.ops.scan.reference import finish_delta, skip_and_gate, state_dtype
 
-# Numbers in the states of a chunk: few enough for a CPU's caches; a GPU needs few and large launches.
+# Numbers in the states of a chunk: few enough for the caches of a CPU; a GPU needs few and large launches.
 _CPU_CHUNK_NUMBERS = 2**21
 _GPU_CHUNK_NUMBERS = 2**26
 _MIN_CHUNK_SIZE = 16
@@ -42,7 +41,7 @@ def selective_scan(
     """`mhsvm.ops.scan.selective_scan.sequence_scan`, chunk by chunk.
 
     Temporary memory is about five times (chunk_size, b, d, n), forward and backward. By default the length of a chunk
-    keeps that near a fixed amount for any b and d, but has at least a few steps.
+    keeps that near a fixed amount for any b and d; it is at least a few steps.
     """
     if chunk_size is not None and chunk_size < 1:
         raise ValueError(f"chunk_size must be at least 1 step, got {chunk_size}")

@@ -1,4 +1,4 @@
-"""The selective scan of the package mamba_ssm, if it is installed: CUDA kernels by the authors of Mamba.
+"""The selective scan of the package mamba_ssm, if it is installed: the CUDA kernels of the authors of Mamba.
 
 Letters are those of `mhsvm.ops`.
 """
@@ -16,7 +16,7 @@ _MAX_STATE = 256
 _FLOAT_TYPES = (torch.float16, torch.bfloat16, torch.float32)
 
 
-# A constant for torch.compile, which cannot trace an import.
+# A constant under torch.compile, which cannot trace an import.
 @torch.compiler.assume_constant_result
 def unavailable_reason() -> str | None:
     """Why this machine cannot run it, or None if it can."""
@@ -57,9 +57,10 @@ def selective_scan(
     out_dtype = u.dtype
     mixed = any(x is not None and x.dtype != out_dtype for x in (delta, B, C, z))
     dtype = torch.float32 if mixed else out_dtype
-    # (b, d, l) and (b, g, n, l), the order of the package
-    u, delta, B, C, z = (None if x is None else x.to(dtype).movedim(1, -1).contiguous() for x in (u, delta, B, C, z))
-    A, D, delta_bias = (None if x is None else x.float().contiguous() for x in (A, D, delta_bias))
+    u, delta, B, C = (_steps_last(x, dtype) for x in (u, delta, B, C))
+    z = None if z is None else _steps_last(z, dtype)
+    A = A.float().contiguous()
+    D, delta_bias = (None if x is None else x.float().contiguous() for x in (D, delta_bias))
     scan = importlib.import_module(_MODULE).selective_scan_fn
     result = scan(
         u,
@@ -77,6 +78,11 @@ def selective_scan(
         return result.to(out_dtype).mT
     y, last_state = result
     return y.to(out_dtype).mT, _LastState.apply(last_state)
+
+
+def _steps_last(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """(b, l, ...) -> (b, ..., l), the order of the package."""
+    return x.to(dtype).movedim(1, -1).contiguous()
 
 
 class _LastState(torch.autograd.Function):

@@ -1,4 +1,4 @@
-"""The selective scan, one step after the other: every other backend is tested against it.
+"""The reference of the selective scan, one step after the other: all other backends are tested against it.
 
 Letters are those of `mhsvm.ops`.
 """
@@ -14,7 +14,7 @@ def state_dtype(u: Tensor) -> torch.dtype:
 
 
 def finish_delta(delta: Tensor, delta_bias: Tensor | None, delta_softplus: bool) -> Tensor:
-    """delta as it multiplies A: with its bias, and after softplus if asked, (..., d)."""
+    """The delta that multiplies A: with its bias, and after softplus if `delta_softplus`, (..., d)."""
     if delta_bias is not None:
         delta = delta + delta_bias
     return F.softplus(delta, threshold=20.0) if delta_softplus else delta
@@ -51,7 +51,8 @@ def selective_scan(
 
         state = u.new_zeros(u.shape[0], u.shape[2], A.shape[1])  # (b, d, n)
         outputs = []
-        # Not by index: the gradient of an indexed step is as large as the whole, so backward would be quadratic in l.
+        # Not by index: the gradient of an indexed step is as large as the sequence, so backward would be quadratic in
+        # l.
         for delta_t, u_t, B_t, C_t in zip(*(x.unbind(1) for x in (delta, u, B, C)), strict=True):
             delta_t = delta_t[..., None]
             state = torch.exp(delta_t * A) * state + delta_t * B_t * u_t[..., None]

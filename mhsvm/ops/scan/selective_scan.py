@@ -1,6 +1,6 @@
-"""The public selective scan: checks its arguments once, then calls a backend.
+"""The selective scan: `selective_scan` in the layout of mamba_ssm, (b, d, l), and `sequence_scan` with time first.
 
-The public `selective_scan` has the argument order of mamba_ssm, (b, d, l); everything inside has time before channels.
+`selective_scan` checks its arguments; `sequence_scan`, which the layers call, does not.
 Letters are those of `mhsvm.ops`.
 """
 
@@ -39,7 +39,7 @@ def selective_scan(
 
     Args:
         u: Input, (b, d, l), float16, bfloat16, float32 or float64.
-        delta: Step before bias and softplus, (b, d, l), dimensionless.
+        delta: Before bias and softplus, (b, d, l), dimensionless.
         A: Decay rates, (d, n), real and negative for a stable state.
         B: Input projection of each step, (b, g, n, l), or (b, n, l) for one group; g divides d.
         C: Output projection of each step, shaped as `B`.
@@ -76,9 +76,13 @@ def selective_scan(
     _check_shape("B", B, "(b, g, n, l) or (b, n, l)", (b, groups, A.shape[1], length))
     _check_shape("C", C, "(b, g, n, l) or (b, n, l), like B", (b, groups, A.shape[1], length))
 
-    u, delta, B, C, z = (None if x is None else x.movedim(-1, 1) for x in (u, delta, B, C, z))
+    u, delta, B, C = (x.movedim(-1, 1) for x in (u, delta, B, C))
+    z = None if z is None else z.movedim(-1, 1)
     result = sequence_scan(u, delta, A, B, C, D, z, delta_bias, delta_softplus, return_last_state, backend=backend)
-    return (result[0].mT, result[1]) if return_last_state else result.mT
+    if isinstance(result, Tensor):
+        return result.mT
+    y, last_state = result
+    return y.mT, last_state
 
 
 def sequence_scan(
@@ -97,8 +101,8 @@ def sequence_scan(
 ) -> Tensor | tuple[Tensor, Tensor]:
     """`selective_scan` with time before channels, for callers whose shapes are right by construction.
 
-    u, delta, z and y are (b, l, d), B and C (b, l, g, n); all else is that of `selective_scan`, whose checks of shapes
-    and types are left out.
+    u, delta, z and y are (b, l, d), B and C (b, l, g, n). Otherwise as `selective_scan`, without its checks of shapes
+    and types.
 
     Raises:
         ValueError: `backend` is unknown or cannot run here.
@@ -106,10 +110,9 @@ def sequence_scan(
     return SELECTIVE_SCAN(backend, u, delta, A, B, C, D, z, delta_bias, delta_softplus, return_last_state)
 
 
-def check_types_and_devices(**tensors: Tensor | None) -> None:
-    """Raise ValueError unless every tensor has a float type of the scan, and is on the device of the one named u."""
-    u = tensors["u"]
-    for name, tensor in tensors.items():
+def check_types_and_devices(*, u: Tensor, **others: Tensor | None) -> None:
+    """Raise ValueError unless every tensor has a float type of the scan, and is on the device of u."""
+    for name, tensor in {"u": u, **others}.items():
         if tensor is None:
             continue
         if tensor.is_complex():

@@ -1,4 +1,4 @@
-"""Kernels compiled ahead, for a GPU that is not there: variants are collected, compiled in processes, and found."""
+"""Kernels compiled ahead for a GPU that is not present: variants are collected, compiled in processes, and found."""
 
 import os
 import subprocess
@@ -19,7 +19,7 @@ from mhsvm.ops.fused.skip_bridge import triton_skip_bridge
 pytestmark = [
     pytest.mark.usefixtures("_triton"),
     pytest.mark.skipif(os.environ.get("TRITON_INTERPRET") == "1", reason="nothing is compiled in the interpreter"),
-    # Triton 3.9 announces another default; the kernels ask for fusion by name
+    # Triton 3.9 will change the default; the kernels pass the option
     pytest.mark.filterwarnings("ignore:TRITON_DEFAULT_FP_FUSION"),
 ]
 CPU = torch.device("cpu")
@@ -61,12 +61,12 @@ class AbsentGPU:
 
 @pytest.fixture
 def gpu(monkeypatch, tmp_path):
-    """Triton takes tensors of the CPU for a GPU's, and starts with an empty folder."""
+    """Triton treats tensors of the CPU as those of a GPU, and starts with an empty folder."""
     from triton.runtime import driver
 
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.setattr(triton_support, "unavailable_reason", lambda: None)
-    # asking for the active one would look for a GPU
+    # reading the active driver would look for a GPU
     before = dict(vars(driver))
     driver.set_active(AbsentGPU())
     yield
@@ -164,7 +164,7 @@ def test_the_c_function_that_launches_a_kernel_is_compiled_with_it(gpu, toy, mon
     (variant,) = toy_variants(toy("plain_kernels"), 8)
     monkeypatch.delattr(driver, "make_launcher", raising=False)
     compile_process.build_launcher(variant.source, "metadata")
-    # Triton has one for all kernels there
+    # here Triton has one for all kernels
     assert not built
     monkeypatch.setattr(driver, "make_launcher", None, raising=False)
     compile_process.build_launcher(variant.source, "metadata")
@@ -282,7 +282,7 @@ for module in {modules}:
 
 
 class Restless(nn.Module):
-    """Uses random numbers and changes a buffer."""
+    """A module that uses random numbers and changes a buffer."""
 
     def __init__(self):
         super().__init__()
@@ -357,7 +357,7 @@ def test_other_threads_launch_while_one_is_recorded(gpu, monkeypatch):
     assert devices == ["absent"]
     assert asked == ["source"]
     assert variants == []
-    # a kernel that met it keeps it
+    # a kernel keeps the compiler that it called first
     kept("later", target=None, options={})
     assert asked == ["source", "later"]
 

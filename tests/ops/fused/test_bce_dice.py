@@ -11,7 +11,7 @@ WEIGHED = {"bce_weight": 0.3, "dice_weight": 2.0, "smooth": 1e-3}
 
 
 def of_other_libraries(logits, targets, *, bce_weight, dice_weight, smooth):
-    # Imported here: it takes seconds, and the interpreter's process does without.
+    # Imported here: it takes seconds, and the interpreter's process does not need it.
     from monai.losses import DiceLoss
 
     dice = DiceLoss(sigmoid=True, smooth_nr=smooth, smooth_dr=smooth)(logits, targets)
@@ -19,7 +19,7 @@ def of_other_libraries(logits, targets, *, bce_weight, dice_weight, smooth):
 
 
 def make(shape, *, soft=False, dtype=torch.float32, device="cpu"):
-    """Logits that need a gradient, some of them extreme, and targets; the last map has no lesion."""
+    """Logits that require a gradient, some extreme, and targets; the last map has no lesion."""
     generator = torch.Generator().manual_seed(sum(shape))
     logits = 4 * torch.randn(shape, generator=generator, dtype=torch.float64)
     targets = torch.rand(shape, generator=generator, dtype=torch.float64)
@@ -52,7 +52,7 @@ def test_the_reference_equals_other_libraries(monkeypatch, relative_error, optio
 @pytest.mark.interpreter
 @pytest.mark.parametrize("right", [True, False])
 def test_triton_keeps_the_digits_of_extreme_logits(right, kernel_device):
-    """Sure and right: the gradient is tiny, and is not rounded away."""
+    """Correct predictions of high confidence: the tiny gradient is not rounded to 0."""
     logits = torch.tensor([20.0, -20.0, 200.0, -200.0, 12.0, -12.0, 12.5, -12.5], device=kernel_device).view(1, 1, 2, 4)
     targets = (logits > 0).float() if right else (logits < 0).float()
     logits.requires_grad_()
@@ -73,7 +73,7 @@ def test_triton_takes_any_layout(relative_error, kernel_device):
     assert relative_error(gradient, expected_gradient) < 1e-6
 
 
-# The interpreter's numpy warns of inf - inf.
+# numpy, in the interpreter, warns of inf - inf.
 @pytest.mark.interpreter
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 def test_triton_lets_what_is_not_finite_through(kernel_device):

@@ -7,7 +7,7 @@ NAMES = ("x", "weight", "bias", "skip_scale")
 
 
 def make(b, c, *spatial, branches, dtype=torch.float32, device="cpu"):
-    """x, weight, bias, skip_scale and the weight of a mixer on leaves; means far from 0."""
+    """x, weight, bias, skip_scale and the weight of a mixer as leaves; means far from 0."""
     generator = torch.Generator().manual_seed(c + sum(spatial))
 
     def normal(*shape):
@@ -76,7 +76,7 @@ def test_autocast_decides_on_the_type(monkeypatch, fused, dtype, kernel_device):
         wide, narrow = (join_norm(parts.parts.bfloat16(), parts, autocast_output=narrow) for narrow in (False, True))
     assert wide.dtype == torch.float32
     assert narrow.dtype == torch.bfloat16
-    # The interpreter rounds towards 0.
+    # The interpreter rounds toward 0.
     torch.testing.assert_close(wide, narrow.float(), rtol=2**-7, atol=2**-20)
     wide.sum().backward()
     assert leaves[0].grad.dtype == dtype
@@ -89,7 +89,7 @@ def test_a_case_by_hand():
     deviation = 8.75**0.5
     first = torch.tensor([[[-3.5, -3.0]], [[1.5 + deviation, 18.0]]]).double() / deviation
     torch.testing.assert_close(parts.parts, first)
-    # what is mixed takes the residual away, up to the numbers -1, 1 and -1, 1
+    # the mixed sequences cancel the residual, up to the numbers -1, 1 and -1, 1
     mixed = torch.tensor([[[-1.0, 1.0]], [[-1.0, 1.0]]]).double() - 2 * first
     torch.testing.assert_close(join_norm(mixed, parts), torch.tensor([[[-1.0, 2.0, -2.0, 4.0]]]).double())
 

@@ -1,4 +1,4 @@
-"""Torch's compiler, and where the package causal_conv1d is taken, by a stand-in for it."""
+"""The causal convolution under torch's compiler, and by a replacement of the package causal_conv1d."""
 
 import sys
 import types
@@ -13,7 +13,7 @@ from mhsvm.ops.fused.causal_conv1d import CAUSAL_CONV1D, causal_conv1d, package_
 
 
 def make(b, d, length, taps, *, dtype=torch.float32, device="cpu"):
-    """x (b, d, l) as a block has it, half of the channels of (b, l, 2d), weight (d, k) and bias (d)."""
+    """x (b, d, l) as in a block, half of the channels of (b, l, 2d), weight (d, f) and bias (d)."""
     generator = torch.Generator().manual_seed(length)
 
     def normal(*shape, kind=torch.float32):
@@ -49,7 +49,7 @@ def _fresh_import(monkeypatch):
 
 @pytest.fixture
 def package(monkeypatch):
-    """Checks the package's requirements, and convolves tap by tap."""
+    """Check the package's requirements, and convolve tap by tap."""
 
     def causal_conv1d_fn(x, weight, bias=None, activation=None):
         assert x.is_contiguous()
@@ -86,7 +86,7 @@ def test_it_need_not_be_installed(monkeypatch):
 
 
 def test_a_broken_one_is_an_error(monkeypatch):
-    # without the function that is asked for
+    # without the function that is imported
     monkeypatch.setitem(sys.modules, "causal_conv1d", types.ModuleType("causal_conv1d"))
     with pytest.raises(ValueError, match="causal_conv1d is installed and cannot be imported: cannot import name"):
         takes()

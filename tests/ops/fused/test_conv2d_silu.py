@@ -18,11 +18,11 @@ def test_triton_gives_one_gradient_alone(relative_error, frozen, kernel_device):
     assert relative_error(actual, expected) < 1e-6
 
 
-# The interpreter's numpy warns of the exponential that overflows.
+# numpy, in the interpreter, warns of the overflow of an exponential.
 @pytest.mark.interpreter
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 def test_triton_keeps_the_tails(kernel_device):
-    """Where SiLU is 0 or x to the last digit, its derivative is 0 or 1; nothing finite becomes NaN."""
+    """Where SiLU rounds to 0 or x, its derivative is 0 or 1; nothing finite becomes NaN."""
     x = torch.tensor([[-3e38, -200.0, 200.0, 3e38]], device=kernel_device).view(1, 4, 1, 1).requires_grad_()
     y = bias_silu(x, torch.zeros(4, device=kernel_device))
     y.sum().backward()

@@ -13,7 +13,7 @@ SCALE = {"keep": 1, "halve": 0.5, "double": 2}
 
 
 def make(b, c, h, w, *, resize, skip=True, dtype=torch.float32, device="cpu"):
-    """x, weight, bias and skip on leaves; weights of both signs, means far from 0."""
+    """x, weight, bias and skip as leaves; weights of both signs, means far from 0."""
     generator = torch.Generator().manual_seed(c + h)
 
     def normal(*shape):

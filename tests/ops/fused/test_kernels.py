@@ -25,7 +25,7 @@ Run = Callable[..., Tensor | tuple[Tensor, ...]]
 
 
 def of_one(operation: Operation, **options) -> Callable[..., Callable[..., Run]]:
-    """An operation that takes its tensors by position, the optional last one by name."""
+    """Run an operation on tensors by name."""
 
     def make(implementation: Callable[[Operation], Callable]) -> Run:
         return lambda tensors: implementation(operation)(**tensors, **options)
@@ -34,7 +34,7 @@ def of_one(operation: Operation, **options) -> Callable[..., Callable[..., Run]]
 
 
 def split_mix_join(num_branches: int):
-    """Both norms around branches, and a mixer that works across the channels of a branch."""
+    """Run both norms around branches, with a mixer across the channels of a branch."""
 
     def make(implementation):
         def run(tensors):
@@ -49,7 +49,7 @@ def split_mix_join(num_branches: int):
 
 
 def bridge(implementation):
-    """The bridge, whose maps and layers come as lists."""
+    """Run the bridge, whose maps and layers are lists."""
 
     def run(tensors):
         lists = {"skips": [], "gate_weights": [], "gate_biases": []}
@@ -69,14 +69,14 @@ class Case:
     """An operation on tensors of some sizes.
 
     Attributes:
-        name: Of the test.
-        make: From implementations to a function of the tensors.
-        shapes: Of the tensors by name.
-        bound: Of the relative errors in float32.
-        module: Of the operation; `sizes` replaces its constants, so that small tensors have several tiles.
-        last: Names of maps that are channels-last: the kernels take no others, or they may be.
-        fixed: Tensors that have no gradient.
-        operations: Those that are called.
+        name: Name of the test.
+        make: Function from implementations to a function of the tensors.
+        shapes: Shapes of the tensors by name.
+        bound: Bound of the relative errors in float32.
+        module: Module of the operation; `sizes` replaces its constants, so that small tensors have several tiles.
+        last: Names of the maps that are channels-last.
+        fixed: Names of the tensors that have no gradient.
+        operations: Operations that are called.
     """
 
     name: str
@@ -121,13 +121,13 @@ def causal_shapes(b, d, length, f):
 
 
 def cases():
-    # One row, fewer rows than a tile has, more than one, more than one a program; every padding of the channels.
+    # One row, less than a tile, several tiles, several tiles a program; with and without padding of the channels.
     norm = {"module": layer_norm, "sizes": {"_MAX_PROGRAMS": 2}, "operations": (layer_norm.LAYER_NORM,)}
     for shape in ((1, 8), (2, 5, 24), (3, 70, 33), (2, 1536)):
         for gate in (False, True):
             shapes, name = norm_shapes(*shape, gate=gate), f"layer_norm-{shape}{'-gate' * gate}"
             yield Case(name, of_one(layer_norm.LAYER_NORM), shapes, 1e-5, **norm)
-    # Maps of one tile and of many, of one cell, with odd sides, groups whose width is no power of 2.
+    # Maps of one tile and of many, of one cell, with odd sides; groups whose width is not a power of 2.
     stage = {"module": group_norm, "sizes": {"_TILE": 64, "_MAX_CHUNKS": 4}}
     stage["operations"] = (group_norm.GROUP_NORM_GELU,)
     scales = {"keep": 1, "halve": 0.5, "double": 2}
@@ -181,7 +181,7 @@ PARAMETERS = ("weight", "bias", "skip_scale", "spatial", "mix_", "gate_", "targe
 
 
 def make_tensors(case: Case, dtype: torch.dtype, device: torch.device, *, scattered: bool = False) -> dict[str, Tensor]:
-    """Leaves; means far from 0, and rows of equal numbers. `scattered` ones are not contiguous."""
+    """Make leaves, with means far from 0 and constant rows; with `scattered` they are not contiguous."""
     generator = torch.Generator().manual_seed(sum(map(sum, case.shapes.values())))
     tensors = {}
     for name, shape in case.shapes.items():
@@ -206,7 +206,7 @@ def make_tensors(case: Case, dtype: torch.dtype, device: torch.device, *, scatte
 
 
 def outputs_and_gradients(run: Run, tensors: dict[str, Tensor], *, scattered: bool = False) -> dict[str, Tensor]:
-    """Every output, and for seeded gradients of the outputs those of all leaves."""
+    """All outputs, and the gradients of all leaves from seeded gradients of the outputs."""
     outputs = run(tensors)
     outputs = outputs if isinstance(outputs, tuple) else (outputs,)
     generator = torch.Generator().manual_seed(0)
@@ -244,8 +244,8 @@ def case(request, monkeypatch):
 def check(relative_error, tolerance):
     """Compare with the reference in float64.
 
-    In float32 a tensor's bound is that of its case, or twice the error of torch's own float32 operations on the same
-    device where that is more: a sum whose terms cancel loses digits in any order, and the two add in different orders.
+    In float32 the bound of a tensor is that of its case, or twice the error of torch's float32 operations on the same
+    device if that is larger: a sum of terms that cancel loses digits in any order, and kernels add in another order.
     """
 
     def compare(case, tensors, actual, **options):
@@ -297,7 +297,7 @@ IN_16_BITS = (
 def test_types_of_16_bits(case, check, kernel_device, dtype):
     tensors = make_tensors(case, dtype, kernel_device)
     if case.module in (linear, conv2d_silu):
-        # torch's products take one type
+        # torch's products require one type
         tensors = {name: x.detach().to(dtype).requires_grad_() for name, x in tensors.items()}
     check(case, tensors, outputs_and_gradients(case.make(kernels), tensors))
 

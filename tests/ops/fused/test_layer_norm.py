@@ -5,7 +5,7 @@ from mhsvm.ops.fused.layer_norm import layer_norm, triton_layer_norm
 
 
 def make(*shape, gated=False, dtype=torch.float32, device="cpu"):
-    """x, weight, bias and gate on leaves; some rows lie far from 0, some are all equal."""
+    """x, weight, bias and gate as leaves; some rows are far from 0, some constant."""
     generator = torch.Generator().manual_seed(shape[-1])
     x = torch.randn(*shape, generator=generator, dtype=torch.float64)
     x.view(-1, shape[-1])[1::3] = 3.5
@@ -26,7 +26,7 @@ def test_triton_gives_the_type_that_is_asked_for(kernel_device):
         wide = triton_layer_norm(*leaves[:3])
         assert triton_layer_norm(*leaves[:3], autocast_output=True).dtype == torch.bfloat16
     assert wide.dtype == torch.float32
-    # The interpreter rounds towards 0.
+    # The interpreter rounds toward 0.
     torch.testing.assert_close(wide, narrow.float(), rtol=2**-7, atol=0)
     wide.sum().backward()
     assert leaves[0].grad.dtype == torch.bfloat16

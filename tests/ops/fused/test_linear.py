@@ -8,14 +8,14 @@ from mhsvm.ops.fused.linear import batched_linear as linear
 
 @pytest.fixture
 def fused(monkeypatch):
-    """Counts the batches of products, which are small."""
+    """Count the batches of small products."""
     calls, original = [], torch.baddbmm
 
     def spy(*args):
         calls.append(tuple(args[1].shape))
         return original(*args)
 
-    # the weights' gradients of 3 products
+    # the gradients of the weights of 3 products
     monkeypatch.setattr(module, "_MOST_NUMBERS", 3 * 120)
     monkeypatch.setattr(torch, "baddbmm", spy)
     return calls

@@ -1,4 +1,4 @@
-"""The kernels that make inputs and targets, against torch's way: on a GPU, or in Triton's interpreter."""
+"""The kernels that make inputs and targets against the reference: on a GPU, or in Triton's interpreter."""
 
 import pytest
 import torch
@@ -11,7 +11,7 @@ pytestmark = pytest.mark.interpreter
 
 
 def make_batch(num, size, seed=0):
-    """As they leave a data set: channels last."""
+    """A batch in the memory order of a data set: channels last."""
     generator = torch.Generator().manual_seed(seed)
     images = torch.randint(20, 230, (num, *size, 3), dtype=torch.uint8, generator=generator)
     masks = torch.randint(256, (num, *size), dtype=torch.uint8, generator=generator)
@@ -20,7 +20,7 @@ def make_batch(num, size, seed=0):
 
 @pytest.fixture
 def prepare(kernel_device):
-    """Inputs and targets by the kernels, and by torch on the CPU."""
+    """Inputs and targets by the kernels, and by the reference on the CPU."""
 
     def run(images, masks, transforms, *, normalization="minmax", **settings):
         settings["normalize"] = NORMALIZATIONS[normalization]
@@ -71,7 +71,7 @@ def test_quarter_turns_and_flips_are_exact(prepare, side):
 
 
 def test_extremes_are_those_of_all_of_an_image_and_of_no_other(prepare, monkeypatch):
-    # more values than all programs read at once, and a last part of a block
+    # more values than all programs read at once, and an incomplete last tile
     monkeypatch.setattr(module, "_PARTS", 2)
     monkeypatch.setattr(module, "_VALUES", 64)
     images = torch.full((3, 3, 11, 13), 100, dtype=torch.uint8)

@@ -5,7 +5,7 @@ from mhsvm.ops.fused.skip_bridge import SKIP_BRIDGE, skip_bridge, skip_bridge_re
 
 
 def make(sizes, *, batch=2, dtype=torch.float32, weights=torch.float32, device):
-    """Maps, and the parameters as the operator takes them, on leaves."""
+    """Maps and parameters in the order of the operator, as leaves."""
     generator = torch.Generator().manual_seed(len(sizes))
     total = sum(c for c, _, _ in sizes)
 
@@ -23,7 +23,7 @@ def flatten(arguments):
 
 
 def outputs_and_gradients(bridge, arguments, *, used=slice(None)):
-    """Every tensor by name: outputs, then gradients of all leaves."""
+    """All outputs, and the gradients of all leaves, by name."""
     outs = bridge(*arguments)
     generator = torch.Generator().manual_seed(0)
     seeds = [torch.randn(out.shape, generator=generator, dtype=torch.float64).to(out) for out in outs]

@@ -19,7 +19,7 @@ def normal(*shape, dtype=torch.float32):
 
 
 def map_and_gradients(attend, tensors, **options):
-    """The map z and, for a seeded gradient of it that 16 bits can hold, those of all tensors."""
+    """The map z, and the gradients of all tensors from a seeded gradient of z that 16 bits represent exactly."""
     z = attend(**tensors, **options)
     seed = normal(*z.shape).bfloat16().to(z.dtype)
     gradients = torch.autograd.grad(z, tuple(tensors.values()), seed)
@@ -28,7 +28,7 @@ def map_and_gradients(attend, tensors, **options):
 
 @pytest.fixture
 def check(relative_error, tolerance):
-    """Compare with the composed attention in float64: the map, and the gradients of y and of a learnt threshold."""
+    """Compare with the reference in float64: the map, and the gradients of y and of a learnable threshold."""
 
     def compare(backend, tensors, **options):
         exact = {name: x.detach().double().requires_grad_() for name, x in tensors.items()}
@@ -91,7 +91,7 @@ def test_powers(check, backend, power):
 @pytest.mark.usefixtures("_poisoned_memory")
 @pytest.mark.parametrize(("k", "cells", "d"), [(4, 1, 1), (2, 63, 12), (3, 100, 10), (4, 130, 24), (8, 3, 5)])
 def test_sizes(check, backend, k, cells, d):
-    # Far apart: the variation of two routes is all but constant, and the parts of its gradient would cancel.
+    # Far apart: the variation of two routes is almost constant, and the terms of its gradient would cancel.
     y = normal(2, 2, k, cells, d) + 5.0 * torch.arange(k).view(k, 1, 1)
     check(backend, {"y": y, "threshold": torch.tensor([0.2, 0.6]).view(2, 1, 1)})
 
@@ -110,7 +110,7 @@ def test_any_layout_of_the_gradient(relative_error, backend):
     (actual,) = torch.autograd.grad(route_attention(y, backend=backend), y, seed)
     (expected,) = torch.autograd.grad(route_attention(y, backend=backend), y, seed.contiguous())
     assert torch.equal(actual, expected)
-    # as a sum's: one number, seen everywhere
+    # as the gradient of a sum: one number, expanded
     (actual,) = torch.autograd.grad(route_attention(y, backend=backend).sum(), y)
     (expected,) = torch.autograd.grad(route_attention(y, backend=backend), y, torch.ones(2, 5, 18))
     assert torch.equal(actual, expected)
@@ -121,7 +121,7 @@ def test_any_layout_of_the_gradient(relative_error, backend):
 def test_only_the_map_is_rounded(check, backend, gate, dtype_of_map):
     y = normal(2, 2, 4, 21, 8)
     z = route_attention(y, gate=gate, dtype=dtype_of_map, backend=backend)
-    # A unit in the last place of bfloat16: Triton's interpreter cuts off what a GPU rounds.
+    # A unit in the last place of bfloat16: Triton's interpreter truncates, a GPU rounds.
     expected = route_attention(y, gate=gate, backend=backend)
     torch.testing.assert_close(z.float(), expected, rtol=2**-7, atol=2**-24)
     check(backend, {"y": y}, gate=gate, dtype=dtype_of_map, threshold=GATES[gate].default_threshold)
@@ -195,7 +195,7 @@ def test_compiles_into_one_graph(automatic_backend, learnt):
 
 
 def test_torch_compile_is_told_the_memory_order(backend):
-    """What is announced without data."""
+    """The shape and type of the fake implementation."""
 
     def run(y, threshold, seed):
         z = route_attention(y, threshold=threshold, dtype=torch.bfloat16, backend=backend)

@@ -34,7 +34,7 @@ def tensors():
 
 
 def scan_each_route(u, x_proj, delta_proj, delta_bias, A, D, order, inverse):
-    """The same, a route of a head at a time."""
+    """`route_scan` by one scan for each route of a head."""
     heads = []
     for i in range(order.shape[0]):
         routes = []

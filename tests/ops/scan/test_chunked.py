@@ -9,7 +9,7 @@ ALL = ("D", "z", "delta_bias")
 
 
 class LargestTensor(TorchDispatchMode):
-    """Records the number of elements of the largest tensor that any operation returns."""
+    """Record the number of elements of the largest tensor that any operation returns."""
 
     def __init__(self):
         super().__init__()
@@ -23,7 +23,7 @@ class LargestTensor(TorchDispatchMode):
 
 @pytest.fixture
 def check(outputs_and_gradients, relative_error):
-    """Compares the output and every gradient with the reference in float64."""
+    """Compare the output and every gradient with the reference in float64."""
 
     def compare(inputs, *, chunk_size, **options):
         expected = outputs_and_gradients(reference.selective_scan, inputs, **options)
@@ -93,7 +93,7 @@ def test_extreme_decays_over_16384_steps(sequence_inputs, outputs_and_gradients,
     with torch.no_grad():
         exact["delta"].fill_(0.1)
         exact["A"].fill_(exponent / 0.1)
-        # Nothing averages out if all inputs have one sign.
+        # With inputs of one sign, errors do not average out.
         for name in ("u", "B", "C"):
             exact[name].abs_()
     inputs = {name: x.detach().float().requires_grad_() for name, x in exact.items()}
@@ -101,13 +101,13 @@ def test_extreme_decays_over_16384_steps(sequence_inputs, outputs_and_gradients,
     exact = {name: x.detach().double().requires_grad_() for name, x in inputs.items()}
     with torch.no_grad():
         y, state = reference.selective_scan(**exact, return_last_state=True)
-    # Held to the reference in float64 by the tests above, and far quicker over so many steps.
+    # The tests above compare it with the reference in float64, which is too slow for so many steps.
     expected = outputs_and_gradients(chunked.selective_scan, exact)
     assert relative_error(expected["y"], y) < 1e-9
     assert relative_error(expected["state"], state) < 1e-9
     actual = outputs_and_gradients(chunked.selective_scan, inputs, chunk_size=chunk_size)
     for name, tensor in expected.items():
-        # Products of decays that were rounded one by one are off by 1e-4 here.
+        # Products of rounded decays have an error of 1e-4 here.
         assert relative_error(actual[name], tensor) < 3e-5, name
 
 
@@ -127,7 +127,7 @@ def test_memory_is_bounded_by_the_chunk(sequence_inputs):
     assert inputs["A"].grad.isfinite().all()
     states, one_input = b * d * n * length, b * d * length
     assert largest.numel < 1.01 * max(one_input, b * d * n * chunk_size)
-    # delta, u, z, y and the like, but only one state a chunk.
+    # Tensors like delta, u, z and y, but only one state a chunk.
     assert sum(saved.values()) < 10 * one_input < states
 
 

@@ -1,4 +1,4 @@
-"""The adapter to mamba_ssm, on a replacement that checks what its kernels require and computes the reference."""
+"""The adapter to mamba_ssm, on a replacement that checks the requirements of its kernels and computes the reference."""
 
 import importlib.abc
 import importlib.machinery

@@ -44,7 +44,7 @@ def test_every_gradient(scan_inputs, outputs_and_gradients, relative_error, tole
 
 
 def test_time_before_channels_gives_the_same(scan_inputs, sequence_inputs, outputs_and_gradients, backend, dtype):
-    """The public order of axes and the inner one."""
+    """The public order of axes, and the internal one."""
     expected = outputs_and_gradients(selective_scan, scan_inputs(dtype=dtype), backend=backend)
     inputs = sequence_inputs(dtype=dtype)
     y, state = sequence_scan(**inputs, return_last_state=True, backend=backend)
@@ -64,7 +64,7 @@ def test_backends_take_time_before_channels(scan_inputs, monkeypatch):
     inputs = scan_inputs()
     selective_scan(**inputs, backend="reference")
     for name, x in received.items():
-        # a view: nothing is copied on the way
+        # a view: nothing is copied
         assert x.data_ptr() == inputs[name].data_ptr()
         assert torch.equal(x, inputs[name].movedim(-1, 1))
 

@@ -22,7 +22,7 @@ _EMPTY = np.empty(0, np.float32)
 def launch(kernel: Callable[..., None], arguments: Mapping[str, object], *, units: int, work: int) -> None:
     """Compile a kernel if needed, and run it on all units. `units` and `work` are those of `run_units`.
 
-    The types of the arguments are the same in every launch of a kernel.
+    The types of the arguments must be the same in every launch of a kernel.
     """
     if kernel not in _COMPILED:
         _COMPILED[kernel] = _compile(kernel, arguments)
@@ -42,8 +42,8 @@ _COMPILED: dict[Callable[..., None], Callable[..., None]] = {}
 
 def _compile(kernel: Callable[..., None], arguments: Mapping[str, object]) -> Callable[..., None]:
     """Machine code of a kernel, which runs without Python's lock."""
-    # numba reuses cached code if the file of the kernel is unchanged, even if functions of other files that the kernel
-    # calls have changed. So the name contains a hash of those sources.
+    # numba reuses cached code if the file of the kernel is unchanged, even if functions in other files that the kernel
+    # calls have changed. So the name contains a hash of these files.
     kernel.__qualname__ = f"{kernel.__name__}_{_sources()}"
     # the units, which `run_units` adds, are integers
     kinds = (typeof(arguments.get(name, 0)) for name in inspect.signature(kernel).parameters)

@@ -2,11 +2,11 @@
 
 A scan has m heads of d channels and k routes a head; a sequence of g groups has g heads of one route. Big tensors come
 as flat arrays, each with a row of the table `strides`: of (sample, head, route, cell, last axis), so that any memory
-order is read in place. Step t of a route is the cell `order[t]`. A unit of work is one route of up to `SPLIT` channels
-in the forward pass, and all routes of them in the backward pass, as they share the gradient of u. A kernel computes the
-units `first` to `last` - 1, and threads never write to the same place.
+order is read in place. Step t of a route is the cell `order[t]`. In the forward pass a unit of work is one route of up
+to `SPLIT` channels. In the backward pass it is all routes of these channels, since they add to the same gradient of u.
+A kernel computes the units `first` to `last` - 1, and threads never write to the same place.
 
-If asked, the forward pass saves the state before each tile. From it the backward pass computes the states of the tile
+For the backward pass, the forward pass saves the state before each tile, from which the states of the tile are computed
 again. Letters are those of `mhsvm.ops`; r is 0 if delta is given instead of its projection.
 """
 

@@ -120,7 +120,8 @@ def backward(
     gradients = (
         grad_u, grad_delta, grad_projected, grad_weight, grad_bias, grad_A, grad_B, grad_C, grad_D, grad_z,
     )  # fmt: skip
-    return [gradient for x, gradient in zip(inputs, gradients, strict=True) if x is not None]
+    given = zip(inputs, gradients, strict=True)
+    return [gradient for x, gradient in given if x is not None and gradient is not None]
 
 
 def _sizes(u: Tensor, A: Tensor, projected: Tensor | None) -> dict[str, int]:

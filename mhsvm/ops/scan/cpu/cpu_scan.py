@@ -24,7 +24,7 @@ def unavailable_reason() -> str | None:
 
 
 def unsupported_reason(u: Tensor, *arguments: object, **options: object) -> str | None:
-    """Why it cannot take the arguments of an operation, whose first one decides, or None if it can."""
+    """Why it cannot take an operation's first argument, or None if it can."""
     if u.device.type != "cpu":
         return f"it scans on the CPU, and u is on {u.device}"
     if u.dtype == torch.float64:
@@ -47,7 +47,8 @@ def selective_scan(
     """`mhsvm.ops.scan.selective_scan.sequence_scan`. Any memory order is read in place."""
     out_dtype = u.dtype
     length, groups = u.shape[1], B.shape[2]
-    u, delta, z = (None if x is None else x.float().unflatten(2, (groups, -1)) for x in (u, delta, z))
+    u, delta = (x.float().unflatten(2, (groups, -1)) for x in (u, delta))
+    z = None if z is None else z.float().unflatten(2, (groups, -1))
     B, C = (x.float().unsqueeze(3) for x in (B, C))
     A = A.float().unflatten(0, (groups, 1, -1))
     D, delta_bias = (None if x is None else x.float().reshape(A.shape[:3]) for x in (D, delta_bias))
@@ -67,7 +68,7 @@ def route_scan(
     order: Tensor,
     inverse: Tensor,
 ) -> Tensor:
-    """`mhsvm.ops.route_scan`: reads the cells of a route by index, and delta in its low-rank form, which is smaller."""
+    """`mhsvm.ops.route_scan`; reads the cells of a route by index, and delta in its smaller low-rank form."""
     n, r = A.shape[3], delta_proj.shape[3]
     projected, B, C = project(u, x_proj).float().split((r, n, n), dim=-1)
     u, weight, bias, A, D = (x.float() for x in (u, delta_proj, delta_bias, A, D))

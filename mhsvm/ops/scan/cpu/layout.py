@@ -1,6 +1,6 @@
-"""Split of a scan into units, tiles and blocks. Free of numba, so that shapes are known before kernels are compiled."""
+"""Split of a scan into units, tiles and blocks. It does not import numba, so shapes are known without compiling."""
 
-# Channels of a vector: one channel a lane. Shorter vector units take it in several pieces.
+# Channels of a vector: one channel a lane. Processors with shorter vectors use several.
 LANES = 16
 # Vectors of channels in a unit of work, which share the loads of B and C.
 BLOCKS = 2

@@ -38,7 +38,7 @@ _POOL = _Pool()
 
 
 def run_units(kernel: Callable[..., None], arguments: Mapping[str, object], *, units: int, work: int) -> None:
-    """Run a kernel on units 0..units-1, on as many threads as torch would take.
+    """Run a kernel on units 0..units-1, on the number of threads that torch uses.
 
     Args:
         kernel: Takes `arguments`, and the units from `first` to `last` - 1; holds no Python lock.

@@ -1,7 +1,7 @@
 """Operations of the CPU kernels on one tile: up to `TILE` steps of a block of channels, one channel a lane.
 
-A decay is stored as 2^i + rest, where the rest is exact relative to itself. So a decay near 1 keeps all digits of its
-distance from 1, and rounding errors of thousands of steps do not add up; a tiny decay is as exact as float32.
+A decay is stored as 2^i + rest, with a small relative error of the rest. So a decay near 1 keeps all digits of its
+distance from 1, and rounding errors of thousands of steps do not add up. A tiny decay is as exact as float32.
 
 Letters are those of `mhsvm.ops`; r is 0 if delta is given. Offsets into flat arrays are named o_. Tensors of steps are
 flat tiles, (steps, LANES), (steps, n) or (steps, r); tensors of channels are flat blocks, (LANES), (n, LANES) or

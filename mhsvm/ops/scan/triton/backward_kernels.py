@@ -1,7 +1,7 @@
 """Kernel of the scan's gradients. Letters, strides and the layout of states are those of `forward_kernels`.
 
-A program walks one chunk from its end, for BLOCKS blocks of E channels. It loads a tile of T steps two tiles ahead.
-States and sums over time stay in registers, as tuples with one tensor a block.
+A program computes one chunk, from its end to its start, for BLOCKS blocks of E channels. It loads tiles of T steps two
+tiles ahead. States and sums over time stay in registers, as tuples with a tensor for each block.
 """
 
 import triton
@@ -12,13 +12,13 @@ from mhsvm.ops.common_kernels import (
     LOG2_E,
     load_blocks,
     load_cells,
-    narrow_range,
     program_ids,
     row,
     sigmoid,
     softplus,
-    softplus_slope,
+    softplus_derivative,
     store_blocks,
+    unaligned_range,
     with_row,
     zero_blocks,
 )
@@ -88,12 +88,12 @@ def tile_gradients(b_s, b_g, b_delta, b_u, b_dy, b_A, b_B, b_C, T: tl.constexpr)
     return b_g, b_dA, b_du3 * b_ds, b_dy3 * b_states, b_dadded, b_ddelta, b_y
 
 
-# Sizes that differ between layers are not compiled in: each new value would cost seconds.
-@triton.jit(do_not_specialize=["L", "chunk", "num_chunks", "splits", "G", "channels", "s_sums"])
+# Sizes that differ between layers are not specialized: each new value would take seconds to compile.
+@triton.jit(do_not_specialize=["length", "chunk", "num_chunks", "splits", "groups", "channels", "s_sums"])
 def selective_scan_bwd_kernel(
     p_dy, p_u, p_delta, p_A, p_B, p_C, p_D, p_z, p_bias, p_order, p_saved, p_carry,
     p_du, p_ddelta, p_dB, p_dC, p_dz, p_dA, p_dD, p_dbias,
-    L, chunk, num_chunks, splits, G, channels, states, s_sums,
+    length, chunk, num_chunks, splits, groups, channels, states, s_sums,
     s_dyb, s_dyl, s_dyg, s_ub, s_ul, s_um, s_dub, s_dul, s_dug, s_zb, s_zl, s_zm,
     s_delta_b, s_delta_l, s_delta_m, s_delta_k, s_ddelta_b, s_ddelta_l, s_ddelta_m, s_ddelta_k,
     s_Bb, s_Bl, s_Bm, s_Bk, s_Cb, s_Cl, s_Cm, s_Ck, s_dB_split, s_dBb, s_dBl, s_dBm, s_dBk,
@@ -106,13 +106,13 @@ def selective_scan_bwd_kernel(
     for each chunk, in rows s_sums apart: p_dA (g, n, e), p_dD and p_dbias (g, e). Gradients of B and C are summed
     over the program's channels: (splits, b, l, m, k, n). The forward pass saved the state before every second tile.
     """
-    i_split, i_g, i_c, i_b = program_ids(splits, G, num_chunks)
+    i_split, i_g, i_s, i_b = program_ids(splits, groups, num_chunks)
     i_m, i_k = i_g // ROUTES, i_g % ROUTES
-    i_bc = i_b * num_chunks + i_c
+    i_bs = i_b * num_chunks + i_s
     SAVE_STEPS: tl.constexpr = 2 * T
-    size = G * channels * states
+    size = groups * channels * states
 
-    o_t, o_n, o_e = tl.arange(0, T), tl.arange(0, N), i_split * BLOCKS * E + narrow_range(E, L)
+    o_t, o_n, o_e = tl.arange(0, T), tl.arange(0, N), i_split * BLOCKS * E + unaligned_range(E, length)
     m_n = o_n < states
     o_state = (i_g * states + o_n) * channels
     p_dy += i_b * s_dyb + i_g * s_dyg
@@ -125,9 +125,9 @@ def selective_scan_bwd_kernel(
     o_split = i_split.to(tl.int64) * s_dB_split + i_b * s_dBb + i_m * s_dBm + i_k * s_dBk
     p_dB += o_split
     p_dC += o_split
-    p_saved += i_b * tl.cdiv(L, SAVE_STEPS) * size
+    p_saved += i_b * tl.cdiv(length, SAVE_STEPS) * size
     if p_order is not None:
-        p_order += i_g * L
+        p_order += i_g * length
     if p_z is not None:
         p_z += i_b * s_zb + i_m * s_zm
         p_dz += i_b * s_dub + i_g * s_dug
@@ -136,15 +136,15 @@ def selective_scan_bwd_kernel(
     if p_carry is None:
         b_g = zero_blocks(N, E, BLOCKS)
     else:
-        b_g = load_blocks(p_carry + i_bc * size, o_state, o_e, m_n, channels, BLOCKS)
+        b_g = load_blocks(p_carry + i_bs * size, o_state, o_e, m_n, channels, BLOCKS)
     b_bias, b_dbias, b_dD = zero_blocks(T, E, BLOCKS), zero_blocks(T, E, BLOCKS), zero_blocks(T, E, BLOCKS)
     if p_bias is not None:
         b_bias = load_blocks(p_bias + i_g * channels, 0 * o_t, o_e, o_t >= 0, channels, BLOCKS)
     if p_D is not None:
         b_D = load_blocks(p_D + i_g * channels, 0 * o_t, o_e, o_t >= 0, channels, BLOCKS)
 
-    begin = i_c * chunk
-    end = tl.minimum(begin + chunk, L)
+    begin = i_s * chunk
+    end = tl.minimum(begin + chunk, length)
     num_tiles = tl.cdiv(end - begin, T)
     i_t = begin + (num_tiles - 1) * T
     m_t = i_t + o_t < end
@@ -201,7 +201,7 @@ def selective_scan_bwd_kernel(
             o_te = o_cell[:, None] * s_dul + o_j[None, :]
             b_ddelta += b_dadded * b_u[j]
             if SOFTPLUS:
-                b_ddelta *= softplus_slope(b_raw[j] + b_bias[j])
+                b_ddelta *= softplus_derivative(b_raw[j] + b_bias[j])
             b_ddelta = tl.where(m_te, b_ddelta, 0.0)
             b_dbias1 = b_dbias1 + (b_dbias[j] + b_ddelta,)
             b_dD1 = b_dD1 + (b_dD[j] + b_dyj * b_u[j],)
@@ -224,8 +224,8 @@ def selective_scan_bwd_kernel(
         b_u1, b_dy1, b_raw1, b_z1, b_B1, b_C1 = b_u2, b_dy2, b_raw2, b_z2, b_B2, b_C2
         o_cell, o_before, o_next = o_before, o_next, o_after
 
-    store_blocks(p_dA + i_bc * s_sums, o_state, o_e, b_dA, m_n, channels, BLOCKS)
-    i_sum = i_bc * s_sums + i_g * channels
+    store_blocks(p_dA + i_bs * s_sums, o_state, o_e, b_dA, m_n, channels, BLOCKS)
+    i_sum = i_bs * s_sums + i_g * channels
     for j in tl.static_range(BLOCKS):
         o_j = o_e + j * E
         if p_bias is not None:

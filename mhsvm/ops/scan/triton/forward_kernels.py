@@ -1,23 +1,23 @@
 """Kernels of the scan: its outputs and, where l is split into chunks, the state at the start of each chunk.
 
-Letters are those of `mhsvm.ops`; the k routes of a head share its u, and g = m * k. A program takes a block of E of a
-group's e channels, and tiles of T steps. Last axes are contiguous. s_ names strides: of the batch (b), of a step or
-cell (l), of a head (m) and of one of its routes (k), or of a group (g).
+Letters are those of `mhsvm.ops`; the k routes of a head have the same u. A program computes a block of E channels of a
+group, in tiles of T steps. Last axes are contiguous. Strides are those of the batch (b), a step or cell (l), a head
+(m), a route of a head (k), or a group (g).
 """
 
 import triton
 import triton.language as tl
 
-from mhsvm.ops.common_kernels import LOG2_E, load_cells, narrow_range, program_ids, row, sigmoid, softplus
+from mhsvm.ops.common_kernels import LOG2_E, load_cells, program_ids, row, sigmoid, softplus, unaligned_range
 
 
-# Sizes that differ between layers are not compiled in: each new value would cost seconds.
+# Sizes that differ between layers are not specialized: each new value would take seconds to compile.
 @triton.jit(
     do_not_specialize=[
-        "L",
+        "length",
         "chunk",
         "num_chunks",
-        "G",
+        "groups",
         "channels",
         "s_Bk",
         "s_Bl",
@@ -29,7 +29,7 @@ from mhsvm.ops.common_kernels import LOG2_E, load_cells, narrow_range, program_i
 )
 def selective_scan_fwd_kernel(
     p_u, p_delta, p_A, p_B, p_C, p_D, p_z, p_bias, p_order, p_start, p_y, p_saved, p_last,
-    L, chunk, num_chunks, G, channels, states,
+    length, chunk, num_chunks, groups, channels, states,
     s_ub, s_ul, s_um, s_yb, s_yl, s_yg, s_zb, s_zl, s_zm,
     s_delta_b, s_delta_l, s_delta_m, s_delta_k,
     s_Bb, s_Bl, s_Bm, s_Bk, s_Cb, s_Cl, s_Cm, s_Ck,
@@ -41,22 +41,22 @@ def selective_scan_fwd_kernel(
     Writes the last state (b, g, n, e) and, if p_saved is given, the state before every SAVE_STEPS steps,
     (b, saves, g, n, e).
     """
-    i_e, i_g, i_c, i_b = program_ids(tl.cdiv(channels, E), G, num_chunks)
+    i_e, i_g, i_s, i_b = program_ids(tl.cdiv(channels, E), groups, num_chunks)
     i_m, i_k = i_g // ROUTES, i_g % ROUTES
     o_t, o_n, o_e = tl.arange(0, T), tl.arange(0, N), i_e * E + tl.arange(0, E)
     m_e, m_n = o_e < channels, o_n < states
     m_ne = m_n[:, None] & m_e[None, :]
-    o_state = (i_g * states + o_n[:, None]) * channels + (i_e * E + narrow_range(E, L))[None, :]
+    o_state = (i_g * states + o_n[:, None]) * channels + (i_e * E + unaligned_range(E, length))[None, :]
     b_A = tl.load(p_A + o_state, mask=m_ne, other=0.0).to(tl.float32) * LOG2_E
     if p_bias is not None:
         b_bias = tl.load(p_bias + i_g * channels + o_e, mask=m_e, other=0.0).to(tl.float32)
     if p_D is not None:
         b_D = tl.load(p_D + i_g * channels + o_e, mask=m_e, other=0.0).to(tl.float32)
-    size = G * channels * states
+    size = groups * channels * states
     if p_start is None:
         b_s = tl.zeros([N, E], tl.float32)
     else:
-        b_s = tl.load(p_start + (i_b * num_chunks + i_c) * size + o_state, mask=m_ne, other=0.0)
+        b_s = tl.load(p_start + (i_b * num_chunks + i_s) * size + o_state, mask=m_ne, other=0.0)
 
     p_u += i_b * s_ub + i_m * s_um
     p_B += i_b * s_Bb + i_m * s_Bm + i_k * s_Bk
@@ -64,12 +64,12 @@ def selective_scan_fwd_kernel(
     p_y += i_b * s_yb + i_g * s_yg
     p_delta += i_b * s_delta_b + i_m * s_delta_m + i_k * s_delta_k
     if p_order is not None:
-        p_order += i_g * L
+        p_order += i_g * length
     if p_z is not None:
         p_z += i_b * s_zb + i_m * s_zm
 
-    begin = i_c * chunk
-    end = tl.minimum(begin + chunk, L)
+    begin = i_s * chunk
+    end = tl.minimum(begin + chunk, length)
     # A tile is loaded while the one before it is computed, and its cells one tile earlier still.
     o_cell = load_cells(p_order, begin + o_t, begin + o_t < end)
     o_next = load_cells(p_order, begin + T + o_t, begin + T + o_t < end)
@@ -82,7 +82,7 @@ def selective_scan_fwd_kernel(
     for i_t in range(begin, end, T):
         if p_saved is not None:  # noqa: SIM102
             if i_t % SAVE_STEPS == 0:
-                p_save = p_saved + (i_b * tl.cdiv(L, SAVE_STEPS) + i_t // SAVE_STEPS) * size
+                p_save = p_saved + (i_b * tl.cdiv(length, SAVE_STEPS) + i_t // SAVE_STEPS) * size
                 tl.store(p_save + o_state, b_s.to(p_saved.dtype.element_ty), mask=m_ne)
         m_t = i_t + o_t < end
         m_te = m_t[:, None] & m_e[None, :]
@@ -115,7 +115,7 @@ def selective_scan_fwd_kernel(
         tl.store(p_y + o_cell[:, None] * s_yl + o_e[None, :], b_y.to(p_y.dtype.element_ty), mask=m_te)
         b_u, b_B, b_C = b_u_next.to(tl.float32), b_B_next.to(tl.float32), b_C_next.to(tl.float32)
         b_delta, o_cell, o_next = b_delta_next.to(tl.float32), o_next, o_after
-    if i_c == num_chunks - 1:
+    if i_s == num_chunks - 1:
         tl.store(p_last + i_b * size + o_state, b_s, mask=m_ne)
 
 
@@ -136,10 +136,10 @@ def load_fwd_tile(
 
 @triton.jit(
     do_not_specialize=[
-        "L",
+        "length",
         "chunk",
         "num_chunks",
-        "G",
+        "groups",
         "channels",
         "s_Bk",
         "s_Bl",
@@ -148,7 +148,7 @@ def load_fwd_tile(
 )
 def selective_scan_fwd_chunk_kernel(
     p_x, p_delta, p_A, p_B, p_z, p_bias, p_order, p_end, p_sum,
-    L, chunk, num_chunks, G, channels, states,
+    length, chunk, num_chunks, groups, channels, states,
     s_xb, s_xl, s_xg, s_zb, s_zl, s_zm,
     s_delta_b, s_delta_l, s_delta_m, s_delta_k, s_Bb, s_Bl, s_Bm, s_Bk,
     ROUTES: tl.constexpr, SOFTPLUS: tl.constexpr, REVERSE: tl.constexpr,
@@ -159,13 +159,13 @@ def selective_scan_fwd_chunk_kernel(
     x is u, one a head. In reverse, for the backward pass, it starts at the chunk's end with x = grad_y, gated by z,
     one a group, and B = C: s = decay * (s + x B). The last chunk is left out, as no chunk follows it.
     """
-    i_e, i_g, i_c, i_b = program_ids(tl.cdiv(channels, E), G, num_chunks - 1)
-    i_c += 1 if REVERSE else 0
+    i_e, i_g, i_s, i_b = program_ids(tl.cdiv(channels, E), groups, num_chunks - 1)
+    i_s += 1 if REVERSE else 0
     i_m, i_k = i_g // ROUTES, i_g % ROUTES
     o_t, o_n, o_e = tl.arange(0, T), tl.arange(0, N), i_e * E + tl.arange(0, E)
     m_e, m_n = o_e < channels, o_n < states
     m_ne = m_n[:, None] & m_e[None, :]
-    o_state = (i_g * states + o_n[:, None]) * channels + (i_e * E + narrow_range(E, L))[None, :]
+    o_state = (i_g * states + o_n[:, None]) * channels + (i_e * E + unaligned_range(E, length))[None, :]
     b_A = tl.load(p_A + o_state, mask=m_ne, other=0.0).to(tl.float32) * LOG2_E
     if p_bias is not None:
         b_bias = tl.load(p_bias + i_g * channels + o_e, mask=m_e, other=0.0).to(tl.float32)
@@ -174,12 +174,12 @@ def selective_scan_fwd_chunk_kernel(
     p_B += i_b * s_Bb + i_m * s_Bm + i_k * s_Bk
     p_delta += i_b * s_delta_b + i_m * s_delta_m + i_k * s_delta_k
     if p_order is not None:
-        p_order += i_g * L
+        p_order += i_g * length
     if p_z is not None:
         p_z += i_b * s_zb + i_m * s_zm
 
-    begin = i_c * chunk
-    end = tl.minimum(begin + chunk, L)
+    begin = i_s * chunk
+    end = tl.minimum(begin + chunk, length)
     num_tiles = tl.cdiv(end - begin, T)
     stride = -T if REVERSE else T
     i_t = begin + (num_tiles - 1) * T if REVERSE else begin
@@ -220,9 +220,9 @@ def selective_scan_fwd_chunk_kernel(
                 b_s = row(b_decay, i, T) * b_s + row(b_added, i, T)
         m_t = m_next
         b_x, b_delta, b_z, b_B = b_x_next, b_delta_next, b_z_next, b_B_next
-    i_bc = i_b * num_chunks + i_c
-    tl.store(p_end + i_bc * (G * channels * states) + o_state, b_s, mask=m_ne)
-    tl.store(p_sum + (i_bc * G + i_g) * channels + o_e, tl.sum(b_sum, axis=0), mask=m_e)
+    i_bs = i_b * num_chunks + i_s
+    tl.store(p_end + i_bs * (groups * channels * states) + o_state, b_s, mask=m_ne)
+    tl.store(p_sum + (i_bs * groups + i_g) * channels + o_e, tl.sum(b_sum, axis=0), mask=m_e)
 
 
 @triton.jit(do_not_specialize=["num_chunks", "size", "channels"])
@@ -234,24 +234,24 @@ def selective_scan_fwd_carry_kernel(
     The decay over a chunk is exp(A * sum of delta), never a product of rounded exponentials.
     """
     i_b = tl.program_id(1).to(tl.int64)
-    o_s = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    m_s = o_s < size
-    o_ge = o_s // (channels * states) * channels + o_s % channels
-    b_A = tl.load(p_A + o_s, mask=m_s, other=0.0).to(tl.float32) * LOG2_E
+    o_state = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    m_state = o_state < size
+    o_ge = o_state // (channels * states) * channels + o_state % channels
+    b_A = tl.load(p_A + o_state, mask=m_state, other=0.0).to(tl.float32) * LOG2_E
     if p_initial is None:
         b_s = tl.zeros([BLOCK], tl.float32)
     else:
-        b_s = tl.load(p_initial + i_b * size + o_s, mask=m_s, other=0.0).to(tl.float32)
-    i_bc = i_b * num_chunks + (num_chunks - 1 if REVERSE else 0)
-    b_end = tl.load(p_end + i_bc * size + o_s, mask=m_s, other=0.0)
-    b_sum = tl.load(p_sum + i_bc * (size // states) + o_ge, mask=m_s, other=0.0)
+        b_s = tl.load(p_initial + i_b * size + o_state, mask=m_state, other=0.0).to(tl.float32)
+    i_bs = i_b * num_chunks + (num_chunks - 1 if REVERSE else 0)
+    b_end = tl.load(p_end + i_bs * size + o_state, mask=m_state, other=0.0)
+    b_sum = tl.load(p_sum + i_bs * (size // states) + o_ge, mask=m_state, other=0.0)
     for i in range(num_chunks):
         # The next chunk is loaded before this one is overwritten, so that loads overlap. The end state of the last
         # chunk was never written, as no chunk follows it.
-        i_next = i_bc + (-1 if REVERSE else 1)
-        m_next = m_s & (i + 2 + 0 * o_s < num_chunks)
-        b_end_next = tl.load(p_end + i_next * size + o_s, mask=m_next, other=0.0)
+        i_next = i_bs + (-1 if REVERSE else 1)
+        m_next = m_state & (i + 2 + 0 * o_state < num_chunks)
+        b_end_next = tl.load(p_end + i_next * size + o_state, mask=m_next, other=0.0)
         b_sum_next = tl.load(p_sum + i_next * (size // states) + o_ge, mask=m_next, other=0.0)
-        tl.store(p_end + i_bc * size + o_s, b_s, mask=m_s)
+        tl.store(p_end + i_bs * size + o_state, b_s, mask=m_state)
         b_s = tl.exp2(b_A * b_sum) * b_s + b_end
-        b_end, b_sum, i_bc = b_end_next, b_sum_next, i_next
+        b_end, b_sum, i_bs = b_end_next, b_sum_next, i_next

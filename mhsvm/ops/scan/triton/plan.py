@@ -19,22 +19,22 @@ _MAX_BACKWARD_STEPS = 4
 _FORWARD_PROGRAMS = 1400
 _BACKWARD_PROGRAMS = 3000
 _MIN_CHUNK_STEPS = 64
-# Backward, chunks may be four times as short if the usual ones give no more than this many programs, which leaves most
-# of a GPU idle: all still run at once, and each waits less. A gradient is carried through the chunks one after the
-# other, so their number has a limit too.
+# If the usual chunks give at most this many programs backward, most of a GPU is idle. Then chunks may be four times as
+# short: all programs still run at once, and each takes less time. A gradient is carried through the chunks one after
+# the other, so their number is limited too.
 _FEW_PROGRAMS = 256
 _MIN_SHORT_CHUNK_STEPS = 16
 _MAX_SHORT_CHUNKS = 32
-# Blocks of one backward program, whose states are in registers: in a small group, whose sums over channels are complete
-# or come in few splits, and in a large one. Three spill a little. In bfloat16 three were faster in groups of 6 and of
-# 12 blocks and slower in groups of 24 and of 48; in float32 only groups of 3 were timed.
+# Blocks of one backward program, whose states are in registers. In a small group more blocks leave fewer splits to sum;
+# three spill a few registers. In bfloat16 three are faster in groups of 6 and 12 blocks, and slower in groups of 24 and
+# 48. In float32 only groups of 3 were timed.
 _BLOCKS_IN_SMALL_GROUP, _BLOCKS_IN_LARGE_GROUP = 3, 2
 _MOST_BLOCKS_OF_SMALL_GROUP, _MOST_BLOCKS_IN_BFLOAT16 = 3, 12
 # Backward programs that a multiprocessor holds, by their registers. If they fill a GPU about evenly without chunks,
 # chunks would only add the cost of their pass.
 _PROGRAMS_AT_ONCE = 8
 _FULL = 0.9
-# Multiprocessors if there is no GPU to ask: those of an H100.
+# Multiprocessors if there is no GPU: those of an H100.
 _MULTIPROCESSORS = 132
 
 
@@ -107,7 +107,7 @@ def plan_backward(inputs: Inputs) -> Plan:
 
 
 def _fills_gpu(programs: int, device: torch.device) -> bool:
-    """Whether this many equal programs leave little of a GPU idle while the last of them run."""
+    """Whether this many equal programs leave only a small part of a GPU idle while the last of them run."""
     multiprocessors = _MULTIPROCESSORS
     if device.type == "cuda":
         multiprocessors = torch.cuda.get_device_properties(device).multi_processor_count

@@ -84,15 +84,14 @@ def backward(
     b, length, g, e, n = _sizes(inputs)
     routes = inputs.B.shape[3]
     plan = plan_backward(inputs)
+    carry = None if grad_last is None else grad_last.float().clone()
     if plan.num_chunks > 1:
         carry = _chunk_states(inputs, plan, grad_y, inputs.C, initial=grad_last, reverse=True)
-    else:
-        carry = None if grad_last is None else grad_last.float().clone()
 
     by_route = partial_dtype(inputs.u) if routes > 1 else inputs.u.dtype
     du = torch.empty((b, length, g, e), dtype=by_route, device=saved.device)
     dz = None if inputs.z is None else torch.empty_like(du, dtype=inputs.z.dtype)
-    # Partial sums over a group's channels, one a split. They are much to write and read, so bfloat16 if that suffices.
+    # Partial sums over the channels of a group, for each split; in bfloat16 for such inputs, to reduce memory traffic.
     dB_splits, dC_splits = dB[None], dC[None]
     if plan.splits > 1:
         partial = torch.empty((2, plan.splits, *dB.shape), dtype=partial_dtype(inputs.u), device=saved.device)
@@ -147,7 +146,7 @@ def backward(
                 torch.sum(by_split, 0, out=grad)
             else:
                 grad.copy_(by_split.sum(0))
-    # Over chunks first: a small scan has many rows and few columns, and one sum over all rows would be a long one.
+    # Over chunks first: in a small scan, one sum over all rows would be long, with few columns in parallel.
     by_sample = sums.sum(1) if plan.num_chunks > 1 else sums[:, 0]
     return Gradients(du, dz, by_sample.sum(0))
 
@@ -206,27 +205,29 @@ def _sizes(inputs: Inputs) -> tuple[int, int, int, int, int]:
 
 def _split_sizes(inputs: Inputs, plan: Plan) -> dict[str, int]:
     _, length, g, e, n = _sizes(inputs)
-    return {"L": length, "chunk": plan.chunk, "num_chunks": plan.num_chunks, "G": g, "channels": e, "states": n}
+    chunks = {"chunk": plan.chunk, "num_chunks": plan.num_chunks}
+    return {"length": length, **chunks, "groups": g, "channels": e, "states": n}
 
 
 def _strides(names: str, x: Tensor | None) -> dict[str, int]:
     """Strides of the first axes of x, by the names of the kernel's parameters; 0 if there is no tensor."""
-    names = names.split()
-    return dict.fromkeys(names, 0) if x is None else dict(zip(names, x.stride(), strict=False))
+    keys = names.split()
+    return dict.fromkeys(keys, 0) if x is None else dict(zip(keys, x.stride(), strict=False))
 
 
 def _readable(inputs: Inputs) -> Inputs:
     """Inputs that the kernels can load: no float64, contiguous last axes, contiguous parameters."""
-    fields = {
-        name: x.float() if torch.is_tensor(x) and x.dtype == torch.float64 else x
-        for name, x in inputs._asdict().items()
-    }
-    for name in ("u", "delta", "B", "C", "z"):
-        fields[name] = _unit_last_stride(fields[name])
-    for name in ("A", "D", "bias", "order"):
-        fields[name] = None if fields[name] is None else fields[name].contiguous()
-    return Inputs(**fields)
+    u, delta, B, C = (_unit_last_stride(_not_float64(x)) for x in (inputs.u, inputs.delta, inputs.B, inputs.C))
+    z = None if inputs.z is None else _unit_last_stride(_not_float64(inputs.z))
+    A = _not_float64(inputs.A).contiguous()
+    D, bias = (None if x is None else _not_float64(x).contiguous() for x in (inputs.D, inputs.bias))
+    order = None if inputs.order is None else inputs.order.contiguous()
+    return Inputs(u, delta, A, B, C, D, z, bias, order, inputs.softplus)
 
 
-def _unit_last_stride(x: Tensor | None) -> Tensor | None:
-    return x if x is None or x.stride(-1) == 1 else x.contiguous()
+def _not_float64(x: Tensor) -> Tensor:
+    return x.float() if x.dtype == torch.float64 else x
+
+
+def _unit_last_stride(x: Tensor) -> Tensor:
+    return x if x.stride(-1) == 1 else x.contiguous()

@@ -38,9 +38,10 @@ def route_scan(
     order: Tensor,
     inverse: Tensor,
 ) -> Tensor:
-    """`mhsvm.ops.route_scan`: reads the cells of a route by index.
+    """`mhsvm.ops.route_scan`; reads the cells of a route by index.
 
-    One product computes delta, B and C: its weight is the product of both projections of delta, beside the rest.
+    One product computes delta, B and C: its weight is the product of both projections of delta, and the projections of
+    B and C.
     """
     low_rank, others = x_proj.split((delta_proj.shape[-1], 2 * A.shape[-1]), dim=2)
     projected = project(u, torch.cat((delta_proj @ low_rank, others), dim=2))
@@ -105,16 +106,18 @@ def _selective_scan_backward(grad_y, grad_last, saved, u, delta, A, B, C, D, z, 
     inputs = _sequence_inputs(u, delta, A, B, C, D, z, delta_bias, delta_softplus)
     g = B.shape[2]
     grad_last = None if grad_last is None else grad_last.unflatten(1, (g, -1)).mT.contiguous()
-    grad_delta, grad_B, grad_C = projections = tuple(x.new_empty(x.shape) for x in (inputs.delta, inputs.B, inputs.C))
+    grad_delta, grad_B, grad_C = (x.new_empty(x.shape) for x in (inputs.delta, inputs.B, inputs.C))
+    projections = grad_delta, grad_B, grad_C
     grads = triton_launch.backward(inputs, saved, grad_y.unflatten(2, (g, -1)), grad_last, projections=projections)
-    by_input = (
+    by_input = [
         (u, grads.u.flatten(2)),
         (delta, grad_delta.flatten(2)),
         (B, grad_B.squeeze(3)),
         (C, grad_C.squeeze(3)),
-        (z, None if z is None else grads.z.flatten(2)),
-    )
-    return [*(grad.to(x.dtype) for x, grad in by_input if x is not None), grads.sums]
+    ]
+    if grads.z is not None:
+        by_input.append((z, grads.z.flatten(2)))
+    return [*(grad.to(x.dtype) for x, grad in by_input), grads.sums]
 
 
 @_selective_scan_backward.register_fake
@@ -143,7 +146,7 @@ _selective_scan.register_autograd(_differentiate_selective_scan, setup_context=_
 
 
 def _empty_sums(A: Tensor, D: Tensor | None, bias: Tensor | None) -> Tensor:
-    """Gradients of the parameters, in one row, so that one sum over samples makes them all."""
+    """Gradients of the parameters in one row, so that one sum over samples computes them all."""
     return A.new_empty(sum(0 if x is None else x.numel() for x in (A, D, bias)), dtype=torch.float32)
 
 
@@ -215,7 +218,7 @@ def _(grad_y, saved, u, projected, delta_bias, A, D, order):
 
 
 def _heads_first(projected: Tensor) -> Tensor:
-    """An empty tensor like it, in the memory order of the product that reads it: the cells of a head contiguous."""
+    """An empty tensor like `projected`, in the memory order of the product that reads it: a head contiguous."""
     b, length, m, k, width = projected.shape
     return projected.new_empty((m, b, length, k, width)).permute(1, 2, 0, 3, 4)
 

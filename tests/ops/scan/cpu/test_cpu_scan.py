@@ -13,7 +13,7 @@ ALL = ("D", "z", "delta_bias")
 
 @pytest.fixture
 def check(outputs_and_gradients, relative_error, tolerance):
-    """Compares output, last state and every gradient with the reference in float64."""
+    """Compare the output, the last state and every gradient with the reference in float64."""
 
     def compare(inputs, *, delta_softplus=False):
         exact = {name: x.detach().double().requires_grad_() for name, x in inputs.items()}
@@ -75,16 +75,16 @@ def test_extreme_decays_over_16384_steps(sequence_inputs, outputs_and_gradients,
     with torch.no_grad():
         exact["delta"].fill_(0.1)
         exact["A"].fill_(exponent / 0.1)
-        # Nothing averages out if all inputs have one sign.
+        # With inputs of one sign, errors do not average out.
         for name in ("u", "B", "C"):
             exact[name].abs_()
     inputs = {name: x.detach().float().requires_grad_() for name, x in exact.items()}
     exact = {name: x.detach().double().requires_grad_() for name, x in inputs.items()}
-    # Held to the reference there, and far quicker over so many steps.
+    # Its own tests compare it with the reference, which is too slow for so many steps.
     expected = outputs_and_gradients(chunked.selective_scan, exact)
     actual = outputs_and_gradients(selective_scan, inputs)
     for name, tensor in expected.items():
-        # Decays that were rounded one by one are off by 1e-4 here; the sums over 16384 steps are in float32.
+        # Products of rounded decays have an error of 1e-4 here; the sums over 16384 steps are in float32.
         assert relative_error(actual[name], tensor) < 3e-5, name
 
 
@@ -126,7 +126,7 @@ def test_nothing_is_kept_for_a_backward_pass_that_will_not_come(sequence_inputs)
 
 @pytest.mark.parametrize(("h", "w", "d"), [(9, 16, 24), (3, 5, 40)])
 def test_routes(relative_error, h, w, d):
-    """Long enough for several tiles, wide enough for several splits; against the composition in float64."""
+    """Compare a scan of several tiles and splits with the reference in float64."""
     b, m, k, n, r = 2, 2, 4, 16, 2
     orders, inverses = zip(*(scan_routes(pattern, h, w) for pattern in ("X", "S")), strict=True)
     routes = torch.stack(orders), torch.stack(inverses)

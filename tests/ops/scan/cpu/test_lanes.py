@@ -1,4 +1,4 @@
-"""The vector arithmetic that everything else is made of, against numpy in long double."""
+"""The vector arithmetic of the CPU kernels against numpy in long double."""
 
 import numpy as np
 import pytest

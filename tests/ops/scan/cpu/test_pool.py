@@ -1,4 +1,4 @@
-"""The kernels' threads beside processes, other threads and torch's own."""
+"""The threads of the CPU kernels, together with processes, other threads and those of torch."""
 
 import multiprocessing
 import os
@@ -14,7 +14,7 @@ from mhsvm.ops.scan.cpu.pool import run_units
 
 
 def make_inputs(seed):
-    """Large enough for several threads, while torch's own operations, unsafe after a fork, stay in one."""
+    """A scan large enough for several threads; torch's operations, unsafe after a fork, use one."""
     generator = torch.Generator().manual_seed(seed)
     u, delta, B = (torch.randn(shape, generator=generator) for shape in ((4, 100, 64), (4, 100, 64), (4, 100, 2, 32)))
     return u, delta, -torch.rand(64, 32, generator=generator), B
@@ -73,7 +73,7 @@ ignore_warnings_of_forks = pytest.mark.filterwarnings("ignore:.*multi-threaded, 
 @ignore_warnings_of_forks
 @pytest.mark.parametrize("method", START_METHODS)
 def test_child_processes_scan(method):
-    # The parent has run a backward pass and its pool before.
+    # The parent has already run a backward pass and its pool.
     scan_and_gradients(0)
     expected = scan_alone(0)
     assert same(result_of_child(method, scan_alone), expected)
@@ -84,7 +84,7 @@ def test_child_processes_scan(method):
 @ignore_warnings_of_forks
 @pytest.mark.parametrize("method", START_METHODS)
 def test_child_processes_differentiate(method):
-    """Not in a forked child of a process that has run a backward pass where torch sees a GPU: autograd refuses."""
+    """Autograd refuses to run in a forked child if the parent has run a backward pass and torch finds a GPU."""
     expected = scan_and_gradients(0)
     result = result_of_child(method, scan_and_gradients)
     if method == "fork" and torch.cuda.is_available():
@@ -149,7 +149,7 @@ def run_script(text, environment):
 
 
 def test_runs_without_a_folder_to_cache_in(tmp_path):
-    """Below a file no user may create a folder, not even root."""
+    """No user, not even root, can create a folder below a file."""
     file = tmp_path / "file"
     file.touch()
     script = """

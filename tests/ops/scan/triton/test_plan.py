@@ -1,4 +1,4 @@
-"""How scans are cut. Shapes are (b, d, l, groups) with 16 states; numbers are steps of a chunk, chunks, and parts."""
+"""The split of scans. Shapes are (b, d, l, groups) with 16 states; numbers are steps of a chunk, chunks, and splits."""
 
 import pytest
 import torch
@@ -11,7 +11,7 @@ def make_inputs(b, d, length, groups, dtype=torch.float32):
     return Inputs(u, u, A, u, u, None, None, None, None, softplus=True)
 
 
-# Of these all but the last are MHS-VM's and VM-UNet's at batch 32: measured, and chosen by that.
+# All but the last are those of MHS-VM and VM-UNet at batch 32, chosen by measurement.
 @pytest.mark.parametrize(
     ("shape", "forward", "backward"),
     [
@@ -33,7 +33,7 @@ def test_large_scans_are_split_as_measured(shape, forward, backward):
     assert [plan.tile["T"] for plan in plans] == [8, 4]
 
 
-# MHS-VM's in bfloat16 at batch 32, VM-UNet's first, and with half and twice the images.
+# Those of MHS-VM in bfloat16 at batch 32, and the first of VM-UNet, also at half and twice the batch.
 @pytest.mark.parametrize(
     ("shape", "backward"),
     [
@@ -51,7 +51,7 @@ def test_large_scans_in_16_bits(shape, backward):
     assert (plan.chunk, plan.num_chunks, plan.splits) == backward
 
 
-# UltraLight's at batch 8 and at batch 1, one long sequence, and the largest that is cut more finely.
+# Those of UltraLight VM-UNet at batch 8 and 1, a long sequence, and the largest scan that is split more finely.
 @pytest.mark.parametrize(
     ("shape", "forward", "backward"),
     [

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.interpreter
 
 @pytest.fixture
 def _short_chunks(monkeypatch):
-    """Every chunk is as short as it may be, as more programs are asked for than there can be."""
+    """The shortest chunks, since more programs are requested than possible."""
     for name in ("_FORWARD_PROGRAMS", "_BACKWARD_PROGRAMS"):
         monkeypatch.setattr(plan, name, 10**6)
     monkeypatch.setattr(plan, "_MIN_CHUNK_STEPS", 1)
@@ -55,7 +55,7 @@ def test_one_chunk(check, length):
     check(b=2, d=8, n=3, groups=2, length=length)
 
 
-# A scan as small as UltraLight's at its smallest map: backward it has chunks of 16 steps, or of 32.
+# As small as the scan of UltraLight VM-UNet on its smallest map: backward it has chunks of 16 steps, or of 32.
 @pytest.mark.usefixtures("_poisoned_memory")
 @pytest.mark.parametrize(
     ("length", "max_chunks", "chunk", "dtype"),
@@ -126,7 +126,7 @@ def test_extreme_decays(sequence_inputs, relative_error, exponent):
     ("dtype", "dtype_of_weights", "bound"),
     [
         (torch.float32, torch.float32, 1e-6),
-        # With projections of float32: from 16-bit values too, nothing that a gate compares is rounded.
+        # Projections of float32, also of 16-bit values: the numbers that a gate compares are not rounded.
         (torch.bfloat16, torch.float32, 1e-6),
         (torch.bfloat16, torch.bfloat16, 2e-2),
     ],
@@ -163,14 +163,14 @@ def test_routes(relative_error, tolerance, dtype, dtype_of_weights, bound):
 
 
 def _memory_orders(tensors):
-    # The stride of an axis of one element means nothing.
+    # The stride of an axis with one element has no meaning.
     return [(x.dtype, [(n, s) for n, s in zip(x.shape, x.stride(), strict=True) if n > 1]) for x in tensors]
 
 
 @pytest.mark.parametrize("m", [1, 2])
 @pytest.mark.parametrize(("d", "dtype"), [(3, torch.float32), (30, torch.bfloat16)])
 def test_torch_compile_is_told_the_memory_order(m, d, dtype):
-    """The shapes that operators announce without data, for one split of the channels and for several."""
+    """The shapes of the fake implementations, for one split of the channels and for several."""
     b, length, k, n = 2, 5, 2, 3
     order = torch.arange(length).expand(m, k, -1).contiguous()
     u, x = torch.randn(b, length, m, d), torch.randn(m, b, length, k, d + 2 * n).permute(1, 2, 0, 3, 4)
