@@ -129,7 +129,7 @@ def test_heads_of_the_model_are_those_asked_for():
     ("arguments", "message"),
     [
         ({"dims": (8, 16)}, r"one number a stage; received dims=\(8, 16\), depths=\(2, 2, 2, 2\)"),
-        ({"dims": (8, 16, 32, 60)}, r"twice the one before; received \(8, 16, 32, 60\), expected \(8, 16, 32, 64\)"),
+        ({"dims": (8, 16, 32, 60)}, r"twice the previous one; received \(8, 16, 32, 60\), expected \(8, 16, 32, 64\)"),
         ({"dims": (6, 12, 24, 48)}, "the first of dims must be a multiple of 4"),
         ({"depths": (2, 2, 0, 2)}, "at least one block; received depths="),
     ],
