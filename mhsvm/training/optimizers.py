@@ -59,12 +59,8 @@ def create_optimizer(name: str, model: nn.Module, *, decay_all: bool = True, **a
     constructor = OPTIMIZERS[name]
     arguments |= _gpu_arguments(constructor) if next(model.parameters()).is_cuda else {}
     if decay_all or "weight_decay" not in arguments:
-        optimizer = constructor(model.parameters(), **arguments)
-    else:
-        optimizer = constructor(_decay_groups(model.named_parameters()), **arguments)
-    # The first steps before a capture, and all of an eager training, are not captured: torch would warn of each.
-    optimizer._warned_capturable_if_run_uncaptured = True
-    return optimizer
+        return constructor(model.parameters(), **arguments)
+    return constructor(_decay_groups(model.named_parameters()), **arguments)
 
 
 def load_optimizer_state(optimizer: optim.Optimizer, state: dict) -> None:

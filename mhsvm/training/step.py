@@ -88,6 +88,8 @@ class TrainStep:
             _compile(model)
         self.captures = on_gpu and mode != "eager"
         self._capturable = all(group.get("capturable", False) for group in optimizer.param_groups)
+        # An optimizer that can be captured steps eagerly too, at least before the capture: torch would warn of that.
+        optimizer._warned_capturable_if_run_uncaptured = True
 
         self._report = torch.zeros(2, device=self.device)
         self._total = torch.zeros((), device=self.device)
