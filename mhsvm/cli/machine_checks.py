@@ -102,7 +102,8 @@ def _check_all(device: torch.device, dtype: torch.dtype) -> Iterator[tuple[str, 
     for backend in all_backends():
         for name, operation, scan, arguments, expected in operations:
             implementation = operation.implementation(backend.name)
-            if implementation is None or implementation.reason_against(**arguments) is not None:
+            u, others = arguments["u"], {key: value for key, value in arguments.items() if key != "u"}
+            if implementation is None or implementation.reason_against(u, **others) is not None:
                 continue
             result = _check(partial(scan, backend=backend.name), arguments, expected, limit=LIMITS[dtype])
             yield str(device), str(dtype).removeprefix("torch."), backend.name, name, *result

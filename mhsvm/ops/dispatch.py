@@ -27,7 +27,9 @@ _left_to_compiler = ContextVar("_left_to_compiler", default=False)
 
 @dataclass(frozen=True)
 class Implementation:
-    """How a backend computes an operation. All callables take the operation's own arguments, without `backend`.
+    """How a backend computes an operation.
+
+    All callables take the operation's own arguments without `backend`, the first by position.
 
     Attributes:
         backend: Name of a row in the table of backends.

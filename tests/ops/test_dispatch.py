@@ -1,3 +1,4 @@
+import inspect
 import logging
 
 import pytest
@@ -5,7 +6,7 @@ import torch
 
 from mhsvm.ops import backends, dispatch, list_backends, selective_scan
 from mhsvm.ops.backends import Backend, all_backends, register_backend
-from mhsvm.ops.dispatch import Operation, left_to_compiler
+from mhsvm.ops.dispatch import Operation, all_operations, left_to_compiler
 from mhsvm.ops.scan import chunked, reference
 from mhsvm.ops.scan.selective_scan import SELECTIVE_SCAN
 from tests.fixtures.backends import ScanBackend
@@ -206,3 +207,18 @@ def test_names_that_are_taken():
         SELECTIVE_SCAN.register("reference", lambda u: u)
     with pytest.raises(ValueError, match="selective_scan: unknown name 'mine'; .* add it by register_backend first"):
         SELECTIVE_SCAN.register("mine", lambda u: u)
+
+
+@pytest.mark.parametrize("operation", all_operations(), ids=lambda operation: operation.name)
+def test_reasons_take_the_arguments_of_the_operation_by_position_and_by_name(operation):
+    # The first argument is always given by position.
+    run = operation.reference.run if operation.name != "linear" else operation.implementation("triton").run
+    given = getattr(run, "keywords", {})
+    parameters = [p for p in inspect.signature(run).parameters.values() if p.name not in given]
+    by_name = dict.fromkeys(p.name for p in parameters[1:])
+    positional = [p for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
+    keyword_only = dict.fromkeys(p.name for p in parameters if p.kind is p.KEYWORD_ONLY)
+    for implementation in operation.implementations():
+        for decide in filter(None, (implementation.unsupported_reason, implementation.worthwhile)):
+            inspect.signature(decide).bind(None, **by_name)
+            inspect.signature(decide).bind(*positional, **keyword_only)

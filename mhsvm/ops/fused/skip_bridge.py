@@ -98,7 +98,7 @@ def triton_skip_bridge(
     return _skip_bridge(list(skips), spatial_weight, spatial_bias, mix_weight, *layers)[: len(skips)]
 
 
-def _unsupported_by_triton(skips: Sequence[Tensor], *parameters: Tensor | Sequence[Tensor]) -> str | None:
+def _unsupported_by_triton(skips: Sequence[Tensor], *arguments: object, **options: object) -> str | None:
     if any(skip.dtype != skips[0].dtype for skip in skips):
         return f"its kernels take maps of one type, and these are {', '.join(str(skip.dtype) for skip in skips)}"
     return unsupported_by_triton(skips[0])

@@ -153,13 +153,13 @@ def _check(
 
 
 def _unsupported_by_triton(
-    u: Tensor, x_proj: Tensor, delta_proj: Tensor, delta_bias: Tensor, A: Tensor, *arguments: object
+    u: Tensor, x_proj: Tensor, delta_proj: Tensor, delta_bias: Tensor, A: Tensor, *arguments: object, **options: object
 ) -> str | None:
     return triton_support.unsupported_scan(u, A)
 
 
 def _unsupported_by_mamba_ssm(
-    u: Tensor, x_proj: Tensor, delta_proj: Tensor, delta_bias: Tensor, A: Tensor, *arguments: object
+    u: Tensor, x_proj: Tensor, delta_proj: Tensor, delta_bias: Tensor, A: Tensor, *arguments: object, **options: object
 ) -> str | None:
     return mamba_ssm.unsupported_reason(u, delta_proj, A)
 
