@@ -88,6 +88,11 @@ def test_building_a_network_and_its_loss_loads_no_optional_package():
     assert not loaded_by(statement) & {"monai", "timm", "sklearn", "matplotlib", "h5py"}
 
 
+def test_building_a_network_does_not_load_the_compiler():
+    program = "import sys, mhsvm; mhsvm.create_model('ultralight_vm_unet'); sys.exit('torch._dynamo' in sys.modules)"
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
 def test_public_names_can_be_reached():
     for name in mhsvm.__all__:
         assert getattr(mhsvm, name) is not None

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from mhsvm.layers.state_matrix import state_matrix
 from mhsvm.ops import route_scan
+from mhsvm.ops.traced_constant import traced_constant
 from mhsvm.routes import list_patterns, scan_routes
 
 NUM_ROUTES = 4
@@ -35,7 +36,7 @@ _STACKED_ROUTES: dict[_Key, tuple[Tensor, Tensor]] = {}
 _MAX_STACKED_ROUTES = 64
 
 
-@torch.compiler.assume_constant_result
+@traced_constant
 def stacked_routes(patterns: tuple[str, ...], h: int, w: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """Orders and inverses of the routes of all heads, each int64 (m, k, l), computed once for each size and device."""
     key = (patterns, h, w, device)

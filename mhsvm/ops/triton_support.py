@@ -11,13 +11,15 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from mhsvm.ops.traced_constant import traced_constant
+
 _MAX_STATES = 64
 # The first with tuples in kernels.
 _OLDEST_TRITON = (3, 3)
 
 
 # A constant for torch.compile, which cannot trace how a compiler is looked for.
-@torch.compiler.assume_constant_result
+@traced_constant
 def unavailable_reason() -> str | None:
     """Why the kernels cannot run on this machine, or None if they can."""
     if not _is_installed():

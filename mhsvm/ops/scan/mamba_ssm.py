@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from mhsvm.ops.traced_constant import traced_constant
+
 _MODULE = "mamba_ssm.ops.selective_scan_interface"
 # A constant in the source of its kernels.
 _MAX_STATE = 256
@@ -17,7 +19,7 @@ _FLOAT_TYPES = (torch.float16, torch.bfloat16, torch.float32)
 
 
 # A constant under torch.compile, which cannot trace an import.
-@torch.compiler.assume_constant_result
+@traced_constant
 def unavailable_reason() -> str | None:
     """Why this machine cannot run it, or None if it can."""
     if not torch.cuda.is_available():

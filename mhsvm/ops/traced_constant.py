@@ -1,0 +1,16 @@
+"""Functions whose result is a constant for torch.compile."""
+
+from collections.abc import Callable
+from typing import TypeVar
+
+_Function = TypeVar("_Function", bound=Callable)
+
+
+def traced_constant(function: _Function) -> _Function:
+    """Let torch.compile call `function` while it traces, and keep the result as a constant.
+
+    Does what `torch.compiler.assume_constant_result` does. That one imports torch's compiler, which takes seconds, even if
+    nothing is compiled.
+    """
+    function._dynamo_marked_constant = True
+    return function
