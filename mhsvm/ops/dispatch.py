@@ -127,8 +127,7 @@ class Operation:
             return self._choose_automatically(args, kwargs)
         implementation = self._implementations.get(name)
         if implementation is None:
-            if find_backend(name) is None:
-                raise ValueError(f"{_source(backend)}: {_unknown(name)}")
+            check_backend(backend)
             return self.reference
         if _is_left_to_compiler(implementation):
             return self.reference
@@ -174,6 +173,13 @@ def all_operations() -> tuple[Operation, ...]:
 def requested_name(backend: str) -> str:
     """The argument `backend` itself; for "auto" the name in the environment variable MHSVM_BACKEND, if there is one."""
     return (os.environ.get(ENVIRONMENT_VARIABLE) or "auto") if backend == "auto" else backend
+
+
+def check_backend(backend: str) -> None:
+    """Raise ValueError if the argument `backend`, or for "auto" the environment, names no backend."""
+    name = requested_name(backend)
+    if name != "auto" and find_backend(name) is None:
+        raise ValueError(f"{_source(backend)}: {_unknown(name)}")
 
 
 @contextmanager

@@ -9,8 +9,7 @@ _Function = TypeVar("_Function", bound=Callable)
 def traced_constant(function: _Function) -> _Function:
     """Let torch.compile call `function` while it traces, and keep the result as a constant.
 
-    Does what `torch.compiler.assume_constant_result` does. That one imports torch's compiler, which takes seconds, even if
-    nothing is compiled.
+    Does what `torch.compiler.assume_constant_result` does, but does not import torch's compiler, which takes seconds.
     """
     function._dynamo_marked_constant = True
     return function

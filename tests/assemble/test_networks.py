@@ -5,10 +5,12 @@ import torch
 from PIL import Image
 
 from mhsvm.assemble import build_model, load_trained
+from mhsvm.assemble.runs import plan_run
 from mhsvm.cli.predict import main as predict
 from mhsvm.config import load_config, to_dict
 from mhsvm.ops.scan import chunked
 from mhsvm.training.checkpoint import save_checkpoint
+from mhsvm.training.run_folder import RunFolder
 from tests.fixtures.backends import ScanBackend
 
 SETTINGS = ("model.ultralight_vm_unet.channels", "4,4,4,4,4,4", "model.ultralight_vm_unet.d_state", "1")
@@ -71,6 +73,15 @@ def test_what_is_wrong_is_named(ran, image, monkeypatch):
     monkeypatch.setenv("MHSVM_BACKEND", "fast")
     with pytest.raises(ValueError, match="^environment variable MHSVM_BACKEND: unknown name 'fast'; known are: auto"):
         build_model(wrong)(image)
+
+
+@pytest.mark.parametrize(("environment", "source"), [("", "backend"), ("slow", "environment variable MHSVM_BACKEND")])
+def test_an_unknown_backend_is_refused_before_a_run_has_a_folder(monkeypatch, tmp_path, environment, source):
+    monkeypatch.setenv("MHSVM_BACKEND", environment)
+    config = load_config(None, (*SETTINGS, "model.backend", "slow"))
+    with pytest.raises(ValueError, match=f"^{source}: unknown name 'slow'"):
+        plan_run(config, RunFolder(tmp_path / "run"))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_commands_option_is_an_argument(ran, monkeypatch, tmp_path):
