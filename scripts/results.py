@@ -8,11 +8,10 @@ from pathlib import Path
 # works from a clone that is not installed, too
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from results_page import read_published, results_page
-from results_records import Record, find_runs, read_records, read_run, write_records
-
 from mhsvm.cli.main import run
 from mhsvm.files import replace_when_complete
+from results_page import read_published, results_page
+from results_records import Record, find_runs, read_records, read_run, write_records
 
 ROOT = Path(__file__).resolve().parents[1]
 RECORDS = ROOT / "scripts" / "records"

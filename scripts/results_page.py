@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from results_records import Record
 from yacs.config import CfgNode
 
 from mhsvm.config import DEFAULTS
 from mhsvm.report.training import format_duration
 from mhsvm.table import format_markdown_table
+from results_records import Record
 
 _METRICS = {"IoU": "miou", "DSC": "dsc", "IoU per image": "miou_per_image", "DSC per image": "dsc_per_image"}
 _HEADER = ("network", "trained on", "recipe", "seeds", "precision", "hardware", "time", *_METRICS)

@@ -2,13 +2,13 @@
 
 import pytest
 import torch
-from release_weights import add_pretrained
 
 from mhsvm.config import load_config, to_dict
 from mhsvm.models import create_model, list_pretrained, pretrained
 from mhsvm.models.checkpoint_file import read_checkpoint
 from mhsvm.models.pretrained import find_pretrained
 from mhsvm.training.checkpoint import save_checkpoint
+from release_weights import add_pretrained
 
 
 @pytest.fixture

@@ -6,12 +6,12 @@ import shutil
 from pathlib import Path
 
 import pytest
-from results import main
-from results_page import read_published, results_page
-from results_records import find_runs, read_records, read_run
 
 from mhsvm.cli.main import run
 from mhsvm.config import load_config
+from results import main
+from results_page import read_published, results_page
+from results_records import find_runs, read_records, read_run
 
 ROOT = Path(__file__).parents[2]
 PUBLISHED = [
