@@ -11,5 +11,5 @@ def traced_constant(function: _Function) -> _Function:
 
     Does what `torch.compiler.assume_constant_result` does, but does not import torch's compiler, which takes seconds.
     """
-    function._dynamo_marked_constant = True
+    function._dynamo_marked_constant = True  # type: ignore[attr-defined]  # torch reads it of any function
     return function
