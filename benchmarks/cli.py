@@ -1,7 +1,6 @@
 """`python -m benchmarks scan|model|train`: check against the reference, then time."""
 
 import argparse
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,9 +12,9 @@ from benchmarks.train import bench_train
 from mhsvm.assemble import build_device
 from mhsvm.cli.console import ConsoleHandler, logging_to
 from mhsvm.cli.options import positive
-from mhsvm.files import replace_when_complete
 from mhsvm.ops.verify import ScanShape
 from mhsvm.table import format_table
+from mhsvm.text_file import write_json
 from mhsvm.training.step import STEP_MODES
 
 TYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -34,8 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for row in report.get("wrong", ()):
         print(f"not timed: {row['reason']}")
     if arguments.json is not None:
-        with replace_when_complete(arguments.json) as partial:
-            partial.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+        write_json(arguments.json, report, indent=1, allow_nan=True)
         print(f"written: {arguments.json}")
     return 1 if report.get("wrong") else 0
 

@@ -1,7 +1,8 @@
 """All settings with their defaults and types. A default of None takes a float or none.
 
 A node that is named after a class or function holds the arguments of that class or function. Nodes of entries that
-plugins register come from the caller. Only `mhsvm.assemble` reads a config, and this file imports nothing of mhsvm.
+plugins register come from the caller. Only `mhsvm.assemble` reads a config, and this file imports
+nothing of mhsvm but the reader of text files.
 """
 
 import difflib
@@ -11,6 +12,8 @@ from typing import Any
 
 import yaml
 from yacs.config import CfgNode
+
+from mhsvm.text_file import read_text
 
 _AT_LEAST = {
     "data.size": 1,
@@ -282,8 +285,8 @@ def _read_yaml(path: Path) -> Mapping:
         raise FileNotFoundError(f"config {path} does not exist: check the path")
     # BaseLoader keeps every scalar as text, because YAML's guesses differ from the types here (1e-3 is a string)
     try:
-        values = yaml.load(path.read_text(encoding="utf-8"), Loader=yaml.BaseLoader) or {}
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        values = yaml.load(read_text(path), Loader=yaml.BaseLoader) or {}
+    except yaml.YAMLError as error:
         raise ValueError(f"{path} is not a YAML file: {error}") from error
     if not isinstance(values, dict):
         raise ValueError(f"{path} must hold settings as `group: {{key: value}}`, not a {type(values).__name__}")

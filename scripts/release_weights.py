@@ -1,7 +1,6 @@
 """Add the weights of a training to the package: `python scripts/release_weights.py --help`."""
 
 import argparse
-import csv
 import hashlib
 import sys
 from collections.abc import Sequence
@@ -17,6 +16,7 @@ from mhsvm.cli.main import run
 from mhsvm.files import replace_when_complete
 from mhsvm.models import pretrained
 from mhsvm.models.checkpoint_file import read_checkpoint
+from mhsvm.text_file import write_table
 
 # All parts of a checkpoint except those that only resuming needs.
 _PARTS = ("format", "schema", "config", "data", "version", "model")
@@ -71,10 +71,7 @@ def add_pretrained(checkpoint: Path, *, name: str, license: str) -> pretrained.P
 
 def _write_index(rows: Sequence[pretrained.Pretrained]) -> None:
     path = pretrained.FOLDER / "index.csv"
-    with replace_when_complete(path) as partial, partial.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow([field.name for field in fields(pretrained.Pretrained)])
-        writer.writerows(astuple(row) for row in rows)
+    write_table(path, [field.name for field in fields(pretrained.Pretrained)], map(astuple, rows))
 
 
 if __name__ == "__main__":

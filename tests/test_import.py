@@ -17,7 +17,7 @@ ROOT = Path(mhsvm.__file__).parent
 HEAVY = ("monai", "timm", "sklearn", "matplotlib", "numba", "triton")
 
 # Each room of the package and the rooms that it may import besides itself.
-BASE = {"version", "registry", "plugins", "files", "system", "threads", "table"}
+BASE = {"version", "registry", "plugins", "files", "text_file", "system", "threads", "table"}
 NETWORKS = BASE | {"ops", "routes", "layers", "models"}
 DATA = BASE | {"ops", "store", "data"}
 INFERENCE = DATA | NETWORKS | {"metrics", "prepare", "runtime", "inference"}
@@ -28,9 +28,10 @@ MAY_IMPORT = {
     "version": set(),
     "registry": set(),
     "plugins": set(),
-    "config": set(),
+    "config": {"files", "text_file"},
     "files": set(),
-    "system": {"version"},
+    "text_file": {"files"},
+    "system": {"version", "text_file"},
     "threads": {"system"},
     "table": set(),
     "ops": BASE,

@@ -19,6 +19,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from mhsvm.evaluation import folder as folders
     from mhsvm.evaluation.gates import check_gate_maps
     from mhsvm.evaluation.testing import evaluate_test
+    from mhsvm.text_file import write_text
 
     if arguments.folder is not None:
         folders.check_replaceable(arguments.folder)
@@ -70,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 log.info("%s", line)
             folders.fill_folder(partial, result)
             log.info("cases, predictions and overlays: %s", folder)
-            (partial / "log.txt").write_text(transcript.getvalue(), encoding="utf-8")
+            write_text(partial / "log.txt", transcript.getvalue())
     return 0
 
 

@@ -20,6 +20,7 @@ from fractions import Fraction
 
 from mhsvm.data.split_file import PARTS, UNUSED, VAL_AND_TEST, Split, SplitFile
 from mhsvm.registry import Registry
+from mhsvm.text_file import encode
 
 __all__ = ["Split", "list_splits", "make_split", "seeded_order"]
 
@@ -115,7 +116,7 @@ def make_split(name: str, *, ids: Sequence[str], subsets: Sequence[str], groups:
 
 def seeded_order(ids: Iterable[str], *, seed: int) -> list[str]:
     """Sort ids by sha256("<seed>:<id>")."""
-    return sorted(ids, key=lambda image_id: hashlib.sha256(f"{seed}:{image_id}".encode()).digest())
+    return sorted(ids, key=lambda image_id: hashlib.sha256(encode(f"{seed}:{image_id}")).digest())
 
 
 @register_split("official")

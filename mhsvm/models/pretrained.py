@@ -1,12 +1,12 @@
 """Trained weights that come with the package: our checkpoints in the folder weights/, each with a row in its index."""
 
-import csv
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mhsvm.models.checkpoint_file import read_checkpoint
+from mhsvm.text_file import read_table
 
 FOLDER = Path(__file__).parent / "weights"
 
@@ -83,5 +83,4 @@ def read_pretrained(name: str, *, model: str) -> tuple[dict[str, Any], dict[str,
 
 def read_index() -> list[Pretrained]:
     """All rows of the index."""
-    with (FOLDER / "index.csv").open(encoding="utf-8", newline="") as file:
-        return [Pretrained(**row) for row in csv.DictReader(file)]
+    return [Pretrained(**row) for row in read_table(FOLDER / "index.csv").rows]
