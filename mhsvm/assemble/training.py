@@ -153,8 +153,8 @@ def _absence_warnings(train_set: Dataset, val_set: Dataset) -> tuple[str, ...]:
     ):
         absent = dataset.absent_classes
         if dataset.num_classes == 1:
-            effects = {"training": effect, "validation": "val_miou and val_dsc are 1 where nothing is predicted, else 0"}
-            lines += [f"no mask of the {part} part shows a lesion: {effects[part]}"] if absent else []
+            effect = effect if part == "training" else "val_miou and val_dsc are 1 without a prediction, else 0"
+            lines += [f"no mask of the {part} part shows a lesion: {effect}"] if absent else []
         elif absent:
             named = f"class {absent[0]}" if len(absent) == 1 else f"classes {', '.join(map(str, absent))}"
             lines.append(f"no mask of the {part} part holds {named}: {effect}")

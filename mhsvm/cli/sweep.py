@@ -14,7 +14,7 @@ from mhsvm.cli.options import parse_with_settings, positive
 if TYPE_CHECKING:
     from mhsvm.sweep.places import Place
     from mhsvm.sweep.run_state import RunState
-    from mhsvm.sweep.table import Row
+    from mhsvm.sweep.table import Result, Row
 
 log = logging.getLogger("mhsvm")
 

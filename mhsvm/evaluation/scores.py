@@ -35,7 +35,7 @@ def describe_scores(scores: Scores) -> dict:
 
 
 def absence_lines(scores: Scores) -> list[str]:
-    """A line for each class that no image has, so that its metrics say nothing: its number and what was predicted."""
+    """A line for each class that no image has, so that its metrics say nothing, with its predicted pixels."""
     lines = []
     for label in range(1, scores.counts.shape[1] + 1):
         own = scores.of_class(label)
@@ -65,7 +65,7 @@ def _predicted(scores: Scores) -> dict:
 def _describe_absent(scores: Scores) -> dict:
     content = _describe(scores)
     for values, undefined in ((content["metrics"], None), (content["intervals"]["limits"], [None, None])):
-        # nothing to find: what depends on it would be 1 without a prediction, and 0 with one
+        # with nothing to find, the others would be 1 without a prediction and 0 with one
         values |= {name: undefined for name in values if not name.startswith(("accuracy", "specificity"))}
     return {"absent": True, "predicted": _predicted(scores), **content}
 

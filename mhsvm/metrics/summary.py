@@ -92,8 +92,9 @@ def summarize(counts: Tensor, distances: Tensor | None = None, names: Sequence[s
         Metrics by name. `miou`, `dsc`, `accuracy`, `sensitivity` and `specificity` are pooled over all pixels (one
         confusion matrix). The same names with `_per_image` are averaged over images. `jaccard_thresholded` is the mean
         over images of a Jaccard index that counts 0 below 0.65. With several classes, each is the mean over the scored
-        classes that occur in a target, and NaN if none does. With distances, the names of the columns with `_per_image` are means over the images where they are
-        defined; with several classes, over the classes with such an image; NaN if there is none.
+        classes that occur in a target, and NaN if none does. With distances, the names of the columns with
+        `_per_image` are means over the images where they are defined; with several classes, over the classes with such
+        an image; NaN if there is none.
     Raises:
         ValueError: There is no image.
     """

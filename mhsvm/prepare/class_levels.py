@@ -79,4 +79,6 @@ def check_classes(prepared: PreparedSet) -> None:
         tally.add(image_id, mask)
     problems = Problems()
     tally.note_lesion_masks(problems, "masks")
-    problems.raise_if_any(f"{prepared.path} of {prepared.num_classes} classes has no pixel of a class; prepare it again:")
+    problems.raise_if_any(
+        f"{prepared.path} of {prepared.num_classes} classes has no pixel of a class; prepare it again:"
+    )
