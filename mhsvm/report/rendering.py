@@ -1,5 +1,6 @@
 """The page of a test: one HTML file that needs nothing else, no network either."""
 
+import math
 from collections.abc import Mapping, Sequence
 from functools import cache
 
@@ -10,23 +11,24 @@ from mhsvm.evaluation.scores import absence_lines, averaged_metrics, format_inte
 from mhsvm.metrics.summary import POOLED
 from mhsvm.report import charts
 from mhsvm.report.gallery import ShownCase, gallery_data, gates_data
-from mhsvm.report.groups import LEAST_IMAGES, group_cases
+from mhsvm.report.groups import LEAST_IMAGES, Grouping, group_cases
 from mhsvm.report.measured_run import MeasuredRun
 from mhsvm.report.training import Training, format_duration
 from mhsvm.store import GateMaps
 
 _CONSTANTS = {
+    # metrics have the names of summary.json
     "headlines": {
-        "dsc": "Dice, pooled",
-        "dsc_per_image": "Dice, per image",
-        "miou": "Jaccard, pooled",
-        "miou_per_image": "Jaccard, per image",
-        "jaccard_thresholded": "Jaccard, thresholded (ISIC)",
+        "dsc": "dsc, pooled",
+        "dsc_per_image": "dsc, per image",
+        "miou": "miou, pooled",
+        "miou_per_image": "miou, per image",
+        "jaccard_thresholded": "jaccard_thresholded",
     },
     "group_metrics": {
-        "dsc_per_image": "Dice, per image",
-        "miou_per_image": "Jaccard, per image",
-        "jaccard_thresholded": "Jaccard, thresholded",
+        "dsc_per_image": "dsc, per image",
+        "miou_per_image": "miou, per image",
+        "jaccard_thresholded": "jaccard_thresholded",
     },
     "leakage_metrics": ("miou", "dsc", "miou_per_image", "dsc_per_image"),
     "pooled": POOLED,
@@ -76,6 +78,7 @@ def render_page(
         warnings=_warnings(run, training),
         metric_charts=[Markup(chart) for chart in _metric_charts(run)],
         groupings=groupings,
+        axis_start=_axis_start(groupings),
         curves=[Markup(chart) for chart in charts.learning_curves(training.history)] if training else [],
         costs=_costs(training, times),
         facts=_facts(summary),
@@ -138,6 +141,13 @@ def _metric_charts(run: MeasuredRun) -> list[str]:
     if "thresholds" in summary:
         drawn.append(charts.threshold_curves(summary["thresholds"], summary["protocol"]["threshold"]))
     return drawn
+
+
+def _axis_start(groupings: Sequence[Grouping]) -> float:
+    """Start of the axis of all groups' intervals, in tenths; its end is 1."""
+    described = [group.described for grouping in groupings for group in grouping.groups if group.described]
+    lows = [each["intervals"]["limits"]["dsc_per_image"][0] for each in described]
+    return min(math.floor(10 * min(lows, default=0)) / 10, 0.9)
 
 
 def _costs(training: Training | None, times: Mapping | None) -> list[tuple[str, ...]]:
