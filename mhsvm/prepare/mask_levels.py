@@ -1,4 +1,4 @@
-"""Levels of a mask in an opened image, whatever its mode.
+"""Levels of a mask in an opened image of any mode.
 
 Three rules say which pixels are lesion where gray levels alone do not:
 

@@ -1,4 +1,4 @@
-"""Open the content of an image file as one upright image, whatever its format."""
+"""Open the content of an image file of any format as one upright image."""
 
 import importlib
 import io
