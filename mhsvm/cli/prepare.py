@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mhsvm.cli.options import add_plugins_option, size
+from mhsvm.cli.parser import CommandParser, program
 from mhsvm.prepare.sources import list_sources
 
 
@@ -37,7 +38,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def parser() -> argparse.ArgumentParser:
     """The options of the command."""
-    parser = argparse.ArgumentParser(prog="mhsvm prepare", description="Turn a data set into one prepared file.")
+    parser = CommandParser(
+        prog=program("prepare"),
+        description="Turn a data set into one prepared file.",
+        examples=(
+            "isic2017 --source ISIC-2017_*.zip --out data/isic2017.h5",
+            "folder --source my-lesions --out data/mine.h5",
+        ),
+    )
     parser.add_argument("set", help=f"which data set: {', '.join(list_sources())} (folder is for your own)")
     parser.add_argument(
         "--source",
