@@ -21,7 +21,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Score masks of any tool against their ground truth; files are matched by name."""
     arguments = parser().parse_args(argv)
     from mhsvm.evaluation.scorer import score_files
-    from mhsvm.evaluation.scores import describe_scores, metrics_lines, write_cases
+    from mhsvm.evaluation.scores import absence_lines, describe_scores, metrics_lines, write_cases
     from mhsvm.evaluation.summary import write_summary
     from mhsvm.files import check_only_holds, replace_folder_when_complete
     from mhsvm.plugins import import_plugins
@@ -53,7 +53,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             "version": code_version(),
         }
         write_summary(partial / "summary.json", content)
-    for line in (*_notes(score), *metrics_lines(described)):
+    warnings = [f"warning: {line}" for line in absence_lines(score.measured.scores)]
+    for line in (*_notes(score), *warnings, *metrics_lines(described)):
         print(line)
     print(f"cases and summary: {folder}")
     return 0

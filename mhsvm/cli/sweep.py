@@ -15,7 +15,7 @@ from mhsvm.cli.parser import CommandParser, program
 if TYPE_CHECKING:
     from mhsvm.sweep.places import Place
     from mhsvm.sweep.run_state import RunState
-    from mhsvm.sweep.table import Row
+    from mhsvm.sweep.table import Result, Row
 
 log = logging.getLogger("mhsvm")
 
@@ -145,12 +145,21 @@ def _write_tables(states: Sequence[RunState], folder: Path, given_up: dict[str, 
     if not results:
         return
     rows = make_rows(results)
-    table = _format(rows)
+    table = "\n".join([_format(rows), *_absence_notes(results)])
     with replace_when_complete(folder / "table.txt") as partial:
         partial.write_text(table + "\n", encoding="utf-8")
     write_csv(folder / "table.csv", rows)
     write_json(folder / "table.json", rows, results, given_up)
     log.info("%s\nwritten: %s/table.txt, table.csv, table.json", table, folder)
+
+
+def _absence_notes(results: Sequence[Result]) -> list[str]:
+    """A line for each test whose metrics leave out a class, since folds may differ in their classes."""
+    return [
+        f"{result.run.name} on {result.set_name}: class {', '.join(absent)} is absent, and left out of the means"
+        for result in results
+        if (absent := [label for label, own in result.summary.get("classes", {}).items() if own.get("absent")])
+    ]
 
 
 def _format(rows: Sequence[Row]) -> str:
@@ -162,6 +171,9 @@ def _format(rows: Sequence[Row]) -> str:
     lines = []
     for metric in SHOWN:
         for row in rows:
+            if metric not in row.spreads:
+                # not defined in some test: no class of the mean occurs there
+                continue
             spread = row.spreads[metric]
             lines.append(
                 (
