@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mhsvm.cli.options import add_plugins_option, size
+from mhsvm.cli.parser import CommandParser, program
 from mhsvm.prepare.sources import list_sources
 
 if TYPE_CHECKING:
@@ -59,7 +60,14 @@ def _warnings(summary: Summary, *, num_classes: int) -> list[str]:
 
 def parser() -> argparse.ArgumentParser:
     """The options of the command."""
-    parser = argparse.ArgumentParser(prog="mhsvm prepare", description="Turn a data set into one prepared file.")
+    parser = CommandParser(
+        prog=program("prepare"),
+        description="Turn a data set into one prepared file.",
+        examples=(
+            "isic2017 --source ISIC-2017_*.zip --out data/isic2017.h5",
+            "folder --source my-lesions --out data/mine.h5",
+        ),
+    )
     parser.add_argument("set", help=f"which data set: {', '.join(list_sources())} (folder is for your own)")
     parser.add_argument(
         "--source",
