@@ -115,7 +115,7 @@ def make_split(name: str, *, ids: Sequence[str], subsets: Sequence[str], groups:
 
 
 def suggest_split(groups: Sequence[str], *, training: bool = False) -> str:
-    """Advise a split that works for a set, whatever its size.
+    """Advise a split that works for a set of any size.
 
     Args:
         groups: Group of each image, or "".
