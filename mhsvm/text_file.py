@@ -197,6 +197,11 @@ def parse_table(content: bytes, *, name: StrPath, remedy: str) -> Table:
     return table
 
 
+def split_cells(line: str, *, delimiter: str) -> list[str]:
+    """Split a line of a table into its cells."""
+    return next(csv.reader([line], delimiter=delimiter), [])
+
+
 def write_table(path: StrPath, columns: Sequence[str], rows: Iterable[Sequence]) -> None:
     """Write a CSV table, as `write_text` does; None is an empty cell."""
     text = io.StringIO(newline="")

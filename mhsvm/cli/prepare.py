@@ -1,11 +1,18 @@
 """`mhsvm prepare`: from the official archives, or own folders, to one prepared file."""
 
+from __future__ import annotations
+
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mhsvm.cli.options import add_plugins_option, size
+from mhsvm.cli.parser import CommandParser, program
 from mhsvm.prepare.sources import list_sources
+
+if TYPE_CHECKING:
+    from mhsvm.prepare.pipeline import Summary
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -23,6 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         name=arguments.out.stem if arguments.set == "folder" else arguments.set,
         size=arguments.size,
         num_classes=arguments.num_classes,
+        threshold=arguments.threshold,
         num_workers=arguments.num_workers,
         overwrite=arguments.overwrite,
         progress=True,
@@ -31,13 +39,36 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(f"{summary.path}: {summary.num_samples} images with masks ({subsets}) in {summary.seconds:.1f} s")
     if summary.num_empty:
         print(f"{summary.num_empty} of the masks show no lesion")
+    for warning in _warnings(summary, num_classes=arguments.num_classes):
+        print(f"warning: {warning}")
     print(f"checksum {summary.checksum}")
     return 0
 
 
+def _warnings(summary: Summary, *, num_classes: int) -> list[str]:
+    lines = []
+    if summary.num_only_ignored:
+        lines.append(
+            f"{summary.num_only_ignored} of the masks hold nothing but 0 and 255, which means ignore: a class is "
+            "saved as its number, class 1 as 1"
+        )
+    if num_classes > 1 and summary.absent:
+        lines.append(f"no prepared mask holds class {', '.join(map(str, summary.absent))}")
+    elif summary.absent:
+        lines.append("no mask shows a lesion")
+    return lines
+
+
 def parser() -> argparse.ArgumentParser:
     """The options of the command."""
-    parser = argparse.ArgumentParser(prog="mhsvm prepare", description="Turn a data set into one prepared file.")
+    parser = CommandParser(
+        prog=program("prepare"),
+        description="Turn a data set into one prepared file.",
+        examples=(
+            "isic2017 --source ISIC-2017_*.zip --out data/isic2017.h5",
+            "folder --source my-lesions --out data/mine.h5",
+        ),
+    )
     parser.add_argument("set", help=f"which data set: {', '.join(list_sources())} (folder is for your own)")
     parser.add_argument(
         "--source",
@@ -50,6 +81,12 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", required=True, type=Path, metavar="FILE", help="such as data/isic2017.h5")
     parser.add_argument("--size", default="256", type=size, metavar="S|HxW", help="in pixels, default 256")
     parser.add_argument("--num-classes", default=1, type=int, metavar="K", help="2 or more for class-index masks")
+    parser.add_argument(
+        "--threshold",
+        type=float,
+        metavar="T",
+        help="for masks with gray levels: lesion from this fraction of full scale on, such as 0.5",
+    )
     parser.add_argument("--workers", dest="num_workers", type=int, metavar="N", help="threads, default one per core")
     add_plugins_option(parser, "for data sets")
     parser.add_argument("--overwrite", action="store_true", help="replace FILE if it exists")

@@ -3,9 +3,11 @@
 from collections.abc import Callable, Sequence
 from functools import partial
 
+import torch
 from torch import Tensor, nn
 
-from mhsvm.ops.fused.skip_bridge import skip_bridge
+from mhsvm.layers.plain import is_plain
+from mhsvm.ops.fused.skip_bridge import bridge_by_layers, skip_bridge
 
 # Layers of the gates by name: a linear layer, stored and initialized as such or as a convolution of width 1.
 SPLIT_ATTENTIONS: dict[str, Callable[[int, int], nn.Module]] = {
@@ -33,11 +35,14 @@ class SkipBridge(nn.Module):
             raise ValueError(f"split_att is one of {', '.join(SPLIT_ATTENTIONS)}; received {split_att!r}")
         self.spatial = nn.Conv2d(2, 1, kernel_size=7, padding=9, dilation=3)
         self.mix = nn.Conv1d(1, 1, kernel_size=3, padding=1, bias=False)
+        self._gates_convolve = split_att == "conv"
         layer = SPLIT_ATTENTIONS[split_att]
         self.gates = nn.ModuleList(layer(sum(channels), width) for width in channels)
 
     def forward(self, skips: Sequence[Tensor]) -> list[Tensor]:
         """Maps (b, c_i, h_i, w_i) of all skip connections -> the same shapes."""
+        if not (is_plain(self.spatial) and is_plain(self.mix, bias=False) and all(map(is_plain, self.gates))):
+            return bridge_by_layers(skips, self.spatial, self.mix, self._gate)
         weights, biases = [], []
         for gate in self.gates:
             assert isinstance(gate.weight, Tensor)
@@ -48,3 +53,9 @@ class SkipBridge(nn.Module):
         return skip_bridge(
             skips, self.spatial.weight, self.spatial.bias, self.mix.weight, weights, biases, backend=self.backend
         )
+
+    def _gate(self, mixed: Tensor) -> Tensor:
+        """Mixed averages (b, c) -> the outputs of all gates' layers, (b, c)."""
+        if self._gates_convolve:
+            mixed = mixed.unsqueeze(2)
+        return torch.cat([gate(mixed) for gate in self.gates], dim=1).flatten(1)

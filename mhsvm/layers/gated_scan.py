@@ -4,6 +4,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mhsvm.layers.layer_norm import LayerNorm
+from mhsvm.layers.plain import is_plain
 from mhsvm.ops.fused.conv2d_silu import conv2d_silu
 
 
@@ -33,8 +34,22 @@ class GatedScan(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map, channels last, (b, h, w, c) -> (b, h, w, c)."""
-        # Two products give two contiguous maps; halves of one would be copied for the convolution.
-        a, q = (F.linear(x, weight) for weight in self.in_proj.weight.chunk(2))
-        assert self.conv.bias is not None
-        a = conv2d_silu(a.permute(0, 3, 1, 2), self.conv.weight, self.conv.bias, backend=self.backend)
+        a, q = self._project(x)
+        a = self._convolve(a.permute(0, 3, 1, 2))
         return self.out_proj(self.norm(self.scan(a).permute(0, 2, 3, 1), gate=q))
+
+    def _project(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The halves of the linear layer."""
+        if not is_plain(self.in_proj, bias=False):
+            a, q = self.in_proj(x).chunk(2, dim=-1)
+            return a, q
+        # Two products give two contiguous maps; halves of one would be copied for the convolution.
+        first, second = self.in_proj.weight.chunk(2)
+        return F.linear(x, first), F.linear(x, second)
+
+    def _convolve(self, a: Tensor) -> Tensor:
+        """SiLU of the convolution of a map (b, e, h, w)."""
+        if not is_plain(self.conv):
+            return F.silu(self.conv(a))
+        assert self.conv.bias is not None
+        return conv2d_silu(a, self.conv.weight, self.conv.bias, backend=self.backend)

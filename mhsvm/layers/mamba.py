@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mhsvm.layers.plain import is_plain
 from mhsvm.layers.s6 import initial_delta_bias, initial_state_decay
 from mhsvm.layers.state_matrix import state_matrix
 from mhsvm.ops.fused.causal_conv1d import causal_conv1d
@@ -48,13 +49,9 @@ class Mamba(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Sequences (b, l, v) -> (b, l, v)."""
-        assert self.conv1d.bias is not None
         u, z = self.in_proj(x).chunk(2, dim=-1)  # (b, l, d)
-        u = causal_conv1d(u.mT, self.conv1d.weight.squeeze(1), self.conv1d.bias, backend=self.backend).mT
-        # One product for delta, B and C: the weight of delta is the product of its two projections.
-        low_rank, others = self.x_proj.weight.split((self.dt_rank, 2 * self.d_state))
-        weight = torch.cat((self.dt_proj.weight @ low_rank, others))
-        delta, B, C = F.linear(u, weight).split((len(self.D), self.d_state, self.d_state), dim=-1)
+        u = self._convolve(u.mT).mT
+        delta, B, C, delta_bias = self._project(u)
         y = sequence_scan(
             u,
             delta,
@@ -63,8 +60,27 @@ class Mamba(nn.Module):
             C.unsqueeze(2),
             self.D,
             z=z,
-            delta_bias=self.dt_proj.bias,
+            delta_bias=delta_bias,
             delta_softplus=True,
             backend=self.backend,
         )
         return self.out_proj(y)
+
+    def _convolve(self, u: Tensor) -> Tensor:
+        """SiLU of the causal convolution, (b, d, l)."""
+        if not is_plain(self.conv1d):
+            return F.silu(self.conv1d(u)[..., : u.shape[-1]])
+        assert self.conv1d.bias is not None
+        return causal_conv1d(u, self.conv1d.weight.squeeze(1), self.conv1d.bias, backend=self.backend)
+
+    def _project(self, u: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+        """delta (b, l, d), B and C (b, l, n), and the bias that delta still lacks."""
+        r, n = self.dt_rank, self.d_state
+        if not (is_plain(self.x_proj, bias=False) and is_plain(self.dt_proj)):
+            low_rank, B, C = self.x_proj(u).split((r, n, n), dim=-1)
+            return self.dt_proj(low_rank), B, C, None
+        # One product for delta, B and C: the weight of delta is the product of its two projections.
+        reduce, others = self.x_proj.weight.split((r, 2 * n))
+        weight = torch.cat((self.dt_proj.weight @ reduce, others))
+        delta, B, C = F.linear(u, weight).split((len(self.D), n, n), dim=-1)
+        return delta, B, C, self.dt_proj.bias

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from mhsvm.layers.layer_norm import LayerNorm
 from mhsvm.layers.linear import Linear
 from mhsvm.layers.mixers import Mixer, find_mixer
+from mhsvm.layers.plain import is_plain
 from mhsvm.ops.fused.branches import join_norm, split_norm
 
 
@@ -54,7 +55,16 @@ class PVMLayer(nn.Module):
         """(b, c, *spatial) -> (b, o, *spatial), any number of spatial axes."""
         if x.ndim < 3 or x.shape[1] != self.in_channels:
             raise ValueError(f"the input is (b, {self.in_channels}, *spatial); received {tuple(x.shape)}")
+        return self.proj(self._mix(x)).transpose(1, 2).unflatten(2, x.shape[2:])
+
+    def _mix(self, x: Tensor) -> Tensor:
+        """The mixed branches of a map, joined and normalized: (b, l, c)."""
         norm = self.norm
+        if not is_plain(norm):
+            rows = norm(x.flatten(2).transpose(1, 2))
+            parts = rows.unflatten(2, (self.branches, -1)).transpose(1, 2).flatten(0, 1)  # (b*p, l, v)
+            parts = self.mixer(parts) + self.skip_scale * parts
+            return norm(parts.unflatten(0, (len(x), self.branches)).transpose(1, 2).flatten(2))
         branches = split_norm(
             x,
             norm.weight,
@@ -64,7 +74,4 @@ class PVMLayer(nn.Module):
             eps=norm.eps,
             backend=self.backend,
         )
-        tokens = join_norm(
-            self.mixer(branches.parts), branches, autocast_output=True, backend=self.backend
-        )  # (b, l, c)
-        return self.proj(tokens).transpose(1, 2).unflatten(2, x.shape[2:])
+        return join_norm(self.mixer(branches.parts), branches, autocast_output=True, backend=self.backend)

@@ -32,7 +32,9 @@ def resize_image(image: np.ndarray, size: Size) -> np.ndarray:
     h, w = as_height_width(size)
     if image.shape[:2] == (h, w):
         return image
-    return np.array(Image.fromarray(image).resize((w, h), Image.Resampling.BILINEAR))
+    # One call for each direction: Pillow 13 begins with the vertical one in some portrait images, Pillow 12 never.
+    wide = Image.fromarray(image).resize((w, image.shape[0]), Image.Resampling.BILINEAR)
+    return np.array(wide.resize((w, h), Image.Resampling.BILINEAR))
 
 
 def mask_coverage(mask: np.ndarray, size: Size) -> np.ndarray:

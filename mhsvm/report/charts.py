@@ -1,6 +1,7 @@
 """Charts as SVG for a page, in its text color and in colors that color-blind readers can distinguish."""
 
 import io
+import math
 import re
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -10,10 +11,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from mhsvm.inference.overlay import BLUE, VERMILLION, as_fractions
-
-# Placeholder, replaced by the text color of the page.
+# Placeholders, replaced by the page's colors for text and curves, which are others in the dark.
 _TEXT_COLOR = "#010203"
+_FIRST, _SECOND = "#040506", "#070809"
+_OF_PAGE = {_TEXT_COLOR: "currentColor", _FIRST: "var(--bar)", _SECOND: "var(--second)"}
 _STYLE = {
     "svg.fonttype": "none",
     "text.parse_math": False,
@@ -37,20 +38,20 @@ def learning_curves(history: Sequence[dict]) -> list[str]:
         return []
     return [
         _curves(history, {"train_loss": "training", "val_loss": "validation"}, "loss"),
-        _curves(history, {"val_dsc": "Dice, pooled", "val_miou": "Jaccard, pooled"}, "validation"),
+        _curves(history, {"val_dsc": "dsc, pooled", "val_miou": "miou, pooled"}, "validation"),
     ]
 
 
 def dice_histogram(dice: Sequence[float]) -> str:
-    """Plot the distribution of the images' Dice."""
+    """Plot the distribution of the images' dsc."""
 
     def draw(axes: Axes) -> None:
-        axes.hist(dice, bins=25, range=(0, 1), color=as_fractions(BLUE))
+        axes.hist(dice, bins=25, range=(0, 1), color=_FIRST)
         axes.set_xlim(0, 1)
-        axes.set_xlabel("Dice of an image")
+        axes.set_xlabel("dsc of an image")
         axes.set_ylabel("images")
 
-    return _svg(draw, "Distribution of the images' Dice")
+    return _svg(draw, "Distribution of the images' dsc")
 
 
 def reliability_curve(bins: Sequence[dict]) -> str:
@@ -60,7 +61,7 @@ def reliability_curve(bins: Sequence[dict]) -> str:
     def draw(axes: Axes) -> None:
         axes.axline((0, 0), slope=1, color=_TEXT_COLOR, alpha=0.5, linewidth=0.8)
         points = [[each[name] for each in filled] for name in ("probability", "frequency")]
-        axes.plot(*points, "o-", color=as_fractions(BLUE), markersize=3.5)
+        axes.plot(*points, "o-", color=_FIRST, markersize=3.5)
         axes.set_xlim(0, 1)
         axes.set_ylim(0, 1)
         axes.set_xlabel("predicted probability")
@@ -76,12 +77,13 @@ def threshold_curves(thresholds: Sequence[dict], chosen: float) -> str:
     def draw(axes: Axes) -> None:
         axes.axvline(chosen, color=_TEXT_COLOR, alpha=0.5, linewidth=0.8)
         for name, label, color, line in (
-            ("dsc", "Dice, pooled", BLUE, _SOLID),
-            ("miou", "Jaccard, pooled", VERMILLION, _DASHED),
+            ("dsc", "dsc, pooled", _FIRST, _SOLID),
+            ("miou", "miou, pooled", _SECOND, _DASHED),
         ):
-            axes.plot(at, [each[name] for each in thresholds], color=as_fractions(color), linestyle=line, label=label)
+            axes.plot(at, [each[name] for each in thresholds], color=color, linestyle=line, label=label)
         axes.set_xlim(0, 1)
         axes.set_xlabel("threshold (that of the test is marked)")
+        axes.set_ylabel("metric")
         axes.legend()
 
     return _svg(draw, "Metrics at other thresholds")
@@ -91,12 +93,12 @@ def _curves(history: Sequence[dict], names: dict[str, str], label: str) -> str:
     epochs = [line["epoch"] for line in history]
 
     def draw(axes: Axes) -> None:
-        styles = ((BLUE, _SOLID), (VERMILLION, _DASHED))
+        styles = ((_FIRST, _SOLID), (_SECOND, _DASHED))
         for (name, legend), (color, line) in zip(names.items(), styles, strict=True):
             # a single epoch makes no line
             marker = "o" if len(epochs) == 1 else None
-            values = [epoch[name] for epoch in history]
-            axes.plot(epochs, values, color=as_fractions(color), linestyle=line, marker=marker, label=legend)
+            values = [math.nan if epoch[name] is None else epoch[name] for epoch in history]
+            axes.plot(epochs, values, color=color, linestyle=line, marker=marker, label=legend)
         locator = axes.xaxis.get_major_locator()
         assert isinstance(locator, MaxNLocator)
         locator.set_params(integer=True)
@@ -121,4 +123,6 @@ def _svg(draw: Callable[[Axes], None], title: str) -> str:
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.S)
     text = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", text, count=1)
     text = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", text, count=1)
-    return text.replace("<svg", f'<svg role="img" aria-label="{title}"', 1).replace(_TEXT_COLOR, "currentColor")
+    for placeholder, color in _OF_PAGE.items():
+        text = text.replace(placeholder, color)
+    return text.replace("<svg", f'<svg role="img" aria-label="{title}"', 1)

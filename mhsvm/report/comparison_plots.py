@@ -11,11 +11,11 @@ from mhsvm.report.comparison import Comparison, Contender, gains_over
 
 # The metrics that papers print, and that of the ISIC challenge.
 _SHOWN = {
-    "miou": "Jaccard, pooled",
-    "dsc": "Dice, pooled",
-    "miou_per_image": "Jaccard, per image",
-    "dsc_per_image": "Dice, per image",
-    "jaccard_thresholded": "Jaccard, thresholded",
+    "miou": "miou, pooled",
+    "dsc": "dsc, pooled",
+    "miou_per_image": "miou, per image",
+    "dsc_per_image": "dsc, per image",
+    "jaccard_thresholded": "jaccard_thresholded",
 }
 _COLORS = (BLUE, VERMILLION, BLUISH_GREEN, REDDISH_PURPLE, ORANGE, BLACK)
 _MARKERS = ("o", "s", "^", "D", "v", "P")
@@ -56,7 +56,7 @@ def _draw_intervals(comparison: Comparison) -> Figure:
 
 
 def _draw_gains(contender: Contender, first: Contender) -> Figure:
-    """Plot the Dice of each image against that of the first model, and the sorted differences."""
+    """Plot the dsc of each image against that of the first model, and the sorted differences."""
     figure = Figure(figsize=(11, 5.2), layout="constrained")
     against, ordered = figure.subplots(1, 2)
     gains = gains_over(contender, first)
@@ -76,11 +76,11 @@ def _draw_gains(contender: Contender, first: Contender) -> Figure:
             ordered.stairs(gains.values[part].numpy(), edges, fill=True, color=as_fractions(color))
     low = min(dice.min(), other.min())
     against.axline((low, low), slope=1, color="gray", linewidth=0.8)
-    against.set_xlabel(f"Dice of {first.name}")
-    against.set_ylabel(f"Dice of {contender.name}")
+    against.set_xlabel(f"dsc of {first.name}")
+    against.set_ylabel(f"dsc of {contender.name}")
     ordered.axhline(0, color="gray", linewidth=0.8)
     ordered.set_xlabel("images, from the largest gain to the largest loss")
-    ordered.set_ylabel(f"Dice of {contender.name} minus that of {first.name}")
+    ordered.set_ylabel(f"dsc of {contender.name} minus that of {first.name}")
     # gains decrease from left to right: with symmetric limits these corners are empty
     reach = 1.1 * max(gains.values.abs().max().item(), 0.01)
     ordered.set_ylim(-reach, reach)

@@ -1,38 +1,40 @@
 """The page of a test: one HTML file that needs nothing else, no network either."""
 
+import math
 from collections.abc import Mapping, Sequence
 from functools import cache
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from mhsvm.evaluation.scores import averaged_metrics, format_interval, format_metric
-from mhsvm.metrics import per_image
+from mhsvm.evaluation.scores import absence_lines, averaged_metrics, format_interval, format_metric, format_predicted
 from mhsvm.metrics.summary import POOLED
 from mhsvm.report import charts
 from mhsvm.report.gallery import ShownCase, gallery_data, gates_data
-from mhsvm.report.groups import LEAST_IMAGES, group_cases
+from mhsvm.report.groups import LEAST_IMAGES, Grouping, group_cases
 from mhsvm.report.measured_run import MeasuredRun
 from mhsvm.report.training import Training, format_duration
 from mhsvm.store import GateMaps
 
 _CONSTANTS = {
+    # metrics have the names of summary.json
     "headlines": {
-        "dsc": "Dice, pooled",
-        "dsc_per_image": "Dice, per image",
-        "miou": "Jaccard, pooled",
-        "miou_per_image": "Jaccard, per image",
-        "jaccard_thresholded": "Jaccard, thresholded (ISIC)",
+        "dsc": "dsc, pooled",
+        "dsc_per_image": "dsc, per image",
+        "miou": "miou, pooled",
+        "miou_per_image": "miou, per image",
+        "jaccard_thresholded": "jaccard_thresholded",
     },
     "group_metrics": {
-        "dsc_per_image": "Dice, per image",
-        "miou_per_image": "Jaccard, per image",
-        "jaccard_thresholded": "Jaccard, thresholded",
+        "dsc_per_image": "dsc, per image",
+        "miou_per_image": "miou, per image",
+        "jaccard_thresholded": "jaccard_thresholded",
     },
     "leakage_metrics": ("miou", "dsc", "miou_per_image", "dsc_per_image"),
     "pooled": POOLED,
     "averaged_metrics": averaged_metrics,
     "least_images": LEAST_IMAGES,
+    "predicted": format_predicted,
 }
 
 
@@ -73,9 +75,10 @@ def render_page(
         protocol=protocol,
         leakage=leakage,
         training=training,
-        warnings=_warnings(summary, training),
+        warnings=_warnings(run, training),
         metric_charts=[Markup(chart) for chart in _metric_charts(run)],
         groupings=groupings,
+        axis_start=_axis_start(groupings),
         curves=[Markup(chart) for chart in charts.learning_curves(training.history)] if training else [],
         costs=_costs(training, times),
         facts=_facts(summary),
@@ -110,9 +113,10 @@ def _percent(fraction: float, digits: int = 0) -> str:
     return f"{fraction:.{digits}%}"
 
 
-def _warnings(summary: Mapping, training: Training | None) -> list[str]:
-    """Reasons why the metrics are better than those of new images, or not final."""
-    protocol, leakage, lines = summary["protocol"], summary["leakage"], []
+def _warnings(run: MeasuredRun, training: Training | None) -> list[str]:
+    """Reasons why the metrics are better than those of new images, not final, or not of all classes."""
+    protocol, leakage, lines = run.summary["protocol"], run.summary["leakage"], []
+    lines += [f"{line[0].upper()}{line[1:]}." for line in absence_lines(run.scores)]
     if protocol["trained_on"] or protocol["chosen_on"]:
         lines.append(
             f"The checkpoint was trained on {protocol['trained_on']} of the test images and chosen on "
@@ -131,12 +135,19 @@ def _warnings(summary: Mapping, training: Training | None) -> list[str]:
 def _metric_charts(run: MeasuredRun) -> list[str]:
     summary = run.summary
     drawn = [
-        charts.dice_histogram(per_image(run.scores.counts)["dice"].mean(dim=1).tolist()),
+        charts.dice_histogram(run.scores.per_image()["dice"].tolist()),
         charts.reliability_curve(summary["calibration"]["bins"]),
     ]
     if "thresholds" in summary:
         drawn.append(charts.threshold_curves(summary["thresholds"], summary["protocol"]["threshold"]))
     return drawn
+
+
+def _axis_start(groupings: Sequence[Grouping]) -> float:
+    """Start of the axis of all groups' intervals, in tenths; its end is 1."""
+    described = [group.described for grouping in groupings for group in grouping.groups if group.described]
+    lows = [each["intervals"]["limits"]["dsc_per_image"][0] for each in described]
+    return min(math.floor(10 * min(lows, default=0)) / 10, 0.9)
 
 
 def _costs(training: Training | None, times: Mapping | None) -> list[tuple[str, ...]]:

@@ -86,7 +86,7 @@ class Recorder:
         """Append the metrics of one epoch."""
         append_json_line(self._path, metrics)
         for name, value in metrics.items():
-            if name != "epoch":
+            if name != "epoch" and value is not None:
                 self._writer.add_scalar(name, value, metrics["epoch"])
         self._writer.flush()
         self._add_time()

@@ -115,7 +115,7 @@ def test_the_page_has_the_values_of_the_summary(tested):
     assert summary["protocol"]["split_hash"] in page
     assert summary["protocol"]["set"]["checksum"] in page
     low, high = summary["intervals"]["limits"]["dsc_per_image"]
-    assert f"<dd>{summary['metrics']['dsc_per_image']:.4f}<small>{low:.4f}-{high:.4f}</small>" in page
+    assert f"<dd>{summary['metrics']['dsc_per_image']:.4f}<small>95% interval {low:.4f}-{high:.4f}</small>" in page
     assert "The training has done 1 of 3 epochs." in page
     assert "<td>1 min 30 s</td><td>1.25 GiB</td><td>A &lt;Card&gt;, torch 9</td>" in page
     assert "name: &lt;b&gt;" in page

@@ -2,6 +2,7 @@
 
 import html.parser
 import json
+import re
 from pathlib import Path
 
 import torch
@@ -72,3 +73,67 @@ def test_an_id_that_looks_like_a_tag_stays_text():
     assert page.count("<script") == 2
     # these tags are in no template
     assert not {"u", "s", "escaped"} & set(parsed.ids)
+
+
+def many_images(jaccard: float):
+    """A page of 12 images whose Jaccard index is the same."""
+    ids = tuple(f"image {place}" for place in range(12))
+    run = measured_run(ids)
+    inside = round(1000 * jaccard)
+    scores = Scores(ids, torch.tensor([[[inside, 1000 - inside, 0, 0]]] * len(ids)))
+    run = MeasuredRun(run.name, run.folder, run.summary, scores)
+    cases = [ShownCase(CaseFacts(0.1, False, 50.0), {"image": "data:,"}) for _ in ids]
+    return render_page(run, cases, training=None, times=None, maps=None)
+
+
+def test_the_axis_of_group_intervals_starts_below_the_lowest_one():
+    # Jaccard 0.5 is Dice 2/3, and 0.95 is Dice 0.974
+    for jaccard, start, place in ((0.5, 0.6, (2 / 3 - 0.6) / 0.4), (0.95, 0.9, (1.9 / 1.95 - 0.9) / 0.1)):
+        page = many_images(jaccard)
+        assert f"<i>{start}</i><i>dsc</i><i>1</i>" in page
+        assert f"drawn on an axis from {start} to 1" in page
+        assert f'<i style="left:{place:.1%}"></i>' in page
+
+
+def test_a_metric_has_one_name_on_the_whole_page():
+    page = many_images(0.5)
+    assert re.findall(r"<dt>(.*?)</dt>", page) == [
+        "dsc, pooled",
+        "dsc, per image",
+        "miou, pooled",
+        "miou, per image",
+        "jaccard_thresholded",
+    ]
+    # the other names are explained once
+    text = page.partition("<body>")[2].partition('<script type="application/json"')[0]
+    assert (text.count("Dice"), text.count("Jaccard")) == (1, 2)
+
+
+def test_notes_are_outside_of_the_tables_that_scroll():
+    page = many_images(0.5)
+    tables = re.findall(r'<div class="scroll".*?</table></div>', page, re.S)
+    assert len(tables) > 3
+    assert not any("uncalibrated" in table for table in tables)
+    assert re.search(r'</div><p class="quiet note">from uncalibrated images: [^<]*</p>', page)
+
+
+def relative_luminance(color: str) -> float:
+    """Source: WCAG 2.2, relative luminance of sRGB."""
+    digits = color.removeprefix("#")
+    digits = "".join(2 * each for each in digits) if len(digits) == 3 else digits
+    levels = [int(digits[place : place + 2], 16) / 255 for place in (0, 2, 4)]
+    linear = [level / 12.92 if level <= 0.04045 else ((level + 0.055) / 1.055) ** 2.4 for level in levels]
+    return sum(weight * level for weight, level in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+
+def test_text_and_curves_have_contrast_in_light_and_dark():
+    style = many_images(0.5).partition("<style>")[2].partition("</style>")[0]
+    light, dark = (dict(re.findall(r"--([\w-]+): (#\w+)", part)) for part in re.findall(r":root \{.*?\}", style, re.S))
+    assert set(light) == set(dark)
+    for colors in (light, dark):
+        for text in ("ink", "quiet", "accent", "bar", "second"):
+            for ground in ("paper", "panel", "warning"):
+                if text == "second" and ground != "paper":
+                    continue
+                values = sorted(relative_luminance(colors[name]) + 0.05 for name in (text, ground))
+                assert values[1] / values[0] >= 4.5, (text, ground)

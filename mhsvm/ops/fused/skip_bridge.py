@@ -3,7 +3,7 @@
 The kernels' intermediate results concatenate the maps of all skip connections along cells or along channels (c).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -67,22 +67,44 @@ def skip_bridge_reference(
     gate_biases: Sequence[Tensor],
 ) -> list[Tensor]:
     """`skip_bridge` by torch's operations."""
-    attended = [_spatial_gate(skip, spatial_weight, spatial_bias) * skip for skip in skips]
+
+    def spatial(statistics: Tensor) -> Tensor:
+        return F.conv2d(statistics, spatial_weight, spatial_bias, padding=_TAPS // 2 * _DILATION, dilation=_DILATION)
+
+    def mix(averages: Tensor) -> Tensor:
+        return F.conv1d(averages, mix_weight, padding=1)
+
+    def gate(mixed: Tensor) -> Tensor:
+        # The layers of all skip connections as one product.
+        return F.linear(mixed, torch.cat(list(gate_weights)), torch.cat(list(gate_biases)))
+
+    return bridge_by_layers(skips, spatial, mix, gate)
+
+
+Layer = Callable[[Tensor], Tensor]
+
+
+def bridge_by_layers(skips: Sequence[Tensor], spatial: Layer, mix: Layer, gate: Layer) -> list[Tensor]:
+    """`skip_bridge` with given layers.
+
+    Args:
+        skips: As in `skip_bridge`.
+        spatial: Mean and maximum over channels (b, 2, h, w) -> (b, 1, h, w), before the sigmoid.
+        mix: Averages of all channels (b, 1, c) -> (b, 1, c).
+        gate: Mixed averages (b, c) -> the gates of all channels (b, c), before the sigmoid.
+    """
+    attended = [torch.sigmoid(spatial(_spatial_statistics(skip))) * skip for skip in skips]
     summed = [a + skip for a, skip in zip(attended, skips, strict=True)]
     averages = torch.cat([t.mean(dim=(2, 3)) for t in summed], dim=1)
-    mixed = F.conv1d(averages.unsqueeze(1), mix_weight, padding=1).squeeze(1)  # (b, c)
-    # The layers of all skip connections as one product.
-    gates = torch.sigmoid(F.linear(mixed, torch.cat(list(gate_weights)), torch.cat(list(gate_biases))))
-    gates = gates[..., None, None].split([t.shape[1] for t in summed], dim=1)
-    return [gate * t + a for gate, t, a in zip(gates, summed, attended, strict=True)]
+    gates = torch.sigmoid(gate(mix(averages.unsqueeze(1)).squeeze(1)))
+    split = gates[..., None, None].split([t.shape[1] for t in summed], dim=1)
+    return [gate * t + a for gate, t, a in zip(split, summed, attended, strict=True)]
 
 
-def _spatial_gate(skip: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+def _spatial_statistics(skip: Tensor) -> Tensor:
     # Not amax: its gradient compares values with the maximum; if a compiler rounds one of them, none are equal.
     greatest = skip.max(dim=1, keepdim=True).values
-    statistics = torch.cat([skip.mean(dim=1, keepdim=True), greatest], dim=1)
-    padding = _TAPS // 2 * _DILATION
-    return torch.sigmoid(F.conv2d(statistics, weight, bias, padding=padding, dilation=_DILATION))
+    return torch.cat([skip.mean(dim=1, keepdim=True), greatest], dim=1)
 
 
 def triton_skip_bridge(

@@ -170,22 +170,24 @@ function rampEntry(ramp, label) {
 
 const format = (value) => (value === null || value === undefined ? "-" : value.toFixed(value < 10 ? 4 : 2));
 const measured = "hd95" in cases[0];
-// cases without a distance come last
+const dsc = (shown) => `dsc ${format(shown.dice)}`;
+const hd95 = (shown) => `hd95 ${format(shown.hd95)} px`;
+const lesion = (shown) => `lesion ${(100 * shown.lesionFraction).toFixed(1)} %`;
+// name, comparison and the score that cards show; cases without a distance come last
 const ORDERS = [
-  ["worst Dice first", (a, b) => a.dice - b.dice],
-  ["best Dice first", (a, b) => b.dice - a.dice],
-  ...(measured ? [["largest distance (hd95) first", (a, b) => (b.hd95 ?? -1) - (a.hd95 ?? -1)]] : []),
-  ["largest lesion first", (a, b) => b.lesionFraction - a.lesionFraction],
-  ["smallest lesion first", (a, b) => a.lesionFraction - b.lesionFraction],
-  ["by id", (a, b) => (a.id < b.id ? -1 : 1)],
+  ["worst dsc first", (a, b) => a.dice - b.dice, dsc],
+  ["best dsc first", (a, b) => b.dice - a.dice, dsc],
+  ...(measured ? [["largest hd95 first", (a, b) => (b.hd95 ?? -1) - (a.hd95 ?? -1), hd95]] : []),
+  ["largest lesion first", (a, b) => b.lesionFraction - a.lesionFraction, lesion],
+  ["smallest lesion first", (a, b) => a.lesionFraction - b.lesionFraction, lesion],
+  ["by id", (a, b) => (a.id < b.id ? -1 : 1), dsc],
 ];
 
 let listed = [];
 const cards = cases.map((shown, row) => {
   const canvas = makeCanvas();
-  const caption = element("span", {}, shown.id, element("b", { textContent: format(shown.dice) }));
+  const caption = element("span", {}, shown.id, element("b"));
   const card = element("button", { type: "button" }, canvas, caption);
-  card.setAttribute("aria-label", `${shown.id}, Dice ${format(shown.dice)}: open`);
   card.addEventListener("click", () => openCase(row));
   return card;
 });
@@ -214,18 +216,31 @@ function listCases() {
   const { rows } = byId("filter").value === "all" ? { rows: null } : gallery.filters[byId("filter").value];
   const within = rows && new Set(rows);
   const part = byId("search").value.trim().toLowerCase();
-  const [, compare] = ORDERS[byId("order").value];
+  const [, compare, scoreOf] = ORDERS[byId("order").value];
   listed = cases
     .map((_, row) => row)
     .filter((row) => (!within || within.has(row)) && cases[row].id.toLowerCase().includes(part))
     .sort((a, b) => compare(cases[a], cases[b]) || a - b);
+  listed.forEach((row) => {
+    const score = scoreOf(cases[row]);
+    cards[row].querySelector("b").textContent = score;
+    cards[row].setAttribute("aria-label", `${cases[row].id}, ${score}: open`);
+  });
   byId("cards").replaceChildren(...listed.map((row) => cards[row]));
   byId("count").textContent = `${listed.length} of ${cases.length} images`;
+  choosePrint();
 }
 
 function showView() {
   byId("legend").replaceChildren(...legendOf(chosenView()));
   onScreen.forEach(drawCard);
+  choosePrint();
+}
+
+// cards are drawn when they come on the screen: a print needs all of them
+function choosePrint() {
+  document.body.classList.toggle("print-cases", byId("print-cases").checked);
+  if (byId("print-cases").checked) listed.forEach((row) => drawCard(cards[row]));
 }
 
 function fillFilters() {
@@ -243,6 +258,7 @@ fillFilters();
 byId("view").addEventListener("change", showView);
 ["order", "filter", "search"].forEach((id) => byId(id).addEventListener("input", listCases));
 document.querySelectorAll("form").forEach((form) => form.addEventListener("submit", (event) => event.preventDefault()));
+byId("print-cases").addEventListener("change", choosePrint);
 listCases();
 showView();
 
@@ -262,10 +278,10 @@ function openCase(row) {
   const shown = cases[row];
   byId("case-title").textContent = shown.id;
   byId("case-metrics").textContent = [
-    `Dice ${format(shown.dice)}`,
-    `Jaccard ${format(shown.jaccard)}`,
-    ...(measured ? [`hd95 ${format(shown.hd95)} pixels`] : []),
-    `lesion ${(100 * shown.lesionFraction).toFixed(1)} % of the image`,
+    dsc(shown),
+    `miou ${format(shown.jaccard)}`,
+    ...(measured ? [hd95(shown)] : []),
+    `${lesion(shown)} of the image`,
     `${listed.indexOf(row) + 1} of ${listed.length}`,
   ].join(", ");
   panels.forEach((canvas, place) => drawCase(canvas, shown, VIEWS[place]));

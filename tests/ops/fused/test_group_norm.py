@@ -116,3 +116,20 @@ def test_bad_input(changes, message):
     options = {"weight": torch.ones(8), "bias": torch.ones(8), "groups": 4, **changes}
     with pytest.raises(ValueError, match=message):
         group_norm_gelu(torch.ones(2, 8, 5, 6), **options)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_digits_are_kept_where_the_mean_is_many_deviations(layout):
+    generator = torch.Generator().manual_seed(0)
+    x, grad_output = (torch.randn(2, 8, 64, 64, generator=generator, dtype=torch.float64) for _ in range(2))
+    weight, bias = torch.rand(8, dtype=torch.float64) + 0.5, torch.randn(8, dtype=torch.float64)
+    maps = {
+        dtype: (100 + 3 * x).to(dtype, memory_format=layout).requires_grad_()
+        for dtype in (torch.float64, torch.float32)
+    }
+    results = {}
+    for dtype, each in maps.items():
+        y = group_norm_gelu_reference(each, weight.to(dtype), bias.to(dtype), groups=4)
+        results[dtype] = y, *torch.autograd.grad(y, each, grad_output.to(dtype))
+    for exact, found in zip(results[torch.float64], results[torch.float32], strict=True):
+        assert (found - exact).abs().max() < 4e-5 * exact.abs().max()
