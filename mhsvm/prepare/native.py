@@ -69,7 +69,7 @@ def open_native_masks(
     problems = Problems()
     source = SOURCES[set_name if set_name in SOURCES else "folder"]
     with open_sources([Path(path) for path in sources], problems) as files:
-        fitting = [file for file in files if not (source.ignored and source.ignored.search(file.name))]
+        fitting = [file for file in files if not source.leaves_out(file.name)]
         masks = masks_by_id(mask_files(fitting, problems, kind="native masks"), set(ids), problems)
         for image_id in ids:
             if image_id not in masks:
