@@ -74,7 +74,7 @@ def folders_from_nearest(path: str) -> list[str]:
 
 
 def recognize(ids: Collection[str], masks: Iterable[str], subsets: Iterable[str]) -> str | None:
-    """Name a public set by its ids, the names of its masks and its counts, whatever its folders are called.
+    """Name a public set by its ids, the names of its masks and its counts, not by its folders.
 
     Args:
         ids: Id of each image.

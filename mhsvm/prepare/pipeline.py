@@ -7,9 +7,9 @@ processes, threads need no start and no copies, and none remains when the comman
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 from tqdm import tqdm
@@ -18,7 +18,8 @@ from mhsvm.prepare.archive import SourceFile, open_sources, source_checksums
 from mhsvm.prepare.class_levels import LevelTally
 from mhsvm.prepare.decode import IGNORE, MaskLevelsError, decode_image, decode_mask
 from mhsvm.prepare.groups import read_groups
-from mhsvm.prepare.pairs import Pair, find_pairs
+from mhsvm.prepare.official import recognize
+from mhsvm.prepare.pairs import EXTENSIONS, Pair, find_pairs
 from mhsvm.prepare.problems import Problems, Rule
 from mhsvm.prepare.resize import (
     CLASS_METHOD,
@@ -30,8 +31,8 @@ from mhsvm.prepare.resize import (
     resize_classes,
     resize_image,
 )
-from mhsvm.prepare.sources import SOURCES
-from mhsvm.store import Sample, write_set
+from mhsvm.prepare.sources import SOURCES, Source
+from mhsvm.store import SYNTHETIC, SYNTHETIC_MARKER, Sample, write_set
 from mhsvm.system import num_cores
 from mhsvm.threads import in_order
 from mhsvm.version import __version__
@@ -42,6 +43,7 @@ GRAY_LEVELS = Rule(
     "threshold it at half and save it as PNG (a JPEG always has gray levels); for class indices give `num_classes`",
 )
 CLASSES = Rule("class mask with a level that is no class", "save indices 0..K-1 and 255 = ignore; K is `num_classes`")
+OTHER_SET = Rule("files of another set than the one that was named", "prepare them under their own name")
 SHAPES = Rule("mask and image of different sizes", "export masks at the size of their images, after EXIF orientation")
 
 
@@ -53,6 +55,8 @@ class Summary:
         num_empty: Number of masks without lesion (no class but 0).
         num_only_ignored: Number of class masks that hold nothing but 0 and 255, which means ignore.
         absent: Classes from 1 on that no prepared mask holds; for lesion masks, 1 if none shows a lesion.
+        name: Name of the set.
+        left_out: Number of images and masks by the official set and task that they belong to instead.
     """
 
     path: Path
@@ -63,6 +67,8 @@ class Summary:
     seconds: float
     num_only_ignored: int = 0
     absent: tuple[int, ...] = ()
+    name: str = ""
+    left_out: Mapping[str, int] = field(default_factory=dict)
 
 
 def prepare_set(
@@ -84,7 +90,8 @@ def prepare_set(
         source: A name from `list_sources()`.
         paths: Folders and zip files of the set, or one folder that contains them.
         out: HDF5 file to write.
-        name: Name of the set; the default is the name of the source.
+        name: Name of the set. The default is the name of the source, for a folder that of `out`. A set with synthetic
+            images is called synthetic-NAME.
         size: Size of all images and masks in pixels, as a number or (h, w).
         num_classes: 1 for lesion masks, k >= 2 for class indices.
         num_workers: Number of threads; None takes one per core.
@@ -106,9 +113,13 @@ def prepare_set(
     _check_out(out, source, overwrite=overwrite)
     headline = f"the source of {out} has problems, and nothing was written:"
     with open_sources([Path(path) for path in paths], problems) as files:
-        pairs = find_pairs(files, described, problems)
-        if not pairs:
+        pairs, left_out = find_pairs(files, described, problems), _left_out(files, described)
+        _check_set(pairs, left_out, described, problems)
+        if not pairs or OTHER_SET in problems:
+            # nothing of another set is decoded
             problems.raise_if_any(headline)
+        synthetic = any(PurePosixPath(file.name).name == SYNTHETIC_MARKER for file in files)
+        name = _set_name(name or (out.stem if source == "folder" else source), source, pairs, synthetic=synthetic)
         groups = read_groups(files, described, {pair.id for pair in pairs}, problems)
         tally = LevelTally(num_classes)
         convert = partial(_convert, groups=groups, size=size, num_classes=num_classes, tally=tally, problems=problems)
@@ -119,10 +130,15 @@ def prepare_set(
         checksum = write_set(
             out,
             _while_good(bar, num_classes, tally, problems, headline, found),
-            name=name or source,
+            name=name,
             size=size,
             num_classes=num_classes,
-            attributes={**_provenance(num_classes, files), **(attributes or {})},
+            attributes={
+                **_provenance(num_classes, files),
+                "source": source,
+                **({SYNTHETIC: 1} if synthetic else {}),
+                **(attributes or {}),
+            },
             total=len(pairs),
         )
     subsets = dict(Counter(pair.subset for pair in pairs))
@@ -135,7 +151,42 @@ def prepare_set(
         seconds=time.perf_counter() - start,
         num_only_ignored=tally.num_only_ignored,
         absent=tuple(label for label in range(1, max(num_classes, 2)) if not found.levels[label]),
+        name=name,
+        left_out=left_out,
     )
+
+
+def _left_out(files: Sequence[SourceFile], source: Source) -> dict[str, int]:
+    """Number of images and masks in official folders of other sets and tasks, by these."""
+    readable = [file.name for file in files if PurePosixPath(file.name).suffix.lower() in EXTENSIONS]
+    return dict(Counter(str(origin) for name in readable if (origin := source.leaves_out(name)) is not None))
+
+
+def _check_set(pairs: Sequence[Pair], left_out: Mapping[str, int], source: Source, problems: Problems) -> None:
+    """Add a problem if the files are those of another public set, by their folders or by their ids."""
+    if not pairs and left_out:
+        for origin, count in left_out.items():
+            problems.add(OTHER_SET, f"{count} images and masks of {origin}: {_advice(origin)}")
+    if not pairs or not source.official:
+        return
+    names = [[pair.id for pair in pairs], [pair.mask.name for pair in pairs], [pair.subset for pair in pairs]]
+    recognized = recognize(*names)
+    if recognized not in (None, source.official):
+        reason = f"{len(pairs)} pairs such as {pairs[0].mask.name} are those of {recognized}, not of {source.official}"
+        problems.add(OTHER_SET, f"{reason}: {_advice(recognized)}")
+
+
+def _advice(origin: str) -> str:
+    """The way to prepare files of an official set."""
+    own = [name for name, source in SOURCES.items() if source.official and source.official == origin]
+    return f"prepare {own[0]}" if own else f"prepare folder, with `name` {origin.replace(' ', '').lower()}"
+
+
+def _set_name(name: str, source: str, pairs: Sequence[Pair], *, synthetic: bool) -> str:
+    """The name of a set, which does not claim to be a public set, or real images, that its files are not."""
+    if source == "folder" and name in SOURCES and not all(SOURCES[name].id_pattern.fullmatch(p.id) for p in pairs):
+        name = f"folder-{name}"
+    return f"synthetic-{name}" if synthetic and "synthetic" not in name.lower() else name
 
 
 def _check_out(out: Path, source: str, *, overwrite: bool) -> None:
