@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mhsvm.cli.options import add_plugins_option, size
+from mhsvm.cli.parser import CommandParser, program
 from mhsvm.prepare.sources import list_sources
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         name=arguments.name,
         size=arguments.size,
         num_classes=arguments.num_classes,
+        threshold=arguments.threshold,
         num_workers=arguments.num_workers,
         overwrite=arguments.overwrite,
         progress=True,
@@ -61,7 +63,14 @@ def _warnings(summary: Summary, *, num_classes: int) -> list[str]:
 
 def parser() -> argparse.ArgumentParser:
     """The options of the command."""
-    parser = argparse.ArgumentParser(prog="mhsvm prepare", description="Turn a data set into one prepared file.")
+    parser = CommandParser(
+        prog=program("prepare"),
+        description="Turn a data set into one prepared file.",
+        examples=(
+            "isic2017 --source ISIC-2017_*.zip --out data/isic2017.h5",
+            "folder --source my-lesions --out data/mine.h5",
+        ),
+    )
     parser.add_argument("set", help=f"which data set: {', '.join(list_sources())} (folder is for your own)")
     parser.add_argument(
         "--source",
@@ -75,6 +84,12 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--name", help="of the set; default: SET, for a folder the name of FILE")
     parser.add_argument("--size", default="256", type=size, metavar="S|HxW", help="in pixels, default 256")
     parser.add_argument("--num-classes", default=1, type=int, metavar="K", help="2 or more for class-index masks")
+    parser.add_argument(
+        "--threshold",
+        type=float,
+        metavar="T",
+        help="for masks with gray levels: lesion from this fraction of full scale on, such as 0.5",
+    )
     parser.add_argument("--workers", dest="num_workers", type=int, metavar="N", help="threads, default one per core")
     add_plugins_option(parser, "for data sets")
     parser.add_argument("--overwrite", action="store_true", help="replace FILE if it exists")

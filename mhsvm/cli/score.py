@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mhsvm.cli.options import add_plugins_option, size
+from mhsvm.cli.parser import CommandParser, program
 
 if TYPE_CHECKING:
     from mhsvm.evaluation.scorer import FolderScore
@@ -61,7 +62,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def parser() -> argparse.ArgumentParser:
     """The options of the command."""
-    parser = argparse.ArgumentParser(prog="mhsvm score", description=main.__doc__, allow_abbrev=False)
+    parser = CommandParser(
+        prog=program("score"),
+        description=main.__doc__,
+        examples=("--pred their-masks --truth ISIC-2017_Test_v2_Part1_GroundTruth.zip",),
+    )
     parser.add_argument(
         "--pred", required=True, nargs="+", type=Path, metavar="PATH", help="folders or zip files of predicted masks"
     )

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from mhsvm.cli.console import ConsoleHandler, logging_to
 from mhsvm.cli.options import parse_with_settings, positive
+from mhsvm.cli.parser import CommandParser, program
 
 if TYPE_CHECKING:
     from mhsvm.sweep.places import Place
@@ -60,15 +61,18 @@ def main(argv: Sequence[str] | None = None) -> int:
             return _run(states, places, folder, retries=arguments.retries, lock=lock)
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> CommandParser:
     """The options of the command."""
-    parser = argparse.ArgumentParser(
-        prog="mhsvm sweep",
-        usage="mhsvm sweep --config FILE [--seeds 0-4] [--folds K] [--set KEY=V1,V2 …] [options] [KEY VALUE …]",
+    parser = CommandParser(
+        prog=program("sweep"),
+        usage=("--config FILE [--seeds 0-4] [--folds K] [--set KEY=V1,V2 …] [options] [KEY VALUE …]",),
         description=main.__doc__,
-        allow_abbrev=False,
+        examples=(
+            "--config configs/ultralight_isic2017.yaml --seeds 0-4 --set optimizer.AdamW.lr=1e-3,5e-4",
+            "--config configs/ultralight_isic2017.yaml --folds 5 data.split=kfold-5-42 --test ph2",
+        ),
     )
-    parser.add_argument("--config", required=True, type=Path, metavar="FILE", help="as for train.py")
+    parser.add_argument("--config", required=True, type=Path, metavar="FILE", help="as for mhsvm train")
     parser.add_argument("--seeds", type=_seeds, metavar="0-4", help="values of run.seed; default: the config's")
     parser.add_argument("--folds", type=positive, metavar="K", help="every fold of data.split kfold-K-SEED")
     parser.add_argument(

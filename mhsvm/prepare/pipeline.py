@@ -9,17 +9,17 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
 from mhsvm.prepare.archive import SourceFile, open_sources, source_checksums
 from mhsvm.prepare.class_levels import LevelTally
-from mhsvm.prepare.decode import IGNORE, MaskLevelsError, decode_image, decode_mask
+from mhsvm.prepare.decode import IGNORE, MaskLevelsError, check_threshold, decode_image, decode_mask
 from mhsvm.prepare.groups import read_groups
-from mhsvm.prepare.official import recognize
-from mhsvm.prepare.pairs import EXTENSIONS, Pair, find_pairs
+from mhsvm.prepare.identity import OTHER_SET, check_identity, is_synthetic, left_out_files, set_name
+from mhsvm.prepare.pairs import Pair, find_pairs
 from mhsvm.prepare.problems import Problems, Rule
 from mhsvm.prepare.resize import (
     CLASS_METHOD,
@@ -31,19 +31,23 @@ from mhsvm.prepare.resize import (
     resize_classes,
     resize_image,
 )
-from mhsvm.prepare.sources import SOURCES, Source
-from mhsvm.store import SYNTHETIC, SYNTHETIC_MARKER, Sample, write_set
+from mhsvm.prepare.sources import SOURCES
+from mhsvm.store import SYNTHETIC, Sample, write_set
+from mhsvm.store.hdf5 import AttributeValue
 from mhsvm.system import num_cores
 from mhsvm.threads import in_order
 from mhsvm.version import __version__
 
-UNREADABLE = Rule("unreadable file", "download or export it again; BMP, PNG, JPEG and single-frame TIFF are read")
+UNREADABLE = Rule("unreadable file", "download it again, or export it as PNG; images of one frame are read")
 GRAY_LEVELS = Rule(
     "mask with other levels than black and white",
-    "threshold it at half and save it as PNG (a JPEG always has gray levels); for class indices give `num_classes`",
+    "threshold it at half and save it as PNG (a JPEG always has gray levels); for class indices give `num_classes`. "
+    "Or prepare the set with `threshold` 0.5: a pixel is then lesion from half of full scale on",
 )
 CLASSES = Rule("class mask with a level that is no class", "save indices 0..K-1 and 255 = ignore; K is `num_classes`")
-OTHER_SET = Rule("files of another set than the one that was named", "prepare them under their own name")
+# Attribute of a set whose masks had gray levels: the threshold that made them binary.
+MASK_THRESHOLD = "mask_threshold"
+
 SHAPES = Rule("mask and image of different sizes", "export masks at the size of their images, after EXIF orientation")
 
 
@@ -79,6 +83,7 @@ def prepare_set(
     name: str | None = None,
     size: Size = 256,
     num_classes: int = 1,
+    threshold: float | None = None,
     num_workers: int | None = None,
     overwrite: bool = False,
     progress: bool = False,
@@ -94,6 +99,8 @@ def prepare_set(
             images is called synthetic-NAME.
         size: Size of all images and masks in pixels, as a number or (h, w).
         num_classes: 1 for lesion masks, k >= 2 for class indices.
+        threshold: Fraction of full scale, in (0, 1], at and above which a gray level of a mask is lesion; None refuses
+            masks with gray levels.
         num_workers: Number of threads; None takes one per core.
         overwrite: Whether `out` may be replaced.
         progress: Show a progress bar in a terminal.
@@ -108,21 +115,30 @@ def prepare_set(
     described, size = SOURCES[source], as_height_width(size)
     if not 1 <= num_classes <= IGNORE:
         raise ValueError(f"there are 1 to {IGNORE} classes, because {IGNORE} means ignore; got {num_classes}")
+    check_threshold(threshold, num_classes)
     if num_workers is not None and num_workers < 1:
         raise ValueError(f"at least 1 worker is needed; got {num_workers}")
     _check_out(out, source, overwrite=overwrite)
     headline = f"the source of {out} has problems, and nothing was written:"
     with open_sources([Path(path) for path in paths], problems) as files:
-        pairs, left_out = find_pairs(files, described, problems), _left_out(files, described)
-        _check_set(pairs, left_out, described, problems)
+        pairs, left_out = find_pairs(files, described, problems), left_out_files(files, described)
+        check_identity(pairs, left_out, described, problems)
         if not pairs or OTHER_SET in problems:
             # nothing of another set is decoded
             problems.raise_if_any(headline)
-        synthetic = any(PurePosixPath(file.name).name == SYNTHETIC_MARKER for file in files)
-        name = _set_name(name or (out.stem if source == "folder" else source), source, pairs, synthetic=synthetic)
+        synthetic = is_synthetic(files)
+        name = set_name(name or (out.stem if source == "folder" else source), source, pairs, synthetic=synthetic)
         groups = read_groups(files, described, {pair.id for pair in pairs}, problems)
         tally = LevelTally(num_classes)
-        convert = partial(_convert, groups=groups, size=size, num_classes=num_classes, tally=tally, problems=problems)
+        convert = partial(
+            _convert,
+            groups=groups,
+            size=size,
+            num_classes=num_classes,
+            threshold=threshold,
+            tally=tally,
+            problems=problems,
+        )
         converted = in_order(convert, pairs, num_workers=num_workers or num_cores())
         hidden = None if progress else True
         bar = tqdm(converted, total=len(pairs), desc=out.name, unit="image", mininterval=0.5, disable=hidden)
@@ -134,7 +150,7 @@ def prepare_set(
             size=size,
             num_classes=num_classes,
             attributes={
-                **_provenance(num_classes, files),
+                **_provenance(num_classes, threshold, files),
                 "source": source,
                 **({SYNTHETIC: 1} if synthetic else {}),
                 **(attributes or {}),
@@ -156,39 +172,6 @@ def prepare_set(
     )
 
 
-def _left_out(files: Sequence[SourceFile], source: Source) -> dict[str, int]:
-    """Number of images and masks in official folders of other sets and tasks, by these."""
-    readable = [file.name for file in files if PurePosixPath(file.name).suffix.lower() in EXTENSIONS]
-    return dict(Counter(str(origin) for name in readable if (origin := source.leaves_out(name)) is not None))
-
-
-def _check_set(pairs: Sequence[Pair], left_out: Mapping[str, int], source: Source, problems: Problems) -> None:
-    """Add a problem if the files are those of another public set, by their folders or by their ids."""
-    if not pairs and left_out:
-        for origin, count in left_out.items():
-            problems.add(OTHER_SET, f"{count} images and masks of {origin}: {_advice(origin)}")
-    if not pairs or not source.official:
-        return
-    names = [[pair.id for pair in pairs], [pair.mask.name for pair in pairs], [pair.subset for pair in pairs]]
-    recognized = recognize(*names)
-    if recognized not in (None, source.official):
-        reason = f"{len(pairs)} pairs such as {pairs[0].mask.name} are those of {recognized}, not of {source.official}"
-        problems.add(OTHER_SET, f"{reason}: {_advice(recognized)}")
-
-
-def _advice(origin: str) -> str:
-    """The way to prepare files of an official set."""
-    own = [name for name, source in SOURCES.items() if source.official and source.official == origin]
-    return f"prepare {own[0]}" if own else f"prepare folder, with `name` {origin.replace(' ', '').lower()}"
-
-
-def _set_name(name: str, source: str, pairs: Sequence[Pair], *, synthetic: bool) -> str:
-    """The name of a set, which does not claim to be a public set, or real images, that its files are not."""
-    if source == "folder" and name in SOURCES and not all(SOURCES[name].id_pattern.fullmatch(p.id) for p in pairs):
-        name = f"folder-{name}"
-    return f"synthetic-{name}" if synthetic and "synthetic" not in name.lower() else name
-
-
 def _check_out(out: Path, source: str, *, overwrite: bool) -> None:
     if out.is_dir():
         raise ValueError(f"the prepared set is one file; {out} is a folder: give such as {out / f'{source}.h5'}")
@@ -196,12 +179,14 @@ def _check_out(out: Path, source: str, *, overwrite: bool) -> None:
         raise FileExistsError(f"{out} exists already; give `overwrite` to replace it")
 
 
-def _provenance(num_classes: int, files: Sequence[SourceFile]) -> dict[str, str]:
+def _provenance(num_classes: int, threshold: float | None, files: Sequence[SourceFile]) -> dict[str, AttributeValue]:
+    thresholded: dict[str, AttributeValue] = {} if threshold is None else {MASK_THRESHOLD: threshold}
     return {
         "mhsvm_version": __version__,
         "image_resizing": IMAGE_METHOD,
         "mask_resizing": MASK_METHOD if num_classes == 1 else CLASS_METHOD,
         "sources": source_checksums(files),
+        **thresholded,
     }
 
 
@@ -242,6 +227,7 @@ def _convert(
     groups: Mapping[str, str],
     size: tuple[int, int],
     num_classes: int,
+    threshold: float | None,
     tally: LevelTally,
     problems: Problems,
 ) -> Sample | None:
@@ -252,10 +238,10 @@ def _convert(
     except ValueError as error:
         problems.add(UNREADABLE, f"{pair.image.name}: {error}")
     try:
-        mask = decode_mask(pair.mask.read(), num_classes)
+        mask = decode_mask(pair.mask.read(), num_classes, threshold)
         tally.add(pair.mask.name, mask)
     except MaskLevelsError as error:
-        problems.add(GRAY_LEVELS if num_classes == 1 else CLASSES, f"{pair.mask.name}: {error}")
+        problems.add(error.rule or (GRAY_LEVELS if num_classes == 1 else CLASSES), f"{pair.mask.name}: {error}")
     except ValueError as error:
         problems.add(UNREADABLE, f"{pair.mask.name}: {error}")
     if image is None or mask is None:

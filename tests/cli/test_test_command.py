@@ -412,7 +412,7 @@ def test_broken_weights_leave_no_folder(workplace, make_set, make_checkpoint):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--h", "4"], "the checkpoint's network, UltraLightVMUNet, has no scan heads: leave --h out"),
+        (["--h", "4"], "the checkpoint's network, UltraLightVMUNet, has no scan heads: leave --heads out"),
         (["--gate-threshold", "0.1"], "ultralight_vm_unet has no gate: leave --gate-threshold out"),
         (["--split", "ratio-70-30-0-1"], "split 'ratio-70-30-0-1' of data/lesions.h5 has no test part"),
         (["--split", "thirds"], "unknown split 'thirds'; known: official, wu-sorted"),
@@ -503,8 +503,8 @@ def test_other_classes_than_the_networks(make_set, make_checkpoint):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--hea", "4"], "unrecognized arguments: --hea 4"),
-        (["--h", "four"], "argument --h: invalid int value: 'four'"),
+        (["--hea", "4"], "unknown option '--hea'. Did you mean '--heads'?"),
+        (["--h", "four"], "argument --heads/--h: invalid int value: 'four'"),
         (["--batch-size", "0"], "argument --batch-size: takes a whole number from 1 on, not '0'"),
     ],
 )

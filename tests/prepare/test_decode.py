@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mhsvm.prepare import decode
-from mhsvm.prepare.decode import MaskLevelsError, decode_grayscale, decode_image, decode_mask
+from mhsvm.prepare import raster
+from mhsvm.prepare.decode import MaskLevelsError, check_threshold, decode_grayscale, decode_image, decode_mask
+from mhsvm.prepare.mask_levels import FAINT
 
 RED, GREEN = (200, 30, 40), (20, 180, 60)
 COLORS = np.array([[RED, GREEN], [GREEN, RED], [RED, RED]], np.uint8)
@@ -96,7 +97,7 @@ def test_gray_rgb_mask(encode):
         (np.array([[0, 7]], np.uint8), "2 levels from 0 to 7"),
         (np.array([[1, 255]], np.uint8), "2 levels from 1 to 255"),
         (np.array([[0, 255]], np.uint16) * 100, "2 levels from 0 to 25500"),
-        (np.array([[(0, 0, 0), (255, 0, 0)]], np.uint8), "colors"),
+        (np.array([[(0, 0, 0), (255, 0, 0), (255, 1, 0)]], np.uint8), "colors"),
     ],
 )
 def test_masks_that_are_none(encode, levels, message):
@@ -125,7 +126,7 @@ def test_class_masks(encode):
 # Of damaged TIFF and EXIF tags, Pillow also warns.
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_damaged_files_are_value_errors(encode, picture):
-    with pytest.raises(ValueError, match="no BMP, PNG, JPEG, TIFF file, or a damaged one"):
+    with pytest.raises(ValueError, match="no BMP, PNG, JPEG, TIFF, .* file, or a damaged one"):
         decode_image(b"no image")
     with pytest.raises(ValueError, match="damaged"):
         decode_image(b"")
@@ -152,7 +153,7 @@ def test_other_pixels_and_frames(encode):
 
 
 def test_decompression_bomb(encode, monkeypatch):
-    monkeypatch.setattr(decode, "_LARGEST_IMAGE", 100)
+    monkeypatch.setattr(raster, "LARGEST_IMAGE", 100)
     with pytest.raises(ValueError, match="11 x 10 pixels are more than 100"):
         decode_image(encode(np.zeros((10, 11), np.uint8)))
     assert decode_image(encode(np.zeros((10, 10), np.uint8))).shape == (10, 10, 3)
@@ -182,3 +183,37 @@ def test_gray_levels_are_fractions_of_full_scale(encode, pixels, full):
 def test_colors_are_not_grayscale(encode):
     with pytest.raises(MaskLevelsError, match="colors"):
         decode_grayscale(encode(COLORS))
+
+
+def test_gray_levels_are_thresholded_where_a_threshold_is_given(encode):
+    soft = np.array([[0, 127, 128, 255]], np.uint8)
+    assert decode_mask(encode(soft), threshold=0.5).tolist() == [[0, 0, 1, 1]]
+    assert decode_mask(encode(soft.astype(np.uint16) * 257), threshold=0.5).tolist() == [[0, 0, 1, 1]]
+    assert decode_mask(encode(soft), threshold=1.0).tolist() == [[0, 0, 0, 1]]
+    with pytest.raises(MaskLevelsError, match="4 levels from 0 to 255"):
+        decode_mask(encode(soft))
+
+
+def test_a_mask_of_two_levels_is_not_thresholded(encode):
+    assert decode_mask(encode(np.array([[0, 1]], np.uint8)), threshold=0.5).tolist() == [[0, 1]]
+    assert decode_mask(encode(np.zeros((1, 2), np.uint8)), threshold=0.5).tolist() == [[0, 0]]
+
+
+def test_a_threshold_never_empties_a_mask(encode):
+    with pytest.raises(MaskLevelsError, match="3 levels from 0 to 38") as caught:
+        decode_mask(encode(np.array([[0, 7, 38]], np.uint8)), threshold=0.5)
+    assert caught.value.rule is FAINT
+
+
+@pytest.mark.parametrize(
+    ("threshold", "num_classes", "message"),
+    [
+        (0.0, 1, r"in \(0, 1\]; received 0. Level 128 is 0.5"),
+        (128, 1, "received 128"),
+        (float("nan"), 1, "received nan"),
+        (0.5, 3, "class indices are not thresholded"),
+    ],
+)
+def test_wrong_thresholds(threshold, num_classes, message):
+    with pytest.raises(ValueError, match=message):
+        check_threshold(threshold, num_classes)

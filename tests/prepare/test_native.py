@@ -47,7 +47,7 @@ def test_all_problems_at_once(lay_out, lesion, encode):
     message = str(raised.value)
     assert "test image without a native mask: 2\n    d\n    e" in message
     assert "unreadable file: 1\n    own/masks/b.png" in message
-    assert "mask with other levels than black and white: 1\n    own/masks/c.png: 100 levels from 0 to 99" in message
+    assert "mask whose levels are all in the lower half: 1\n    own/masks/c.png: 100 levels from 0 to 99" in message
     assert "no such folder or zip file: 1" in message
 
 
@@ -71,3 +71,9 @@ def test_class_masks(lay_out, lesion):
         open_([folder], ["a", "b"], source="organs", num_classes=3),
     ):
         pass
+
+
+def test_masks_of_a_set_that_was_thresholded_are_thresholded_too(lay_out, encode):
+    folder = lay_out({"masks/a.png": encode(np.array([[0, 100, 140, 255]], np.uint8))})
+    with open_native_masks([folder], ["a"], source="own", num_classes=1, threshold=0.5) as masks:
+        assert masks.read("a").tolist() == [[0, 0, 1, 1]]
