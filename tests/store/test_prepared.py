@@ -121,7 +121,7 @@ def test_interrupted_writing_keeps_the_old_set(made):
 
 
 def test_open_missing(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"there is no file .*absent\.h5; make it with `python"):
+    with pytest.raises(FileNotFoundError, match=r"there is no file .*absent\.h5; make it with `mhsvm"):
         PreparedSet.open(tmp_path / "absent.h5")
 
 
