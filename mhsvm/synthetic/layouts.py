@@ -157,7 +157,7 @@ def _mark_as_synthetic(root: Path, cases: list[_Case]) -> None:
     """Add the file that preparation looks for to the upper folders, since each may be moved or packed alone."""
     for folder in {folder for case in cases for path in (case.image, case.mask) for folder in path.parents}:
         if len(folder.parts) <= 2:
-            (root / folder / SYNTHETIC_MARKER).write_text(_MARK, encoding="utf-8")
+            write_text(root / folder / SYNTHETIC_MARKER, _MARK)
 
 
 def _add_nothing(root: Path, cases: list[_Case]) -> None:
