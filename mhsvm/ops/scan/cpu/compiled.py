@@ -45,8 +45,9 @@ def _compile(kernel: Callable[..., None], arguments: Mapping[str, object]) -> Ca
     # numba reuses cached code if the file of the kernel is unchanged, even if functions in other files that the kernel
     # calls have changed. So the name contains a hash of these files.
     kernel.__qualname__ = f"{kernel.__name__}_{_sources()}"
-    # the units, which `run_units` adds, are integers
-    kinds = (typeof(arguments.get(name, 0)) for name in inspect.signature(kernel).parameters)
+    # `run_units` adds the number of units and their counter
+    arguments = {**arguments, "units": 0, "taken": np.zeros(1, np.int64)}
+    kinds = (typeof(arguments[name]) for name in inspect.signature(kernel).parameters)
     signature = types.void(*kinds)
     try:
         return njit(signature, nogil=True, cache=True)(kernel)

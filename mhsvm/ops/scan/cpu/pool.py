@@ -1,17 +1,15 @@
 """Threads that run the kernels: one pool a process, started when it is first needed."""
 
-import itertools
 import os
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import torch
 
-# Several chunks of units a thread even out delays of single threads.
-_CHUNKS_PER_THREAD = 4
 # In state updates of the scan, 1 to 2 ns each: waking a thread costs about as much as 50,000 of them.
-_MIN_PARALLEL_WORK, _MIN_CHUNK_WORK = 2**19, 2**17
+_MIN_PARALLEL_WORK, _MIN_THREAD_WORK = 2**18, 2**17
 
 
 class _Pool:
@@ -40,26 +38,20 @@ _POOL = _Pool()
 def run_units(kernel: Callable[..., None], arguments: Mapping[str, object], *, units: int, work: int) -> None:
     """Run a kernel on units 0..units-1, on the number of threads that torch uses.
 
+    Threads take units one by one, so that a thread that another process keeps from its core holds up at most one unit,
+    and a thread that has not started when all units are taken is not waited for.
+
     Args:
-        kernel: Takes `arguments`, and the units from `first` to `last` - 1; holds no Python lock.
+        kernel: Takes `arguments`, the number of `units` and a counter `taken`, int64 (1,): it runs the unit whose
+            number the counter has, adds one, and goes on until all units are taken. It holds no Python lock.
         arguments: Arguments by name.
         units: Number of independent units of work.
         work: State updates of all units together: little work stays in the calling thread.
     """
-    threads = torch.get_num_threads()
-    chunks = min(units, threads * _CHUNKS_PER_THREAD, work // _MIN_CHUNK_WORK)
-    if threads == 1 or work < _MIN_PARALLEL_WORK:
-        chunks = 1
-    bounds = [units * chunk // chunks for chunk in range(chunks + 1)]
-    waiting = iter(list(itertools.pairwise(bounds)))
-
-    def run_chunks() -> None:
-        # next() on a list's iterator is one step under Python's lock: each chunk is taken once.
-        for first, last in waiting:
-            kernel(**arguments, first=first, last=last)
-
-    helpers = min(threads, chunks) - 1
-    futures = [_POOL.executor().submit(run_chunks) for _ in range(helpers)]
-    run_chunks()
-    for future in futures:
-        future.result()
+    threads = min(torch.get_num_threads(), units, work // _MIN_THREAD_WORK) if work >= _MIN_PARALLEL_WORK else 1
+    arguments = {**arguments, "units": units, "taken": np.zeros(1, np.int64)}
+    others = [_POOL.executor().submit(kernel, **arguments) for _ in range(threads - 1)]
+    kernel(**arguments)
+    for other in others:
+        if not other.cancel():
+            other.result()

@@ -5,12 +5,13 @@ import os
 import subprocess
 import sys
 import threading
+from concurrent.futures import Future
 
 import pytest
 import torch
 
 from mhsvm.ops.scan.cpu.cpu_scan import selective_scan
-from mhsvm.ops.scan.cpu.pool import run_units
+from mhsvm.ops.scan.cpu.pool import _POOL, run_units
 
 
 def make_inputs(seed):
@@ -111,29 +112,75 @@ def test_several_python_threads_at_once():
         assert all(same(run, expected[seed]) for run in results[seed])
 
 
+class Units:
+    """A kernel in Python that takes its units as a compiled one does."""
+
+    def __init__(self, run):
+        self._run, self._lock, self.threads = run, threading.Lock(), set()
+
+    def __call__(self, *, units, taken):
+        self.threads.add(threading.current_thread().name)
+        while True:
+            with self._lock:
+                unit = int(taken[0])
+                taken[0] += 1
+            if unit >= units:
+                return
+            self._run(unit)
+
+
 @pytest.mark.usefixtures("_two_threads")
 @pytest.mark.parametrize(("units", "work"), [(0, 0), (1, 2**30), (3, 2**30), (1000, 2**30), (1000, 1)])
 def test_every_unit_is_run_once(units, work):
     done = []
-    run_units(lambda first, last: done.extend(range(first, last)), {}, units=units, work=work)
+    run_units(Units(done.append), {}, units=units, work=work)
     assert sorted(done) == list(range(units))
 
 
 @pytest.mark.usefixtures("_two_threads")
 def test_little_work_stays_in_the_calling_thread():
-    names = set()
-    run_units(lambda first, last: names.add(threading.current_thread().name), {}, units=8, work=1000)
-    assert names == {threading.current_thread().name}
+    kernel = Units(lambda unit: None)
+    run_units(kernel, {}, units=8, work=1000)
+    assert kernel.threads == {threading.current_thread().name}
+
+
+@pytest.mark.usefixtures("_two_threads")
+def test_a_slow_thread_holds_up_one_unit():
+    """Units are taken: while one thread is kept from its core, the other runs all the rest."""
+    done, rest_is_done = [], threading.Event()
+
+    def run(unit):
+        if unit == 0:
+            assert rest_is_done.wait(timeout=20)
+        done.append(unit)
+        if len(done) == 9:
+            rest_is_done.set()
+
+    run_units(Units(run), {}, units=10, work=2**30)
+    assert done[-1] == 0
+    assert sorted(done) == list(range(10))
+
+
+@pytest.mark.usefixtures("_two_threads")
+def test_a_thread_that_has_not_started_is_not_waited_for(monkeypatch):
+    class Crowded:
+        def submit(self, *arguments, **options):
+            return Future()
+
+    monkeypatch.setattr(_POOL, "executor", Crowded)
+    done = []
+    run_units(Units(done.append), {}, units=10, work=2**30)
+    assert done == list(range(10))
 
 
 @pytest.mark.usefixtures("_two_threads")
 def test_an_error_in_any_thread_reaches_the_caller():
-    def fail(first, last):
-        if first > 0:
+    def fail(unit):
+        if unit > 0:
             raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        run_units(fail, {}, units=4, work=2**30)
+        run_units(Units(fail), {}, units=4, work=2**30)
 
 
 # The statistics compile faster than the scan.
