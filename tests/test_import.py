@@ -17,7 +17,7 @@ ROOT = Path(mhsvm.__file__).parent
 HEAVY = ("monai", "timm", "sklearn", "matplotlib", "numba", "triton")
 
 # Each room of the package and the rooms that it may import besides itself.
-BASE = {"version", "registry", "plugins", "files", "system", "threads", "table"}
+BASE = {"version", "registry", "plugins", "files", "cgroup", "openmp", "system", "threads", "table"}
 NETWORKS = BASE | {"ops", "routes", "layers", "models"}
 DATA = BASE | {"ops", "store", "data"}
 INFERENCE = DATA | NETWORKS | {"metrics", "prepare", "runtime", "inference"}
@@ -30,7 +30,9 @@ MAY_IMPORT = {
     "plugins": set(),
     "config": set(),
     "files": set(),
-    "system": {"version"},
+    "cgroup": set(),
+    "openmp": {"cgroup"},
+    "system": {"cgroup", "version"},
     "threads": {"system"},
     "table": set(),
     "ops": BASE,
