@@ -1,26 +1,27 @@
-"""`python -m benchmarks scan|model|train`: check against the reference, then time; `crowded` compares threads."""
+"""`python -m benchmarks scan|model|train`: check against the reference, then time; `crowded` compares threads.
+
+The library is imported after parsing, so that `--help` is quick.
+"""
+
+from __future__ import annotations
 
 import argparse
 import json
 from collections.abc import Sequence
 from pathlib import Path
-
-import torch
+from typing import TYPE_CHECKING
 
 from benchmarks.crowded import bench_crowded, crowded_rows
-from benchmarks.model import bench_model
-from benchmarks.scan import bench_scan
-from benchmarks.train import bench_train
-from mhsvm.assemble import build_device
 from mhsvm.cli.console import ConsoleHandler, logging_to
 from mhsvm.cli.options import positive
+from mhsvm.cli.parser import CommandParser
 from mhsvm.files import replace_when_complete
-from mhsvm.ops.verify import ScanShape
-from mhsvm.system import describe_device, read_versions
 from mhsvm.table import format_table
-from mhsvm.training.step import STEP_MODES
 
-TYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+if TYPE_CHECKING:
+    from mhsvm.ops.verify import ScanShape
+
+TYPES = ("float32", "bfloat16", "float16")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -43,11 +44,19 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: argparse.Namespace) -> dict:
+    import torch
+
+    from benchmarks.model import bench_model
+    from benchmarks.scan import bench_scan
+    from benchmarks.train import bench_train
+    from mhsvm.assemble import build_device
+    from mhsvm.system import describe_device, read_versions
+
     if arguments.what == "crowded":
         times = {} if arguments.seconds is None else {"seconds": arguments.seconds}
         report = bench_crowded(threads=arguments.threads, rounds=arguments.rounds, baseline=arguments.baseline, **times)
         return report | {"device": describe_device(torch.device("cpu")), "versions": read_versions()}
-    common = {"device": build_device(arguments.device), "dtype": TYPES[arguments.dtype]}
+    common = {"device": build_device(arguments.device), "dtype": getattr(torch, arguments.dtype)}
     if arguments.seconds is not None:
         common["seconds"] = arguments.seconds
     if arguments.what == "scan":
@@ -59,9 +68,13 @@ def _run(arguments: argparse.Namespace) -> dict:
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=main.__doc__, allow_abbrev=False)
+    parser = CommandParser(
+        prog="python -m benchmarks",
+        description=main.__doc__,
+        examples=("scan --backends cpu chunked", "train --models mhs_vm --batch 8 --json train.json"),
+    )
     what = parser.add_subparsers(dest="what", required=True, metavar="scan|model|train|crowded")
-    scan = what.add_parser("scan", help="the selective scan alone", allow_abbrev=False)
+    scan = what.add_parser("scan", help="the selective scan alone", prog=f"{parser.prog} scan")
     scan.add_argument(
         "--shapes",
         nargs="+",
@@ -70,17 +83,21 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         help="samples, channels, steps, groups; default: those of the networks",
     )
     scan.add_argument("--captured", action="store_true", help="time each call as a CUDA graph; needs a GPU")
-    model = what.add_parser("model", help="a training step and inference of the networks", allow_abbrev=False)
+    model = what.add_parser("model", help="a training step and inference of the networks", prog=f"{parser.prog} model")
     model.add_argument("--models", nargs="+", metavar="NAME", help="default: all")
     model.add_argument("--batch", type=positive, metavar="N", help="images at a time; default: 32 on a GPU, else 1")
     model.add_argument("--size", type=positive, metavar="PIXELS", help="side; default: 256 on a GPU, else 128")
-    train = what.add_parser("train", help="training as it is done: a step, inference, epochs", allow_abbrev=False)
+    train = what.add_parser(
+        "train", help="training as it is done: a step, inference, epochs", prog=f"{parser.prog} train"
+    )
     train.add_argument("--models", nargs="+", metavar="NAME", help="default: all")
     train.add_argument("--batch", type=positive, metavar="N", help="images of a step; default: the recipe's")
     train.add_argument("--size", type=positive, default=256, metavar="PIXELS", help="side; default: 256")
     train.add_argument("--images", type=positive, metavar="N", help="of an epoch; default: 1250 on a GPU, else 100")
-    train.add_argument("--step", choices=STEP_MODES, default="auto", help="as the setting train.step; default: auto")
-    crowded = what.add_parser("crowded", help="the CPU path alone and beside a busy process", allow_abbrev=False)
+    train.add_argument("--step", metavar="MODE", default="auto", help="as the setting train.step; default: auto")
+    crowded = what.add_parser(
+        "crowded", help="the CPU path alone and beside a busy process", prog=f"{parser.prog} crowded"
+    )
     crowded.add_argument("--threads", type=positive, default=2, metavar="N", help="compared with one; default: 2")
     crowded.add_argument("--rounds", type=positive, default=7, metavar="N", help="of each measurement; default: 7")
     crowded.add_argument("--baseline", type=Path, metavar="FOLDER", help="another checkout to measure in the same run")
@@ -96,6 +113,8 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _shape(text: str) -> ScanShape:
+    from mhsvm.ops.verify import ScanShape
+
     sizes = text.split(",")
     if len(sizes) != 4 or not all(size.isdecimal() for size in sizes):
         raise argparse.ArgumentTypeError(f"takes four numbers b,d,l,g such as 32,384,4096,16, not {text!r}")
@@ -174,16 +193,7 @@ def _train_table(report: dict) -> str:
 
 def _crowded_table(report: dict) -> str:
     several = f"{report['threads']} threads"
-    header = (
-        "checkout",
-        "images/s of",
-        "1 thread",
-        several,
-        "beside a busy one",
-        "speedup",
-        "beside/alone",
-        "to baseline",
-    )
+    header = ("checkout", "images/s of", "1 thread", several, "beside busy", "speedup", "beside/alone", "to baseline")
     return format_table(header, crowded_rows(report), right=header[2:])
 
 

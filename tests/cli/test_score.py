@@ -101,7 +101,7 @@ def test_several_classes(workplace, capsys):
     [
         (["--pred", "absent"], "no such folder or zip file: 1\n    absent\n    fix: check the path"),
         (["--threshold", "128"], "in (0, 1]; received 128. Level 128 is 0.5"),
-        (["--pred", "data"], "no mask: 1\n    predictions: looked for .jpg"),
+        (["--pred", "data"], "no mask: 1\n    predictions: looked for BMP, PNG"),
         (["--truth", "out/masks/a.png"], "not a zip file, or a truncated one: 1"),
         (["--out", "truth"], "truth holds more than scores"),
     ],
@@ -121,7 +121,7 @@ def test_what_a_user_can_do_wrong(masks, capsys, options, message):
     [
         (["--num-classes", "0"], "argument --num-classes: takes a whole number from 1 to 255, not '0'"),
         (["--size", "big"], "a size is written 256 or 192x256"),
-        (["--thresh", "0.5"], "unrecognized arguments: --thresh 0.5"),
+        (["--thresh", "0.5"], "unknown option '--thresh'. Did you mean '--threshold'?"),
     ],
 )
 def test_options_are_spelt_out(capsys, options, message):

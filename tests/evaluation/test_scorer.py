@@ -135,11 +135,12 @@ def test_all_problems_at_once(write, tmp_path):
         score_files([pred], [target], common=True)
     message = str(raised.value)
     assert "unreadable file: 1\n    pred/a.png" in message
-    assert "file with other levels than black and white: 2\n    pred/b.png: 200 levels from 0 to 199" in message
+    assert "file with other levels than black and white: 1\n    pred/b.png: 200 levels from 0 to 199" in message
+    assert "mask with several colors: 1\n    pred/d.png: colors" in message
     assert "pred/d.png: colors" in message
     assert "give `threshold` as a fraction of full scale" in message
     assert "prediction with height and width swapped: 1\n    pred/c.png and truth/c.png: 50 x 40 and 40 x 50" in message
-    with pytest.raises(ValueError, match="file with colors: 1\n    pred/d.png: colors"):
+    with pytest.raises(ValueError, match="mask with several colors: 1\n    pred/d.png: colors"):
         score_files([pred], [target], common=True, threshold=0.5)
 
 
@@ -180,3 +181,27 @@ def test_bad_arguments(write, options, message):
     folder = write("truth", {"a": blob(0)})
     with pytest.raises(ValueError, match=message):
         score_files([folder], [folder], **options)
+
+
+@pytest.mark.parametrize(("binary", "kind"), [("truth", "masks of the ground truth"), ("pred", "predicted masks")])
+def test_lesion_masks_are_no_class_masks(write, binary, kind):
+    for side in ("pred", "truth"):
+        write(side, {name: blob(0) * np.uint8(255 if side == binary else 1) for name in "ab"})
+    pred, target = (write(side, {}) for side in ("pred", "truth"))
+    with pytest.raises(ValueError, match=f"nothing but 0 and 255: 1\n    all 2 {kind}, such as {binary}/") as caught:
+        score_files([pred], [target], num_classes=2, boundary=False)
+    assert "fix: in a class mask 255 means ignore. If they are lesion masks, give `num_classes` 1" in str(caught.value)
+    assert "prediction with ignored pixels" not in str(caught.value)
+
+
+def test_some_ignored_predictions_are_named(write):
+    pred = write("pred", {"a": blob(0), "b": blob(0) * np.uint8(255)})
+    target = write("truth", {"a": blob(0), "b": blob(0)})
+    with pytest.raises(ValueError, match=r"prediction with ignored pixels: 1\n    pred/b\.png"):
+        score_files([pred], [target], num_classes=2, boundary=False)
+
+
+def test_empty_class_masks_are_scored(write):
+    empty = {"a": blob(0) * np.uint8(0)}
+    score = score_files([write("pred", {"a": blob(0)})], [write("truth", empty)], num_classes=2, boundary=False)
+    assert score.measured.scores.counts[0, 0, 1] == blob(0).sum()

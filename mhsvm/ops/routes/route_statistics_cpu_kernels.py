@@ -5,7 +5,19 @@ y is (plane, route, element) and the statistics are (plane, element), all contig
 they do not fill a vector, are copied to a buffer.
 """
 
-from mhsvm.ops.scan.cpu.lanes import ONE, ZERO, fused, helper, load, smaller, splat, square_root, store, take, where_equal
+from mhsvm.ops.scan.cpu.lanes import (
+    ONE,
+    ZERO,
+    fused,
+    helper,
+    load,
+    smaller,
+    splat,
+    square_root,
+    store,
+    take,
+    where_equal,
+)
 from mhsvm.ops.scan.cpu.layout import LANES, SLICE
 from mhsvm.ops.scan.cpu.tiles import numbers
 
