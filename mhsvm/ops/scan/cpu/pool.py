@@ -12,27 +12,36 @@ import torch
 _MIN_PARALLEL_WORK, _MIN_THREAD_WORK = 2**18, 2**17
 
 
-class _Pool:
-    """The executor of this process. Its threads do not survive a fork, and a lock may be held in one."""
+class _Process:
+    """What belongs to this process: locks, and threads, which do not survive a fork.
+
+    Attributes:
+        lock: Held while a kernel is compiled or the threads are started.
+    """
 
     def __init__(self) -> None:
-        self.renew()
+        self._renew()
         if hasattr(os, "register_at_fork"):
-            os.register_at_fork(after_in_child=self.renew)
+            os.register_at_fork(after_in_child=self._after_fork)
 
-    def renew(self) -> None:
-        self._lock = threading.Lock()
+    def _renew(self) -> None:
+        self.lock = threading.RLock()
         self._executor: ThreadPoolExecutor | None = None
 
+    def _after_fork(self) -> None:
+        self._renew()
+        # An operation of torch would wait forever for the parent's threads of OpenMP.
+        torch.set_num_threads(1)
+
     def executor(self) -> ThreadPoolExecutor:
-        with self._lock:
+        with self.lock:
             if self._executor is None:
                 # It starts a thread only when none of its threads is idle.
                 self._executor = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="mhsvm-scan")
             return self._executor
 
 
-_POOL = _Pool()
+PROCESS = _Process()
 
 
 def run_units(kernel: Callable[..., None], arguments: Mapping[str, object], *, units: int, work: int) -> None:
@@ -50,7 +59,7 @@ def run_units(kernel: Callable[..., None], arguments: Mapping[str, object], *, u
     """
     threads = min(torch.get_num_threads(), units, work // _MIN_THREAD_WORK) if work >= _MIN_PARALLEL_WORK else 1
     arguments = {**arguments, "units": units, "taken": np.zeros(1, np.int64)}
-    others = [_POOL.executor().submit(kernel, **arguments) for _ in range(threads - 1)]
+    others = [PROCESS.executor().submit(kernel, **arguments) for _ in range(threads - 1)]
     kernel(**arguments)
     for other in others:
         if not other.cancel():
