@@ -5,6 +5,7 @@ import hashlib
 import inspect
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -47,7 +48,7 @@ def _compile(kernel: Callable[..., None], arguments: Mapping[str, object]) -> Ca
     # `run_units` adds the number of units and their counter
     arguments = {**arguments, "units": 0, "taken": np.zeros(1, np.int64)}
     kinds = (typeof(arguments[name]) for name in inspect.signature(kernel).parameters)
-    dispatcher = njit(nogil=True)(kernel)
+    dispatcher: Any = njit(nogil=True)(kernel)
     # as `cache=True` does, with a cache of ours in place of numba's
     dispatcher._cache = KernelCache(kernel, _sources(kernel.__code__.co_filename))
     with compiling_shown(kernel.__name__):

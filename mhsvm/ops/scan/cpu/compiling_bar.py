@@ -4,6 +4,7 @@ import functools
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from numba.core.event import Event, Listener, install_listener
 
@@ -29,7 +30,8 @@ class _Functions(Listener):
     """Counts the functions whose compilation has begun; the first shows the bar."""
 
     def __init__(self, name: str) -> None:
-        self._name, self._bar = name, None
+        self._name = name
+        self._bar: Any = None
 
     def on_start(self, event: Event) -> None:
         if not sys.stderr.isatty():
