@@ -1,4 +1,4 @@
-"""Compiled kernels on disk, read only from files that nobody else can have written.
+"""Compiled kernels on disk, read only from files that no other user can have written.
 
 numba's own cache unpickles any file that it finds, which runs code of whoever wrote it, and a truncated file stops
 every later process. Here each kernel has one file, a checksum and the same pickle, in a folder of this user's own. That

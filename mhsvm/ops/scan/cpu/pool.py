@@ -13,7 +13,7 @@ _MIN_PARALLEL_WORK, _MIN_THREAD_WORK = 2**18, 2**17
 
 
 class _Process:
-    """What belongs to this process: locks, and threads, which do not survive a fork.
+    """Locks and threads of this process, which do not survive a fork.
 
     Attributes:
         lock: Held while a kernel is compiled or the threads are started.
