@@ -1,7 +1,7 @@
 """Errors of checks that do not depend on each other, raised as one."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
+from types import TracebackType
 
 
 class Errors:
@@ -13,13 +13,9 @@ class Errors:
     def __bool__(self) -> bool:
         return bool(self._found)
 
-    @contextmanager
-    def collected(self) -> Iterator[None]:
+    def collected(self) -> AbstractContextManager[None, bool]:
         """Collect an error of the block, which ends there; a defect of the program passes."""
-        try:
-            yield
-        except (ValueError, OSError) as error:
-            self._found.append(error)
+        return _Collecting(self._found)
 
     def add(self, message: str) -> None:
         """Collect a message."""
@@ -37,3 +33,16 @@ class Errors:
         if messages:
             lines = ["\n    ".join(message.splitlines()) for message in messages]
             raise ValueError("\n".join([f"{len(lines)} {headline}:", *(f"  {line}" for line in lines)]))
+
+
+class _Collecting(AbstractContextManager[None, bool]):
+    def __init__(self, found: list[ValueError | OSError]) -> None:
+        self._found = found
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        if isinstance(error, (ValueError, OSError)):
+            self._found.append(error)
+            return True
+        return False
