@@ -185,6 +185,8 @@ def evaluate(
             drop_seen=drop_seen,
             batch_size=batch_size,
             device=own_device,
+            native_masks=native_masks,
+            gate_maps=gate_maps,
             predictor=trained if isinstance(trained, TrainedPredictor) else None,
         )
         with open_native(run, native_masks) as native:

@@ -18,6 +18,7 @@ from mhsvm.data.augment import Augment
 from mhsvm.data.dataset import Dataset, load_dataset
 from mhsvm.data.loader import PLACEMENTS, choose_placement
 from mhsvm.data.split_file import Split
+from mhsvm.data.splits import suggest_split
 from mhsvm.nearest import did_you_mean
 from mhsvm.plugins import import_plugins
 from mhsvm.runtime.distributed import ALONE, World
@@ -199,4 +200,7 @@ def check_data(split: Split, prepared: PreparedSet) -> None:
     """Raise ValueError if a split has no training or no validation part."""
     for part in ("train", "val"):
         if not split.ids(part):
-            raise ValueError(f"split {split.name!r} of {prepared.path} has no {part} part; choose another data.split")
+            raise ValueError(
+                f"split {split.name!r} of {prepared.path} has no {part} part; choose another data.split: "
+                f"{suggest_split(prepared.groups, training=True)}"
+            )

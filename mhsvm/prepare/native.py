@@ -52,7 +52,7 @@ class NativeMasks:
 
 @contextmanager
 def open_native_masks(
-    sources: Sequence[StrPath], ids: Sequence[str], *, set_name: str, num_classes: int
+    sources: Sequence[StrPath], ids: Sequence[str], *, set_name: str, num_classes: int, only_names: bool = False
 ) -> Iterator[NativeMasks]:
     """Find the masks of some ids in folders and zip files, and check that each can be read.
 
@@ -61,6 +61,7 @@ def open_native_masks(
         ids: Ids of the required masks.
         set_name: Name of the prepared set; files of another year of ISIC are ignored.
         num_classes: 1 for lesion masks, k >= 2 for class indices.
+        only_names: Check only that each is there, which is quick.
     Yields:
         The masks, which can be read until the block ends.
     Raises:
@@ -77,7 +78,7 @@ def open_native_masks(
         native = NativeMasks({image_id: masks[image_id] for image_id in ids if image_id in masks}, num_classes)
         tally = LevelTally(num_classes)
         with image_threads() as pool:
-            list(pool.map(partial(native.check, tally=tally, problems=problems), native))
+            list(pool.map(partial(native.check, tally=tally, problems=problems), () if only_names else native))
         tally.note_lesion_masks(problems, "native masks")
         problems.raise_if_any("the native masks have problems, and nothing was measured:")
         yield native
