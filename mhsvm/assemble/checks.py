@@ -54,7 +54,7 @@ def _check_config(config: CfgNode, errors: Errors, num_processes: int) -> None:
     with errors.collected():
         check_backend_runs(choose_backend(config), torch.device("cpu") if device is None else device)
     for message in check_settings(config, device, num_processes=num_processes):
-        errors.add(message)
+        errors.add(ValueError(message))
     with errors.collected():
         build_augment(config, training=True)
     with errors.collected():

@@ -63,13 +63,13 @@ def check_image_size(model: nn.Module, config: CfgNode, prepared: PreparedSet) -
             f"{config.model.in_channels}: set model.in_channels {_IMAGE_CHANNELS}"
         )
     stride = getattr(model, "stride", None)
-    if stride is None:
+    if not isinstance(stride, int):
         _compute_one(model, (1, _IMAGE_CHANNELS, h, w), name=name, num_classes=config.model.num_classes)
     elif h % stride or w % stride:
         fitting = " x ".join(str(max(round(side / stride), 1) * stride) for side in (h, w))
         raise ValueError(
             f"{name} takes images whose height and width are multiples of {stride}, and those of {prepared.path} are "
-            f"{h} x {w}: prepare the set at another size, such as {fitting}"
+            f"{h} x {w}: prepare it at another size (data.size for a folder), such as {fitting}"
         )
 
 
