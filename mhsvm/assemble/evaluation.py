@@ -21,6 +21,7 @@ from mhsvm.inference.predictor import MeanLogits, Predictor
 from mhsvm.leakage import find_leakage, leakage_lines
 from mhsvm.prepare.class_levels import check_classes
 from mhsvm.prepare.native import NativeMasks, open_native_masks
+from mhsvm.prepare.pipeline import MASK_THRESHOLD
 from mhsvm.prepare.sets import find_set, open_set
 from mhsvm.store import PreparedSet
 
@@ -162,8 +163,15 @@ def open_native(run: TestRun, sources: Sequence[StrPath] | None) -> Iterator[Nat
 def _native_masks(
     sources: Sequence[StrPath], prepared: PreparedSet, ids: Sequence[str], *, only_names: bool = False
 ) -> AbstractContextManager[NativeMasks]:
+    recorded = prepared.attributes.get(MASK_THRESHOLD)
     return open_native_masks(
-        sources, ids, set_name=prepared.name, num_classes=prepared.num_classes, only_names=only_names
+        sources,
+        ids,
+        set_name=prepared.name,
+        num_classes=prepared.num_classes,
+        # masks of a set are read alike at each size
+        threshold=None if recorded is None else float(recorded),
+        only_names=only_names,
     )
 
 
