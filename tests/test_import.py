@@ -17,7 +17,20 @@ ROOT = Path(mhsvm.__file__).parent
 HEAVY = ("monai", "timm", "sklearn", "matplotlib", "numba", "triton")
 
 # Each room of the package and the rooms that it may import besides itself.
-BASE = {"version", "registry", "plugins", "files", "text_file", "system", "threads", "table", "nearest", "errors"}
+BASE = {
+    "version",
+    "registry",
+    "plugins",
+    "files",
+    "text_file",
+    "cgroup",
+    "openmp",
+    "system",
+    "threads",
+    "table",
+    "nearest",
+    "errors",
+}
 NETWORKS = BASE | {"ops", "routes", "layers", "models"}
 DATA = BASE | {"ops", "store", "data"}
 INFERENCE = DATA | NETWORKS | {"metrics", "prepare", "runtime", "inference"}
@@ -36,7 +49,9 @@ MAY_IMPORT = {
     "config": {"nearest", "errors", "yaml_file", "bounds", "setting_types"},
     "files": set(),
     "text_file": {"files"},
-    "system": {"version", "text_file"},
+    "cgroup": {"text_file"},
+    "openmp": {"cgroup"},
+    "system": {"cgroup", "version", "text_file"},
     "threads": {"system"},
     "table": set(),
     "ops": BASE,
