@@ -13,6 +13,12 @@ from torch.autograd.function import once_differentiable
 from mhsvm.ops.traced_constant import traced_constant
 
 _MODULE = "mamba_ssm.ops.selective_scan_interface"
+# The compiled kernels. Releases after 2.3.2 build them on request only, and import without them.
+_EXTENSION = "selective_scan_cuda"
+_INSTALL = "MAMBA_KEEP_CUDA_BUILD=TRUE pip install --no-build-isolation 'mhsvm[mamba]'"
+_REINSTALL = (
+    "MAMBA_KEEP_CUDA_BUILD=TRUE pip install --no-build-isolation --force-reinstall --no-cache-dir --no-deps mamba-ssm"
+)
 # A constant in the source of its kernels.
 _MAX_STATE = 256
 _FLOAT_TYPES = (torch.float16, torch.bfloat16, torch.float32)
@@ -105,9 +111,20 @@ class _LastState(torch.autograd.Function):
 @functools.cache
 def _import_failure() -> str | None:
     try:
-        importlib.import_module(_MODULE)
+        interface = importlib.import_module(_MODULE)
     except ImportError as error:
         if isinstance(error, ModuleNotFoundError) and error.name == "mamba_ssm":
-            return "mamba_ssm is not installed: pip install 'mhsvm[mamba]', which compiles it with nvcc"
+            return f"mamba_ssm is not installed: {_INSTALL}, which compiles it with nvcc"
         return f"mamba_ssm is installed and cannot be imported: {error}"
+    # The first call would fail. Older releases have no such None: they do not import without the extension.
+    if vars(interface).get(_EXTENSION, interface) is None:
+        return f"mamba_ssm is installed without its CUDA kernels ({_extension_failure()}): reinstall it by {_REINSTALL}"
     return None
+
+
+def _extension_failure() -> str:
+    try:
+        importlib.import_module(_EXTENSION)
+    except ImportError as error:
+        return str(error)
+    return f"it did not find {_EXTENSION}"
