@@ -1,24 +1,26 @@
-"""`python -m benchmarks scan|model|train`: check against the reference, then time."""
+"""`python -m benchmarks scan|model|train`: check against the reference, then time.
+
+The library is imported after parsing, so that `--help` is quick.
+"""
+
+from __future__ import annotations
 
 import argparse
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
-
-from benchmarks.model import bench_model
-from benchmarks.scan import bench_scan
-from benchmarks.train import bench_train
-from mhsvm.assemble import build_device
 from mhsvm.cli.console import ConsoleHandler, logging_to
 from mhsvm.cli.options import positive
+from mhsvm.cli.parser import CommandParser
 from mhsvm.files import replace_when_complete
-from mhsvm.ops.verify import ScanShape
 from mhsvm.table import format_table
-from mhsvm.training.step import STEP_MODES
 
-TYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+if TYPE_CHECKING:
+    from mhsvm.ops.verify import ScanShape
+
+TYPES = ("float32", "bfloat16", "float16")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -41,7 +43,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: argparse.Namespace) -> dict:
-    common = {"device": build_device(arguments.device), "dtype": TYPES[arguments.dtype]}
+    import torch
+
+    from benchmarks.model import bench_model
+    from benchmarks.scan import bench_scan
+    from benchmarks.train import bench_train
+    from mhsvm.assemble import build_device
+
+    common = {"device": build_device(arguments.device), "dtype": getattr(torch, arguments.dtype)}
     if arguments.seconds is not None:
         common["seconds"] = arguments.seconds
     if arguments.what == "scan":
@@ -53,9 +62,13 @@ def _run(arguments: argparse.Namespace) -> dict:
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=main.__doc__, allow_abbrev=False)
+    parser = CommandParser(
+        prog="python -m benchmarks",
+        description=main.__doc__,
+        examples=("scan --backends cpu chunked", "train --models mhs_vm --batch 8 --json train.json"),
+    )
     what = parser.add_subparsers(dest="what", required=True, metavar="scan|model|train")
-    scan = what.add_parser("scan", help="the selective scan alone", allow_abbrev=False)
+    scan = what.add_parser("scan", help="the selective scan alone", prog=f"{parser.prog} scan")
     scan.add_argument(
         "--shapes",
         nargs="+",
@@ -64,16 +77,18 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         help="samples, channels, steps, groups; default: those of the networks",
     )
     scan.add_argument("--captured", action="store_true", help="time each call as a CUDA graph; needs a GPU")
-    model = what.add_parser("model", help="a training step and inference of the networks", allow_abbrev=False)
+    model = what.add_parser("model", help="a training step and inference of the networks", prog=f"{parser.prog} model")
     model.add_argument("--models", nargs="+", metavar="NAME", help="default: all")
     model.add_argument("--batch", type=positive, metavar="N", help="images at a time; default: 32 on a GPU, else 1")
     model.add_argument("--size", type=positive, metavar="PIXELS", help="side; default: 256 on a GPU, else 128")
-    train = what.add_parser("train", help="training as it is done: a step, inference, epochs", allow_abbrev=False)
+    train = what.add_parser(
+        "train", help="training as it is done: a step, inference, epochs", prog=f"{parser.prog} train"
+    )
     train.add_argument("--models", nargs="+", metavar="NAME", help="default: all")
     train.add_argument("--batch", type=positive, metavar="N", help="images of a step; default: the recipe's")
     train.add_argument("--size", type=positive, default=256, metavar="PIXELS", help="side; default: 256")
     train.add_argument("--images", type=positive, metavar="N", help="of an epoch; default: 1250 on a GPU, else 100")
-    train.add_argument("--step", choices=STEP_MODES, default="auto", help="as the setting train.step; default: auto")
+    train.add_argument("--step", metavar="MODE", default="auto", help="as the setting train.step; default: auto")
     for command in (scan, model):
         command.add_argument("--backends", nargs="+", metavar="NAME", help="default: all that can run, not reference")
     for command in (scan, model, train):
@@ -85,6 +100,8 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _shape(text: str) -> ScanShape:
+    from mhsvm.ops.verify import ScanShape
+
     sizes = text.split(",")
     if len(sizes) != 4 or not all(size.isdecimal() for size in sizes):
         raise argparse.ArgumentTypeError(f"takes four numbers b,d,l,g such as 32,384,4096,16, not {text!r}")

@@ -1,28 +1,25 @@
 """All settings with their defaults and types. A default of None takes a float or none.
 
 A node that is named after a class or function holds the arguments of that class or function. Nodes of entries that
-plugins register come from the caller. Only `mhsvm.assemble` reads a config, and this file imports nothing of mhsvm.
+plugins register come from the caller. Only `mhsvm.assemble` reads a config, and this file imports nothing of a room.
 """
 
-import difflib
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import yaml
 from yacs.config import CfgNode
 
-_AT_LEAST = {
-    "data.size": 1,
-    "train.epochs": 1,
-    "train.batch_size": 1,
-    "train.accumulation": 1,
-    "train.clip_norm": 0,
-    "train.ema_decay": 0,
-    "evaluation.batch_size": 1,
-}
+from mhsvm.bounds import MAY_BE_EMPTY, check_value
+from mhsvm.errors import Errors
+from mhsvm.nearest import nearest
+from mhsvm.setting_types import as_type_of
+from mhsvm.yaml_file import MAX_DEPTH, read_yaml
+
 _PLUGINS = "run.plugins"
-_TRUE, _FALSE = ("true", "on", "yes", "1"), ("false", "off", "no", "0")
+_MISSING = object()
 
 # Names of modules to import -> group -> name of an entry -> its arguments with their defaults.
 Extend = Callable[[tuple[str, ...]], Mapping[str, Mapping[str, Mapping[str, object]]]]
@@ -174,29 +171,37 @@ DEFAULTS = CfgNode(
 
 
 def load_config(
-    path: str | Path | None = None, overrides: Sequence[str] = (), *, extend: Extend | None = None
+    path: str | Path | None = None, overrides: Sequence[Any] = (), *, extend: Extend | None = None
 ) -> CfgNode:
-    """Read a config: the defaults, then a YAML file, then `KEY VALUE` pairs, converted to the types of their keys.
+    """Read a config: the defaults, then a YAML file, then settings, converted to the types of their keys.
 
     Args:
         path: YAML file with the settings that differ from the defaults; None takes the defaults.
-        overrides: Alternating dotted keys and values, as on a command line.
+        overrides: Dotted keys and values, KEY VALUE or KEY=VALUE, as on a command line.
         extend: Imports the modules of `run.plugins` and returns the arguments of entries that `DEFAULTS` lacks;
             see `mhsvm.assemble.read_config`.
     Returns:
         A frozen config.
     Raises:
-        ValueError: A key is unknown (the nearest is named), a value has the wrong type, or a key has no value.
+        ValueError: A key is unknown (the nearest is named), a value has the wrong type or one that no training can
+            use, or a key has no value; all of them are listed.
         FileNotFoundError: The file does not exist.
     """
-    if len(overrides) % 2:
-        raise ValueError(f"settings are pairs KEY VALUE, but {overrides[-1]!r} at the end has no value: add one")
-    pairs = list(zip(overrides[::2], overrides[1::2], strict=True))
-    values = {} if path is None else _read_yaml(Path(path))
-    config = _defaults([*_leaves(values), *pairs], extend)
-    _merge(config, values, source=str(path))
+    words = pair_up(overrides)
+    pairs = list(zip(words[::2], words[1::2], strict=True))
+    leaves = [] if path is None else _leaves_once(read_yaml(Path(path)), path)
+    config = _defaults([*leaves, *pairs], extend)
+    errors = Errors()
+    for key, value in leaves:
+        if value is None and is_group(config, key):
+            # all of its settings are commented out
+            continue
+        with errors.collected(), _named(path):
+            _set_checked(config, key, value)
     for key, value in pairs:
-        set_value(config, key, value)
+        with errors.collected():
+            _set_checked(config, key, value)
+    errors.raise_if_any("settings cannot be used")
     config.freeze()
     return config
 
@@ -208,19 +213,41 @@ def config_from_dict(values: Mapping, *, extend: Extend | None = None) -> CfgNod
         values: From `to_dict`.
         extend: See `load_config`.
     Raises:
-        ValueError: See `load_config`.
+        ValueError: A key is unknown, or a value has the wrong type.
     """
-    config = _defaults(list(_leaves(values)), extend)
-    _merge(config, values, source="the recorded config")
+    leaves = list(_leaves(values))
+    config = _defaults(leaves, extend)
+    with _named("the recorded config"):
+        for key, value in leaves:
+            set_value(config, key, value)
     config.freeze()
     return config
+
+
+def pair_up(words: Sequence[Any]) -> list[Any]:
+    """Alternating keys and values of settings that are written KEY VALUE or KEY=VALUE, in any mix.
+
+    Raises:
+        ValueError: The last key has no value.
+    """
+    paired: list[Any] = []
+    rest = iter(words)
+    for word in rest:
+        key, equals, value = str(word).partition("=")
+        if not (key and equals):
+            missing = f"settings are pairs KEY VALUE or KEY=VALUE, but {word!r} at the end has no value: add one"
+            key, value = word, next(rest, _MISSING)
+            if value is _MISSING:
+                raise ValueError(missing)
+        paired += [key, value]
+    return paired
 
 
 def _defaults(settings: Sequence[tuple[str, object]], extend: Extend | None) -> CfgNode:
     """`DEFAULTS`, and a node for each entry that only the plugins named in the settings know."""
     config = DEFAULTS.clone()
     named = [value for key, value in settings if key.lower() == _PLUGINS]
-    modules = _typed(named[-1], (), _PLUGINS) if named else ()
+    modules = as_type_of((), named[-1], _PLUGINS) if named else ()
     for group, entries in (extend(modules) if extend else {}).items():
         for name, arguments in entries.items():
             if name not in config[group]:
@@ -236,7 +263,7 @@ def read_value(path: str | Path, key: str) -> Any:
         FileNotFoundError: The file does not exist.
     """
     config = DEFAULTS.clone()
-    for name, value in _leaves(_read_yaml(Path(path))):
+    for name, value in _leaves_once(read_yaml(Path(path)), path):
         if name.lower() == key:
             set_value(config, name, value)
     return get_value(config, key)
@@ -271,34 +298,56 @@ def set_value(config: CfgNode, key: str, value: Any) -> None:
     *groups, name = _find(config, key)
     for group in groups:
         config = config[group]
-    path = ".".join([*groups, name])
-    config[name] = _typed(value, config[name], path)
-    if path in _AT_LEAST and config[name] < _AT_LEAST[path]:
-        raise ValueError(f"{path} is at least {_AT_LEAST[path]}, not {config[name]}")
+    config[name] = as_type_of(config[name], value, ".".join([*groups, name]))
 
 
-def _read_yaml(path: Path) -> Mapping:
-    if not path.is_file():
-        raise FileNotFoundError(f"config {path} does not exist: check the path")
-    # BaseLoader keeps every scalar as text, because YAML's guesses differ from the types here (1e-3 is a string)
+def find_keys(name: str) -> list[str]:
+    """Keys of `DEFAULTS` with this name: the whole key, or its last part."""
+    return [key for key, _ in _leaves(DEFAULTS) if name.lower() in (key.lower(), key.lower().rpartition(".")[2])]
+
+
+def is_group(config: CfgNode, key: str) -> bool:
+    """Whether a dotted key, in upper or lower case, names a group of settings."""
+    node: Any = config
+    for part in key.lower().split("."):
+        names = {name.lower(): name for name in node} if isinstance(node, CfgNode) else {}
+        node = node[names[part]] if part in names else None
+    return isinstance(node, CfgNode)
+
+
+def _set_checked(config: CfgNode, key: str, value: Any) -> None:
+    """Set a key as `set_value` does, to a value that a training can use."""
+    path = ".".join(_find(config, key))
+    default = get_value(config, path)
+    typed = as_type_of(default, value, path)
+    is_empty = typed == () or (isinstance(typed, str) and not typed.strip())
+    if is_empty and default not in ("", ()) and path not in MAY_BE_EMPTY and find_keys(path):
+        raise ValueError(f"{path} is not empty; leave it out for its default")
+    check_value(path, typed)
+    set_value(config, path, typed)
+
+
+@contextmanager
+def _named(source: object) -> Iterator[None]:
+    """Put the source of the settings before a message."""
     try:
-        values = yaml.load(path.read_text(encoding="utf-8"), Loader=yaml.BaseLoader) or {}
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not a YAML file: {error}") from error
-    if not isinstance(values, dict):
-        raise ValueError(f"{path} must hold settings as `group: {{key: value}}`, not a {type(values).__name__}")
-    return values
+        yield
+    except ValueError as error:
+        raise ValueError(f"{source}: {error}") from error
 
 
-def _merge(config: CfgNode, values: Mapping, *, source: str) -> None:
-    for key, value in _leaves(values):
-        try:
-            set_value(config, key, value)
-        except ValueError as error:
-            raise ValueError(f"{source}: {error}") from error
+def _leaves_once(values: Mapping, path: str | Path) -> list[tuple[str, Any]]:
+    """The settings of a file by dotted key; none is there twice."""
+    leaves = list(_leaves(values))
+    repeated = [key for key, times in Counter(key.lower() for key, _ in leaves).items() if times > 1]
+    if repeated:
+        raise ValueError(f"{path}: {repeated[0]} is there twice: remove one of them")
+    return leaves
 
 
-def _leaves(values: Mapping, prefix: str = "") -> Iterator[tuple[str, object]]:
+def _leaves(values: Mapping, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    if prefix.count(".") > MAX_DEPTH:
+        raise ValueError(f"settings are nested at most {MAX_DEPTH} deep")
     for key, value in values.items():
         if isinstance(value, Mapping):
             yield from _leaves(value, f"{prefix}{key}.")
@@ -322,61 +371,15 @@ def _find(config: CfgNode, key: str) -> list[str]:
 
 
 def _nearest(config: CfgNode, key: str) -> str:
-    known = {name.lower(): name for name, _ in _leaves(config)}
-    wanted = key.lower()
-    candidates = [name for name in known if name.rpartition(".")[2] == wanted.rpartition(".")[2]]
+    known = [name for name, _ in _leaves(config)]
+    last = key.lower().rpartition(".")[2]
+    candidates = [name for name in known if name.lower().rpartition(".")[2] == last]
     # if several groups have such a key, prefer the group in use
-    in_use = [name for name in candidates if any(f".{group.lower()}." in name for group in _names_in_use(config))]
-    close = difflib.get_close_matches(wanted, in_use or candidates or list(known), n=1, cutoff=0.0)
-    return f"the nearest is {known[close[0]]!r}"
+    in_use = [
+        name for name in candidates if any(f".{group}.".lower() in name.lower() for group in _names_in_use(config))
+    ]
+    return f"the nearest is {nearest(key, in_use or candidates or known, cutoff=0.0)!r}"
 
 
 def _names_in_use(config: CfgNode) -> list[str]:
     return [node["name"] for node in config.values() if node.get("name")]
-
-
-def _typed(value: Any, default: Any, key: str) -> Any:
-    try:
-        if isinstance(default, tuple):
-            return tuple(_scalar(item, default[0] if default else "") for item in _items(value))
-        return _scalar(value, default)
-    except ValueError as error:
-        raise ValueError(f"{key} takes {_kind(default)}, not {value!r}") from error
-
-
-def _items(value: object) -> list:
-    if isinstance(value, str):
-        text = value.strip()
-        if text[:1] + text[-1:] in ("()", "[]"):
-            text = text[1:-1]
-        return [item.strip().strip("'\"") for item in text.split(",") if item.strip()]
-    if isinstance(value, (list, tuple)):
-        return list(value)
-    return [value]
-
-
-def _scalar(value: Any, default: Any) -> Any:
-    if default is None:
-        return None if value is None or str(value).lower() in ("none", "null") else float(value)
-    if isinstance(value, (list, tuple)) or value is None:
-        raise ValueError
-    if isinstance(default, bool):
-        text = str(value).lower()
-        if text not in (*_TRUE, *_FALSE):
-            raise ValueError
-        return text in _TRUE
-    if isinstance(value, bool) and not isinstance(default, str):
-        raise ValueError
-    if isinstance(value, float) and isinstance(default, int):
-        raise ValueError
-    return type(default)(value)
-
-
-def _kind(default: object) -> str:
-    if default is None:
-        return "float or none"
-    if isinstance(default, tuple):
-        if not default:
-            return "a list of str"
-        return f"a list of {type(default[0]).__name__} (such as {','.join(map(str, default))})"
-    return f"{type(default).__name__} (such as {default!r})"

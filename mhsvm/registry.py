@@ -1,9 +1,10 @@
 """Things that users choose by name, each kind in one `Registry`."""
 
-import difflib
 import sys
 from collections.abc import Callable, Iterator
 from typing import Generic, TypeVar, cast
+
+from mhsvm.nearest import did_you_mean
 
 Entry = TypeVar("Entry")
 Registered = TypeVar("Registered")
@@ -69,10 +70,8 @@ class Registry(Generic[Entry]):
             ValueError: The name is unknown; the known ones are listed and the nearest is named.
         """
         if name not in self._entries:
-            lowercase = {known.lower(): known for known in self._entries}
-            near = difflib.get_close_matches(str(name).lower(), lowercase, n=1)
-            hint = f". Did you mean {lowercase[near[0]]!r}?" if near else ""
-            raise ValueError(f"unknown {self.kind} {name!r}; known: {', '.join(self._entries) or 'none'}{hint}")
+            known = ", ".join(self._entries) or "none"
+            raise ValueError(f"unknown {self.kind} {name!r}; known: {known}{did_you_mean(str(name), self._entries)}")
         return self._entries[name]
 
     def __contains__(self, name: object) -> bool:

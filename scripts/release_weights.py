@@ -1,22 +1,24 @@
 """Add the weights of a training to the package: `python scripts/release_weights.py --help`."""
 
-import argparse
+from __future__ import annotations
+
 import csv
 import hashlib
 import sys
 from collections.abc import Sequence
 from dataclasses import astuple, fields
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 # works from a clone that is not installed, too
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import torch
-
 from mhsvm.cli.main import run
+from mhsvm.cli.parser import CommandParser
 from mhsvm.files import replace_when_complete
-from mhsvm.models import pretrained
-from mhsvm.models.checkpoint_file import read_checkpoint
+
+if TYPE_CHECKING:
+    from mhsvm.models import pretrained
 
 # All parts of a checkpoint except those that only resuming needs.
 _PARTS = ("format", "schema", "config", "data", "version", "model")
@@ -24,7 +26,11 @@ _PARTS = ("format", "schema", "config", "data", "version", "model")
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Add the weights of a training to mhsvm/models/weights, for `create_model(pretrained=NAME)`."""
-    parser = argparse.ArgumentParser(prog="release_weights.py", description=main.__doc__, allow_abbrev=False)
+    parser = CommandParser(
+        prog="python scripts/release_weights.py",
+        description=main.__doc__,
+        examples=("results/wu-sorted/checkpoints/best.pt --name isic2017-wu-sorted --licence CC-0",),
+    )
     parser.add_argument("checkpoint", type=Path, metavar="FILE", help="checkpoints/best.pt of a run")
     parser.add_argument("--name", required=True, help="such as isic2017-wu-sorted")
     parser.add_argument("--licence", required=True, help="license of the training data, such as CC-0")
@@ -45,6 +51,11 @@ def add_pretrained(checkpoint: Path, *, name: str, license: str) -> pretrained.P
         FileNotFoundError: The checkpoint does not exist.
         ValueError: It is not a checkpoint of a training with this package, or the name is not a file name.
     """
+    import torch
+
+    from mhsvm.models import pretrained
+    from mhsvm.models.checkpoint_file import read_checkpoint
+
     content = read_checkpoint(checkpoint)
     missing = [part for part in _PARTS if part not in content]
     if missing:
@@ -70,6 +81,8 @@ def add_pretrained(checkpoint: Path, *, name: str, license: str) -> pretrained.P
 
 
 def _write_index(rows: Sequence[pretrained.Pretrained]) -> None:
+    from mhsvm.models import pretrained
+
     path = pretrained.FOLDER / "index.csv"
     with replace_when_complete(path) as partial, partial.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")

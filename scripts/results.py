@@ -9,6 +9,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from mhsvm.cli.main import run
+from mhsvm.cli.parser import CommandParser
 from mhsvm.files import replace_when_complete
 from results_page import read_published, results_page
 from results_records import Record, find_runs, read_records, read_run, write_records
@@ -19,7 +20,9 @@ RECORDS = ROOT / "scripts" / "records"
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Put the results of runs into a page, beside the published numbers."""
-    parser = argparse.ArgumentParser(prog="results.py", description=main.__doc__, allow_abbrev=False)
+    parser = CommandParser(
+        prog="python scripts/results.py", description=main.__doc__, examples=("", "results/ultralight_isic2017 --keep")
+    )
     parser.add_argument(
         "runs",
         nargs="*",

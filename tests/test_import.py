@@ -17,7 +17,7 @@ ROOT = Path(mhsvm.__file__).parent
 HEAVY = ("monai", "timm", "sklearn", "matplotlib", "numba", "triton")
 
 # Each room of the package and the rooms that it may import besides itself.
-BASE = {"version", "registry", "plugins", "files", "system", "threads", "table"}
+BASE = {"version", "registry", "plugins", "files", "system", "threads", "table", "nearest", "errors"}
 NETWORKS = BASE | {"ops", "routes", "layers", "models"}
 DATA = BASE | {"ops", "store", "data"}
 INFERENCE = DATA | NETWORKS | {"metrics", "prepare", "runtime", "inference"}
@@ -26,9 +26,14 @@ TRAINING = EVALUATION | {"losses", "training"}
 ASSEMBLE = TRAINING | {"config", "complexity", "assemble"}
 MAY_IMPORT = {
     "version": set(),
-    "registry": set(),
+    "nearest": set(),
+    "registry": {"nearest"},
     "plugins": set(),
-    "config": set(),
+    "errors": set(),
+    "yaml_file": set(),
+    "bounds": set(),
+    "setting_types": set(),
+    "config": {"nearest", "errors", "yaml_file", "bounds", "setting_types"},
     "files": set(),
     "system": {"version"},
     "threads": {"system"},

@@ -7,6 +7,7 @@ from mhsvm.data.augment import Augment
 from mhsvm.data.split_file import Split
 from mhsvm.data.splits import make_split
 from mhsvm.leakage import duplicate_groups
+from mhsvm.prepare.class_levels import check_classes
 from mhsvm.prepare.sets import find_set, open_set
 from mhsvm.store import PreparedSet
 
@@ -24,6 +25,7 @@ def build_set(config: CfgNode) -> PreparedSet:
             f"{prepared.path} has masks of {prepared.num_classes} classes and model.num_classes is "
             f"{config.model.num_classes}: set model.num_classes {prepared.num_classes}"
         )
+    check_classes(prepared)
     return prepared
 
 

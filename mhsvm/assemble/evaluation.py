@@ -17,6 +17,7 @@ from mhsvm.evaluation.testing import TestRun
 from mhsvm.files import StrPath
 from mhsvm.inference.predictor import MeanLogits, Predictor
 from mhsvm.leakage import find_leakage, leakage_lines
+from mhsvm.prepare.class_levels import check_classes
 from mhsvm.prepare.native import NativeMasks, open_native_masks
 from mhsvm.prepare.sets import find_set, open_set
 from mhsvm.store import PreparedSet
@@ -66,6 +67,7 @@ def build_test(
     """
     if predictor is not None:
         _check_predictor(predictor, prepared)
+    check_classes(prepared)
     protocol = choose_protocol(
         prepared, recorded=trained.data, asked=split, make_split=lambda name: build_split(name, prepared)
     )

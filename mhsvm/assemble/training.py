@@ -14,7 +14,7 @@ from mhsvm.assemble.devices import build_own_device
 from mhsvm.assemble.networks import build_inference, build_model, choose_backend
 from mhsvm.config import to_dict
 from mhsvm.data.augment import Augment
-from mhsvm.data.dataset import load_dataset
+from mhsvm.data.dataset import Dataset, load_dataset
 from mhsvm.data.loader import choose_placement
 from mhsvm.data.split_file import Split
 from mhsvm.plugins import import_plugins
@@ -139,8 +139,26 @@ def build_job(config: CfgNode, prepared: PreparedSet, split: Split, world: World
             f"steps: {step.describe()}",
             *([f"{world.size} processes share each batch"] if world.size > 1 else []),
         ),
+        warnings=_absence_warnings(train_set, val_set),
         world=world,
     )
+
+
+def _absence_warnings(train_set: Dataset, val_set: Dataset) -> tuple[str, ...]:
+    """Classes that no mask of a part holds: they are not learned, or the validation says nothing of them."""
+    lines = []
+    for part, dataset, effect in (
+        ("training", train_set, "it cannot be learned"),
+        ("validation", val_set, "val_miou and val_dsc are means over the other classes"),
+    ):
+        absent = dataset.absent_classes
+        if dataset.num_classes == 1:
+            effect = effect if part == "training" else "val_miou and val_dsc are 1 without a prediction, else 0"
+            lines += [f"no mask of the {part} part shows a lesion: {effect}"] if absent else []
+        elif absent:
+            named = f"class {absent[0]}" if len(absent) == 1 else f"classes {', '.join(map(str, absent))}"
+            lines.append(f"no mask of the {part} part holds {named}: {effect}")
+    return tuple(lines)
 
 
 def _check_training(config: CfgNode, prepared: PreparedSet, split: Split, world: World) -> None:

@@ -5,6 +5,8 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from mhsvm.cli.parser import CommandParser, program
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Compare tests of runs, or scores of masks, on their common images; all others are compared to the first one."""
@@ -28,7 +30,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def parser() -> argparse.ArgumentParser:
     """The options of the command."""
-    parser = argparse.ArgumentParser(prog="mhsvm compare", description=main.__doc__, allow_abbrev=False)
+    parser = CommandParser(
+        prog=program("compare"),
+        description=main.__doc__,
+        examples=(
+            "results/ours results/baseline",
+            "results/ours results/baseline --test isic2017-wu-sorted --out comparison",
+        ),
+    )
     parser.add_argument(
         "runs", nargs="+", type=Path, metavar="RUN", help="folders of runs, of tests or of scores; two or more"
     )

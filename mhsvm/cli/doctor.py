@@ -3,6 +3,8 @@
 import argparse
 from collections.abc import Sequence
 
+from mhsvm.cli.parser import CommandParser, program
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Print versions, devices and backends, and check each backend against the reference."""
@@ -14,4 +16,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def parser() -> argparse.ArgumentParser:
     """The options of the command."""
-    return argparse.ArgumentParser(prog="mhsvm doctor", description=main.__doc__, allow_abbrev=False)
+    return CommandParser(
+        prog=program("doctor"),
+        description=main.__doc__,
+        examples=("",),
+    )

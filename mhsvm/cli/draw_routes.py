@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mhsvm.cli.options import positive
+from mhsvm.cli.parser import CommandParser, program
 
 _FORMATS = ("png", "svg", "pdf")
 
@@ -29,9 +30,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 def parser() -> argparse.ArgumentParser:
     """The options of the command."""
     # `--h` is the height: only `-h` and the whole `--help` ask for help
-    parser = argparse.ArgumentParser(prog="mhsvm draw-routes", description=main.__doc__, allow_abbrev=False)
+    parser = CommandParser(
+        prog=program("draw-routes"),
+        description=main.__doc__,
+        examples=("--pattern C X --height 8 --width 8 --out routes.png",),
+    )
     parser.add_argument("--pattern", nargs="+", metavar="NAME", help="default: all, such as C, X, S, Z")
-    parser.add_argument("--h", type=positive, default=16, help="rows of the map (default: %(default)s)")
-    parser.add_argument("--w", type=positive, default=16, help="columns of the map (default: %(default)s)")
+    parser.add_argument(
+        "--height", "--h", dest="h", type=positive, default=16, help="rows of the map (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--width", "--w", dest="w", type=positive, default=16, help="columns of the map (default: %(default)s)"
+    )
     parser.add_argument("--out", type=Path, required=True, help=f"file to write: .{', .'.join(_FORMATS)}")
     return parser

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from mhsvm.cli.console import ConsoleHandler, logging_to
 from mhsvm.cli.options import size
+from mhsvm.cli.parser import CommandParser, program
 
 if TYPE_CHECKING:
     from mhsvm.data.split_file import Split
@@ -54,7 +55,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def parser() -> argparse.ArgumentParser:
     """The options of the command."""
-    parser = argparse.ArgumentParser(prog="mhsvm leaks", description=main.__doc__, allow_abbrev=False)
+    parser = CommandParser(
+        prog=program("leaks"),
+        description=main.__doc__,
+        examples=(
+            "isic2017 --split wu-sorted",
+            "isic2017 ph2",
+        ),
+    )
     parser.add_argument("set", metavar="A", help="name in data/, prepared file or folder")
     parser.add_argument("other", nargs="?", metavar="B", help="another set; each pair is then one image of each")
     parser.add_argument("--split", metavar="NAME", help="list the pairs that this split of A separates")

@@ -8,7 +8,9 @@ import sys
 from collections.abc import Callable, Sequence
 
 from mhsvm.cli.options import with_options
+from mhsvm.nearest import did_you_mean
 from mhsvm.table import format_table
+from mhsvm.version import __version__
 
 Main = Callable[[Sequence[str] | None], int]
 
@@ -28,6 +30,12 @@ COMMANDS = {
     "draw-routes": "draw the routes of the scan patterns",
     "routegen": "write the scan routes of an image size in the published format",
 }
+
+EXAMPLES = (
+    "mhsvm predict --weights isic2017-wu-sorted --source photos --out predicted",
+    "mhsvm prepare isic2017 --source ISIC-2017_*.zip --out data/isic2017.h5",
+    "mhsvm train --config configs/ultralight_isic2017.yaml",
+)
 
 
 def run(command: Main, argv: Sequence[str] | None = None) -> int:
@@ -58,12 +66,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of `mhsvm`."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] in ("-h", "--help"):
-        print("usage: mhsvm COMMAND …   (mhsvm COMMAND --help)\n")
+        print("usage: mhsvm COMMAND …   (mhsvm COMMAND --help, mhsvm --version)\n")
         print(format_table((), [("", name, purpose) for name, purpose in COMMANDS.items()]))
+        print("\n".join(["\nexamples:", *(f"  {line}" for line in EXAMPLES)]))
         return 0
     name = arguments[0]
+    if name == "--version":
+        print(f"mhsvm {__version__}")
+        return 0
     if name not in COMMANDS:
-        print(f"error: unknown command {name!r}; known: {', '.join(COMMANDS)}", file=sys.stderr)
+        known = ", ".join(COMMANDS)
+        print(f"error: unknown command {name!r}; known: {known}{did_you_mean(name, COMMANDS)}", file=sys.stderr)
         return 2
     command = importlib.import_module(f"mhsvm.cli.{name.replace('-', '_')}")
     return run(command.main, arguments[1:])

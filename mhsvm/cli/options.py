@@ -6,7 +6,10 @@ in backticks, and `with_options` puts the option in its place.
 
 import argparse
 import re
+import sys
 from collections.abc import Sequence
+
+from mhsvm.cli.parser import CommandParser
 
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:
@@ -25,20 +28,34 @@ def add_plugins_option(parser: argparse.ArgumentParser, purpose: str) -> None:
     )
 
 
-def parse_with_settings(
-    parser: argparse.ArgumentParser, argv: Sequence[str] | None
-) -> tuple[argparse.Namespace, list[str]]:
-    """Parse options, and the pairs KEY VALUE of settings among them, in any order.
+def parse_with_settings(parser: CommandParser, argv: Sequence[str] | None) -> tuple[argparse.Namespace, list[str]]:
+    """Parse options, and the settings among them, KEY VALUE or KEY=VALUE, in any order.
 
+    Returns:
+        The options, and the settings as alternating keys and values.
     Raises:
-        ValueError: There is an unknown option.
+        ValueError: There is an unknown option, or a key without a value.
     """
+    words = list(sys.argv[1:] if argv is None else argv)
+    wrong = parser.find_unknown(words)
     # argparse takes values such as -1e-3 for options: the settings are the words that it leaves over
-    arguments, settings = parser.parse_known_args(argv)
-    options = [word for word in settings[::2] if word.startswith("-")]
-    if options:
-        raise ValueError(f"unknown option {options[0]!r}; {parser.format_usage().strip()}")
+    arguments, rest = (None, words) if wrong is not None else parser.parse_known_args(words)
+    from mhsvm.config import pair_up
+
+    if wrong is None:
+        settings = pair_up(rest)
+        wrong = next((word for word in settings[::2] if word.startswith("-")), None)
+    if wrong is not None:
+        raise ValueError(f"{parser.unknown(wrong)}{_setting_hint(wrong)}; {parser.format_usage().strip()}")
     return arguments, settings
+
+
+def _setting_hint(option: str) -> str:
+    """Advice for an option that is the name of a setting."""
+    from mhsvm.config import find_keys
+
+    keys = find_keys(option.lstrip("-").partition("=")[0].replace("-", "_"))
+    return f". Settings take no dashes: {' or '.join(keys[:3])}" if keys else ""
 
 
 def with_options(message: str, parser: argparse.ArgumentParser) -> str:

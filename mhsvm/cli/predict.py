@@ -1,4 +1,4 @@
-"""`mhsvm predict --p CHECKPOINT … --source IMAGES --out FOLDER`: segment images of your own."""
+"""`mhsvm predict --checkpoint FILE … --source IMAGES --out FOLDER`: segment images of your own."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mhsvm.cli.options import add_model_options
+from mhsvm.cli.parser import CommandParser, program
 
 if TYPE_CHECKING:
     from mhsvm.assemble import Trained
@@ -72,14 +73,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def parser() -> argparse.ArgumentParser:
     """The options of the command."""
-    parser = argparse.ArgumentParser(
-        prog="mhsvm predict",
+    parser = CommandParser(
+        prog=program("predict"),
         description=f"{main.__doc__} The same command continues where it was stopped.",
-        allow_abbrev=False,
+        examples=(
+            "--weights isic2017-wu-sorted --source photos --out predicted",
+            "--checkpoint fold0/best.pt fold1/best.pt --source photos --out mean --tta flips",
+        ),
     )
     trained = parser.add_mutually_exclusive_group(required=True)
     trained.add_argument("--weights", metavar="NAME", help="weights that come with mhsvm; an unknown name lists them")
     trained.add_argument(
+        "--checkpoint",
         "--p",
         dest="checkpoints",
         nargs="+",

@@ -1,11 +1,18 @@
 """`mhsvm prepare`: from the official archives, or own folders, to one prepared file."""
 
+from __future__ import annotations
+
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mhsvm.cli.options import add_plugins_option, size
+from mhsvm.cli.parser import CommandParser, program
 from mhsvm.prepare.sources import list_sources
+
+if TYPE_CHECKING:
+    from mhsvm.prepare.pipeline import Summary
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -31,13 +38,36 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(f"{summary.path}: {summary.num_samples} images with masks ({subsets}) in {summary.seconds:.1f} s")
     if summary.num_empty:
         print(f"{summary.num_empty} of the masks show no lesion")
+    for warning in _warnings(summary, num_classes=arguments.num_classes):
+        print(f"warning: {warning}")
     print(f"checksum {summary.checksum}")
     return 0
 
 
+def _warnings(summary: Summary, *, num_classes: int) -> list[str]:
+    lines = []
+    if summary.num_only_ignored:
+        lines.append(
+            f"{summary.num_only_ignored} of the masks hold nothing but 0 and 255, which means ignore: a class is "
+            "saved as its number, class 1 as 1"
+        )
+    if num_classes > 1 and summary.absent:
+        lines.append(f"no prepared mask holds class {', '.join(map(str, summary.absent))}")
+    elif summary.absent:
+        lines.append("no mask shows a lesion")
+    return lines
+
+
 def parser() -> argparse.ArgumentParser:
     """The options of the command."""
-    parser = argparse.ArgumentParser(prog="mhsvm prepare", description="Turn a data set into one prepared file.")
+    parser = CommandParser(
+        prog=program("prepare"),
+        description="Turn a data set into one prepared file.",
+        examples=(
+            "isic2017 --source ISIC-2017_*.zip --out data/isic2017.h5",
+            "folder --source my-lesions --out data/mine.h5",
+        ),
+    )
     parser.add_argument("set", help=f"which data set: {', '.join(list_sources())} (folder is for your own)")
     parser.add_argument(
         "--source",

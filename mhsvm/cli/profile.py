@@ -1,10 +1,10 @@
 """`mhsvm profile --model NAME`: the cost of a network, counted and timed."""
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
 from mhsvm.cli.options import parse_with_settings, positive, size
+from mhsvm.cli.parser import CommandParser, program
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -19,13 +19,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> CommandParser:
     """The options of the command."""
-    parser = argparse.ArgumentParser(
-        prog="mhsvm profile",
-        usage="mhsvm profile --model NAME | --config FILE [options] [KEY VALUE …]",
+    parser = CommandParser(
+        prog=program("profile"),
+        usage=("--model NAME | --config FILE [options] [KEY VALUE …]",),
         description=main.__doc__,
-        allow_abbrev=False,
+        examples=(
+            "--model mhs_vm model.mhs_vm.patterns C,X,S",
+            "--config configs/ultralight_isic2017.yaml --batch 8 --device cpu",
+        ),
     )
     parser.add_argument("--model", metavar="NAME", help="a network, with the settings after it")
     parser.add_argument("--config", metavar="FILE", help="the network of a config")

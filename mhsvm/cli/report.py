@@ -4,6 +4,8 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from mhsvm.cli.parser import CommandParser, program
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Write report.html, one file that needs nothing else, into the folder of each test of a run."""
@@ -30,11 +32,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def parser() -> argparse.ArgumentParser:
     """The options of the command."""
-    parser = argparse.ArgumentParser(prog="mhsvm report", description=main.__doc__, allow_abbrev=False)
+    parser = CommandParser(
+        prog=program("report"),
+        description=main.__doc__,
+        examples=("results/ultralight_isic2017",),
+    )
     parser.add_argument("run", type=Path, metavar="RUN", help="folder of a run or of one of its tests")
     parser.add_argument("--test", metavar="NAME", help="only this one of its tests, such as isic2017-wu-sorted")
     parser.add_argument(
-        "--d", dest="data", metavar="SET", help="the set of the test; default: its recorded place, or data/"
+        "--data", "--d", dest="data", metavar="SET", help="the set of the test; default: its recorded place, or data/"
     )
     parser.add_argument("--out", type=Path, metavar="FILE", help="default: report.html in the test's folder")
     return parser

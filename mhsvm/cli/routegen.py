@@ -4,6 +4,8 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from mhsvm.cli.parser import CommandParser, program
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Write the scan routes of an image size in the published file format."""
@@ -31,9 +33,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 def parser() -> argparse.ArgumentParser:
     """The options of the command."""
     # `--h` is the height: only `-h` and the whole `--help` ask for help
-    parser = argparse.ArgumentParser(prog="mhsvm routegen", description=main.__doc__, allow_abbrev=False)
-    parser.add_argument("--w", type=int, required=True, help="width of the image in pixels")
-    parser.add_argument("--h", type=int, required=True, help="height of the image in pixels")
+    parser = CommandParser(
+        prog=program("routegen"),
+        description=main.__doc__,
+        examples=("--width 512 --height 512",),
+    )
+    parser.add_argument("--width", "--w", dest="w", type=int, required=True, help="width of the image in pixels")
+    parser.add_argument("--height", "--h", dest="h", type=int, required=True, help="height of the image in pixels")
     parser.add_argument("--depth", type=int, default=4, help="number of encoder stages (default: %(default)s)")
     parser.add_argument("--out", type=Path, help="file to write (default: routes_HxW_depthD.pt)")
     return parser

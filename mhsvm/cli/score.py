@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mhsvm.cli.options import add_plugins_option, size
+from mhsvm.cli.parser import CommandParser, program
 
 if TYPE_CHECKING:
     from mhsvm.evaluation.scorer import FolderScore
@@ -20,7 +21,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Score masks of any tool against their ground truth; files are matched by name."""
     arguments = parser().parse_args(argv)
     from mhsvm.evaluation.scorer import score_files
-    from mhsvm.evaluation.scores import describe_scores, metrics_lines, write_cases
+    from mhsvm.evaluation.scores import absence_lines, describe_scores, metrics_lines, write_cases
     from mhsvm.evaluation.summary import write_summary
     from mhsvm.files import check_only_holds, replace_folder_when_complete
     from mhsvm.plugins import import_plugins
@@ -52,7 +53,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             "version": code_version(),
         }
         write_summary(partial / "summary.json", content)
-    for line in (*_notes(score), *metrics_lines(described)):
+    warnings = [f"warning: {line}" for line in absence_lines(score.measured.scores)]
+    for line in (*_notes(score), *warnings, *metrics_lines(described)):
         print(line)
     print(f"cases and summary: {folder}")
     return 0
@@ -60,7 +62,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def parser() -> argparse.ArgumentParser:
     """The options of the command."""
-    parser = argparse.ArgumentParser(prog="mhsvm score", description=main.__doc__, allow_abbrev=False)
+    parser = CommandParser(
+        prog=program("score"),
+        description=main.__doc__,
+        examples=("--pred their-masks --truth ISIC-2017_Test_v2_Part1_GroundTruth.zip",),
+    )
     parser.add_argument(
         "--pred", required=True, nargs="+", type=Path, metavar="PATH", help="folders or zip files of predicted masks"
     )

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 
 from mhsvm.cli.console import ConsoleHandler, logging_to
 from mhsvm.cli.options import parse_with_settings, positive
+from mhsvm.cli.parser import CommandParser, program
 
 if TYPE_CHECKING:
     from mhsvm.sweep.places import Place
     from mhsvm.sweep.run_state import RunState
-    from mhsvm.sweep.table import Row
+    from mhsvm.sweep.table import Result, Row
 
 log = logging.getLogger("mhsvm")
 
@@ -60,15 +61,18 @@ def main(argv: Sequence[str] | None = None) -> int:
             return _run(states, places, folder, retries=arguments.retries, lock=lock)
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> CommandParser:
     """The options of the command."""
-    parser = argparse.ArgumentParser(
-        prog="mhsvm sweep",
-        usage="mhsvm sweep --config FILE [--seeds 0-4] [--folds K] [--set KEY=V1,V2 …] [options] [KEY VALUE …]",
+    parser = CommandParser(
+        prog=program("sweep"),
+        usage=("--config FILE [--seeds 0-4] [--folds K] [--set KEY=V1,V2 …] [options] [KEY VALUE …]",),
         description=main.__doc__,
-        allow_abbrev=False,
+        examples=(
+            "--config configs/ultralight_isic2017.yaml --seeds 0-4 --set optimizer.AdamW.lr=1e-3,5e-4",
+            "--config configs/ultralight_isic2017.yaml --folds 5 data.split=kfold-5-42 --test ph2",
+        ),
     )
-    parser.add_argument("--config", required=True, type=Path, metavar="FILE", help="as for train.py")
+    parser.add_argument("--config", required=True, type=Path, metavar="FILE", help="as for mhsvm train")
     parser.add_argument("--seeds", type=_seeds, metavar="0-4", help="values of run.seed; default: the config's")
     parser.add_argument("--folds", type=positive, metavar="K", help="every fold of data.split kfold-K-SEED")
     parser.add_argument(
@@ -141,12 +145,21 @@ def _write_tables(states: Sequence[RunState], folder: Path, given_up: dict[str, 
     if not results:
         return
     rows = make_rows(results)
-    table = _format(rows)
+    table = "\n".join([_format(rows), *_absence_notes(results)])
     with replace_when_complete(folder / "table.txt") as partial:
         partial.write_text(table + "\n", encoding="utf-8")
     write_csv(folder / "table.csv", rows)
     write_json(folder / "table.json", rows, results, given_up)
     log.info("%s\nwritten: %s/table.txt, table.csv, table.json", table, folder)
+
+
+def _absence_notes(results: Sequence[Result]) -> list[str]:
+    """A line for each test whose metrics leave out a class, since folds may differ in their classes."""
+    return [
+        f"{result.run.name} on {result.set_name}: class {', '.join(absent)} is absent, and left out of the means"
+        for result in results
+        if (absent := [label for label, own in result.summary.get("classes", {}).items() if own.get("absent")])
+    ]
 
 
 def _format(rows: Sequence[Row]) -> str:
@@ -158,6 +171,9 @@ def _format(rows: Sequence[Row]) -> str:
     lines = []
     for metric in SHOWN:
         for row in rows:
+            if metric not in row.spreads:
+                # not defined in some test: no class of the mean occurs there
+                continue
             spread = row.spreads[metric]
             lines.append(
                 (

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mhsvm.cli.options import size
+from mhsvm.cli.parser import CommandParser, program
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -25,7 +26,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def parser() -> argparse.ArgumentParser:
     """The options of the command."""
-    parser = argparse.ArgumentParser(prog="mhsvm synthesize", description=main.__doc__)
+    parser = CommandParser(
+        prog=program("synthesize"),
+        description=main.__doc__,
+        examples=("--layout folder --num 60 --out data/synthetic",),
+    )
     parser.add_argument(
         "--layout", required=True, metavar="NAME", help="a layout of folders and names, such as isic2017, ph2 or folder"
     )

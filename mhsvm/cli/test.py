@@ -1,4 +1,4 @@
-"""`mhsvm test --d SET --p CHECKPOINT`: measure a checkpoint on a data set."""
+"""`mhsvm test --data SET --checkpoint FILE`: measure a checkpoint on a data set."""
 
 import argparse
 import io
@@ -8,6 +8,7 @@ from pathlib import Path
 
 from mhsvm.cli.console import ConsoleHandler, logging_to
 from mhsvm.cli.options import add_model_options
+from mhsvm.cli.parser import CommandParser, program
 
 log = logging.getLogger("mhsvm")
 
@@ -76,11 +77,27 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def parser() -> argparse.ArgumentParser:
     """The options of the command."""
-    parser = argparse.ArgumentParser(prog="test.py", description=main.__doc__, allow_abbrev=False)
-    parser.add_argument("--h", dest="heads", type=int, metavar="N", help="check that the checkpoint has N heads")
-    parser.add_argument("--d", dest="data", required=True, metavar="SET", help="name in data/, prepared file or folder")
+    parser = CommandParser(
+        prog=program("test"),
+        description=main.__doc__,
+        examples=(
+            "--checkpoint results/ultralight_isic2017/checkpoints/best.pt --data isic2017",
+            "--checkpoint isic2017-wu-sorted --data ph2 --native-truth PH2Dataset",
+        ),
+    )
     parser.add_argument(
-        "--p", dest="checkpoint", required=True, metavar="FILE", help="checkpoint, ours or a published one"
+        "--heads", "--h", dest="heads", type=int, metavar="N", help="check that the checkpoint has N heads"
+    )
+    parser.add_argument(
+        "--data", "--d", dest="data", required=True, metavar="SET", help="name in data/, prepared file or folder"
+    )
+    parser.add_argument(
+        "--checkpoint",
+        "--p",
+        dest="checkpoint",
+        required=True,
+        metavar="FILE",
+        help="checkpoint, ours or a published one",
     )
     parser.add_argument("--model", metavar="NAME", help="take this network instead of the recorded one")
     parser.add_argument("--split", metavar="NAME", help="take the test part of this split")

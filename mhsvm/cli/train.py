@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from mhsvm.cli.console import ConsoleHandler, logging_to
 from mhsvm.cli.options import parse_with_settings
+from mhsvm.cli.parser import CommandParser, program
 
 if TYPE_CHECKING:
     from mhsvm.assemble import Plan
@@ -34,16 +35,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _start(arguments, settings, world)
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> CommandParser:
     """The options of the command."""
-    parser = argparse.ArgumentParser(
-        prog="train.py",
-        usage="train.py --config FILE [--profile] [KEY VALUE …] | train.py --resume RUN [--profile]",
+    parser = CommandParser(
+        prog=program("train"),
+        usage=("--config FILE [--profile] [KEY VALUE …]", "--resume RUN [--profile] [train.epochs N]"),
         description=main.__doc__,
-        allow_abbrev=False,
+        examples=(
+            "--config configs/ultralight_isic2017.yaml train.epochs 100 optimizer.AdamW.lr=5e-4",
+            "--resume results/ultralight_isic2017",
+            "--resume results/ultralight_isic2017 train.epochs 400",
+        ),
     )
     parser.add_argument("--config", metavar="FILE", help="YAML file with the settings that differ from the defaults")
-    parser.add_argument("--resume", metavar="RUN", help="run folder to go on with; needs no config")
+    parser.add_argument(
+        "--resume", metavar="RUN", help="run folder to go on with; needs no config; train.epochs N extends it"
+    )
     parser.add_argument("--profile", action="store_true", help="only time the training, stage by stage")
     return parser
 
@@ -140,13 +147,16 @@ def _train(job: Job, progress: Progress, run: RunFolder) -> int:
         _log_job(job)
         with StopSignal() as stop:
             train(job, progress, run, stop)
-        log.info("done: python test.py --d %s --p %s", job.description["config"]["data"]["set"], run.best)
+        log.info(
+            "done: %s --data %s --checkpoint %s", program("test"), job.description["config"]["data"]["set"], run.best
+        )
     except Interrupted:
         log.info(
-            "stopped in epoch %d after %d of %d images; go on with: python train.py --resume %s",
+            "stopped in epoch %d after %d of %d images; go on with: %s --resume %s",
             progress.epoch + 1,
             progress.position,
             len(job.train_set),
+            program("train"),
             run.path,
         )
         return 128 + (stop.signum or signal.SIGINT)

@@ -35,6 +35,18 @@ class Dataset:
         """Memory of images and masks."""
         return self.images.nbytes + self.masks.nbytes
 
+    @property
+    def absent_classes(self) -> tuple[int, ...]:
+        """Classes from 1 on that no mask holds; with one class, 1 if no mask shows a lesion."""
+        labels = range(1, max(self.num_classes, 2))
+        found = torch.zeros(256, dtype=torch.bool)
+        for mask in self.masks:
+            levels = (mask >= 128).to(torch.uint8) if self.num_classes == 1 else mask
+            found |= torch.bincount(levels.flatten(), minlength=256).cpu() > 0
+            if found[labels.start : labels.stop].all():
+                break
+        return tuple(label for label in labels if not found[label])
+
     def to(self, device: torch.device) -> Dataset:
         """Copy images and masks to a device."""
         return replace(self, images=self.images.to(device), masks=self.masks.to(device))

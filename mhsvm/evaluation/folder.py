@@ -20,13 +20,12 @@ import torch
 
 from mhsvm.evaluation.case_images import Case, choose_cases, write_case_images
 from mhsvm.evaluation.evaluator import target_masks
-from mhsvm.evaluation.scores import metrics_lines, write_cases
+from mhsvm.evaluation.scores import absence_lines, metrics_lines, write_cases
 from mhsvm.evaluation.summary import result_line, write_summary
 from mhsvm.evaluation.testing import TestResult
 from mhsvm.files import replace_folder_when_complete
 from mhsvm.inference.probability import stored_to_mask
 from mhsvm.leakage import leakage_metrics, write_leaks
-from mhsvm.metrics import per_image
 from mhsvm.store import PredictionSet, PreparedSet, write_gate_maps
 
 PREDICTIONS = "predictions.h5"
@@ -104,7 +103,7 @@ def fill_folder(folder: Path, result: TestResult) -> None:
 def result_lines(result: TestResult) -> list[str]:
     """The metrics of a test for a reader; the last line is `result_line`."""
     summary = result.summary
-    lines = metrics_lines(summary)
+    lines = [*(f"warning: {line}" for line in absence_lines(result.scores)), *metrics_lines(summary)]
     if summary["native"] is not None:
         lines += ["at native size:", *metrics_lines(summary["native"])]
     lines.append(f"expected calibration error {summary['calibration']['ece']:.4f}")
@@ -114,7 +113,7 @@ def result_lines(result: TestResult) -> list[str]:
 
 
 def _cases(result: TestResult, prepared: PreparedSet, predictions: PredictionSet) -> Iterator[Case]:
-    dice = per_image(result.scores.counts)["dice"].mean(dim=1).tolist()
+    dice = result.scores.per_image()["dice"].tolist()
     row_of = {image_id: row for row, image_id in enumerate(prepared.ids)}
     for group, rank, place in choose_cases(dice):
         row = row_of[result.ids[place]]

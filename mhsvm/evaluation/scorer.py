@@ -16,6 +16,7 @@ from tqdm import tqdm
 from mhsvm.evaluation.image_score import ImageScore, SizedScores, join_scores, score_image
 from mhsvm.inference.probability import resize_probability
 from mhsvm.prepare.archive import SourceFile, open_sources
+from mhsvm.prepare.class_levels import LevelTally
 from mhsvm.prepare.decode import IGNORE, MaskLevelsError, decode_grayscale, decode_mask
 from mhsvm.prepare.pairs import mask_files, masks_by_id
 from mhsvm.prepare.pipeline import CLASSES, UNREADABLE
@@ -105,6 +106,7 @@ def score_files(
         score = partial(_score, sides=sides, size=size, boundary=boundary, problems=problems)
         with image_threads() as pool:
             results = list(tqdm(pool.map(score, ids), total=len(ids), unit="mask", disable=None, dynamic_ncols=True))
+        _note_levels(sides, problems)
         problems.raise_if_any(headline)
     scored = [result for result in results if result is not None]
     return FolderScore(
@@ -124,6 +126,9 @@ class _Side:
         self.num_classes = num_classes
         # decided for all files together: some grayscale maps have only the levels of a mask
         self.threshold = threshold if threshold is not None and any(map(_is_grayscale, files.values())) else None
+        self.levels = LevelTally(num_classes)
+        # names of class masks with ignored pixels, which only targets may have
+        self.with_ignored: list[str] = []
 
     @property
     def is_grayscale(self) -> bool:
@@ -135,7 +140,13 @@ class _Side:
         file = self.files[id_]
         try:
             content = file.read()
-            return decode_grayscale(content) if self.is_grayscale else decode_mask(content, self.num_classes)
+            if self.is_grayscale:
+                return decode_grayscale(content)
+            mask = decode_mask(content, self.num_classes)
+            self.levels.add(file.name, mask)
+            if self.num_classes > 1 and (mask == IGNORE).any():
+                self.with_ignored.append(file.name)
+            return mask
         except MaskLevelsError as error:
             rule = COLORS if self.is_grayscale else GRAY_LEVELS if self.num_classes == 1 else CLASSES
             problems.add(rule, f"{file.name}: {error}")
@@ -183,12 +194,21 @@ def _score(
         return None
     num_classes = sides[0].num_classes
     if num_classes > 1 and (pred == IGNORE).any():
-        problems.add(IGNORED, sides[0].files[id_].name)
+        # reported when all masks are read, see `_note_levels`
         return None
     measured_size = size or (h, w)
     pred_mask, target_mask = sides[0].mask(pred, measured_size), sides[1].mask(target, measured_size)
     score = score_image(pred_mask, target_mask, num_classes=num_classes, boundary=boundary)
     return score, pred.shape != measured_size
+
+
+def _note_levels(sides: Sequence[_Side], problems: Problems) -> None:
+    """Add problems with the levels of all masks together."""
+    preds, targets = sides
+    targets.levels.note_lesion_masks(problems, "masks of the ground truth")
+    if not preds.levels.note_lesion_masks(problems, "predicted masks"):
+        for name in preds.with_ignored:
+            problems.add(IGNORED, name)
 
 
 def _partners(

@@ -5,7 +5,7 @@ import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from mhsvm.metrics import BOUNDARY, PER_IMAGE, Scores, bootstrap_intervals, column_label, per_image
+from mhsvm.metrics import BOUNDARY, PER_IMAGE, Scores, bootstrap_intervals, column_label, per_image, target_pixels
 from mhsvm.metrics.intervals import CONFIDENCE, RESAMPLES, SEED
 from mhsvm.metrics.summary import POOLED
 from mhsvm.table import format_table
@@ -18,14 +18,56 @@ _WIDTHS = (19, 7, 15, 9)
 def describe_scores(scores: Scores) -> dict:
     """Describe scores for a summary: `metrics`, their `intervals` and, where it was measured, the `boundary`.
 
-    With several classes, `metrics` are their means, and `classes` holds the same of each alone, under "1", "2", …
-    Metrics that are not defined are None.
+    With several classes, `metrics` are means over the classes that occur in the ground truth, which `mean_over` lists,
+    and `classes` holds the same of each alone, under "1", "2", … A class that does not occur is `absent`: its
+    `predicted` pixels and images are counted, and only accuracy and specificity are defined. Metrics that are not
+    defined are None.
     """
     content = _describe(scores)
-    num_scored = scores.counts.shape[1]
-    if num_scored > 1:
-        content["classes"] = {str(label): _describe(scores.of_class(label)) for label in range(1, num_scored + 1)}
+    if scores.counts.shape[1] > 1:
+        occurs = dict(enumerate(scores.occurring.tolist(), start=1))
+        content["mean_over"] = [label for label, own in occurs.items() if own]
+        content["classes"] = {
+            str(label): (_describe if own else _describe_absent)(scores.of_class(label))
+            for label, own in occurs.items()
+        }
     return content
+
+
+def absence_lines(scores: Scores) -> list[str]:
+    """A line for each class that no image has, so that its metrics say nothing, with its predicted pixels."""
+    lines = []
+    for label in range(1, scores.counts.shape[1] + 1):
+        own = scores.of_class(label)
+        if target_pixels(own.counts)[..., 0].any():
+            continue
+        predicted = format_predicted(_predicted(own))
+        if scores.counts.shape[1] == 1:
+            lines.append(f"no ground truth of the {len(scores)} images shows a lesion; {predicted}")
+        else:
+            lines.append(
+                f"class {label} is absent from the ground truth of all {len(scores)} images, and left out of the mean "
+                f"over classes; {predicted}"
+            )
+    return lines
+
+
+def format_predicted(predicted: Mapping) -> str:
+    """The pixels that were predicted of an absent class, for a reader; see `describe_scores`."""
+    return f"predicted in {predicted['pixels']:,} pixels of {predicted['images']} images"
+
+
+def _predicted(scores: Scores) -> dict:
+    false_positives = scores.counts[..., 1]
+    return {"pixels": int(false_positives.sum()), "images": int((false_positives > 0).sum())}
+
+
+def _describe_absent(scores: Scores) -> dict:
+    content = _describe(scores)
+    for values, undefined in ((content["metrics"], None), (content["intervals"]["limits"], [None, None])):
+        # with nothing to find, the others would be 1 without a prediction and 0 with one
+        values |= {name: undefined for name in values if not name.startswith(("accuracy", "specificity"))}
+    return {"absent": True, "predicted": _predicted(scores), **content}
 
 
 def _describe(scores: Scores) -> dict:
@@ -62,7 +104,14 @@ def metrics_lines(described: Mapping) -> list[str]:
     skipped = described.get("boundary", {}).get("images_without_outline", 0)
     if skipped:
         lines.append(f"images without hd95 and assd, because prediction or target is empty: {skipped}")
-    for label, alone in described.get("classes", {}).items():
+    classes = described.get("classes", {})
+    if any(alone.get("absent") for alone in classes.values()):
+        kept = ", ".join(map(str, described["mean_over"]))
+        lines.append(f"mean over the classes that occur: {kept}" if kept else "no class occurs: there is no mean")
+    for label, alone in classes.items():
+        if alone.get("absent"):
+            lines.append(f"class {label}: absent, {format_predicted(alone['predicted'])}")
+            continue
         shown = ", ".join(
             f"{name} {format_metric(alone['metrics'][name])}" for name in ("miou", "dsc", "dsc_per_image")
         )

@@ -1,6 +1,7 @@
 """Reports of leaks: lines, a part of a summary, a table, and contact sheets for inspection."""
 
 import csv
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -52,16 +53,22 @@ def leakage_content(leakage: Leakage, *, every: Tensor, unseen: Tensor, dropped:
         "seen": sorted(leakage.seen),
         "dropped": dropped,
         "num_images": {"every": len(every), "unseen": len(unseen)},
-        "metrics": {"every": summarize(every), "unseen": summarize(unseen) if len(unseen) else None},
+        "metrics": {"every": _summarize(every), "unseen": _summarize(unseen) if len(unseen) else None},
     }
+
+
+def _summarize(counts: Tensor) -> dict:
+    # JSON has no NaN
+    return {name: None if math.isnan(value) else value for name, value in summarize(counts).items()}
 
 
 def leakage_metrics(content: dict) -> str:
     """Format the Dice of all and of unseen images as a line, from `leakage_content`."""
     every, unseen = content["metrics"]["every"], content["metrics"]["unseen"]
-    without = "none is left" if unseen is None else f"{unseen['dsc']:.4f} of {content['num_images']['unseen']}"
+    dice = ["-" if part is None or part["dsc"] is None else f"{part['dsc']:.4f}" for part in (every, unseen)]
+    without = "none is left" if unseen is None else f"{dice[1]} of {content['num_images']['unseen']}"
     return (
-        f"dsc, pooled: {every['dsc']:.4f} of all {content['num_images']['every']} test images; without those that "
+        f"dsc, pooled: {dice[0]} of all {content['num_images']['every']} test images; without those that "
         f"are in training or have a near-duplicate there: {without}"
     )
 

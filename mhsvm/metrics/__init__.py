@@ -22,7 +22,7 @@ from mhsvm.metrics.registered import (
     metric_columns,
     register_metric,
 )
-from mhsvm.metrics.summary import Scores, summarize
+from mhsvm.metrics.summary import Scores, occurring_classes, summarize
 from mhsvm.plugins import import_folder
 
 __all__ = [
@@ -47,6 +47,7 @@ __all__ = [
     "list_metrics",
     "measure_masks",
     "metric_columns",
+    "occurring_classes",
     "paired_differences",
     "per_image",
     "register_metric",

@@ -44,7 +44,7 @@ def bootstrap_intervals(
         raise ValueError("there are no images to sample from")
     rows = summands(scores.counts, scores.distances)
     chunks = [
-        metrics_of(weighted_sums(weights, rows), scores.names)
+        metrics_of(weighted_sums(weights, rows), scores.names, classes=scores.occurring)
         for weights in resample_weights(len(scores), resamples, seed)
     ]
     return {name: percentile_interval(torch.cat([chunk[name] for chunk in chunks]), confidence) for name in chunks[0]}

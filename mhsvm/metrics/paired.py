@@ -76,7 +76,8 @@ def paired_differences(
     names = tuple(name for name in scores.names if name in others.names)
     distances = _common_distances(scores, others, names)
     first, second = summands(scores.counts, distances[0]), summands(others.counts, distances[1])
-    subtract = partial(_subtract, names=names)
+    # both have the same targets, and so the same classes
+    subtract = partial(_subtract, names=names, classes=scores.occurring)
     observed = subtract(first.sum(dim=0), second.sum(dim=0))
     resampled = [
         subtract(weighted_sums(weights, first), weighted_sums(weights, second))
@@ -134,8 +135,8 @@ def _common_distances(scores: Scores, others: Scores, names: Sequence[str]) -> t
     return first.where(common, torch.nan), second.where(common, torch.nan)
 
 
-def _subtract(sums: Tensor, others: Tensor, *, names: Sequence[str]) -> dict[str, Tensor]:
-    metrics, other_metrics = metrics_of(sums, names), metrics_of(others, names)
+def _subtract(sums: Tensor, others: Tensor, *, names: Sequence[str], classes: Tensor) -> dict[str, Tensor]:
+    metrics, other_metrics = (metrics_of(each, names, classes=classes) for each in (sums, others))
     return {name: metrics[name] - other_metrics[name] for name in metrics}
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from mhsvm.metrics.boundary import BOUNDARY
-from mhsvm.metrics.counts import PER_IMAGE, per_image
+from mhsvm.metrics.counts import PER_IMAGE, per_image, target_pixels
 
 # The ISIC challenge counts an image with a smaller Jaccard index as failed.
 ISIC_THRESHOLD = 0.65
@@ -52,6 +52,19 @@ class Scores:
             return 0
         return int(self.distances[..., columns].isnan().any(dim=-1).all(dim=-1).sum())
 
+    @property
+    def occurring(self) -> Tensor:
+        """bool (c,), see `occurring_classes`."""
+        return occurring_classes(self.counts)
+
+    def per_image(self) -> dict[str, Tensor]:
+        """Metrics of each image by the names `PER_IMAGE`, float64 (n,).
+
+        With several classes each is the mean over those that occur in the test set; if none does, over all.
+        """
+        chosen = self.occurring if self.occurring.any() else slice(None)
+        return {name: values[:, chosen].mean(dim=1) for name, values in per_image(self.counts).items()}
+
     def of_class(self, label: int) -> "Scores":
         """Select the scores of one class; the first scored class is 1."""
         place = slice(label - 1, label)
@@ -79,15 +92,28 @@ def summarize(counts: Tensor, distances: Tensor | None = None, names: Sequence[s
         Metrics by name. `miou`, `dsc`, `accuracy`, `sensitivity` and `specificity` are pooled over all pixels (one
         confusion matrix). The same names with `_per_image` are averaged over images. `jaccard_thresholded` is the mean
         over images of a Jaccard index that counts 0 below 0.65. With several classes, each is the mean over the scored
-        classes. With distances, the names of the columns with `_per_image` are means over the images where they are
-        defined; with several classes, over the classes with such an image; NaN if there is none.
+        classes that occur in a target, and NaN if none does. With distances, the names of the columns with
+        `_per_image` are means over the images where they are defined; with several classes, over the classes with such
+        an image; NaN if there is none.
     Raises:
         ValueError: There is no image.
     """
     if counts.shape[0] == 0:
         raise ValueError("there are no images to summarize")
-    sums = summands(counts, distances).sum(dim=0)
-    return {name: value.item() for name, value in metrics_of(sums, names).items()}
+    sums, classes = summands(counts, distances).sum(dim=0), occurring_classes(counts)
+    return {name: value.item() for name, value in metrics_of(sums, names, classes=classes).items()}
+
+
+def occurring_classes(counts: Tensor) -> Tensor:
+    """Which scored classes have a target pixel in any image: counts (n, c, 4) or (n, 4) -> bool (c,).
+
+    The mean over several classes leaves the others out: with nothing to find, their Dice says nothing. A single class
+    always counts; see `mhsvm.metrics.counts` for its metrics where no image has a lesion.
+    """
+    counts = counts.unsqueeze(1) if counts.ndim == 2 else counts
+    if counts.shape[1] == 1:
+        return torch.ones(1, dtype=torch.bool)
+    return (target_pixels(counts)[..., 0] > 0).any(dim=0).cpu()
 
 
 def summands(counts: Tensor, distances: Tensor | None = None) -> Tensor:
@@ -106,12 +132,13 @@ def summands(counts: Tensor, distances: Tensor | None = None) -> Tensor:
     return torch.stack(columns, dim=-1)
 
 
-def metrics_of(sums: Tensor, names: Sequence[str] = BOUNDARY) -> dict[str, Tensor]:
+def metrics_of(sums: Tensor, names: Sequence[str] = BOUNDARY, *, classes: Tensor) -> dict[str, Tensor]:
     """Compute metrics from weighted sums of `summands`.
 
     Args:
         sums: float64 (…, c, s).
         names: Names of the columns of distances, if there are any among the summands.
+        classes: bool (c,), classes of the mean, see `occurring_classes`.
     Returns:
         float64 (…) for each name of `summarize`.
     """
@@ -125,4 +152,4 @@ def metrics_of(sums: Tensor, names: Sequence[str] = BOUNDARY) -> dict[str, Tenso
         # 0 / 0, which is NaN, if a metric is defined for no image of a class
         means = torch.div(*measured.chunk(2, dim=-1)).unbind(-1)
         metrics |= {f"{name}_per_image": mean for name, mean in zip(names, means, strict=True)}
-    return {name: values.nanmean(dim=-1) for name, values in metrics.items()}
+    return {name: values[..., classes].nanmean(dim=-1) for name, values in metrics.items()}

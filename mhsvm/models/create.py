@@ -1,6 +1,5 @@
 """Create networks by name, with initial or trained weights."""
 
-import difflib
 import inspect
 from typing import Any
 
@@ -9,6 +8,7 @@ from torch import nn
 from mhsvm.models.loading import load_weights
 from mhsvm.models.pretrained import read_pretrained
 from mhsvm.models.registry import MODELS
+from mhsvm.nearest import did_you_mean
 
 
 def create_model(
@@ -39,7 +39,6 @@ def create_model(
     known = [key for key in inspect.signature(factory).parameters if key not in ("num_classes", "in_channels")]
     for key in kwargs:
         if key not in known:
-            near = difflib.get_close_matches(key, known, n=1)
-            hint = f" Did you mean {near[0]!r}?" if near else ""
-            raise ValueError(f"model {name!r} has no argument {key!r}.{hint} It takes: {', '.join(known)}")
+            hint = did_you_mean(key, known) or "."
+            raise ValueError(f"model {name!r} has no argument {key!r}{hint} It takes: {', '.join(known)}")
     return factory(num_classes=num_classes, in_channels=in_channels, **kwargs)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mhsvm.models.checkpoint_file import read_checkpoint
+from mhsvm.nearest import did_you_mean
 
 FOLDER = Path(__file__).parent / "weights"
 
@@ -55,7 +56,8 @@ def find_pretrained(name: str, *, model: str | None = None) -> Pretrained:
     rows = {row.name: row for row in read_index()}
     if name not in rows:
         known = ", ".join(list_pretrained(model)) or "none"
-        raise ValueError(f"unknown weights {name!r}; known{f' for {model}' if model else ''}: {known}")
+        hint = did_you_mean(name, list_pretrained(model))
+        raise ValueError(f"unknown weights {name!r}; known{f' for {model}' if model else ''}: {known}{hint}")
     row = rows[name]
     if model not in (None, row.model):
         known = ", ".join(list_pretrained(model)) or "none"

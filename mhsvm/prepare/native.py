@@ -9,6 +9,7 @@ import numpy as np
 
 from mhsvm.files import StrPath
 from mhsvm.prepare.archive import SourceFile, open_sources
+from mhsvm.prepare.class_levels import LevelTally
 from mhsvm.prepare.decode import MaskLevelsError, decode_mask
 from mhsvm.prepare.pairs import mask_files, masks_by_id
 from mhsvm.prepare.pipeline import CLASSES, GRAY_LEVELS, UNREADABLE
@@ -38,11 +39,11 @@ class NativeMasks:
         """Read a mask, uint8 (H, W): 0 and 1, or class indices and 255. Several threads can call this."""
         return decode_mask(self._files[image_id].read(), self._num_classes)
 
-    def check(self, image_id: str, problems: Problems) -> None:
-        """Add a problem if the mask of an id cannot be read."""
+    def check(self, image_id: str, tally: LevelTally, problems: Problems) -> None:
+        """Add the mask of an id to a tally, or a problem if it cannot be read."""
         name = self._files[image_id].name
         try:
-            self.read(image_id)
+            tally.add(name, self.read(image_id))
         except MaskLevelsError as error:
             problems.add(GRAY_LEVELS if self._num_classes == 1 else CLASSES, f"{name}: {error}")
         except ValueError as error:
@@ -74,7 +75,9 @@ def open_native_masks(
             if image_id not in masks:
                 problems.add(NO_NATIVE, image_id)
         native = NativeMasks({image_id: masks[image_id] for image_id in ids if image_id in masks}, num_classes)
+        tally = LevelTally(num_classes)
         with image_threads() as pool:
-            list(pool.map(partial(native.check, problems=problems), native))
+            list(pool.map(partial(native.check, tally=tally, problems=problems), native))
+        tally.note_lesion_masks(problems, "native masks")
         problems.raise_if_any("the native masks have problems, and nothing was measured:")
         yield native

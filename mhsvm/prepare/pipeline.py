@@ -11,9 +11,11 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 from tqdm import tqdm
 
 from mhsvm.prepare.archive import SourceFile, open_sources, source_checksums
+from mhsvm.prepare.class_levels import LevelTally
 from mhsvm.prepare.decode import IGNORE, MaskLevelsError, decode_image, decode_mask
 from mhsvm.prepare.groups import read_groups
 from mhsvm.prepare.pairs import Pair, find_pairs
@@ -45,7 +47,13 @@ SHAPES = Rule("mask and image of different sizes", "export masks at the size of 
 
 @dataclass(frozen=True)
 class Summary:
-    """Summary of a preparation; `num_empty` masks have no lesion (no class but 0)."""
+    """Summary of a preparation.
+
+    Attributes:
+        num_empty: Number of masks without lesion (no class but 0).
+        num_only_ignored: Number of class masks that hold nothing but 0 and 255, which means ignore.
+        absent: Classes from 1 on that no prepared mask holds; for lesion masks, 1 if none shows a lesion.
+    """
 
     path: Path
     num_samples: int
@@ -53,6 +61,8 @@ class Summary:
     num_empty: int
     checksum: str
     seconds: float
+    num_only_ignored: int = 0
+    absent: tuple[int, ...] = ()
 
 
 def prepare_set(
@@ -100,14 +110,15 @@ def prepare_set(
         if not pairs:
             problems.raise_if_any(headline)
         groups = read_groups(files, described, {pair.id for pair in pairs}, problems)
-        convert = partial(_convert, groups=groups, size=size, num_classes=num_classes, problems=problems)
+        tally = LevelTally(num_classes)
+        convert = partial(_convert, groups=groups, size=size, num_classes=num_classes, tally=tally, problems=problems)
         converted = in_order(convert, pairs, num_workers=num_workers or num_cores())
         hidden = None if progress else True
         bar = tqdm(converted, total=len(pairs), desc=out.name, unit="image", mininterval=0.5, disable=hidden)
-        empty: list[str] = []
+        found = _Found()
         checksum = write_set(
             out,
-            _while_good(bar, num_classes, problems, headline, empty),
+            _while_good(bar, num_classes, tally, problems, headline, found),
             name=name or source,
             size=size,
             num_classes=num_classes,
@@ -115,7 +126,16 @@ def prepare_set(
             total=len(pairs),
         )
     subsets = dict(Counter(pair.subset for pair in pairs))
-    return Summary(out, len(pairs), subsets, len(empty), checksum, time.perf_counter() - start)
+    return Summary(
+        path=out,
+        num_samples=len(pairs),
+        subsets=subsets,
+        num_empty=found.num_empty,
+        checksum=checksum,
+        seconds=time.perf_counter() - start,
+        num_only_ignored=tally.num_only_ignored,
+        absent=tuple(label for label in range(1, max(num_classes, 2)) if not found.levels[label]),
+    )
 
 
 def _check_out(out: Path, source: str, *, overwrite: bool) -> None:
@@ -134,24 +154,45 @@ def _provenance(num_classes: int, files: Sequence[SourceFile]) -> dict[str, str]
     }
 
 
-def _while_good(
-    converted: Iterable[Sample | None], num_classes: int, problems: Problems, headline: str, empty: list[str]
-) -> Iterator[Sample]:
-    """Yield samples until there is a problem; then check the rest and report all problems together.
+class _Found:
+    """The number of masks without lesion, which are allowed, and the levels that occur in prepared masks."""
 
-    Ids of masks without a lesion are added to `empty`. They are allowed, and the summary counts them.
-    """
+    def __init__(self) -> None:
+        self.num_empty = 0
+        self.levels = np.zeros(IGNORE + 1, bool)
+
+    def add(self, mask: np.ndarray, num_classes: int) -> None:
+        lesion = mask if num_classes == 1 else mask % IGNORE
+        self.num_empty += not lesion.any()
+        # a pixel of a lesion mask is lesion from half coverage on
+        self.levels[mask if num_classes > 1 else (mask >= 128).astype(np.uint8)] = True
+
+
+def _while_good(
+    converted: Iterable[Sample | None],
+    num_classes: int,
+    tally: LevelTally,
+    problems: Problems,
+    headline: str,
+    found: _Found,
+) -> Iterator[Sample]:
+    """Yield samples until there is a problem; then check the rest and report all problems together."""
     for sample in converted:
         if sample is not None and not problems:
-            lesion = sample.mask if num_classes == 1 else sample.mask % IGNORE
-            if not lesion.any():
-                empty.append(sample.id)
+            found.add(sample.mask, num_classes)
             yield sample
+    tally.note_lesion_masks(problems, "masks")
     problems.raise_if_any(headline)
 
 
 def _convert(
-    pair: Pair, *, groups: Mapping[str, str], size: tuple[int, int], num_classes: int, problems: Problems
+    pair: Pair,
+    *,
+    groups: Mapping[str, str],
+    size: tuple[int, int],
+    num_classes: int,
+    tally: LevelTally,
+    problems: Problems,
 ) -> Sample | None:
     """Decode, check and resize a pair; on an error, add it to `problems` and return None."""
     image = mask = None
@@ -161,6 +202,7 @@ def _convert(
         problems.add(UNREADABLE, f"{pair.image.name}: {error}")
     try:
         mask = decode_mask(pair.mask.read(), num_classes)
+        tally.add(pair.mask.name, mask)
     except MaskLevelsError as error:
         problems.add(GRAY_LEVELS if num_classes == 1 else CLASSES, f"{pair.mask.name}: {error}")
     except ValueError as error:

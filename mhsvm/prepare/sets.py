@@ -4,6 +4,7 @@ import hashlib
 from pathlib import Path
 
 from mhsvm.files import StrPath, cache_path
+from mhsvm.nearest import did_you_mean
 from mhsvm.prepare.archive import SourceFile, open_sources
 from mhsvm.prepare.pairs import EXTENSIONS
 from mhsvm.prepare.pipeline import prepare_set
@@ -31,9 +32,10 @@ def find_set(name_or_path: StrPath, root: StrPath = "data") -> Path:
             return path
     entries = sorted(root.iterdir()) if root.is_dir() else []
     known = [path.name for path in entries if path.is_dir() or path.suffix == ".h5"]
+    hint = did_you_mean(str(name_or_path), [name.removesuffix(".h5") for name in known])
     raise FileNotFoundError(
         f"there is no data set {str(name_or_path)!r}: neither {root}/{name_or_path}.h5, nor {root}/{name_or_path}/, "
-        f"nor such a path. In {root}/: {', '.join(known) or 'no sets'}. Make one with `python scripts/prepare.py`"
+        f"nor such a path. In {root}/: {', '.join(known) or 'no sets'}{hint or '.'} Make one with `mhsvm prepare`"
     )
 
 

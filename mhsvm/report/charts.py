@@ -1,6 +1,7 @@
 """Charts as SVG for a page, in its text color and in colors that color-blind readers can distinguish."""
 
 import io
+import math
 import re
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -96,7 +97,7 @@ def _curves(history: Sequence[dict], names: dict[str, str], label: str) -> str:
         for (name, legend), (color, line) in zip(names.items(), styles, strict=True):
             # a single epoch makes no line
             marker = "o" if len(epochs) == 1 else None
-            values = [epoch[name] for epoch in history]
+            values = [math.nan if epoch[name] is None else epoch[name] for epoch in history]
             axes.plot(epochs, values, color=color, linestyle=line, marker=marker, label=legend)
         locator = axes.xaxis.get_major_locator()
         assert isinstance(locator, MaxNLocator)

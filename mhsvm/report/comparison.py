@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mhsvm.evaluation.scores import describe_scores
-from mhsvm.metrics import Difference, Scores, adjust_p_values, paired_differences, per_image, target_pixels
+from mhsvm.evaluation.scores import absence_lines, describe_scores
+from mhsvm.metrics import Difference, Scores, adjust_p_values, paired_differences, target_pixels
 from mhsvm.report.measured_run import MeasuredRun
 
 
@@ -35,8 +35,8 @@ class Contender:
 
     @property
     def dice(self) -> Tensor:
-        """Dice of each image, float64 (n,); with several classes, their mean."""
-        return per_image(self.scores.counts)["dice"].mean(dim=1)
+        """Dice of each image, float64 (n,); with several classes, the mean over those that occur."""
+        return self.scores.per_image()["dice"]
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,8 @@ def compare(tested: Sequence[MeasuredRun]) -> Comparison:
         Contender(run.name, own, describe_scores(own), differing, adjusted)
         for run, own, differing, adjusted in zip(tested, scores, differences, [{}, *p_values], strict=True)
     ]
-    return Comparison(ids, tuple(contenders), tuple(_notes(tested, ids)))
+    absent = [f"{contender.name}: {line}" for contender in contenders for line in absence_lines(contender.scores)]
+    return Comparison(ids, tuple(contenders), (*_notes(tested, ids), *absent))
 
 
 @dataclass(frozen=True)

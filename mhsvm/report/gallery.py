@@ -12,7 +12,7 @@ import numpy as np
 from matplotlib import colormaps
 
 from mhsvm.inference.overlay import PREDICTION, TARGET, VERMILLION, class_palette
-from mhsvm.metrics import Scores, per_image
+from mhsvm.metrics import Scores
 from mhsvm.report import images
 from mhsvm.report.groups import CaseFacts, Grouping, case_facts
 from mhsvm.store import BlockGates, GateMaps
@@ -69,8 +69,8 @@ def gallery_data(
         threshold: Least probability of lesion.
     """
     num_scored = scores.counts.shape[1]
-    metrics = per_image(scores.counts)
-    columns = {name: metrics[name].mean(dim=1).tolist() for name in ("dice", "jaccard")}
+    metrics = scores.per_image()
+    columns = {name: metrics[name].tolist() for name in ("dice", "jaccard")}
     if scores.distances is not None and "hd95" in scores.names:
         hd95 = scores.distances[..., scores.names.index("hd95")].nanmean(dim=1)
         columns["hd95"] = _without_nan(hd95.tolist())

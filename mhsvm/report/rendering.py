@@ -7,8 +7,7 @@ from functools import cache
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from mhsvm.evaluation.scores import averaged_metrics, format_interval, format_metric
-from mhsvm.metrics import per_image
+from mhsvm.evaluation.scores import absence_lines, averaged_metrics, format_interval, format_metric, format_predicted
 from mhsvm.metrics.summary import POOLED
 from mhsvm.report import charts
 from mhsvm.report.gallery import ShownCase, gallery_data, gates_data
@@ -35,6 +34,7 @@ _CONSTANTS = {
     "pooled": POOLED,
     "averaged_metrics": averaged_metrics,
     "least_images": LEAST_IMAGES,
+    "predicted": format_predicted,
 }
 
 
@@ -75,7 +75,7 @@ def render_page(
         protocol=protocol,
         leakage=leakage,
         training=training,
-        warnings=_warnings(summary, training),
+        warnings=_warnings(run, training),
         metric_charts=[Markup(chart) for chart in _metric_charts(run)],
         groupings=groupings,
         axis_start=_axis_start(groupings),
@@ -113,9 +113,10 @@ def _percent(fraction: float, digits: int = 0) -> str:
     return f"{fraction:.{digits}%}"
 
 
-def _warnings(summary: Mapping, training: Training | None) -> list[str]:
-    """Reasons why the metrics are better than those of new images, or not final."""
-    protocol, leakage, lines = summary["protocol"], summary["leakage"], []
+def _warnings(run: MeasuredRun, training: Training | None) -> list[str]:
+    """Reasons why the metrics are better than those of new images, not final, or not of all classes."""
+    protocol, leakage, lines = run.summary["protocol"], run.summary["leakage"], []
+    lines += [f"{line[0].upper()}{line[1:]}." for line in absence_lines(run.scores)]
     if protocol["trained_on"] or protocol["chosen_on"]:
         lines.append(
             f"The checkpoint was trained on {protocol['trained_on']} of the test images and chosen on "
@@ -134,7 +135,7 @@ def _warnings(summary: Mapping, training: Training | None) -> list[str]:
 def _metric_charts(run: MeasuredRun) -> list[str]:
     summary = run.summary
     drawn = [
-        charts.dice_histogram(per_image(run.scores.counts)["dice"].mean(dim=1).tolist()),
+        charts.dice_histogram(run.scores.per_image()["dice"].tolist()),
         charts.reliability_curve(summary["calibration"]["bins"]),
     ]
     if "thresholds" in summary:

@@ -60,7 +60,7 @@ class PredictionSet:
         """
         if isinstance(path, bytes):
             return cls(h5py.File(io.BytesIO(path), "r"))
-        return cls(open_for_reading(path, FORMAT, "python test.py"))
+        return cls(open_for_reading(path, FORMAT, "mhsvm test"))
 
     def __len__(self) -> int:
         return len(self.ids)

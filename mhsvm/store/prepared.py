@@ -83,7 +83,7 @@ class PreparedSet:
             FileNotFoundError: The file does not exist.
             ValueError: The file is not HDF5, is damaged, or has another format or schema version.
         """
-        return cls(open_for_reading(path, FORMAT, "python scripts/prepare.py"))
+        return cls(open_for_reading(path, FORMAT, "mhsvm prepare"))
 
     def __len__(self) -> int:
         return len(self.ids)

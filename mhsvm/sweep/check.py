@@ -9,6 +9,7 @@ from yacs.config import CfgNode
 from mhsvm.assemble import build_job, build_set
 from mhsvm.data.split_file import Split
 from mhsvm.data.splits import make_split
+from mhsvm.prepare.class_levels import check_classes
 from mhsvm.prepare.sets import find_set, open_set
 from mhsvm.store import PreparedSet
 from mhsvm.sweep.grid import GridRun
@@ -97,6 +98,7 @@ def _open_further(name: str, config: CfgNode) -> SetToTest:
                 f"the masks of {prepared.path} have num_classes {prepared.num_classes}, model.num_classes is "
                 f"{config.model.num_classes}: leave this set out"
             )
+        check_classes(prepared)
         return _as_test_set(prepared, name)
 
 

@@ -22,7 +22,7 @@ def hold_folder(folder: Path) -> Iterator[int]:
         ValueError: The folder is locked already, or the system has no such locks.
     """
     if os.name != "posix":
-        raise ValueError("mhsvm sweep needs the file locks of Linux or macOS: train run by run, with train.py")
+        raise ValueError("mhsvm sweep needs the file locks of Linux or macOS: train run by run, with `mhsvm train`")
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("w") as file:
         try:

@@ -26,6 +26,7 @@ class Job:
         batch_size: Images of a batch in all processes together.
         tf32, deterministic: See `mhsvm.runtime.numerics`.
         notes: Automatic choices, in sentences for the log.
+        warnings: Reasons why the training or its validation may say nothing, in sentences.
         world: The processes that train together.
     """
 
@@ -50,6 +51,7 @@ class Job:
     tf32: bool = False
     deterministic: bool = False
     notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
     world: World = ALONE
 
     @property

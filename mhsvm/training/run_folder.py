@@ -88,7 +88,7 @@ class Recorder:
         with self._path.open("a", encoding="utf-8") as file:
             file.write(_line(metrics))
         for name, value in metrics.items():
-            if name != "epoch":
+            if name != "epoch" and value is not None:
                 self._writer.add_scalar(name, value, metrics["epoch"])
         self._writer.flush()
         self._add_time()

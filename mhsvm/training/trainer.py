@@ -53,6 +53,9 @@ def train(
         LostProcess: Another process has ended.
         OSError: The run's files cannot be written.
     """
+    if job.world.is_first:
+        for warning in job.warnings:
+            log.warning("warning: %s", warning)
     with _open_record(job, progress, run) as record, _open_bar(job, progress, shown=show_bar) as bar:
         try:
             with out_of_memory_explained(job), numerics(tf32=job.tf32, deterministic=job.deterministic):
@@ -211,7 +214,9 @@ def close_epoch(job: Job, progress: Progress, evaluation: Evaluation) -> bool:
         )
     metrics = {"epoch": progress.epoch + 1, "lr": job.optimizer.param_groups[0]["lr"]}
     metrics["train_loss"] = progress.loss_sum / len(job.train_set)
-    metrics |= {f"val_{name}": value for name, value in evaluation.metrics().items()}
+    # None where no class of the mean occurs in the validation part: JSON has no NaN
+    values = evaluation.metrics().items()
+    metrics |= {f"val_{name}": None if math.isnan(value) else value for name, value in values}
     progress.history.append(metrics)
     if isinstance(job.schedule, ReduceLROnPlateau):
         job.schedule.step(evaluation.loss)
@@ -228,7 +233,7 @@ def close_epoch(job: Job, progress: Progress, evaluation: Evaluation) -> bool:
 def _epoch_line(progress: Progress, epochs: int, improved: bool) -> str:
     metrics = progress.history[-1]
     shown = ("lr", "train_loss", "val_loss", "val_miou", "val_dsc")
-    line = ", ".join(f"{name} {metrics[name]:.6g}" for name in shown)
+    line = ", ".join(f"{name} {'-' if metrics[name] is None else format(metrics[name], '.6g')}" for name in shown)
     return f"epoch {progress.epoch}/{epochs}: {line}{' (best)' if improved else ''}"
 
 

@@ -39,4 +39,4 @@ def test_what_a_user_can_do_wrong(workplace, capsys, options, message):
 def test_sizes_are_whole_numbers(capsys):
     with pytest.raises(SystemExit, match="2"):
         command.main(["--h", "0", "--out", "q.png"])
-    assert "argument --h: takes a whole number from 1 on, not '0'" in capsys.readouterr().err
+    assert "argument --height/--h: takes a whole number from 1 on, not '0'" in capsys.readouterr().err

@@ -121,7 +121,7 @@ def test_what_a_user_can_do_wrong(masks, capsys, options, message):
     [
         (["--num-classes", "0"], "argument --num-classes: takes a whole number from 1 to 255, not '0'"),
         (["--size", "big"], "a size is written 256 or 192x256"),
-        (["--thresh", "0.5"], "unrecognized arguments: --thresh 0.5"),
+        (["--thresh", "0.5"], "unknown option '--thresh'. Did you mean '--threshold'?"),
     ],
 )
 def test_options_are_spelt_out(capsys, options, message):

@@ -12,6 +12,7 @@ from PIL import Image
 from mhsvm.assemble import load_predictor, load_trained
 from mhsvm.cli import test as command
 from mhsvm.cli.main import run
+from mhsvm.cli.report import main as page
 from mhsvm.data.augment import Augment
 from mhsvm.evaluation import folder as folder_module
 from mhsvm.metrics import Scores, bootstrap_intervals, boundary_distances, confusion_counts, summarize
@@ -410,7 +411,7 @@ def test_broken_weights_leave_no_folder(workplace, make_set, make_checkpoint):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--h", "4"], "the checkpoint's network, UltraLightVMUNet, has no scan heads: leave --h out"),
+        (["--h", "4"], "the checkpoint's network, UltraLightVMUNet, has no scan heads: leave --heads out"),
         (["--gate-threshold", "0.1"], "ultralight_vm_unet has no gate: leave --gate-threshold out"),
         (["--split", "ratio-70-30-0-1"], "split 'ratio-70-30-0-1' of data/lesions.h5 has no test part"),
         (["--split", "thirds"], "unknown split 'thirds'; known: official, wu-sorted"),
@@ -448,6 +449,47 @@ def test_another_published_network_than_the_one_asked_for(make_set, make_publish
         run_test(make_published("ultralight_vm_unet", d_state=2), "--model", "mhs_vm")
 
 
+def _relabel(path, name, levels):
+    """Write data/NAME.h5 with other levels in the masks: {level before: level after}."""
+    with PreparedSet.open(path) as prepared:
+        images, masks = prepared.images(slice(None)), prepared.masks(slice(None))
+        changed = np.arange(256, dtype=np.uint8)
+        changed[list(levels)] = list(levels.values())
+        sizes = [prepared.size] * len(masks)
+        samples = [Sample(*row) for row in zip(prepared.ids, images, changed[masks], sizes, strict=True)]
+        write_set(
+            path.with_name(f"{name}.h5"),
+            samples,
+            name=name,
+            size=prepared.size,
+            num_classes=prepared.num_classes,
+            attributes={},
+            total=len(samples),
+        )
+
+
+def test_an_absent_class_and_lesion_masks(workplace, make_set, make_checkpoint, capsys):
+    path = make_set(num=5, num_classes=3)
+    checkpoint = make_checkpoint(path, "model.num_classes", "3", "loss.name", "ce_dice")
+    _relabel(path, "absent", {2: 0})
+    _relabel(path, "binary", {1: 255, 2: 255})
+    run_test(checkpoint, "--no-boundary", data="absent")
+    content = summary_in(workplace / "results/run/tests/absent-all")
+    assert content["mean_over"] == [1]
+    assert content["metrics"]["dsc"] == content["classes"]["1"]["metrics"]["dsc"]
+    assert content["classes"]["2"]["predicted"]["pixels"] == np.array(content["confusion_matrix"])[:, 2].sum()
+    printed = capsys.readouterr().out
+    assert "warning: class 2 is absent from the ground truth of all 5 images" in printed
+    assert "class 2: absent, predicted in " in printed
+    page(["results/run/tests/absent-all"])
+    text = (workplace / "results/run/tests/absent-all/report.html").read_text()
+    assert "means over the classes that occur in the ground truth: 1.</p>" in text
+    assert '<tr><td>2</td><td colspan="3">absent, predicted in ' in text
+    assert '<p class="warning">Class 2 is absent from the ground truth' in text
+    with pytest.raises(ValueError, match=r"binary\.h5 of 3 classes has no pixel of a class; prepare it again:\n"):
+        run_test(checkpoint, data="binary")
+
+
 def test_other_classes_than_the_networks(make_set, make_checkpoint):
     checkpoint = make_checkpoint(make_set())
     make_set("organs", num_classes=3)
@@ -460,8 +502,8 @@ def test_other_classes_than_the_networks(make_set, make_checkpoint):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--hea", "4"], "unrecognized arguments: --hea 4"),
-        (["--h", "four"], "argument --h: invalid int value: 'four'"),
+        (["--hea", "4"], "unknown option '--hea'. Did you mean '--heads'?"),
+        (["--h", "four"], "argument --heads/--h: invalid int value: 'four'"),
         (["--batch-size", "0"], "argument --batch-size: takes a whole number from 1 on, not '0'"),
     ],
 )

@@ -180,3 +180,27 @@ def test_bad_arguments(write, options, message):
     folder = write("truth", {"a": blob(0)})
     with pytest.raises(ValueError, match=message):
         score_files([folder], [folder], **options)
+
+
+@pytest.mark.parametrize(("binary", "kind"), [("truth", "masks of the ground truth"), ("pred", "predicted masks")])
+def test_lesion_masks_are_no_class_masks(write, binary, kind):
+    for side in ("pred", "truth"):
+        write(side, {name: blob(0) * np.uint8(255 if side == binary else 1) for name in "ab"})
+    pred, target = (write(side, {}) for side in ("pred", "truth"))
+    with pytest.raises(ValueError, match=f"nothing but 0 and 255: 1\n    all 2 {kind}, such as {binary}/") as caught:
+        score_files([pred], [target], num_classes=2, boundary=False)
+    assert "fix: in a class mask 255 means ignore. If they are lesion masks, give `num_classes` 1" in str(caught.value)
+    assert "prediction with ignored pixels" not in str(caught.value)
+
+
+def test_some_ignored_predictions_are_named(write):
+    pred = write("pred", {"a": blob(0), "b": blob(0) * np.uint8(255)})
+    target = write("truth", {"a": blob(0), "b": blob(0)})
+    with pytest.raises(ValueError, match=r"prediction with ignored pixels: 1\n    pred/b\.png"):
+        score_files([pred], [target], num_classes=2, boundary=False)
+
+
+def test_empty_class_masks_are_scored(write):
+    empty = {"a": blob(0) * np.uint8(0)}
+    score = score_files([write("pred", {"a": blob(0)})], [write("truth", empty)], num_classes=2, boundary=False)
+    assert score.measured.scores.counts[0, 0, 1] == blob(0).sum()

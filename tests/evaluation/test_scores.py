@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from mhsvm.evaluation.scores import describe_scores, metrics_lines, write_cases
+from mhsvm.evaluation.scores import absence_lines, describe_scores, metrics_lines, write_cases
 from mhsvm.metrics import Scores, bootstrap_intervals, summarize
 
 NAN = math.nan
@@ -41,11 +41,49 @@ def test_what_is_not_defined_is_null():
 def test_each_class_is_described_alone():
     described = describe_scores(THREE_CLASSES)
     assert list(described["classes"]) == ["1", "2"]
+    assert described["mean_over"] == [1, 2]
     assert described["classes"]["2"]["metrics"]["miou"] == pytest.approx(2 / 4)
     mean = sum(alone["metrics"]["miou"] for alone in described["classes"].values()) / 2
     assert described["metrics"]["miou"] == pytest.approx(mean)
     assert "boundary" not in described
     assert metrics_lines(described)[-1] == "class 2: miou 0.5000, dsc 0.6667, dsc_per_image 0.8333"
+
+
+# class 2 is in no target, and predicted in 3 pixels of one image
+ABSENT = Scores(("a", "b"), torch.tensor([[[1, 0, 1, 4], [0, 3, 0, 3]], [[4, 1, 0, 5], [0, 0, 0, 10]]]))
+
+
+def test_an_absent_class_is_marked_and_left_out_of_the_mean():
+    described = json.loads(json.dumps(describe_scores(ABSENT), allow_nan=False))
+    assert described["mean_over"] == [1]
+    assert described["metrics"] == described["classes"]["1"]["metrics"] == summarize(ABSENT.counts[:, :1])
+    absent = described["classes"]["2"]
+    assert (absent["absent"], absent["predicted"]) == (True, {"pixels": 3, "images": 1})
+    defined = {name: value for name, value in absent["metrics"].items() if value is not None}
+    assert set(defined) == {"accuracy", "accuracy_per_image", "specificity", "specificity_per_image"}
+    assert defined["specificity"] == 13 / 16
+    assert absent["intervals"]["limits"]["dsc"] == [None, None]
+    assert metrics_lines(described)[-3:] == [
+        "mean over the classes that occur: 1",
+        "class 1: miou 0.7143, dsc 0.8333, dsc_per_image 0.7778",
+        "class 2: absent, predicted in 3 pixels of 1 images",
+    ]
+    assert absence_lines(ABSENT) == [
+        "class 2 is absent from the ground truth of all 2 images, and left out of the mean over classes; predicted in "
+        "3 pixels of 1 images"
+    ]
+
+
+def test_no_class_occurs():
+    described = json.loads(json.dumps(describe_scores(ABSENT.of_class(2)), allow_nan=False))
+    assert described["metrics"]["dsc"] == 0
+    assert absence_lines(ABSENT.of_class(2)) == [
+        "no ground truth of the 2 images shows a lesion; predicted in 3 pixels of 1 images"
+    ]
+    none = describe_scores(Scores(ABSENT.ids, ABSENT.counts[:, [1, 1]]))
+    assert (none["mean_over"], none["metrics"]["dsc"]) == ([], None)
+    assert "no class occurs: there is no mean" in metrics_lines(none)
+    assert absence_lines(SCORES) == absence_lines(THREE_CLASSES) == []
 
 
 def test_pooled_and_per_image_figures_stand_side_by_side():

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from mhsvm.metrics import Scores, summarize
+from mhsvm.metrics import Scores, bootstrap_intervals, summarize
 
 NAN = math.nan
 
@@ -83,3 +83,35 @@ def test_scores_in_parts():
     assert part.ids == ("c", "a")
     assert torch.equal(part.counts, COUNTS[[2, 0]])
     assert torch.equal(part.distances[:, 0], DISTANCES[[2, 0], 0])
+
+
+# class 2 has no target pixel in any image; in one, 3 of its pixels are predicted
+ABSENT = torch.tensor([[[2, 1, 1, 8], [0, 3, 0, 9]], [[3, 0, 1, 8], [0, 0, 0, 12]]])
+
+
+def test_a_class_without_a_target_is_left_out_of_the_mean():
+    assert summarize(ABSENT) == summarize(ABSENT[:, :1])
+    scores = Scores(("a", "b"), ABSENT)
+    assert scores.occurring.tolist() == [True, False]
+    assert scores.per_image()["dice"].tolist() == [4 / 6, 6 / 7]
+    assert bootstrap_intervals(scores, resamples=99) == bootstrap_intervals(scores.of_class(1), resamples=99)
+
+
+def test_a_class_in_a_single_image_counts_in_all():
+    counts = ABSENT.clone()
+    counts[1, 1] = torch.tensor([1, 0, 0, 11])
+    # pooled: tp 1, fp 3; image a has Dice 0 and image b Dice 1
+    assert summarize(counts)["dsc"] == pytest.approx((10 / 13 + 2 / 5) / 2)
+    assert summarize(counts)["dsc_per_image"] == pytest.approx((4 / 6 + 6 / 7 + 0 + 1) / 4)
+
+
+def test_no_class_with_a_target_has_no_mean():
+    counts = ABSENT[:, [1, 1]]
+    assert all(math.isnan(value) for value in summarize(counts).values())
+    # images can still be ordered by what was predicted in them
+    assert Scores(("a", "b"), counts).per_image()["dice"].tolist() == [0, 1]
+
+
+def test_a_single_class_without_a_target_keeps_the_rule_of_empty_masks():
+    assert summarize(torch.tensor([[0, 0, 0, 9], [0, 0, 0, 9]]))["dsc"] == 1
+    assert summarize(torch.tensor([[0, 2, 0, 7], [0, 0, 0, 9]]))["dsc"] == 0

@@ -98,7 +98,7 @@ def test_pictures_are_predicted_by_name(weights, tmp_path, monkeypatch, capsys):
     assert len(list(Path("masks/masks").iterdir())) == 2
     with pytest.raises(SystemExit):
         predict(arguments)
-    assert "one of the arguments --weights --p is required" in capsys.readouterr().err
+    assert "one of the arguments --weights --checkpoint/--p is required" in capsys.readouterr().err
 
 
 def test_what_the_index_names_is_there_and_the_reverse():

@@ -51,6 +51,17 @@ def test_all_problems_at_once(lay_out, lesion, encode):
     assert "no such folder or zip file: 1" in message
 
 
+def test_lesion_masks_are_no_class_masks(lay_out, lesion):
+    folder = lay_out({"masks/a.png": lesion(), "masks/b.png": lesion(seed=1), "masks/c.png": lesion(level=1)})
+    with (
+        pytest.raises(ValueError, match=r"nothing but 0 and 255: 1\n    all 2 native masks, such as own/masks/"),
+        open_([folder], ["a", "b"], set_name="organs", num_classes=3),
+    ):
+        pass
+    with open_([folder], ["a", "b", "c"], set_name="organs", num_classes=3) as masks:
+        assert len(list(masks)) == 3
+
+
 def test_class_masks(lay_out, lesion):
     folder = lay_out({"masks/a.png": lesion(level=2), "masks/b.png": lesion(level=7)})
     with open_([folder], ["a"], set_name="organs", num_classes=3) as masks:

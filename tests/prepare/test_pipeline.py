@@ -82,8 +82,24 @@ def test_masks_without_lesion_are_counted(own, lay_out, lesion, encode, picture,
     own["val/masks/2.png"] = lesion(level=0)
     assert prepare_set("folder", [lay_out(own)], tmp_path / "own.h5", size=16).num_empty == 1
     ignored = np.full((20, 30), 255, np.uint8)
-    source = lay_out({"images/a.png": picture(), "masks/a.png": encode(ignored)}, name="classes")
-    assert prepare_set("folder", [source], tmp_path / "c.h5", size=16, num_classes=2).num_empty == 1
+    files = {"images/a.png": picture(), "masks/a.png": encode(ignored)}
+    files |= {"images/b.png": picture(1), "masks/b.png": lesion(level=1)}
+    summary = prepare_set("folder", [lay_out(files, name="classes")], tmp_path / "c.h5", size=16, num_classes=3)
+    assert (summary.num_empty, summary.num_only_ignored, summary.absent) == (1, 1, (2,))
+
+
+@pytest.mark.parametrize("first", [0, 255])
+def test_lesion_masks_are_no_class_masks(own, lay_out, lesion, encode, tmp_path, first):
+    own["train/masks/0.png"] = encode(np.full((20, 30), first, np.uint8))
+    message = wrong_with(lay_out(own), tmp_path, num_classes=2)
+    assert "class masks that hold nothing but 0 and 255: 1\n    all 4 masks, such as own/" in message
+    assert "fix: in a class mask 255 means ignore. If they are lesion masks, give `num_classes` 1 or " in message
+
+
+def test_empty_class_masks_are_allowed_and_their_classes_are_absent(own, lay_out, lesion, tmp_path):
+    own |= {name: lesion(level=0) for name in own if "masks" in name}
+    summary = prepare_set("folder", [lay_out(own)], tmp_path / "own.h5", size=16, num_classes=3)
+    assert (summary.num_empty, summary.num_only_ignored, summary.absent) == (4, 0, (1, 2))
 
 
 def test_all_problems_in_one_message(own, lay_out, encode, picture, lesion, tmp_path):

@@ -1,8 +1,11 @@
 import json
+import math
+from dataclasses import replace
 
 import pytest
 import torch
 
+from mhsvm.evaluation.evaluator import Evaluation
 from mhsvm.models.checkpoint_file import read_checkpoint
 from mhsvm.runtime.stop import StopSignal
 from mhsvm.training.errors import TrainingError
@@ -68,3 +71,15 @@ def test_the_best_checkpoint_has_the_lowest_validation_loss(make_job, make_run):
     losses = [json.loads(line)["val_loss"] for line in run.metrics.read_text().splitlines()]
     best = read_checkpoint(run.best)["training"]["progress"]
     assert losses[best["epoch"] - 1] == min(losses)
+
+
+def test_metrics_without_a_class_are_not_recorded_as_numbers(make_job, make_run, monkeypatch, caplog):
+    run, job = make_run("run"), make_job(epochs=1)
+    undefined = {"loss": 0.5, "miou": math.nan, "dsc": math.nan}
+    monkeypatch.setattr(Evaluation, "metrics", lambda self: undefined)
+    with caplog.at_level("INFO", logger="mhsvm"):
+        train(replace(job, warnings=("nothing to find",)), job.fresh_progress(), run, StopSignal())
+    line = json.loads(run.metrics.read_text())
+    assert (line["val_loss"], line["val_dsc"]) == (0.5, None)
+    assert "warning: nothing to find" in caplog.messages
+    assert "val_loss 0.5, val_miou -, val_dsc - (best)" in caplog.text
