@@ -134,7 +134,9 @@ def load_trained(
     config.freeze()
     backend = choose_backend(config, backend)
     model = build_model(config, backend=backend)
-    load_state(model, state, found)
+    unused = load_state(model, state, found).unused
+    if unused:
+        notes.append(f"not used of the file: {len(unused)} tensors, beginning with {unused[0]}")
     if heads is not None:
         _check_heads(model, heads)
     return Trained(
