@@ -18,6 +18,7 @@ from mhsvm.inference.probability import resize_probability
 from mhsvm.prepare.archive import SourceFile, open_sources
 from mhsvm.prepare.class_levels import LevelTally
 from mhsvm.prepare.decode import IGNORE, MaskLevelsError, decode_grayscale, decode_mask
+from mhsvm.prepare.mask_levels import FAINT
 from mhsvm.prepare.pairs import mask_files, masks_by_id
 from mhsvm.prepare.pipeline import CLASSES, UNREADABLE
 from mhsvm.prepare.problems import Problems, Rule
@@ -31,7 +32,6 @@ GRAY_LEVELS = Rule(
     "file with other levels than black and white",
     "give `threshold` as a fraction of full scale, such as 0.5, to binarize; class indices need `num_classes`",
 )
-COLORS = Rule("file with colors", "save masks in grayscale, with one channel")
 SWAPPED = Rule(
     "prediction with height and width swapped", "rotate it like its target; images may have an EXIF orientation"
 )
@@ -148,8 +148,8 @@ class _Side:
                 self.with_ignored.append(file.name)
             return mask
         except MaskLevelsError as error:
-            rule = COLORS if self.is_grayscale else GRAY_LEVELS if self.num_classes == 1 else CLASSES
-            problems.add(rule, f"{file.name}: {error}")
+            rule = GRAY_LEVELS if self.num_classes == 1 else CLASSES
+            problems.add(error.rule or rule, f"{file.name}: {error}")
         except ValueError as error:
             problems.add(UNREADABLE, f"{file.name}: {error}")
         return None
@@ -167,8 +167,8 @@ class _Side:
 def _is_grayscale(file: SourceFile) -> bool:
     try:
         decode_mask(file.read())
-    except MaskLevelsError:
-        return True
+    except MaskLevelsError as error:
+        return error.rule in (None, FAINT)
     except ValueError:
         # unreadable: `read` reports it
         return False

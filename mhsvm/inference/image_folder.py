@@ -15,7 +15,7 @@ from mhsvm.inference.contours import find_polygons
 from mhsvm.inference.postprocessing import count_regions
 from mhsvm.inference.prediction_folder import PredictionFolder
 from mhsvm.inference.predictor import Prediction, Predictor, read_rgb
-from mhsvm.prepare.pairs import EXTENSIONS
+from mhsvm.prepare.formats import EXTENSIONS, NAMES
 from mhsvm.system import num_cores
 from mhsvm.threads import in_order
 
@@ -47,7 +47,7 @@ def find_images(source: Path) -> list[ImageFile]:
         if path.suffix.lower() in EXTENSIONS and path.is_file() and not _NO_IMAGE.search(path.name)
     )
     if not found:
-        raise FileNotFoundError(f"there is no image in {source}; looked for {', '.join(EXTENSIONS)}")
+        raise FileNotFoundError(f"there is no image in {source}; looked for {NAMES}")
     names = _result_names(found)
     return [ImageFile(source / path, path.as_posix(), name) for path, name in zip(found, names, strict=True)]
 

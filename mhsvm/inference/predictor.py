@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor, nn
 
 from mhsvm.inference.postprocessing import clean_mask
@@ -152,7 +152,7 @@ def read_rgb(image: ImageLike) -> np.ndarray:
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from error
     if isinstance(image, Image.Image):
-        return to_rgb(ImageOps.exif_transpose(image))
+        return to_rgb(image)
     if not isinstance(image, np.ndarray):
         raise ValueError(f"an image is a path, a PIL image or a uint8 array; received a {type(image).__name__}")
     if image.dtype != np.uint8 or image.ndim not in (2, 3) or image.shape[2:] not in ((), (3,)) or image.size == 0:

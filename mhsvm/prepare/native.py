@@ -45,7 +45,7 @@ class NativeMasks:
         try:
             tally.add(name, self.read(image_id))
         except MaskLevelsError as error:
-            problems.add(GRAY_LEVELS if self._num_classes == 1 else CLASSES, f"{name}: {error}")
+            problems.add(error.rule or (GRAY_LEVELS if self._num_classes == 1 else CLASSES), f"{name}: {error}")
         except ValueError as error:
             problems.add(UNREADABLE, f"{name}: {error}")
 

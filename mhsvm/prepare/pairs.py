@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from mhsvm.prepare.archive import SourceFile
+from mhsvm.prepare.formats import EXTENSIONS as EXTENSIONS
+from mhsvm.prepare.formats import NAMES
 from mhsvm.prepare.problems import Problems, Rule
 from mhsvm.prepare.sources import Source
 
@@ -16,8 +18,6 @@ NO_IMAGE = Rule("mask without an image", "add the folder or zip file with its im
 DUPLICATE = Rule("id that occurs twice", "give an archive or its extracted folder, not both; rename files of one name")
 TWO_SUBSETS = Rule("image and mask from different subsets", "put both into the same one of train, val and test")
 NO_MASKS = Rule("no mask", "give the folder or zip file that holds them")
-
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff")
 
 _MASK_ENDING = re.compile(r"_(segmentation|mask|lesion)$", re.IGNORECASE)
 _PREDICTION_ENDING = re.compile(r"_(segmentation|mask|lesion|pred(iction)?)$", re.IGNORECASE)
@@ -86,7 +86,7 @@ def mask_files(files: Iterable[SourceFile], problems: Problems, *, kind: str) ->
     for file in [file for file in images if _is_mask(file)] or images:
         found[PurePosixPath(file.name).stem].append(file)
     if not found:
-        problems.add(NO_MASKS, f"{kind}: looked for {', '.join(EXTENSIONS)}; found {_overview(files)}")
+        problems.add(NO_MASKS, f"{kind}: looked for {NAMES}; found {_overview(files)}")
     return found
 
 

@@ -36,7 +36,7 @@ from mhsvm.system import num_cores
 from mhsvm.threads import in_order
 from mhsvm.version import __version__
 
-UNREADABLE = Rule("unreadable file", "download or export it again; BMP, PNG, JPEG and single-frame TIFF are read")
+UNREADABLE = Rule("unreadable file", "download it again, or export it as PNG; images of one frame are read")
 GRAY_LEVELS = Rule(
     "mask with other levels than black and white",
     "threshold it at half and save it as PNG (a JPEG always has gray levels); for class indices give `num_classes`",
@@ -204,7 +204,7 @@ def _convert(
         mask = decode_mask(pair.mask.read(), num_classes)
         tally.add(pair.mask.name, mask)
     except MaskLevelsError as error:
-        problems.add(GRAY_LEVELS if num_classes == 1 else CLASSES, f"{pair.mask.name}: {error}")
+        problems.add(error.rule or (GRAY_LEVELS if num_classes == 1 else CLASSES), f"{pair.mask.name}: {error}")
     except ValueError as error:
         problems.add(UNREADABLE, f"{pair.mask.name}: {error}")
     if image is None or mask is None:

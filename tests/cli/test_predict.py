@@ -160,7 +160,7 @@ def test_a_published_file_says_what_was_assumed(workplace, make_published_mhs_vm
     ("options", "message"),
     [
         (["--source", "absent"], "there is no image and no folder absent"),
-        (["--source", "empty"], "there is no image in empty; looked for .jpg, .jpeg, .png, .bmp"),
+        (["--source", "empty"], "there is no image in empty; looked for BMP, PNG, JPEG, TIFF"),
         (["--out", "full"], "full exists and is not empty: choose another one with --out"),
         (["--out", "photos/a.png"], "photos/a.png exists and is not empty"),
         (["--p", "absent.pt"], "there is no checkpoint absent.pt"),

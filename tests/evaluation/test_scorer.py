@@ -135,11 +135,12 @@ def test_all_problems_at_once(write, tmp_path):
         score_files([pred], [target], common=True)
     message = str(raised.value)
     assert "unreadable file: 1\n    pred/a.png" in message
-    assert "file with other levels than black and white: 2\n    pred/b.png: 200 levels from 0 to 199" in message
+    assert "file with other levels than black and white: 1\n    pred/b.png: 200 levels from 0 to 199" in message
+    assert "mask with several colors: 1\n    pred/d.png: colors" in message
     assert "pred/d.png: colors" in message
     assert "give `threshold` as a fraction of full scale" in message
     assert "prediction with height and width swapped: 1\n    pred/c.png and truth/c.png: 50 x 40 and 40 x 50" in message
-    with pytest.raises(ValueError, match="file with colors: 1\n    pred/d.png: colors"):
+    with pytest.raises(ValueError, match="mask with several colors: 1\n    pred/d.png: colors"):
         score_files([pred], [target], common=True, threshold=0.5)
 
 

@@ -61,4 +61,5 @@ def test_no_mask_at_all():
     found, message = masks("out/notes.txt", "out/a.npy")
     assert found == {}
     assert "no mask: 1" in message
-    assert "truth: looked for .jpg, .jpeg, .png, .bmp, .tif, .tiff; found 1 .txt in out, 1 .npy in out" in message
+    assert "truth: looked for BMP, PNG, JPEG, TIFF, WebP, " in message
+    assert "; found 1 .txt in out, 1 .npy in out" in message

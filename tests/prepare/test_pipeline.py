@@ -122,7 +122,7 @@ def test_all_problems_in_one_message(own, lay_out, encode, picture, lesion, tmp_
         "image without a mask: 1\n    alone: own/train/images/alone.png\n",
         "mask without an image: 1\n    lost: own/train/masks/lost.png\n",
         "unreadable file: 2\n    own/val/images/cut.png: ",
-        "    own/val/masks/text.png: no BMP, PNG, JPEG, TIFF file, or a damaged one\n",
+        "    own/val/masks/text.png: no BMP, PNG, JPEG, TIFF, WebP, ",
         "mask with other levels than black and white: 1\n    own/val/masks/jpeg.jpg: ",
         "    fix: threshold it at half and save it as PNG (a JPEG always has gray levels); for class indices give ",
         "mask and image of different sizes: 1\n    small: the image has 20 x 30 pixels, the mask 10 x 15",

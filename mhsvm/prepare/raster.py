@@ -1,0 +1,167 @@
+"""Open the content of an image file of any format as one upright image."""
+
+import importlib
+import io
+import struct
+import zlib
+from functools import cache
+from types import ModuleType
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from mhsvm.prepare.formats import FORMATS, NAMES, needs_extra
+
+# Pillow's default limit, kept here so that a caller who raises it in Pillow does not raise it for archives.
+LARGEST_IMAGE = 89_478_485
+# Exceptions that Pillow raises on damaged files (found by changing bytes at random) and on oversized ones. The warning
+# is raised if warnings are errors.
+_PILLOW_ERRORS = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    IndexError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    OverflowError,
+    RuntimeError,
+    struct.error,
+    zlib.error,
+    Image.DecompressionBombError,
+    Image.DecompressionBombWarning,
+)
+_HEIC_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"}
+_BITS, _PHOTOMETRIC = 258, 262
+
+
+class Raster(NamedTuple):
+    """An upright image.
+
+    Attributes:
+        image: A loaded Pillow image of any mode.
+        white: The gray level of white, 255 or that of 16-bit levels; in modes with colors, 255.
+        is_coarse: Whether it has 16-bit colors or alpha, of which Pillow reads the upper 8 bits.
+    """
+
+    image: Image.Image
+    white: int
+    is_coarse: bool = False
+
+
+def open_raster(content: bytes) -> Raster:
+    """Open an image file, found by its content.
+
+    Gray levels of white-is-zero TIFF files are turned, at every depth, so that 0 is black.
+
+    Raises:
+        ValueError: The file has another format, is damaged, needs a package that is not installed, or has more than 89
+            million pixels or several frames.
+    """
+    if content[128:132] == b"DICM":
+        return _open_dicom(content)
+    if content[4:8] == b"ftyp" and _brands(content) & {*_HEIC_BRANDS, b"mif1"} and b"avif" not in _brands(content):
+        return _open_heic(content)
+    try:
+        content, is_inverted = _black_is_zero(content)
+        image = Image.open(io.BytesIO(content), formats=_pillow_formats())
+        _check_size(image.width, image.height)
+        num_frames = getattr(image, "n_frames", 1)
+        # an MPO file is a JPEG of a camera, with previews or gain maps after the image
+        if num_frames > 1 and image.format != "MPO":
+            raise ValueError(f"a {image.format} of {num_frames} frames; one is expected")
+        is_coarse = image.mode in ("LA", "RGB", "RGBA") and ";16" in str(image.tile)
+        image.load()
+        return Raster(*_upright_gray(image, is_inverted), is_coarse)
+    except UnidentifiedImageError as error:
+        raise ValueError(f"no {NAMES} file, or a damaged one") from error
+    except _PILLOW_ERRORS as error:
+        raise ValueError(f"{error}") from error
+
+
+def from_pillow(image: Image.Image) -> Raster:
+    """The raster of an image that a caller has opened with Pillow."""
+    image.load()
+    tags = getattr(image, "tag_v2", {})
+    return Raster(*_upright_gray(image, image.mode.startswith("I;16") and tags.get(_PHOTOMETRIC) == 0))
+
+
+def _upright_gray(image: Image.Image, is_inverted: bool) -> tuple[Image.Image, int]:
+    """Turn an image upright and make 0 black; return it with the level of white."""
+    white = 255
+    if image.mode == "F" or image.mode.startswith("I"):
+        (bits,) = getattr(image, "tag_v2", {}).get(_BITS, (16,))[:1]
+        white = 2**bits - 1 if 8 < bits < 16 else 65535
+    upright = ImageOps.exif_transpose(image)
+    if is_inverted:
+        upright = Image.fromarray(np.uint16(white) - np.array(upright).astype(np.uint16))
+    return upright, white
+
+
+def _check_size(width: int, height: int) -> None:
+    if width * height > LARGEST_IMAGE:
+        raise ValueError(f"{width} x {height} pixels are more than {LARGEST_IMAGE:,}")
+
+
+@cache
+def _pillow_formats() -> tuple[str, ...]:
+    """Pillow's readers; an older Pillow lacks some."""
+    Image.init()
+    return tuple(name for format in FORMATS for name in format.pillow if name in Image.OPEN)
+
+
+def _black_is_zero(content: bytes) -> tuple[bytes, bool]:
+    """Relabel a 12- or 16-bit white-is-zero TIFF file as black-is-zero; return it, and whether it was relabeled.
+
+    Pillow (seen with 13.0.0) turns the levels of such files of 1 to 8 bits but not of 16, and opens none that is
+    big-endian or has 12 bits.
+    """
+    order = {b"II*\0": "<", b"MM\0*": ">"}.get(content[:4])
+    if order is None:
+        return content, False
+    (offset,) = struct.unpack_from(f"{order}I", content, 4)
+    (num,) = struct.unpack_from(f"{order}H", content, offset)
+    entries = {}
+    for place in range(offset + 2, offset + 2 + 12 * num, 12):
+        tag, _, count, value = struct.unpack_from(f"{order}HHIH", content, place)
+        entries[tag] = (count, value, place)
+    count, bits, _ = entries.get(_BITS, (0, 0, 0))
+    _, photometric, place = entries.get(_PHOTOMETRIC, (0, 1, 0))
+    if count != 1 or bits not in (12, 16) or photometric != 0:
+        return content, False
+    return b"".join([content[: place + 8], struct.pack(f"{order}H", 1), content[place + 10 :]]), True
+
+
+def _brands(content: bytes) -> set[bytes]:
+    length = min(int.from_bytes(content[:4], "big"), 256)
+    return {content[8:12], *(content[start : start + 4] for start in range(16, length, 4))}
+
+
+def _open_heic(content: bytes) -> Raster:
+    """The primary image of a HEIC file; its container says how it is rotated, and the reader does so."""
+    pillow_heif = _import("pillow_heif", "HEIC")
+    try:
+        opened = pillow_heif.open_heif(io.BytesIO(content))
+        _check_size(*opened.size)
+        image = opened.to_pillow()
+        return Raster(*_upright_gray(image, is_inverted=False))
+    except _PILLOW_ERRORS as error:
+        raise ValueError(f"{error}") from error
+
+
+def _open_dicom(content: bytes) -> Raster:
+    _import("pydicom", "DICOM")
+    # imported here, because it needs the package
+    from mhsvm.prepare.dicom import read_dicom
+
+    image, white = read_dicom(content, _check_size)
+    return Raster(image, white)
+
+
+def _import(package: str, format_name: str) -> ModuleType:
+    try:
+        return importlib.import_module(package)
+    except ImportError as error:
+        raise ValueError(needs_extra(format_name)) from error
