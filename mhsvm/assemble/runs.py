@@ -17,6 +17,7 @@ from mhsvm.models.checkpoint_file import read_checkpoint
 from mhsvm.ops.dispatch import check_backend
 from mhsvm.runtime.distributed import World
 from mhsvm.store import PreparedSet
+from mhsvm.training.checkpoint import check_parts
 from mhsvm.training.job import Job, Progress
 from mhsvm.training.run_folder import RunFolder
 from mhsvm.training.training_state import restore
@@ -82,6 +83,7 @@ def plan_resumed(folder: StrPath, settings: Sequence[str] = ()) -> Plan:
     if not run.last.is_file():
         raise FileNotFoundError(f"{folder} is not a run that can be resumed: there is no {run.last}")
     checkpoint = read_checkpoint(run.last)
+    check_parts(checkpoint, run.last, "config", "data", "model", "training")
     # its config.yaml is the user's, like the one that a training starts with
     config = recorded_config(
         checkpoint["config"],

@@ -21,7 +21,7 @@ from mhsvm.models.recognition import Identity, identify, published_network
 from mhsvm.models.registry import MODELS
 from mhsvm.models.weight_format import State
 from mhsvm.plugins import import_plugins
-from mhsvm.training.checkpoint import FORMAT
+from mhsvm.training.checkpoint import check_parts, is_ours
 
 
 @dataclass(frozen=True)
@@ -110,9 +110,11 @@ def load_trained(
     import_plugins(plugins)
     path = find_checkpoint(path)
     content = read_checkpoint(path)
-    state = weights_in(content)
+    ours = is_ours(content)
+    if ours:
+        check_parts(content, path, "config", "data", "model")
+    state = weights_in(content, path)
     found = identify(state)
-    ours = content.get("format") == FORMAT
     settings = content["config"] if ours else _published_settings(found, state, model_name)
     config, notes = recorded_config(settings, path), []
     config.defrost()

@@ -50,7 +50,7 @@ def read_checkpoint(path: str | os.PathLike) -> dict[str, Any]:
         )
     try:
         with torch.serialization.safe_globals(_numpy_scalars()):
-            foreign = torch.serialization.get_unsafe_globals_in_checkpoint(path)
+            foreign = _unsafe_globals(path)
             if foreign:
                 raise ValueError(
                     f"{path} would run {', '.join(sorted(foreign))}, which reading weights never needs. "
@@ -64,22 +64,33 @@ def read_checkpoint(path: str | os.PathLike) -> dict[str, Any]:
     return content
 
 
-def weights_in(content: Mapping[str, Any]) -> dict[str, Tensor]:
+def _unsafe_globals(path: Path) -> list[str]:
+    try:
+        return torch.serialization.get_unsafe_globals_in_checkpoint(path)
+    except ValueError as error:
+        # a TorchScript file, or a zip archive of other files
+        raise ValueError(f"{path} is not a checkpoint: {error}. Save the state dict of the network instead") from error
+
+
+def weights_in(content: Mapping[str, Any], name: str | os.PathLike = "the checkpoint") -> dict[str, Tensor]:
     """The state dict of a checkpoint, without what wrappers add to its keys and the entries of a profiler.
 
     It is the content itself, or an entry with one of the names that frameworks use, at any depth of such entries; else
     the only entry that is a state dict.
 
+    Args:
+        content: From `read_checkpoint`.
+        name: Its name in messages.
     Raises:
         ValueError: There is no state dict, there are several different ones, or it has entries that are not tensors.
     """
     found = _state_dicts_in(content)
     if not found:
-        raise ValueError(f"there is no state dict in the checkpoint; it holds {_listed(content) or 'nothing'}")
-    states = [_unwrapped(state) for state in found.values()]
+        raise ValueError(f"there is no state dict in {name}; it holds {_listed(content) or 'nothing'}")
+    states = [_unwrapped(state, name) for state in found.values()]
     if not all(equal_states(state, states[0]) for state in states):
         raise ValueError(
-            f"the checkpoint holds several state dicts: {', '.join(found)}. Their weights differ: pass or save one of "
+            f"{name} holds several state dicts: {', '.join(found)}. Their weights differ: pass or save one of "
             f"them alone. All its entries: {_listed(content)}"
         )
     return states[0]
@@ -114,11 +125,11 @@ def _is_state_dict(value: object) -> bool:
     )
 
 
-def _unwrapped(state: Mapping[Any, Any]) -> dict[str, Tensor]:
+def _unwrapped(state: Mapping[Any, Any], name: str | os.PathLike) -> dict[str, Tensor]:
     """Without the parts of keys that wrappers add, and a profiler's entries."""
     others = [str(key) for key, value in state.items() if not (isinstance(key, str) and isinstance(value, Tensor))]
     if others:
-        raise ValueError(f"a state dict holds tensors only; these are not tensors: {_listed(others)}")
+        raise ValueError(f"a state dict holds tensors only; these of {name} are not tensors: {_listed(others)}")
     weights = {}
     for key, value in state.items():
         for part in _WRAPPER_PARTS:

@@ -55,8 +55,7 @@ def load_weights(model: nn.Module, source: str | os.PathLike | Mapping[str, Any]
         ValueError: The file is not a checkpoint, belongs to another network, or does not fit. The message lists all
             keys that are missing, unexpected or of another shape. The model is unchanged.
     """
-    content = source if isinstance(source, Mapping) else read_checkpoint(source)
-    state = weights_in(content)
+    state = weights_in(source) if isinstance(source, Mapping) else weights_in(read_checkpoint(source), source)
     return load_state(model, state, identify(state))
 
 
