@@ -305,7 +305,8 @@ def _fill_every(units: Sequence[list[str]], counts: Sequence[int]) -> dict[str, 
         if count and part not in parts.values():
             num_units = Counter(parts[unit[0]] for unit in units)
             movable = [unit for unit in units if num_units[parts[unit[0]]] > 1]
-            parts.update(dict.fromkeys(min(movable, key=len), part))
+            smallest = min(movable, key=len)
+            parts.update(dict.fromkeys(smallest, part))
     return parts
 
 

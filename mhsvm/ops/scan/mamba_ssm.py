@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from mhsvm.ops.scan import reference
 from mhsvm.ops.traced_constant import traced_constant
 
 _MODULE = "mamba_ssm.ops.selective_scan_interface"
@@ -62,6 +63,9 @@ def selective_scan(
     memory: mixed types are computed in float32, other memory orders are copied.
     Source: `selective_scan_fn` of mamba_ssm, one signature from 1.0 to 2.3 (Gu & Dao 2023, arXiv 2312.00752).
     """
+    if not u.numel():
+        # its kernels take no empty batch
+        return reference.selective_scan(u, delta, A, B, C, D, z, delta_bias, delta_softplus, return_last_state)
     out_dtype = u.dtype
     mixed = any(x is not None and x.dtype != out_dtype for x in (delta, B, C, z))
     dtype = torch.float32 if mixed else out_dtype
