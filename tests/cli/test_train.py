@@ -222,6 +222,21 @@ def test_bad_input_is_one_message_and_leaves_nothing(arguments, message, config,
     assert not Path("results").exists()
 
 
+def test_a_size_that_the_network_cannot_take_leaves_nothing(workplace, make_set, config, capsys):
+    make_set(num=15, side=40)
+    for _ in range(2):
+        assert run(main, ["--config", "small.yaml"]) == 2
+        assert "multiples of 32, and those of data/lesions.h5 are 40 x 40" in capsys.readouterr().err
+        assert not Path("results").exists()
+
+
+def test_several_wrong_settings_are_one_message(config, capsys):
+    assert run(main, ["--config", "small.yaml", "loss.name", "ce_dice", "data.set=lesion", "schedule.name=Step"]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: 3 reasons why this training cannot start:\n  loss 'ce_dice' does not fit")
+    assert not Path("results").exists()
+
+
 def test_several_classes_from_masks_to_checkpoint(workplace, make_set):
     make_set("classes", num=15, num_classes=3)
     path = workplace / "classes.yaml"
