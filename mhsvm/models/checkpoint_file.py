@@ -73,7 +73,7 @@ def _unsafe_globals(path: Path) -> list[str]:
 
 
 def weights_in(content: Mapping[str, Any], name: str | os.PathLike = "the checkpoint") -> dict[str, Tensor]:
-    """The state dict of a checkpoint, without what wrappers add to its keys and the entries of a profiler.
+    """The state dict of a checkpoint, without the marks of wrappers in its keys and the entries of a profiler.
 
     It is the content itself, or an entry with one of the names that frameworks use, at any depth of such entries; else
     the only entry that is a state dict.

@@ -78,7 +78,7 @@ def check_parts(content: Mapping[str, object], path: str | Path, *parts: str) ->
     """Check that a file is one of our checkpoints, and has these parts.
 
     Raises:
-        ValueError: It is another file, was written by a later version, or lacks a part. The message says what it holds.
+        ValueError: It is another file, was written by a later version, or lacks a part. The message lists its entries.
     """
     if not is_ours(content):
         held = ", ".join(str(key) for key in list(content)[:10]) or "nothing"
