@@ -114,7 +114,7 @@ def load_trained(
     content = read_checkpoint(path)
     ours = is_ours(content)
     if ours:
-        check_parts(content, path, "config", "data", "model")
+        check_parts(content, path, "config", "model")
     state = weights_in(content, path)
     found = identify(state)
     settings = content["config"] if ours else _published_settings(found, state, model_name)
