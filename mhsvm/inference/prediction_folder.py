@@ -7,7 +7,6 @@ masks/, overlays/    a file per image, under its relative path in the source
 probabilities/, contours/    if requested
 """
 
-import csv
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePath
@@ -15,9 +14,17 @@ from pathlib import Path, PurePath
 import numpy as np
 from PIL import Image, ImageDraw
 
-from mhsvm.files import replace_when_complete
 from mhsvm.inference.contours import Polygon
 from mhsvm.inference.overlay import BLACK, PREDICTION, class_color, class_palette, draw_prediction
+from mhsvm.text_file import (
+    append_json_line,
+    encode,
+    read_json,
+    read_json_lines,
+    write_json,
+    write_json_lines,
+    write_table,
+)
 
 COORDINATES = "x to the right and y down in pixels of the image, from the upper left corner of its frame"
 _AREAS = ("pixels", "share", "regions")
@@ -40,16 +47,15 @@ class PredictionFolder:
         # as read back from the file
         settings = json.loads(json.dumps(settings))
         if self._settings.is_file():
-            _check_settings(path, json.loads(self._settings.read_text(encoding="utf-8")), settings)
+            _check_settings(path, read_json(self._settings), settings)
         elif path.exists() and (not path.is_dir() or any(path.iterdir())):
             raise FileExistsError(f"{path} exists and is not empty: choose another one with `folder`")
         else:
-            with replace_when_complete(self._settings) as partial:
-                partial.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
-        self.done = {record["image"]: record for record in self._read_records()}
+            write_json(self._settings, settings, allow_nan=True)
+        records = read_json_lines(self._records) if self._records.is_file() else []
+        self.done = {record["image"]: record for record in records}
         # written again without the incomplete line of a killed process
-        with replace_when_complete(self._records) as partial:
-            partial.write_text("".join(_line(record) for record in self.done.values()), encoding="utf-8")
+        write_json_lines(self._records, self.done.values())
 
     def is_done(self, image: str, *, name: PurePath, source: Path) -> bool:
         """Whether an image was predicted, and its file has not changed since.
@@ -116,19 +122,17 @@ class PredictionFolder:
 
     def add(self, record: dict) -> None:
         """Record that an image is done."""
-        with self._records.open("a", encoding="utf-8") as file:
-            file.write(_line(record))
+        append_json_line(self._records, record)
         self.done[record["image"]] = record
 
     def write_table(self, images: Sequence[str]) -> None:
         """Write areas.csv for those of these images that are done, in this order."""
-        with replace_when_complete(self.path / "areas.csv") as partial, partial.open("w", newline="") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(["image", "width", "height", "class", *_AREAS])
-            for record in (self.done[image] for image in images if image in self.done):
-                for label, area in record["areas"].items():
-                    size = record["width"], record["height"]
-                    writer.writerow([record["image"], *size, label, *(area[column] for column in _AREAS)])
+        rows = [
+            [record["image"], record["width"], record["height"], label, *(area[column] for column in _AREAS)]
+            for record in (self.done[image] for image in images if image in self.done)
+            for label, area in record["areas"].items()
+        ]
+        write_table(self.path / "areas.csv", ["image", "width", "height", "class", *_AREAS], rows)
 
     def _file(self, kind: str, name: PurePath, ending: str) -> Path:
         path = self.path / kind / f"{name}{ending}"
@@ -146,15 +150,9 @@ class PredictionFolder:
     def _write_contours(
         self, content: dict, contours: Mapping[int, Sequence[Polygon]], name: PurePath, num_classes: int
     ) -> None:
-        self._file("contours", name, ".json").write_text(json.dumps(content) + "\n", encoding="utf-8")
+        self._file("contours", name, ".json").write_bytes(encode(json.dumps(content, ensure_ascii=False) + "\n"))
         drawn = _draw_contours(contours, (content["width"], content["height"]), num_classes)
         drawn.save(self._file("contours", name, ".png"))
-
-    def _read_records(self) -> list[dict]:
-        if not self._records.is_file():
-            return []
-        lines = self._records.read_text(encoding="utf-8").splitlines(keepends=True)
-        return [json.loads(line) for line in lines if line.endswith("\n")]
 
 
 def _check_settings(path: Path, begun: Mapping, given: Mapping) -> None:
@@ -170,10 +168,6 @@ def _state(source: Path) -> list[int]:
     """Size in bytes and time of the last change, to detect changed files."""
     status = source.stat()
     return [status.st_size, status.st_mtime_ns]
-
-
-def _line(record: Mapping) -> str:
-    return json.dumps(record, ensure_ascii=False) + "\n"
 
 
 def _mask_image(mask: np.ndarray, num_classes: int) -> Image.Image:

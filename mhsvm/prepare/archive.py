@@ -17,6 +17,7 @@ from lzma import LZMAError
 from pathlib import Path, PurePosixPath
 
 from mhsvm.prepare.problems import Problems, Rule
+from mhsvm.text_file import encode
 
 NOT_THERE = Rule("no such folder or zip file", "check the path")
 NOT_A_ZIP = Rule("not a zip file, or a truncated one", "download it again, or extract it elsewhere and give the folder")
@@ -96,7 +97,7 @@ def source_checksums(files: Sequence[SourceFile]) -> str:
         lines = [f"{digest}  {path.name}" for digest, path in zip(pool.map(_sha256, archives), archives, strict=True)]
     loose = "".join(sorted(f"{file.name}\t{file.num_bytes}\n" for file in files if not file.archive))
     if loose:
-        lines.append(f"{hashlib.sha256(loose.encode()).hexdigest()}  names and sizes of the files in folders")
+        lines.append(f"{hashlib.sha256(encode(loose)).hexdigest()}  names and sizes of the files in folders")
     return "\n".join(lines)
 
 
