@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from mhsvm.evaluation.image_score import ImageScore, SizedScores, join_scores, score_image
 from mhsvm.inference.probability import resize_probability
-from mhsvm.prepare.archive import SourceFile, open_sources
+from mhsvm.prepare.archive import SourceFile
 from mhsvm.prepare.class_levels import LevelTally
 from mhsvm.prepare.decode import IGNORE, MaskLevelsError, decode_grayscale, decode_mask
 from mhsvm.prepare.mask_levels import FAINT
@@ -23,6 +23,7 @@ from mhsvm.prepare.pairs import mask_files, masks_by_id
 from mhsvm.prepare.pipeline import CLASSES, UNREADABLE
 from mhsvm.prepare.problems import Problems, Rule
 from mhsvm.prepare.resize import mask_coverage, resize_classes
+from mhsvm.prepare.walk import open_sources
 from mhsvm.threads import image_threads
 
 NO_PREDICTION = Rule("target without a prediction", "add its prediction, or score only the ids of both with `common`")

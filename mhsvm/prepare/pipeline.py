@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from mhsvm.prepare.archive import SourceFile, open_sources, source_checksums
+from mhsvm.prepare.archive import SourceFile, source_checksums
 from mhsvm.prepare.class_levels import LevelTally
 from mhsvm.prepare.decode import IGNORE, MaskLevelsError, decode_image, decode_mask
 from mhsvm.prepare.groups import read_groups
@@ -31,6 +31,7 @@ from mhsvm.prepare.resize import (
     resize_image,
 )
 from mhsvm.prepare.sources import SOURCES
+from mhsvm.prepare.walk import open_sources
 from mhsvm.store import Sample, write_set
 from mhsvm.system import num_cores
 from mhsvm.threads import in_order

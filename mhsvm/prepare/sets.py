@@ -5,12 +5,13 @@ from pathlib import Path
 
 from mhsvm.files import StrPath, cache_path
 from mhsvm.nearest import did_you_mean
-from mhsvm.prepare.archive import SourceFile, open_sources
+from mhsvm.prepare.archive import SourceFile
 from mhsvm.prepare.pairs import EXTENSIONS
 from mhsvm.prepare.pipeline import prepare_set
 from mhsvm.prepare.problems import Problems
 from mhsvm.prepare.resize import Size, as_height_width
 from mhsvm.prepare.sources import SOURCES
+from mhsvm.prepare.walk import open_sources
 from mhsvm.store import PredictionSet, PreparedSet
 
 # Attribute of a set prepared from a folder, used to detect changes of the folder.

@@ -6,7 +6,8 @@ import zipfile
 import pytest
 
 from mhsvm.prepare import archive
-from mhsvm.prepare.archive import open_sources, source_checksums
+from mhsvm.prepare.archive import source_checksums
+from mhsvm.prepare.walk import open_sources
 from mhsvm.prepare.problems import Problems
 
 
