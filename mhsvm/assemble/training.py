@@ -17,6 +17,7 @@ from mhsvm.data.augment import Augment
 from mhsvm.data.dataset import Dataset, load_dataset
 from mhsvm.data.loader import choose_placement
 from mhsvm.data.split_file import Split
+from mhsvm.data.splits import suggest_split
 from mhsvm.plugins import import_plugins
 from mhsvm.runtime.distributed import ALONE, World
 from mhsvm.store import PreparedSet
@@ -166,7 +167,10 @@ def _check_training(config: CfgNode, prepared: PreparedSet, split: Split, world:
         raise ValueError(f"train.precision is one of {', '.join(_PRECISIONS)}, not {config.train.precision!r}")
     for part in ("train", "val"):
         if not split.ids(part):
-            raise ValueError(f"split {split.name!r} of {prepared.path} has no {part} part; choose another data.split")
+            raise ValueError(
+                f"split {split.name!r} of {prepared.path} has no {part} part; choose another data.split: "
+                f"{suggest_split(prepared.groups, training=True)}"
+            )
     if config.train.batch_size < world.size:
         raise ValueError(
             f"train.batch_size is that of all {world.size} processes together, and {config.train.batch_size} is less "
