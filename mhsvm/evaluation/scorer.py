@@ -51,6 +51,7 @@ class FolderScore:
         num_resized: Number of predictions that were resized.
         num_only_predicted, num_only_target: Number of files without a partner, which were left out.
         grayscale: Names of the sides, as in `SIDES`, whose files were grayscale and were thresholded.
+        left_out: Lines about files that are no masks for this program, by kind.
     """
 
     measured: SizedScores
@@ -58,6 +59,7 @@ class FolderScore:
     num_only_predicted: int
     num_only_target: int
     grayscale: tuple[str, ...]
+    left_out: tuple[str, ...] = ()
 
 
 def score_files(
@@ -91,7 +93,7 @@ def score_files(
         if not pred_files or not target_files:
             problems.raise_if_any(headline)
         pred_names, target_names = (
-            mask_files(files, problems, kind=side)
+            mask_files(files, problems, kind=side, all_needed=not common)
             for files, side in zip((pred_files, target_files), SIDES, strict=True)
         )
         if not pred_names or not target_names:
@@ -115,6 +117,7 @@ def score_files(
         num_resized=sum(resized for _, resized in scored),
         num_only_predicted=len(preds) - len(ids),
         num_only_target=len(targets) - len(ids),
+        left_out=tuple(problems.left_out()),
         grayscale=tuple(name for name, side in zip(SIDES, sides, strict=True) if side.is_grayscale),
     )
 

@@ -63,9 +63,9 @@ class SourceFile:
             raise ValueError(f"{self.num_bytes:,} bytes; an image file has at most {LARGEST_FILE:,}")
         try:
             if self.archive is None or self.member is None:
-                if not self.location.is_file():
+                if self.location.exists() and not self.location.is_file():
                     # a named pipe would wait for its writer
-                    raise ValueError("a broken link" if self.location.is_symlink() else "not a file")
+                    raise ValueError("not a file")
                 return self.location.read_bytes()
             with self.archive.open(self.member) as file:
                 # A byte limit bounds the memory if the declared size is wrong; zipfile then finds a wrong checksum.
@@ -74,10 +74,13 @@ class SourceFile:
             raise ValueError(f"cannot be read as it is declared: {error}") from error
 
     def state(self) -> list[int]:
-        """Size, and time of the last change or, in a zip file, the checksum; to detect changed files."""
+        """Size, and time of the last change or, in a zip file, the checksum; empty if the file is gone."""
         if self.member is not None:
             return [self.num_bytes, self.member.CRC]
-        status = self.location.stat()
+        try:
+            status = self.location.stat()
+        except OSError:
+            return []
         return [status.st_size, status.st_mtime_ns]
 
 

@@ -53,6 +53,7 @@ class Summary:
     Attributes:
         num_empty: Number of masks without lesion (no class but 0).
         num_only_ignored: Number of class masks that hold nothing but 0 and 255, which means ignore.
+        left_out: Lines about files that are not part of the set, by kind.
         absent: Classes from 1 on that no prepared mask holds; for lesion masks, 1 if none shows a lesion.
     """
 
@@ -64,6 +65,7 @@ class Summary:
     seconds: float
     num_only_ignored: int = 0
     absent: tuple[int, ...] = ()
+    left_out: tuple[str, ...] = ()
 
 
 def prepare_set(
@@ -135,6 +137,7 @@ def prepare_set(
         checksum=checksum,
         seconds=time.perf_counter() - start,
         num_only_ignored=tally.num_only_ignored,
+        left_out=tuple(problems.left_out()),
         absent=tuple(label for label in range(1, max(num_classes, 2)) if not found.levels[label]),
     )
 

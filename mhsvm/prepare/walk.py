@@ -20,6 +20,8 @@ NOT_THERE = Rule(
 )
 BAD_LIST = Rule("list of files that cannot be read", "save it as UTF-8 text with one path a line")
 
+# Kinds of files that are left out, after their ending.
+UNREAD_IMAGES, UNREAD_ARCHIVES = "images, a format that is not read", "archives, which are not read"
 # Endings of lists of files, with one path a line.
 LISTS = (".txt", ".lst", ".list")
 # Names by which folders of results are recognized: of predictions, tests and scores, comparisons, runs, leaks, sweeps.
@@ -155,7 +157,7 @@ class _Walk:
                 continue
             kind = unread_kind(file.name)
             if kind is not None:
-                self._problems.leave_out(f"{kind} {'archives' if kind in ARCHIVES else 'images'} (not read)", file.name)
+                self._problems.leave_out(f"{kind} {UNREAD_ARCHIVES if kind in ARCHIVES else UNREAD_IMAGES}", file.name)
             self.files.append(file)
 
 
