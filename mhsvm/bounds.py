@@ -2,8 +2,12 @@
 
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
+from typing import TypeVar
+
+_Entry = TypeVar("_Entry")
 
 # As intervals, with brackets as in mathematics: [ includes the end, ( does not. (-inf, inf) is any finite number.
 BOUNDS = {
@@ -144,7 +148,7 @@ def bound_of(key: str) -> Interval | None:
     return None if text is None else Interval.parse(text)
 
 
-def _find(table: dict, key: str) -> object:
+def _find(table: Mapping[str, _Entry], key: str) -> _Entry | None:
     """The entry of a key, or of its group with a star for the name of the class."""
     group, _, rest = key.partition(".")
     return table.get(key, table.get(f"{group}.*.{rest.partition('.')[2]}"))

@@ -236,10 +236,12 @@ def pair_up(words: Sequence[Any]) -> list[Any]:
         key, equals, value = str(word).partition("=")
         if not (key and equals):
             missing = f"settings are pairs KEY VALUE or KEY=VALUE, but {word!r} at the end has no value: add one"
-            key, value = word, next(rest, _MISSING)
-            if value is _MISSING:
+            following = next(rest, _MISSING)
+            if following is _MISSING:
                 raise ValueError(missing)
-        paired += [key, value]
+            paired += [word, following]
+        else:
+            paired += [key, value]
     return paired
 
 

@@ -19,6 +19,7 @@ from mhsvm.inference.predictor import MeanLogits, Predictor
 from mhsvm.leakage import find_leakage, leakage_lines
 from mhsvm.prepare.class_levels import check_classes
 from mhsvm.prepare.native import NativeMasks, open_native_masks
+from mhsvm.prepare.pipeline import MASK_THRESHOLD
 from mhsvm.prepare.sets import find_set, open_set
 from mhsvm.store import PreparedSet
 
@@ -103,7 +104,15 @@ def open_native(run: TestRun, sources: Sequence[StrPath] | None) -> Iterator[Nat
         yield None
         return
     prepared = run.prepared
-    with open_native_masks(sources, run.ids, set_name=prepared.name, num_classes=prepared.num_classes) as masks:
+    recorded = prepared.attributes.get(MASK_THRESHOLD)
+    with open_native_masks(
+        sources,
+        run.ids,
+        set_name=prepared.name,
+        num_classes=prepared.num_classes,
+        # masks of a set are read alike at each size
+        threshold=None if recorded is None else float(recorded),
+    ) as masks:
         yield masks
 
 

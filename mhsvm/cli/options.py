@@ -39,10 +39,10 @@ def parse_with_settings(parser: CommandParser, argv: Sequence[str] | None) -> tu
     words = list(sys.argv[1:] if argv is None else argv)
     wrong = parser.find_unknown(words)
     # argparse takes values such as -1e-3 for options: the settings are the words that it leaves over
-    arguments, rest = (None, words) if wrong is not None else parser.parse_known_args(words)
     from mhsvm.config import pair_up
 
     if wrong is None:
+        arguments, rest = parser.parse_known_args(words)
         settings = pair_up(rest)
         wrong = next((word for word in settings[::2] if word.startswith("-")), None)
     if wrong is not None:

@@ -30,6 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         name=arguments.out.stem if arguments.set == "folder" else arguments.set,
         size=arguments.size,
         num_classes=arguments.num_classes,
+        threshold=arguments.threshold,
         num_workers=arguments.num_workers,
         overwrite=arguments.overwrite,
         progress=True,
@@ -82,6 +83,12 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", required=True, type=Path, metavar="FILE", help="such as data/isic2017.h5")
     parser.add_argument("--size", default="256", type=size, metavar="S|HxW", help="in pixels, default 256")
     parser.add_argument("--num-classes", default=1, type=int, metavar="K", help="2 or more for class-index masks")
+    parser.add_argument(
+        "--threshold",
+        type=float,
+        metavar="T",
+        help="for masks with gray levels: lesion from this fraction of full scale on, such as 0.5",
+    )
     parser.add_argument("--workers", dest="num_workers", type=int, metavar="N", help="threads, default one per core")
     add_plugins_option(parser, "for data sets")
     parser.add_argument("--overwrite", action="store_true", help="replace FILE if it exists")

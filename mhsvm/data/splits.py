@@ -304,8 +304,8 @@ def _fill_every(units: Sequence[list[str]], counts: Sequence[int]) -> dict[str, 
     for part, count in zip(PARTS, counts, strict=True):
         if count and part not in parts.values():
             num_units = Counter(parts[unit[0]] for unit in units)
-            movable = [unit for unit in units if num_units[parts[unit[0]]] > 1]
-            parts.update(dict.fromkeys(min(movable, key=len), part))
+            movable: list[list[str]] = [unit for unit in units if num_units[parts[unit[0]]] > 1]
+            parts.update(dict.fromkeys(sorted(movable, key=len)[0], part))
     return parts
 
 

@@ -17,7 +17,7 @@ from mhsvm.evaluation.image_score import ImageScore, SizedScores, join_scores, s
 from mhsvm.inference.probability import resize_probability
 from mhsvm.prepare.archive import SourceFile
 from mhsvm.prepare.class_levels import LevelTally
-from mhsvm.prepare.decode import IGNORE, MaskLevelsError, decode_grayscale, decode_mask
+from mhsvm.prepare.decode import IGNORE, MaskLevelsError, check_threshold, decode_grayscale, decode_mask
 from mhsvm.prepare.mask_levels import FAINT
 from mhsvm.prepare.pairs import mask_files, masks_by_id
 from mhsvm.prepare.pipeline import CLASSES, UNREADABLE
@@ -86,7 +86,7 @@ def score_files(
     Raises:
         ValueError: An argument is wrong, or files have problems: all of them are listed.
     """
-    _check_threshold(threshold, num_classes)
+    check_threshold(threshold, num_classes)
     problems = Problems()
     headline = "the masks have problems, and nothing was scored:"
     with open_sources(pred, problems) as pred_files, open_sources(target, problems) as target_files:
@@ -228,14 +228,3 @@ def _partners(
         for id_ in preds.keys() - targets.keys():
             problems.add(NO_TARGET, f"{id_}: {preds[id_].name}")
     return ids
-
-
-def _check_threshold(threshold: float | None, num_classes: int) -> None:
-    if threshold is None:
-        return
-    if not 0 < threshold <= 1:
-        raise ValueError(
-            f"a threshold is a fraction of full scale, in (0, 1]; received {threshold:g}. Level 128 is 0.5"
-        )
-    if num_classes > 1:
-        raise ValueError("class indices are not thresholded: leave `threshold` or `num_classes` out")

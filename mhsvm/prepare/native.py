@@ -27,18 +27,20 @@ class NativeMasks:
     Args:
         files: Mask file of each id.
         num_classes: 1 for lesion masks, k >= 2 for class indices.
+        threshold: As in `decode_mask`.
     """
 
-    def __init__(self, files: Mapping[str, SourceFile], num_classes: int) -> None:
+    def __init__(self, files: Mapping[str, SourceFile], num_classes: int, threshold: float | None = None) -> None:
         self._files = files
         self._num_classes = num_classes
+        self._threshold = threshold
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._files)
 
     def read(self, image_id: str) -> np.ndarray:
         """Read a mask, uint8 (H, W): 0 and 1, or class indices and 255. Several threads can call this."""
-        return decode_mask(self._files[image_id].read(), self._num_classes)
+        return decode_mask(self._files[image_id].read(), self._num_classes, self._threshold)
 
     def check(self, image_id: str, tally: LevelTally, problems: Problems) -> None:
         """Add the mask of an id to a tally, or a problem if it cannot be read."""
@@ -53,7 +55,7 @@ class NativeMasks:
 
 @contextmanager
 def open_native_masks(
-    sources: Sequence[StrPath], ids: Sequence[str], *, set_name: str, num_classes: int
+    sources: Sequence[StrPath], ids: Sequence[str], *, set_name: str, num_classes: int, threshold: float | None = None
 ) -> Iterator[NativeMasks]:
     """Find the masks of some ids in folders and zip files, and check that each can be read.
 
@@ -62,6 +64,7 @@ def open_native_masks(
         ids: Ids of the required masks.
         set_name: Name of the prepared set; files of another year of ISIC are ignored.
         num_classes: 1 for lesion masks, k >= 2 for class indices.
+        threshold: Fraction of full scale from which gray levels are lesion; None refuses them.
     Yields:
         The masks, which can be read until the block ends.
     Raises:
@@ -75,7 +78,8 @@ def open_native_masks(
         for image_id in ids:
             if image_id not in masks:
                 problems.add(NO_NATIVE, image_id)
-        native = NativeMasks({image_id: masks[image_id] for image_id in ids if image_id in masks}, num_classes)
+        found = {image_id: masks[image_id] for image_id in ids if image_id in masks}
+        native = NativeMasks(found, num_classes, threshold)
         tally = LevelTally(num_classes)
         with image_threads() as pool:
             list(pool.map(partial(native.check, tally=tally, problems=problems), native))

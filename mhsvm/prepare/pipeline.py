@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from mhsvm.prepare.archive import SourceFile, source_checksums
 from mhsvm.prepare.class_levels import LevelTally
-from mhsvm.prepare.decode import IGNORE, MaskLevelsError, decode_image, decode_mask
+from mhsvm.prepare.decode import IGNORE, MaskLevelsError, check_threshold, decode_image, decode_mask
 from mhsvm.prepare.groups import read_groups
 from mhsvm.prepare.pairs import Pair, find_pairs
 from mhsvm.prepare.problems import Problems, Rule
@@ -33,6 +33,7 @@ from mhsvm.prepare.resize import (
 from mhsvm.prepare.sources import SOURCES
 from mhsvm.prepare.walk import open_sources
 from mhsvm.store import Sample, write_set
+from mhsvm.store.hdf5 import AttributeValue
 from mhsvm.system import num_cores
 from mhsvm.threads import in_order
 from mhsvm.version import __version__
@@ -40,9 +41,13 @@ from mhsvm.version import __version__
 UNREADABLE = Rule("unreadable file", "download it again, or export it as PNG; images of one frame are read")
 GRAY_LEVELS = Rule(
     "mask with other levels than black and white",
-    "threshold it at half and save it as PNG (a JPEG always has gray levels); for class indices give `num_classes`",
+    "threshold it at half and save it as PNG (a JPEG always has gray levels); for class indices give `num_classes`. "
+    "Or prepare the set with `threshold` 0.5: a pixel is then lesion from half of full scale on",
 )
 CLASSES = Rule("class mask with a level that is no class", "save indices 0..K-1 and 255 = ignore; K is `num_classes`")
+# Attribute of a set whose masks had gray levels: the threshold that made them binary.
+MASK_THRESHOLD = "mask_threshold"
+
 SHAPES = Rule("mask and image of different sizes", "export masks at the size of their images, after EXIF orientation")
 
 
@@ -76,6 +81,7 @@ def prepare_set(
     name: str | None = None,
     size: Size = 256,
     num_classes: int = 1,
+    threshold: float | None = None,
     num_workers: int | None = None,
     overwrite: bool = False,
     progress: bool = False,
@@ -90,6 +96,8 @@ def prepare_set(
         name: Name of the set; the default is the name of the source.
         size: Size of all images and masks in pixels, as a number or (h, w).
         num_classes: 1 for lesion masks, k >= 2 for class indices.
+        threshold: Fraction of full scale, in (0, 1], at and above which a gray level of a mask is lesion; None refuses
+            masks with gray levels.
         num_workers: Number of threads; None takes one per core.
         overwrite: Whether `out` may be replaced.
         progress: Show a progress bar in a terminal.
@@ -104,6 +112,7 @@ def prepare_set(
     described, size = SOURCES[source], as_height_width(size)
     if not 1 <= num_classes <= IGNORE:
         raise ValueError(f"there are 1 to {IGNORE} classes, because {IGNORE} means ignore; got {num_classes}")
+    check_threshold(threshold, num_classes)
     if num_workers is not None and num_workers < 1:
         raise ValueError(f"at least 1 worker is needed; got {num_workers}")
     _check_out(out, source, overwrite=overwrite)
@@ -114,7 +123,15 @@ def prepare_set(
             problems.raise_if_any(headline)
         groups = read_groups(files, described, {pair.id for pair in pairs}, problems)
         tally = LevelTally(num_classes)
-        convert = partial(_convert, groups=groups, size=size, num_classes=num_classes, tally=tally, problems=problems)
+        convert = partial(
+            _convert,
+            groups=groups,
+            size=size,
+            num_classes=num_classes,
+            threshold=threshold,
+            tally=tally,
+            problems=problems,
+        )
         converted = in_order(convert, pairs, num_workers=num_workers or num_cores())
         hidden = None if progress else True
         bar = tqdm(converted, total=len(pairs), desc=out.name, unit="image", mininterval=0.5, disable=hidden)
@@ -125,7 +142,7 @@ def prepare_set(
             name=name or source,
             size=size,
             num_classes=num_classes,
-            attributes={**_provenance(num_classes, files), **(attributes or {})},
+            attributes={**_provenance(num_classes, threshold, files), **(attributes or {})},
             total=len(pairs),
         )
     subsets = dict(Counter(pair.subset for pair in pairs))
@@ -149,12 +166,14 @@ def _check_out(out: Path, source: str, *, overwrite: bool) -> None:
         raise FileExistsError(f"{out} exists already; give `overwrite` to replace it")
 
 
-def _provenance(num_classes: int, files: Sequence[SourceFile]) -> dict[str, str]:
+def _provenance(num_classes: int, threshold: float | None, files: Sequence[SourceFile]) -> dict[str, AttributeValue]:
+    thresholded: dict[str, AttributeValue] = {} if threshold is None else {MASK_THRESHOLD: threshold}
     return {
         "mhsvm_version": __version__,
         "image_resizing": IMAGE_METHOD,
         "mask_resizing": MASK_METHOD if num_classes == 1 else CLASS_METHOD,
         "sources": source_checksums(files),
+        **thresholded,
     }
 
 
@@ -195,6 +214,7 @@ def _convert(
     groups: Mapping[str, str],
     size: tuple[int, int],
     num_classes: int,
+    threshold: float | None,
     tally: LevelTally,
     problems: Problems,
 ) -> Sample | None:
@@ -205,7 +225,7 @@ def _convert(
     except ValueError as error:
         problems.add(UNREADABLE, f"{pair.image.name}: {error}")
     try:
-        mask = decode_mask(pair.mask.read(), num_classes)
+        mask = decode_mask(pair.mask.read(), num_classes, threshold)
         tally.add(pair.mask.name, mask)
     except MaskLevelsError as error:
         problems.add(error.rule or (GRAY_LEVELS if num_classes == 1 else CLASSES), f"{pair.mask.name}: {error}")

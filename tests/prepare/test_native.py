@@ -71,3 +71,9 @@ def test_class_masks(lay_out, lesion):
         open_([folder], ["a", "b"], set_name="organs", num_classes=3),
     ):
         pass
+
+
+def test_masks_of_a_set_that_was_thresholded_are_thresholded_too(lay_out, encode):
+    folder = lay_out({"masks/a.png": encode(np.array([[0, 100, 140, 255]], np.uint8))})
+    with open_native_masks([folder], ["a"], set_name="own", num_classes=1, threshold=0.5) as masks:
+        assert masks.read("a").tolist() == [[0, 0, 1, 1]]

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mhsvm.prepare.pipeline import prepare_set
+from mhsvm.prepare.pipeline import MASK_THRESHOLD, prepare_set
 from mhsvm.prepare.resize import mask_coverage, resize_image
 from mhsvm.store import PreparedSet
 
@@ -128,6 +128,23 @@ def test_all_problems_in_one_message(own, lay_out, encode, picture, lesion, tmp_
         "mask and image of different sizes: 1\n    small: the image has 20 x 30 pixels, the mask 10 x 15",
     ):
         assert line in message
+
+
+def test_masks_that_were_resized_smoothly_need_a_threshold(lay_out, encode, picture, lesion, tmp_path):
+    hard = np.zeros((40, 60), np.uint8)
+    hard[10:30, 14:46] = 255
+    soft = Image.fromarray(hard).resize((30, 20), Image.Resampling.BICUBIC)
+    files = {f"train/images/{name}.png": picture() for name in "ab"}
+    files |= {"train/masks/a.png": encode(soft), "train/masks/b.jpg": encode(soft, "JPEG")}
+    source = lay_out(files)
+    message = wrong_with(source, tmp_path)
+    assert "mask with other levels than black and white: 2" in message
+    assert "Or prepare the set with `threshold` 0.5" in message
+    summary = prepare_set("folder", [source], tmp_path / "soft.h5", size=(20, 30), threshold=0.5)
+    with PreparedSet.open(summary.path) as prepared:
+        assert prepared.attributes[MASK_THRESHOLD] == 0.5
+        for mask in prepared.masks([0, 1]):
+            np.testing.assert_array_equal(mask, hard[::2, ::2])
 
 
 def test_level_that_is_no_class(lay_out, encode, picture, tmp_path):
