@@ -442,9 +442,7 @@ def test_images_of_formats_that_are_not_read_are_errors(workplace, checkpoint, c
     assert run_predict(checkpoint, "photos") == 1
     captured = capsys.readouterr()
     assert "1 masks in out/masks" in captured.out
-    assert (
-        "error: 3 of 4 images could not be read:\n  1 .nef images, a format that is not read" in captured.err
-    )
+    assert "error: 3 of 4 images could not be read:\n  1 .nef images, a format that is not read" in captured.err
     assert "\n  2 .svg images, a format that is not read, such as photos/b.svg" in captured.err
 
 
