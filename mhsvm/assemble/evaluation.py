@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import torch
 
-from mhsvm.assemble.data import build_augment, build_set, build_split
+from mhsvm.assemble.data import build_augment, build_set, build_split, describe_set
 from mhsvm.assemble.networks import build_inference, describe_model
 from mhsvm.assemble.trained import Trained
 from mhsvm.assemble.training import build_loss
@@ -108,7 +108,7 @@ def open_native(run: TestRun, sources: Sequence[StrPath] | None) -> Iterator[Nat
     with open_native_masks(
         sources,
         run.ids,
-        set_name=prepared.name,
+        source=prepared.source,
         num_classes=prepared.num_classes,
         # masks of a set are read alike at each size
         threshold=None if recorded is None else float(recorded),
@@ -157,7 +157,7 @@ def _log_choice(trained: Trained, prepared: PreparedSet, protocol: Protocol, dev
     )
     for note in trained.notes:
         log.info("note: %s", note)
-    log.info("%s (%s), checksum %s", prepared.name, prepared.path, prepared.checksum[:12])
+    log.info("%s, checksum %s", describe_set(prepared), prepared.checksum[:12])
     log.info("split %s (%s), sha256 %s", split.name, protocol.reason, split.hash)
     if protocol.trained_on is None:
         log.info("%d test images; how many of them the checkpoint was trained on: unknown", len(protocol.ids))

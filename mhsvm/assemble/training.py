@@ -9,7 +9,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from yacs.config import CfgNode
 
 from mhsvm import losses
-from mhsvm.assemble.data import build_augment, describe_data
+from mhsvm.assemble.data import build_augment, describe_data, describe_set
 from mhsvm.assemble.devices import build_own_device
 from mhsvm.assemble.networks import build_inference, build_model, choose_backend
 from mhsvm.config import to_dict
@@ -136,11 +136,19 @@ def build_job(config: CfgNode, prepared: PreparedSet, split: Split, world: World
         tf32=config.train.tf32,
         deterministic=config.train.deterministic,
         notes=(
+            describe_set(prepared),
             f"images: {placement.reason}",
             f"steps: {step.describe()}",
             *([f"{world.size} processes share each batch"] if world.size > 1 else []),
         ),
-        warnings=_absence_warnings(train_set, val_set),
+        warnings=(
+            *(
+                ["the images are synthetic: its metrics say nothing about real lesions"]
+                if prepared.is_synthetic
+                else []
+            ),
+            *_absence_warnings(train_set, val_set),
+        ),
         world=world,
     )
 

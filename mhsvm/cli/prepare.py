@@ -26,8 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments.set,
         arguments.source,
         arguments.out,
-        # your own set has the name of its file
-        name=arguments.out.stem if arguments.set == "folder" else arguments.set,
+        name=arguments.name,
         size=arguments.size,
         num_classes=arguments.num_classes,
         threshold=arguments.threshold,
@@ -37,11 +36,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     subsets = ", ".join(f"{count} {subset or 'without subset'}" for subset, count in summary.subsets.items())
     print(f"{summary.path}: {summary.num_samples} images with masks ({subsets}) in {summary.seconds:.1f} s")
+    print(f"name {summary.name}")
+    for origin, count in summary.left_out.items():
+        print(f"left out: {count} images and masks of {origin}")
     if summary.num_empty:
         print(f"{summary.num_empty} of the masks show no lesion")
     for warning in _warnings(summary, num_classes=arguments.num_classes):
         print(f"warning: {warning}")
-    for line in summary.left_out:
+    for line in summary.skipped:
         print(f"left out: {line}")
     print(f"checksum {summary.checksum}")
     return 0
@@ -81,6 +83,7 @@ def parser() -> argparse.ArgumentParser:
         help="folders and unextracted zip files in any mix, or one folder that holds them",
     )
     parser.add_argument("--out", required=True, type=Path, metavar="FILE", help="such as data/isic2017.h5")
+    parser.add_argument("--name", help="of the set; default: SET, for a folder the name of FILE")
     parser.add_argument("--size", default="256", type=size, metavar="S|HxW", help="in pixels, default 256")
     parser.add_argument("--num-classes", default=1, type=int, metavar="K", help="2 or more for class-index masks")
     parser.add_argument(

@@ -51,7 +51,7 @@ class FolderScore:
         num_resized: Number of predictions that were resized.
         num_only_predicted, num_only_target: Number of files without a partner, which were left out.
         grayscale: Names of the sides, as in `SIDES`, whose files were grayscale and were thresholded.
-        left_out: Lines about files that are no masks for this program, by kind.
+        skipped: Lines about files that are no masks for this program, by kind.
     """
 
     measured: SizedScores
@@ -59,7 +59,7 @@ class FolderScore:
     num_only_predicted: int
     num_only_target: int
     grayscale: tuple[str, ...]
-    left_out: tuple[str, ...] = ()
+    skipped: tuple[str, ...] = ()
 
 
 def score_files(
@@ -117,7 +117,7 @@ def score_files(
         num_resized=sum(resized for _, resized in scored),
         num_only_predicted=len(preds) - len(ids),
         num_only_target=len(targets) - len(ids),
-        left_out=tuple(problems.left_out()),
+        skipped=tuple(problems.left_out()),
         grayscale=tuple(name for name, side in zip(SIDES, sides, strict=True) if side.is_grayscale),
     )
 

@@ -55,14 +55,14 @@ class NativeMasks:
 
 @contextmanager
 def open_native_masks(
-    sources: Sequence[StrPath], ids: Sequence[str], *, set_name: str, num_classes: int, threshold: float | None = None
+    sources: Sequence[StrPath], ids: Sequence[str], *, source: str, num_classes: int, threshold: float | None = None
 ) -> Iterator[NativeMasks]:
     """Find the masks of some ids in folders and zip files, and check that each can be read.
 
     Args:
         sources: Folders and zip files; other files in them are ignored.
         ids: Ids of the required masks.
-        set_name: Name of the prepared set; files of another year of ISIC are ignored.
+        source: Source of the prepared set; files of another year of ISIC are ignored. An unknown one is a folder.
         num_classes: 1 for lesion masks, k >= 2 for class indices.
         threshold: Fraction of full scale from which gray levels are lesion; None refuses them.
     Yields:
@@ -71,9 +71,9 @@ def open_native_masks(
         ValueError: Masks are missing, repeated or unreadable; all of them are listed.
     """
     problems = Problems()
-    source = SOURCES[set_name if set_name in SOURCES else "folder"]
+    described = SOURCES[source if source in SOURCES else "folder"]
     with open_sources([Path(path) for path in sources], problems) as files:
-        fitting = [file for file in files if not (source.ignored and source.ignored.search(file.name))]
+        fitting = [file for file in files if not described.leaves_out(file.name)]
         masks = masks_by_id(mask_files(fitting, problems, kind="native masks"), set(ids), problems)
         for image_id in ids:
             if image_id not in masks:

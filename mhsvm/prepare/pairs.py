@@ -8,6 +8,7 @@ from pathlib import PurePosixPath
 
 from mhsvm.prepare.archive import SourceFile
 from mhsvm.prepare.formats import ARCHIVES, NAMES, is_read, unread_kind
+from mhsvm.prepare.official import folders_from_nearest, official_folder
 from mhsvm.prepare.problems import Problems, Rule
 from mhsvm.prepare.sources import Source
 
@@ -22,8 +23,7 @@ UNREAD = Rule("image of a format that is not read", "save it as PNG, or move it 
 _MASK_ENDING = re.compile(r"_(segmentation|mask|lesion)$", re.IGNORECASE)
 _PREDICTION_ENDING = re.compile(r"_(segmentation|mask|lesion|pred(iction)?)$", re.IGNORECASE)
 _ROLE_FOLDER = re.compile(r"(?P<image>images?)|(?P<mask>masks?|.*ground_?truth.*)", re.IGNORECASE)
-# "train", or the word inside an official name such as ISIC-2017_Test_v2_Data.
-_SUBSET_FOLDER = re.compile(r"(isic.*_)?(train(?:ing)?|val(?:id(?:ation)?)?|test(?:ing)?)(?(1)_.*|)", re.IGNORECASE)
+_SUBSET_FOLDER = re.compile(r"train(?:ing)?|val(?:id(?:ation)?)?|test(?:ing)?", re.IGNORECASE)
 _SUBSETS = {"tra": "train", "val": "val", "tes": "test"}
 
 
@@ -148,7 +148,7 @@ def _unread_stem(file: SourceFile) -> str | None:
 
 
 def _role(file: SourceFile, source: Source) -> str | None:
-    if source.ignored and source.ignored.search(file.name):
+    if source.leaves_out(file.name):
         return None
     if source.needs_folders:
         return _folder_role(file)
@@ -161,8 +161,12 @@ def _is_mask(file: SourceFile) -> bool:
 
 def _folder_role(file: SourceFile) -> str | None:
     """Role by the innermost folder with a known name: "image" or "mask"."""
-    matches = (_ROLE_FOLDER.fullmatch(folder) for folder in _folders_from_nearest(file))
-    return next((match.lastgroup for match in matches if match), None)
+    for name in folders_from_nearest(file.name):
+        if official := official_folder(name):
+            return official.role
+        if match := _ROLE_FOLDER.fullmatch(name):
+            return match.lastgroup
+    return None
 
 
 def _note_duplicates(found: Mapping[str, list[SourceFile]], problems: Problems) -> None:
@@ -191,14 +195,13 @@ def _pair(id_: str, image: SourceFile, mask: SourceFile, problems: Problems) -> 
 
 
 def _subset(file: SourceFile) -> str:
-    """Subset by the innermost folder or archive whose name has one."""
-    matches = (_SUBSET_FOLDER.fullmatch(folder) for folder in _folders_from_nearest(file))
-    return next((_SUBSETS[match[2][:3].lower()] for match in matches if match), "")
-
-
-def _folders_from_nearest(file: SourceFile) -> list[str]:
-    """Names of the folders and archives that contain a file, the innermost first."""
-    return [re.sub(r"\.zip$", "", part, flags=re.IGNORECASE) for part in PurePosixPath(file.name).parts[-2::-1]]
+    """Subset by the innermost folder or archive whose name is one, or states one as an official name."""
+    for name in folders_from_nearest(file.name):
+        official = official_folder(name)
+        subset = official.subset if official else name if _SUBSET_FOLDER.fullmatch(name) else ""
+        if subset:
+            return _SUBSETS[subset[:3].lower()]
+    return ""
 
 
 def _overview(files: list[SourceFile]) -> str:

@@ -7,7 +7,7 @@ processes, threads need no start and no copies, and none remains when the comman
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from mhsvm.prepare.archive import SourceFile, source_checksums
 from mhsvm.prepare.class_levels import LevelTally
 from mhsvm.prepare.decode import IGNORE, MaskLevelsError, check_threshold, decode_image, decode_mask
 from mhsvm.prepare.groups import read_groups
+from mhsvm.prepare.identity import OTHER_SET, check_identity, is_synthetic, left_out_files, set_name
 from mhsvm.prepare.pairs import Pair, find_pairs
 from mhsvm.prepare.problems import Problems, Rule
 from mhsvm.prepare.resize import (
@@ -32,7 +33,7 @@ from mhsvm.prepare.resize import (
 )
 from mhsvm.prepare.sources import SOURCES
 from mhsvm.prepare.walk import open_sources
-from mhsvm.store import Sample, write_set
+from mhsvm.store import SYNTHETIC, Sample, write_set
 from mhsvm.store.hdf5 import AttributeValue
 from mhsvm.system import num_cores
 from mhsvm.threads import in_order
@@ -58,8 +59,10 @@ class Summary:
     Attributes:
         num_empty: Number of masks without lesion (no class but 0).
         num_only_ignored: Number of class masks that hold nothing but 0 and 255, which means ignore.
-        left_out: Lines about files that are not part of the set, by kind.
         absent: Classes from 1 on that no prepared mask holds; for lesion masks, 1 if none shows a lesion.
+        name: Name of the set.
+        left_out: Number of images and masks by the official set and task that they belong to instead.
+        skipped: Lines about all other files and folders that were left out, by kind.
     """
 
     path: Path
@@ -70,7 +73,9 @@ class Summary:
     seconds: float
     num_only_ignored: int = 0
     absent: tuple[int, ...] = ()
-    left_out: tuple[str, ...] = ()
+    name: str = ""
+    left_out: Mapping[str, int] = field(default_factory=dict)
+    skipped: tuple[str, ...] = ()
 
 
 def prepare_set(
@@ -93,7 +98,8 @@ def prepare_set(
         source: A name from `list_sources()`.
         paths: Folders and zip files of the set, or one folder that contains them.
         out: HDF5 file to write.
-        name: Name of the set; the default is the name of the source.
+        name: Name of the set. The default is the name of the source, for a folder that of `out`. A set with synthetic
+            images is called synthetic-NAME.
         size: Size of all images and masks in pixels, as a number or (h, w).
         num_classes: 1 for lesion masks, k >= 2 for class indices.
         threshold: Fraction of full scale, in (0, 1], at and above which a gray level of a mask is lesion; None refuses
@@ -118,9 +124,13 @@ def prepare_set(
     _check_out(out, source, overwrite=overwrite)
     headline = f"the source of {out} has problems, and nothing was written:"
     with open_sources([Path(path) for path in paths], problems) as files:
-        pairs = find_pairs(files, described, problems)
-        if not pairs:
+        pairs, left_out = find_pairs(files, described, problems), left_out_files(files, described)
+        check_identity(pairs, left_out, described, problems)
+        if not pairs or OTHER_SET in problems:
+            # nothing of another set is decoded
             problems.raise_if_any(headline)
+        synthetic = is_synthetic(files)
+        name = set_name(name or (out.stem if source == "folder" else source), source, pairs, synthetic=synthetic)
         groups = read_groups(files, described, {pair.id for pair in pairs}, problems)
         tally = LevelTally(num_classes)
         convert = partial(
@@ -139,10 +149,15 @@ def prepare_set(
         checksum = write_set(
             out,
             _while_good(bar, num_classes, tally, problems, headline, found),
-            name=name or source,
+            name=name,
             size=size,
             num_classes=num_classes,
-            attributes={**_provenance(num_classes, threshold, files), **(attributes or {})},
+            attributes={
+                **_provenance(num_classes, threshold, files),
+                "source": source,
+                **({SYNTHETIC: 1} if synthetic else {}),
+                **(attributes or {}),
+            },
             total=len(pairs),
         )
     subsets = dict(Counter(pair.subset for pair in pairs))
@@ -154,8 +169,10 @@ def prepare_set(
         checksum=checksum,
         seconds=time.perf_counter() - start,
         num_only_ignored=tally.num_only_ignored,
-        left_out=tuple(problems.left_out()),
         absent=tuple(label for label in range(1, max(num_classes, 2)) if not found.levels[label]),
+        name=name,
+        left_out=left_out,
+        skipped=tuple(problems.left_out()),
     )
 
 

@@ -25,6 +25,9 @@ class Problems:
     def __bool__(self) -> bool:
         return bool(self._items)
 
+    def __contains__(self, rule: object) -> bool:
+        return rule in self._items
+
     def add(self, rule: Rule, item: str) -> None:
         """Record that `item`, an id or a file with details, violates `rule`."""
         with self._lock:

@@ -77,7 +77,7 @@ def open_set(path: str | Path, size: Size = 256, num_classes: int = 1) -> Prepar
         attributes={_FOLDER_STATE: state},
     )
     # beside the progress bar, since a set that is incomplete must not be trained on in silence
-    for line in summary.left_out:
+    for line in summary.skipped:
         tqdm.write(f"{path}: left out: {line}", file=sys.stderr)
     return PreparedSet.open(cache)
 

@@ -25,6 +25,8 @@ from mhsvm.store.hdf5 import (
 )
 
 FORMAT = "mhsvm-set"
+# Name of the file in folders of synthetic images, and attribute of a set that was prepared from them.
+SYNTHETIC_MARKER, SYNTHETIC = "SYNTHETIC.txt", "synthetic"
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,8 @@ class PreparedSet:
         size: (h, w).
         num_classes: 1 for masks with coverage 0..255; k >= 2 for class indices 0..k-1 and 255 = ignore.
         checksum: sha256 in hex of the ids, images and masks.
+        source: Name of the source that it was prepared from; for sets of older versions, the name.
+        is_synthetic: Whether images are generated, by `mhsvm synthesize`.
         attributes: Origin of the set: source checksums, resizing methods, package version.
     """
 
@@ -74,6 +78,8 @@ class PreparedSet:
         self.num_classes = int(file.attrs["num_classes"])
         self.checksum = str(file.attrs["checksum"])
         self.attributes = read_attributes(file)
+        self.source = str(self.attributes.get("source", self.name))
+        self.is_synthetic = SYNTHETIC in self.attributes
 
     @classmethod
     def open(cls, path: str | Path) -> "PreparedSet":

@@ -11,9 +11,11 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from mhsvm.store import SYNTHETIC_MARKER
 from mhsvm.synthetic.sample import generate_sample
 
 _MIN_SIDE = 32
+_MARK = "The images and masks of this folder are synthetic: mhsvm synthesize has generated them.\n"
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,7 @@ def write_synthetic_set(
             # PH2 has 1-bit masks, ISIC has 8-bit masks.
             _write(Image.fromarray(mask).convert("1" if case.mask.suffix == ".bmp" else "L"), root / case.mask)
         _LAYOUTS[layout].add_extras(root, cases)
+        _mark_as_synthetic(root, cases)
         if out.is_dir():
             out.rmdir()
         root.rename(out)
@@ -147,6 +150,13 @@ def _add_ph2_extras(root: Path, cases: list[_Case]) -> None:
         shutil.copyfile(root / case.mask, path)
     lines = "".join(f"|| {case.id} ||\n" for case in cases)
     (root / "PH2Dataset" / "PH2_dataset.txt").write_text(lines, encoding="utf-8")
+
+
+def _mark_as_synthetic(root: Path, cases: list[_Case]) -> None:
+    """Add the file that preparation looks for to the upper folders, since each may be moved or packed alone."""
+    for folder in {folder for case in cases for path in (case.image, case.mask) for folder in path.parents}:
+        if len(folder.parts) <= 2:
+            (root / folder / SYNTHETIC_MARKER).write_text(_MARK, encoding="utf-8")
 
 
 def _add_nothing(root: Path, cases: list[_Case]) -> None:

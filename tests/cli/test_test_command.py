@@ -232,7 +232,8 @@ def test_the_choice_is_printed_first_and_the_line_to_grep_last(tested, by_hand):
     assert (folder / "log.txt").read_text() == printed
     lines = printed.splitlines()
     assert re.fullmatch(r"results/run/checkpoints/best\.pt: ultralight_vm_unet, [\d,]+ parameters, on cpu", lines[0])
-    assert re.fullmatch(r"lesions \(data/lesions\.h5\), checksum [0-9a-f]{12}", lines[1])
+    described = r"lesions \(data/lesions\.h5\): 15 images of 32 x 32 \(height x width\), lesion masks"
+    assert re.fullmatch(described + ", checksum [0-9a-f]{12}", lines[1])
     own = "the checkpoint's own; it was trained on this set"
     assert re.fullmatch(rf"split ratio-60-20-20-1 \({own}\), sha256 [0-9a-f]{{64}}", lines[2])
     assert lines[3] == "3 test images; the checkpoint was trained on 0 of them, and chosen on 0"

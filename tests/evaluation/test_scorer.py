@@ -214,7 +214,7 @@ def test_masks_of_formats_that_are_not_read(write):
     with pytest.raises(ValueError, match="image of a format that is not read: 2\n    pred/b.svg\n    truth/b.svg"):
         score_files([pred], [target])
     score = score_files([pred], [target], common=True)
-    assert score.left_out == ("2 .svg images, a format that is not read, such as pred/b.svg",)
+    assert score.skipped == ("2 .svg images, a format that is not read, such as pred/b.svg",)
     (pred / "masks").mkdir()
     (pred / "masks/a.svg").touch()
     # by their folder, these are the masks, and an overlay is not taken for one
