@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mhsvm.cgroup import cpu_quota
 from mhsvm.version import __version__
 
 if TYPE_CHECKING:
@@ -20,8 +21,9 @@ _PACKAGES = ("triton", "numba", "mamba_ssm", "causal_conv1d")
 
 
 def num_cores() -> int:
-    """Number of cores that this process may use; a container or a scheduler can limit it."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Number of cores that this process may use: those of its affinity mask, and no more than a container's quota."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(cores, cpu_quota() or cores)
 
 
 def code_version() -> dict[str, str]:

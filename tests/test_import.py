@@ -17,7 +17,19 @@ ROOT = Path(mhsvm.__file__).parent
 HEAVY = ("monai", "timm", "sklearn", "matplotlib", "numba", "triton")
 
 # Each room of the package and the rooms that it may import besides itself.
-BASE = {"version", "registry", "plugins", "files", "system", "threads", "table", "nearest", "errors"}
+BASE = {
+    "version",
+    "registry",
+    "plugins",
+    "files",
+    "cgroup",
+    "openmp",
+    "system",
+    "threads",
+    "table",
+    "nearest",
+    "errors",
+}
 NETWORKS = BASE | {"ops", "routes", "layers", "models"}
 DATA = BASE | {"ops", "store", "data"}
 INFERENCE = DATA | NETWORKS | {"metrics", "prepare", "runtime", "inference"}
@@ -35,7 +47,9 @@ MAY_IMPORT = {
     "setting_types": set(),
     "config": {"nearest", "errors", "yaml_file", "bounds", "setting_types"},
     "files": set(),
-    "system": {"version"},
+    "cgroup": set(),
+    "openmp": {"cgroup"},
+    "system": {"cgroup", "version"},
     "threads": {"system"},
     "table": set(),
     "ops": BASE,
