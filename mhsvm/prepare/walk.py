@@ -48,7 +48,7 @@ def open_sources(sources: Sequence[Path], problems: Problems) -> Iterator[list[S
     Args:
         sources: Folders, zip files, image files, and text files (`LISTS`) with one path a line, in any mix.
         problems: Receives missing files, files that are no zip, encrypted members, members with a path outside the
-            archive, and zip bombs. What is left out is recorded there, too, with images of formats that are not read.
+            archive, and zip bombs. All that is left out is recorded there, and images of formats that are not read.
     Yields:
         The files. They can be read until the block ends, also from several threads.
     """
