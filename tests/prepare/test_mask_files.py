@@ -75,7 +75,7 @@ def test_all_kinds_are_scored_alike_on_both_sides(lay_out, encode, mask_files, t
 
 def test_all_kinds_are_native_masks(pack, mask_files):
     ids = [name.partition(".")[0] for name in mask_files]
-    with open_native_masks([pack(mask_files)], ids, set_name="own", num_classes=1) as native:
+    with open_native_masks([pack(mask_files)], ids, source="own", num_classes=1) as native:
         for image_id in ids:
             np.testing.assert_array_equal(native.read(image_id), MASK, err_msg=image_id)
 
@@ -90,6 +90,6 @@ def test_a_lesion_that_is_transparent_is_refused_by_all(lay_out, encode, picture
         score_files([folder / "masks"], [lay_out({"a.png": encode(MASK)}, name="truth")])
     with (
         pytest.raises(ValueError, match=message),
-        open_native_masks([folder], ["a"], set_name="own", num_classes=1),
+        open_native_masks([folder], ["a"], source="own", num_classes=1),
     ):
         pass
