@@ -6,7 +6,6 @@ The library is imported after parsing, so that `--help` is quick.
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,8 +14,8 @@ from benchmarks.crowded import bench_crowded, crowded_rows
 from mhsvm.cli.console import ConsoleHandler, logging_to
 from mhsvm.cli.options import positive
 from mhsvm.cli.parser import CommandParser
-from mhsvm.files import replace_when_complete
 from mhsvm.table import format_table
+from mhsvm.text_file import write_json
 
 if TYPE_CHECKING:
     from mhsvm.ops.verify import ScanShape
@@ -37,8 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for row in report.get("wrong", ()):
         print(f"not timed: {row['reason']}")
     if arguments.json is not None:
-        with replace_when_complete(arguments.json) as partial:
-            partial.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+        write_json(arguments.json, report, indent=1, allow_nan=True)
         print(f"written: {arguments.json}")
     return 1 if report.get("wrong") else 0
 

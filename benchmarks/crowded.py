@@ -13,6 +13,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from mhsvm.openmp import WAITING
+from mhsvm.text_file import read_text
 
 WORKLOADS = ("one image", "images", "training")
 _CHILD = Path(__file__).with_name("crowded_child.py")
@@ -74,11 +75,11 @@ def crowded_rows(report: dict) -> list[tuple[str, ...]]:
 
 @contextmanager
 def _child(tree: Path, threads: int) -> Iterator[subprocess.Popen]:
-    command = [sys.executable, "-c", _CHILD.read_text(encoding="utf-8"), str(threads)]
+    command = [sys.executable, "-c", read_text(_CHILD), str(threads)]
     # each checkout chooses for itself how its threads wait, as if it were started alone
     own = {name: value for name, value in os.environ.items() if WAITING.get(name) != value} | {"PYTHONPATH": str(tree)}
     with subprocess.Popen(
-        command, cwd=tree, env=own, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        command, cwd=tree, env=own, stdin=subprocess.PIPE, stdout=subprocess.PIPE, encoding="utf-8"
     ) as child:
         assert child.stdout is not None
         if child.stdout.readline() != "ready\n":

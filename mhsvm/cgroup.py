@@ -4,6 +4,8 @@ import math
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
+from mhsvm.text_file import split_lines
+
 
 def cpu_quota(root: Path = Path("/")) -> int | None:
     """Processors' worth of time that this process may use, rounded up; None without a limit.
@@ -60,7 +62,7 @@ def _quota(folder: Path) -> int | None:
 
 def _lines(path: Path) -> list[str]:
     try:
-        return path.read_text(encoding="utf-8", errors="replace").splitlines()
+        return split_lines(path.read_bytes().decode(errors="replace"))
     except OSError:
         # not Linux, or a version without this file
         return []

@@ -14,7 +14,7 @@ class SeveralErrors(ValueError):
 
     def __init__(self, headline: str, errors: Sequence[ValueError | OSError]) -> None:
         self.errors = tuple(errors)
-        lines = ["\n    ".join(str(error).splitlines()) for error in errors]
+        lines = [str(error).replace("\n", "\n    ") for error in errors]
         super().__init__("\n".join([f"{len(lines)} {headline}:", *(f"  {line}" for line in lines)]))
 
 

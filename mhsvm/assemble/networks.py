@@ -19,6 +19,7 @@ from mhsvm.ops.scan.selective_scan import SELECTIVE_SCAN
 from mhsvm.ops.verify import ScanShape, make_scan_inputs
 from mhsvm.runtime.graphs import GraphedModel
 from mhsvm.store import PreparedSet
+from mhsvm.text_file import first_line
 
 if TYPE_CHECKING:
     from torch.cuda import _POOL_HANDLE as PoolHandle
@@ -81,7 +82,7 @@ def _compute_one(model: nn.Module, shape: tuple[int, ...], *, name: str, num_cla
         except RuntimeError as error:
             # torch raises it for shapes that do not fit
             shown = " x ".join(map(str, shape[1:]))
-            raise ValueError(f"{name} cannot compute an image of {shown}: {str(error).splitlines()[0]}") from error
+            raise ValueError(f"{name} cannot compute an image of {shown}: {first_line(str(error))}") from error
         finally:
             model.train(training)
     expected = (1, num_classes, *shape[2:])

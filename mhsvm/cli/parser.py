@@ -113,5 +113,5 @@ class _Formatter(argparse.HelpFormatter):
 
     def _fill_text(self, text: str, width: int, indent: str) -> str:
         if text.startswith(("example:", "examples:")):
-            return "\n".join(indent + line for line in text.splitlines())
+            return "\n".join(indent + line for line in text.split("\n"))
         return super()._fill_text(text, width, indent)

@@ -27,6 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from mhsvm.assemble import build_test, open_native
     from mhsvm.evaluation import folder as folders
     from mhsvm.evaluation.testing import evaluate_test
+    from mhsvm.text_file import write_text
 
     transcript = io.StringIO()
     with ExitStack() as stack:
@@ -58,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 log.info("%s", line)
             folders.fill_folder(partial, result)
             log.info("cases, predictions and overlays: %s", folder)
-            (partial / "log.txt").write_text(transcript.getvalue(), encoding="utf-8")
+            write_text(partial / "log.txt", transcript.getvalue())
     return 0
 
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mhsvm.cli.console import ConsoleHandler, logging_to
+from mhsvm.cli.console import ConsoleHandler, LogFile, logging_to
 from mhsvm.cli.options import parse_with_settings
 from mhsvm.cli.parser import CommandParser, program
 
@@ -130,9 +130,7 @@ def _run(job: Job, progress: Progress, run: RunFolder) -> int:
         console.setLevel(logging.ERROR)
         with logging_to(console):
             return _train(job, progress, run)
-    log_file = logging.FileHandler(run.log, encoding="utf-8")
-    log_file.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
-    with logging_to(ConsoleHandler(), log_file):
+    with logging_to(ConsoleHandler(), LogFile(run.log)):
         return _train(job, progress, run)
 
 

@@ -9,7 +9,6 @@ probabilities/, contours/    if requested
 A file appears under its name when it is complete, and a record counts only while its files are there and complete.
 """
 
-import csv
 import io
 import json
 import os
@@ -20,10 +19,10 @@ from pathlib import Path, PurePath
 import numpy as np
 from PIL import Image, ImageDraw
 
-from mhsvm.files import replace_when_complete
 from mhsvm.inference.contours import Polygon
 from mhsvm.inference.overlay import BLACK, PREDICTION, class_color, class_palette, draw_prediction
 from mhsvm.prepare.archive import SourceFile
+from mhsvm.text_file import append_json_line, encode, read_json, write_json, write_json_lines, write_table
 
 COORDINATES = "x to the right and y down in pixels of the image, from the upper left corner of its frame"
 _AREAS = ("pixels", "share", "regions")
@@ -51,17 +50,15 @@ class PredictionFolder:
         # as read back from the file
         settings = json.loads(json.dumps(settings))
         if self._settings.is_file():
-            _check_settings(path, json.loads(self._settings.read_text(encoding="utf-8")), settings)
+            _check_settings(path, read_json(self._settings), settings)
         elif path.exists() and (not path.is_dir() or any(path.iterdir())):
             raise FileExistsError(f"{path} exists and is not empty: choose another one with `folder`")
         else:
-            with replace_when_complete(self._settings) as partial:
-                partial.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+            write_json(self._settings, settings, allow_nan=True)
         records, self.num_damaged = self._read_records()
         self.done = {record["image"]: record for record in records}
         # written again without the incomplete line of a killed process
-        with replace_when_complete(self._records) as partial:
-            partial.write_text("".join(_line(record) for record in self.done.values()), encoding="utf-8")
+        write_json_lines(self._records, self.done.values())
 
     def is_done(self, image: str, *, name: PurePath, file: SourceFile) -> bool:
         """Whether an image was predicted, its file has not changed since, and its results are complete.
@@ -138,30 +135,26 @@ class PredictionFolder:
 
     def add(self, record: dict) -> None:
         """Record that an image is done."""
-        with self._records.open("a", encoding="utf-8") as file:
-            file.write(_line(record))
+        append_json_line(self._records, record)
         self.done[record["image"]] = record
 
     def write_table(self, images: Sequence[str]) -> None:
         """Write areas.csv for those of these images that are done, in this order."""
-        with (
-            replace_when_complete(self.path / "areas.csv") as partial,
-            partial.open("w", encoding="utf-8", newline="") as file,
-        ):
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(["image", "width", "height", "class", *_AREAS])
-            for record in (self.done[image] for image in images if image in self.done):
-                for label, area in record["areas"].items():
-                    size = record["width"], record["height"]
-                    writer.writerow([record["image"], *size, label, *(area[column] for column in _AREAS)])
+        rows = [
+            [record["image"], record["width"], record["height"], label, *(area[column] for column in _AREAS)]
+            for record in (self.done[image] for image in images if image in self.done)
+            for label, area in record["areas"].items()
+        ]
+        write_table(self.path / "areas.csv", ["image", "width", "height", "class", *_AREAS], rows)
 
     def _read_records(self) -> tuple[list[dict], int]:
         """Records, and the number of damaged ones; the incomplete line of a killed process is none."""
         if not self._records.is_file():
             return [], 0
-        lines = self._records.read_bytes().split(b"\n")[:-1]
+        *lines, last = self._records.read_bytes().split(b"\n")
         records = [record for record in map(_parse_record, lines) if record is not None]
-        return records, len(lines) - len(records)
+        ended = _parse_record(last)
+        return records + ([] if ended is None else [ended]), len(lines) - len(records)
 
 
 def encode_image(image: Image.Image, format: str, **options: int) -> bytes:
@@ -175,7 +168,7 @@ def write_complete(path: Path, content: bytes) -> None:
     """Write a file under a temporary name and rename it, but do not wait for the disk."""
     path.parent.mkdir(parents=True, exist_ok=True)
     # short, because the name of the file may have the greatest length
-    partial = path.with_name(f".{zlib.crc32(path.name.encode()):08x}.partial")
+    partial = path.with_name(f".{zlib.crc32(encode(path.name)):08x}.partial")
     try:
         partial.write_bytes(content)
         os.replace(partial, path)
@@ -221,10 +214,6 @@ def _check_settings(path: Path, begun: Mapping, given: Mapping) -> None:
         )
 
 
-def _line(record: Mapping) -> str:
-    return json.dumps(record, ensure_ascii=False) + "\n"
-
-
 def _mask_image(mask: np.ndarray, num_classes: int) -> Image.Image:
     if num_classes == 1:
         return Image.fromarray(mask * np.uint8(255))
@@ -245,8 +234,8 @@ def _contour_files(
     content: dict, contours: Mapping[int, Sequence[Polygon]], name: PurePath, num_classes: int
 ) -> dict[str, bytes]:
     drawn = _draw_contours(contours, (content["width"], content["height"]), num_classes)
-    text = json.dumps({**content, "regions": _regions(contours)}) + "\n"
-    return {f"contours/{name}.json": text.encode(), f"contours/{name}.png": encode_image(drawn, "PNG")}
+    text = json.dumps({**content, "regions": _regions(contours)}, ensure_ascii=False) + "\n"
+    return {f"contours/{name}.json": encode(text), f"contours/{name}.png": encode_image(drawn, "PNG")}
 
 
 def _regions(contours: Mapping[int, Sequence[Polygon]]) -> list[dict]:

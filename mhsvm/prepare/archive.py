@@ -12,6 +12,7 @@ from lzma import LZMAError
 from pathlib import Path
 
 from mhsvm.prepare.problems import Problems, Rule
+from mhsvm.text_file import encode
 
 NOT_A_ZIP = Rule("not a zip file, or a truncated one", "download it again, or extract it elsewhere and give the folder")
 LEAVES_ARCHIVE = Rule("path that leaves the archive", "do not trust this archive; get it from the publisher")
@@ -88,10 +89,13 @@ def source_checksums(files: Sequence[SourceFile]) -> str:
     """Lines "sha256  name": one per zip file over its bytes, and one over names and sizes of all other files."""
     archives = sorted({file.location for file in files if file.archive})
     with ThreadPoolExecutor() as pool:
-        lines = [f"{digest}  {path.name}" for digest, path in zip(pool.map(_sha256, archives), archives, strict=True)]
+        lines = [
+            f"{digest}  {readable(path.name)}"
+            for digest, path in zip(pool.map(_sha256, archives), archives, strict=True)
+        ]
     loose = "".join(sorted(f"{file.name}\t{file.num_bytes}\n" for file in files if not file.archive))
     if loose:
-        lines.append(f"{hashlib.sha256(loose.encode()).hexdigest()}  names and sizes of the files in folders")
+        lines.append(f"{hashlib.sha256(encode(loose)).hexdigest()}  names and sizes of the files in folders")
     return "\n".join(lines)
 
 

@@ -16,6 +16,7 @@ from mhsvm.prepare.resize import Size, as_height_width
 from mhsvm.prepare.sources import SOURCES
 from mhsvm.prepare.walk import open_sources
 from mhsvm.store import PredictionSet, PreparedSet
+from mhsvm.text_file import encode
 
 # Attribute of a set prepared from a folder, used to detect changes of the folder.
 _FOLDER_STATE = "folder_state"
@@ -142,4 +143,4 @@ def _folder_state(folder: Path) -> str:
     with open_sources([folder], Problems()) as files:
         read = (*EXTENSIONS, SOURCES["folder"].group_table.file_name)
         lines = sorted(describe(file) for file in files if file.name.lower().endswith(read))
-    return hashlib.sha256("".join(lines).encode()).hexdigest()
+    return hashlib.sha256(encode("".join(lines))).hexdigest()
