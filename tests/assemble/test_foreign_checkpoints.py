@@ -1,6 +1,5 @@
 """Files of others in the place of a checkpoint: one clear error at every door, or their weights."""
 
-import shutil
 import warnings
 
 import pytest
@@ -8,10 +7,15 @@ import torch
 
 from mhsvm import load_predictor
 from mhsvm.assemble import load_trained
-from mhsvm.assemble.runs import plan_resumed
+from mhsvm.assemble.runs import Plan, open_plan, plan_resumed
+from mhsvm.config import load_config
+from mhsvm.data.split_file import Split
 from mhsvm.models import create_model, load_weights
+from mhsvm.models.checkpoint_file import read_checkpoint
 from mhsvm.models.pretrained import find_pretrained, list_pretrained
 from mhsvm.models.registry import MODELS
+from mhsvm.runtime.distributed import World
+from mhsvm.training.run_folder import RunFolder
 
 
 def small():
@@ -59,11 +63,12 @@ def test_a_training_is_not_resumed_from_it(kind, tmp_path):
         plan_resumed(tmp_path)
 
 
-def test_released_weights_are_no_state_of_a_training(tmp_path):
-    (tmp_path / "checkpoints").mkdir()
-    shutil.copy(find_pretrained(list_pretrained()[0]).path, tmp_path / "checkpoints" / "last.pt")
+def test_released_weights_are_no_state_of_a_training():
+    weights = find_pretrained(list_pretrained()[0]).path
+    run, split = RunFolder("run"), Split("none", {"a": "val", "b": "train"})
+    plan = Plan(load_config(), run, split, "", read_checkpoint(weights))
     with pytest.raises(ValueError, match="last.pt is a checkpoint of this package without its training"):
-        plan_resumed(tmp_path)
+        open_plan(plan, World())
 
 
 @each_file
