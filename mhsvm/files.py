@@ -35,7 +35,7 @@ def replace_when_complete(path: str | Path) -> Iterator[Path]:
 
 
 def partial_path(path: Path) -> Path:
-    """Choose a temporary path beside a file or folder, create the parent and remove what killed processes left.
+    """Choose a temporary path beside a file or folder, create its parent, and remove those of killed processes.
 
     The path is `.NAME.HOST-PID.partial` in the same folder.
     """
