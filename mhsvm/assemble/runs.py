@@ -6,7 +6,7 @@ from pathlib import Path
 
 from yacs.config import CfgNode
 
-from mhsvm.assemble.data import build_set, build_split
+from mhsvm.assemble.data import build_set, build_split, with_size
 from mhsvm.assemble.networks import choose_backend
 from mhsvm.assemble.settings import read_config, recorded_config
 from mhsvm.assemble.training import build_job
@@ -60,10 +60,12 @@ def plan_run(config: CfgNode, run: RunFolder | None) -> Plan:
 
     Raises:
         FileNotFoundError: There is no such set.
-        ValueError: The backend is unknown, or the set or split cannot be used.
+        ValueError: The backend is unknown, the set or split cannot be used, or the set has another size than
+            `data.size`.
     """
     check_backend(choose_backend(config))
     with build_set(config) as prepared:
+        config = with_size(config, prepared)
         return Plan(config, run, build_split(config.data.split, prepared), prepared.checksum)
 
 

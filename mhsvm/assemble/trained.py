@@ -21,6 +21,7 @@ from mhsvm.models.recognition import Identity, identify, published_network
 from mhsvm.models.registry import MODELS
 from mhsvm.models.weight_format import State
 from mhsvm.plugins import import_plugins
+from mhsvm.prepare.sets import DEFAULT_SIZE
 from mhsvm.training.checkpoint import FORMAT
 
 
@@ -119,6 +120,7 @@ def load_trained(
     if model_name is not None:
         config.model.name = model_name
     if not ours:
+        config.data.size = config.data.size or DEFAULT_SIZE
         notes.append(
             f"the file does not record its preprocessing: taking images of {config.data.size} x {config.data.size}, "
             f"{config.data.normalization} normalization and threshold {config.evaluation.threshold}"
