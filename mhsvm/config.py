@@ -233,15 +233,16 @@ def pair_up(words: Sequence[Any]) -> list[Any]:
     paired: list[Any] = []
     rest = iter(words)
     for word in rest:
-        key, equals, value = str(word).partition("=")
-        if not (key and equals):
-            missing = f"settings are pairs KEY VALUE or KEY=VALUE, but {word!r} at the end has no value: add one"
-            following = next(rest, _MISSING)
-            if following is _MISSING:
-                raise ValueError(missing)
-            paired += [word, following]
-        else:
-            paired += [key, value]
+        key, equals, joined = str(word).partition("=")
+        if key and equals:
+            paired += [key, joined]
+            continue
+        value = next(rest, _MISSING)
+        if value is _MISSING:
+            raise ValueError(
+                f"settings are pairs KEY VALUE or KEY=VALUE, but {word!r} at the end has no value: add one"
+            )
+        paired += [word, value]
     return paired
 
 

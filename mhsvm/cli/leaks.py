@@ -68,9 +68,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("set", metavar="A", help="name in data/, prepared file or folder")
     parser.add_argument("other", nargs="?", metavar="B", help="another set; each pair is then one image of each")
     parser.add_argument("--split", metavar="NAME", help="list the pairs that this split of A separates")
-    parser.add_argument(
-        "--size", type=size, metavar="S|HxW", help="of folders, default 256; a prepared set must have it"
-    )
+    parser.add_argument("--size", type=size, metavar="S|HxW", help="of folders, default 256; prepared sets have one")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="default: results/leaks/A or A-B")
     return parser
 

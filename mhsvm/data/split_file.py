@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mhsvm.data.split_list import Ids, read_list, shorten_problems
+from mhsvm.text_file import encode, read_lines, write_lines
 
 PARTS = ("train", "val", "test")
 # Part for images of both validation and test, if a protocol has no separate test set.
@@ -44,13 +45,12 @@ class Split:
     def hash(self) -> str:
         """sha256 in hex of the sorted lines "id<TAB>part", independent of name and order."""
         lines = sorted(f"{image_id}\t{part}\n" for image_id, part in self.parts.items())
-        return hashlib.sha256("".join(lines).encode()).hexdigest()
+        return hashlib.sha256(encode("".join(lines))).hexdigest()
 
     def save(self, path: str | Path) -> None:
         """Write a comment with name and hash, and lines "id<TAB>part"."""
-        lines = [f"# mhsvm split, name: {self.name}, sha256: {self.hash}\n"]
-        lines += [f"{image_id}\t{part}\n" for image_id, part in self.parts.items()]
-        Path(path).write_text("".join(lines), encoding="utf-8", newline="\n")
+        lines = [f"# mhsvm split, name: {self.name}, sha256: {self.hash}"]
+        write_lines(path, lines + [f"{image_id}\t{part}" for image_id, part in self.parts.items()])
 
     @classmethod
     def load(cls, path: str | Path) -> "Split":
@@ -106,11 +106,7 @@ class SplitFile:
         path = Path(path)
         if not path.is_file():
             raise FileNotFoundError(f"split file {path} does not exist: check the path")
-        try:
-            # Spreadsheets write a byte-order mark first.
-            lines = path.read_text(encoding="utf-8-sig").splitlines()
-        except UnicodeDecodeError as error:
-            raise ValueError(f"split file {path} is not UTF-8 text: {error}") from error
+        lines = read_lines(path)
         header, known = _HEADER.fullmatch(lines[0]) if lines else None, Ids(ids)
         # the ids of a saved split are written as they are
         found = read_list(lines, Ids(None) if header else known)

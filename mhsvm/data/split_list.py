@@ -8,12 +8,13 @@ image_id,diagnosis,split
 ISIC_0000001,nevus,train
 """
 
-import csv
 import difflib
 import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
+
+from mhsvm.text_file import split_cells
 
 # Parts by the words that people use, in lower case.
 PART_WORDS = {
@@ -90,8 +91,8 @@ def read_list(lines: Sequence[str], ids: Ids) -> SplitList:
             _add_line(found, f"line {number}", line, ids)
     else:
         delimiter, id_column, part_column = columns
-        rows = csv.reader((line for _, line in numbered[1:]), delimiter=delimiter)
-        for (number, line), cells in zip(numbered[1:], rows, strict=False):
+        for number, line in numbered[1:]:
+            cells = split_cells(line, delimiter=delimiter)
             if max(id_column, part_column) < len(cells):
                 found.add(f"line {number}", cells[id_column].strip(), cells[part_column], ids)
             else:
@@ -118,7 +119,7 @@ def _is_comment(line: str, ids: Ids) -> bool:
 def _columns(line: str) -> tuple[str, int, int] | None:
     """Delimiter and columns of id and part, if a line has the names of columns."""
     for delimiter in "\t,;":
-        names = [re.sub(r"[\s_-]", "", cell).lower() for cell in next(csv.reader([line], delimiter=delimiter))]
+        names = [re.sub(r"[\s_-]", "", cell).lower() for cell in split_cells(line, delimiter=delimiter)]
         id_columns = [column for column, name in enumerate(names) if _ID_COLUMN.fullmatch(name)]
         part_columns = [column for column, name in enumerate(names) if _PART_COLUMN.fullmatch(name)]
         if id_columns and part_columns:

@@ -21,6 +21,7 @@ from fractions import Fraction
 
 from mhsvm.data.split_file import PARTS, UNUSED, VAL_AND_TEST, Split, SplitFile
 from mhsvm.registry import Registry
+from mhsvm.text_file import encode
 
 __all__ = ["Split", "list_splits", "make_split", "seeded_order"]
 
@@ -131,7 +132,7 @@ def suggest_split(groups: Sequence[str], *, training: bool = False) -> str:
 
 def seeded_order(ids: Iterable[str], *, seed: int) -> list[str]:
     """Sort ids by sha256("<seed>:<id>")."""
-    return sorted(ids, key=lambda image_id: hashlib.sha256(f"{seed}:{image_id}".encode()).digest())
+    return sorted(ids, key=lambda image_id: hashlib.sha256(encode(f"{seed}:{image_id}")).digest())
 
 
 @register_split("official")

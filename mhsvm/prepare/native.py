@@ -8,13 +8,14 @@ from pathlib import Path
 import numpy as np
 
 from mhsvm.files import StrPath
-from mhsvm.prepare.archive import SourceFile, open_sources
+from mhsvm.prepare.archive import SourceFile
 from mhsvm.prepare.class_levels import LevelTally
 from mhsvm.prepare.decode import MaskLevelsError, decode_mask
 from mhsvm.prepare.pairs import mask_files, masks_by_id
 from mhsvm.prepare.pipeline import CLASSES, GRAY_LEVELS, UNREADABLE
 from mhsvm.prepare.problems import Problems, Rule
 from mhsvm.prepare.sources import SOURCES
+from mhsvm.prepare.walk import open_sources
 from mhsvm.threads import image_threads
 
 NO_NATIVE = Rule("test image without a native mask", "give the folder or zip file with the official masks of this set")
@@ -54,7 +55,13 @@ class NativeMasks:
 
 @contextmanager
 def open_native_masks(
-    sources: Sequence[StrPath], ids: Sequence[str], *, source: str, num_classes: int, threshold: float | None = None
+    sources: Sequence[StrPath],
+    ids: Sequence[str],
+    *,
+    source: str,
+    num_classes: int,
+    threshold: float | None = None,
+    only_names: bool = False,
 ) -> Iterator[NativeMasks]:
     """Find the masks of some ids in folders and zip files, and check that each can be read.
 
@@ -63,6 +70,7 @@ def open_native_masks(
         ids: Ids of the required masks.
         source: Source of the prepared set; files of another year of ISIC are ignored. An unknown one is a folder.
         num_classes: 1 for lesion masks, k >= 2 for class indices.
+        only_names: Check only that each is there, which is quick.
         threshold: Fraction of full scale from which gray levels are lesion; None refuses them.
     Yields:
         The masks, which can be read until the block ends.
@@ -81,7 +89,7 @@ def open_native_masks(
         native = NativeMasks(found, num_classes, threshold)
         tally = LevelTally(num_classes)
         with image_threads() as pool:
-            list(pool.map(partial(native.check, tally=tally, problems=problems), native))
+            list(pool.map(partial(native.check, tally=tally, problems=problems), () if only_names else native))
         tally.note_lesion_masks(problems, "native masks")
         problems.raise_if_any("the native masks have problems, and nothing was measured:")
         yield native

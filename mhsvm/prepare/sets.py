@@ -2,17 +2,23 @@
 
 import hashlib
 import os
+import sys
 from pathlib import Path
+
+from tqdm import tqdm
 
 from mhsvm.files import StrPath, cache_path
 from mhsvm.nearest import did_you_mean
-from mhsvm.prepare.archive import SourceFile, open_sources
-from mhsvm.prepare.pairs import EXTENSIONS, find_pairs
+from mhsvm.prepare.archive import SourceFile
+from mhsvm.prepare.formats import EXTENSIONS
+from mhsvm.prepare.pairs import find_pairs
 from mhsvm.prepare.pipeline import PAIRS, pairs_digest, prepare_set
 from mhsvm.prepare.problems import Problems
 from mhsvm.prepare.resize import Size, as_height_width
 from mhsvm.prepare.sources import SOURCES
+from mhsvm.prepare.walk import open_sources
 from mhsvm.store import PredictionSet, PreparedSet
+from mhsvm.text_file import encode
 
 # Side length in pixels of a folder that is used directly, if none is named.
 DEFAULT_SIZE = 256
@@ -92,7 +98,7 @@ def open_set(path: str | Path, size: Size = DEFAULT_SIZE, num_classes: int = 1) 
     cache, state = _prepared_path(path, size, num_classes), _folder_state(path)
     if _is_current(cache, state):
         return PreparedSet.open(cache)
-    prepare_set(
+    summary = prepare_set(
         "folder",
         [path],
         cache,
@@ -103,6 +109,9 @@ def open_set(path: str | Path, size: Size = DEFAULT_SIZE, num_classes: int = 1) 
         progress=True,
         attributes={_FOLDER_STATE: state},
     )
+    # beside the progress bar, since a set that is incomplete must not be trained on in silence
+    for line in summary.skipped:
+        tqdm.write(f"{path}: left out: {line}", file=sys.stderr)
     return PreparedSet.open(cache)
 
 
@@ -185,4 +194,4 @@ def _folder_state(folder: Path) -> str:
     with open_sources([folder], Problems()) as files:
         read = (*EXTENSIONS, SOURCES["folder"].group_table.file_name)
         lines = sorted(describe(file) for file in files if file.name.lower().endswith(read))
-    return hashlib.sha256("".join(lines).encode()).hexdigest()
+    return hashlib.sha256(encode("".join(lines))).hexdigest()

@@ -23,6 +23,7 @@ from mhsvm.store.hdf5 import (
     write_attributes,
     write_strings,
 )
+from mhsvm.text_file import encode
 
 FORMAT = "mhsvm-set"
 # Name of the file in folders of synthetic images, and attribute of a set that was prepared from them.
@@ -155,7 +156,7 @@ def write_set(
             if row == total or sample.id in seen:
                 raise ValueError(f"{total} samples with different ids were announced; {sample.id!r} is one too many")
             images[row], masks[row] = sample.image, sample.mask
-            for part in (f"{sample.id}\n".encode(), sample.image.tobytes(), sample.mask.tobytes()):
+            for part in (encode(f"{sample.id}\n"), sample.image.tobytes(), sample.mask.tobytes()):
                 checksum.update(part)
             seen.add(sample.id)
             columns.append((sample.id, sample.subset, sample.group, sample.original_size))

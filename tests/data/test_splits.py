@@ -251,7 +251,7 @@ def test_files_that_cannot_be_read(tmp_path):
     with pytest.raises(FileNotFoundError, match="split file .*none.txt does not exist: check the path"):
         split_of(f"file:{tmp_path / 'none.txt'}", ids=["a"])
     (tmp_path / "image.jpg").write_bytes(b"\xff\xd8\xff\xe0")
-    with pytest.raises(ValueError, match="image.jpg is not UTF-8 text"):
+    with pytest.raises(ValueError, match="image.jpg, line 1, is not UTF-8 text"):
         Split.load(tmp_path / "image.jpg")
 
 
