@@ -23,7 +23,8 @@ from mhsvm.models.registry import MODELS
 from mhsvm.models.weight_format import State
 from mhsvm.nearest import did_you_mean
 from mhsvm.plugins import import_plugins
-from mhsvm.training.checkpoint import FORMAT
+from mhsvm.prepare.sets import DEFAULT_SIZE
+from mhsvm.training.checkpoint import check_parts, is_ours
 
 
 @dataclass(frozen=True)
@@ -55,8 +56,8 @@ class Trained:
 
     @property
     def size(self) -> tuple[int, int]:
-        """(h, w) in pixels of the training images; for a published file, the default."""
-        h, w = self.data["size"] if self.data else (self.config.data.size, self.config.data.size)
+        """(h, w) in pixels of the training images; if they are not recorded, the default."""
+        h, w = self.data["size"] if self.data else [self.config.data.size or DEFAULT_SIZE] * 2
         return h, w
 
     @cached_property
@@ -112,15 +113,18 @@ def load_trained(
     import_plugins(plugins)
     path = find_checkpoint(path)
     content = read_checkpoint(path)
-    state = weights_in(content)
+    ours = is_ours(content)
+    if ours:
+        check_parts(content, path, "config", "model")
+    state = weights_in(content, path)
     found = identify(state)
-    ours = content.get("format") == FORMAT
     settings = content["config"] if ours else _published_settings(found, state, model_name)
     config, notes = recorded_config(settings, path), []
     config.defrost()
     if model_name is not None:
         config.model.name = model_name
     if not ours:
+        config.data.size = config.data.size or DEFAULT_SIZE
         notes.append(
             f"the file does not record its preprocessing: taking images of {config.data.size} x {config.data.size}, "
             f"{config.data.normalization} normalization and threshold {config.evaluation.threshold}"
@@ -140,7 +144,9 @@ def load_trained(
     with errors.collected():
         check_backend_runs(backend, device)
     model = build_model(config, backend=backend)
-    load_state(model, state, found)
+    unused = load_state(model, state, found).unused
+    if unused:
+        notes.append(f"not used of the file: {len(unused)} tensors, beginning with {unused[0]}")
     if heads is not None:
         with errors.collected():
             _check_heads(model, heads)
