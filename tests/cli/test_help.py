@@ -14,13 +14,14 @@ import mhsvm
 from mhsvm.cli.main import COMMANDS, EXAMPLES, main, run
 from mhsvm.cli.options import with_options
 from mhsvm.cli.parser import program
+from mhsvm.leakage import find_duplicates
 from mhsvm.prepare.sets import find_set
 from tests.fixtures.commands import check_command, command_main, parser_of
 
 ROOT = Path(mhsvm.__file__).parent
 HEAVY = {"torch", "numpy", "scipy", "h5py", "PIL", "numba", "triton", "matplotlib", "tensorboardX", "jinja2", "monai"}
-# These start commands, and other programs with options of their own.
-START_PROGRAMS = {"sweep/run_state.py", "system.py"}
+# These start or name commands and other programs with options of their own.
+START_PROGRAMS = {"sweep/run_state.py", "system.py", "ops/scan/mamba_ssm.py"}
 
 SCRIPTS = [path.as_posix() for path in (Path("scripts/release_weights.py"), Path("scripts/results.py"))]
 
@@ -179,3 +180,31 @@ def test_options_have_long_names_beside_the_letters():
         words = names.split()
         for long, letter in zip(words[::2], words[1::2], strict=True):
             assert actions[f"--{long}"] is actions[f"--{letter}"]
+
+
+def test_bars_are_shown_in_terminals_only():
+    """A bar has `disable=None`, or `hidden`, which is None or True."""
+    found = 0
+    for path in [
+        *ROOT.rglob("*.py"),
+        *(ROOT.parent / "benchmarks").rglob("*.py"),
+        *(ROOT.parent / "scripts").glob("*.py"),
+    ]:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) in ("tqdm", "trange"):
+                (disable,) = [ast.unparse(each.value) for each in node.keywords if each.arg == "disable"]
+                assert disable in ("None", "hidden"), f"{path}:{node.lineno}"
+                found += 1
+            if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "hidden":
+                assert ast.unparse(node.value).startswith("None if "), f"{path}:{node.lineno}"
+                assert ast.unparse(node.value).endswith(" else True"), f"{path}:{node.lineno}"
+    assert found >= 6
+
+
+def test_the_search_for_near_duplicates_has_a_bar_in_a_terminal(scenes, capsys, monkeypatch):
+    ids = [str(number) for number in range(len(scenes))]
+    pairs = find_duplicates(scenes, ids)
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    assert find_duplicates(scenes, ids) == pairs
+    assert "near-duplicates, pass 1 of 4: 100%" in capsys.readouterr().err
