@@ -184,21 +184,20 @@ def test_options_have_long_names_beside_the_letters():
 
 def test_bars_are_shown_in_terminals_only():
     """A bar has `disable=None`, or `hidden`, which is None or True."""
-    found = 0
-    for path in [
-        *ROOT.rglob("*.py"),
-        *(ROOT.parent / "benchmarks").rglob("*.py"),
-        *(ROOT.parent / "scripts").glob("*.py"),
-    ]:
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Call) and ast.unparse(node.func) in ("tqdm", "trange"):
-                (disable,) = [ast.unparse(each.value) for each in node.keywords if each.arg == "disable"]
-                assert disable in ("None", "hidden"), f"{path}:{node.lineno}"
-                found += 1
-            if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "hidden":
-                assert ast.unparse(node.value).startswith("None if "), f"{path}:{node.lineno}"
-                assert ast.unparse(node.value).endswith(" else True"), f"{path}:{node.lineno}"
-    assert found >= 6
+    num_bars = 0
+    folders = (ROOT, ROOT.parent / "benchmarks", ROOT.parent / "scripts")
+    for path in [path for folder in folders for path in folder.rglob("*.py")]:
+        nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+        calls = [node for node in nodes if isinstance(node, ast.Call) and ast.unparse(node.func) in ("tqdm", "trange")]
+        disable = {ast.unparse(each.value) for call in calls for each in call.keywords if each.arg == "disable"}
+        num_bars += len(calls)
+        assert len(calls) == sum(each.arg == "disable" for call in calls for each in call.keywords), path
+        assert disable <= {"None", "hidden"}, path
+        if "hidden" in disable:
+            values = [ast.unparse(node.value) for node in nodes if ast.unparse(node).startswith("hidden = ")]
+            assert values, path
+            assert all(value.startswith("None if ") and value.endswith(" else True") for value in values), path
+    assert num_bars >= 8
 
 
 def test_the_search_for_near_duplicates_has_a_bar_in_a_terminal(scenes, capsys, monkeypatch):
