@@ -1,5 +1,6 @@
 """Write files and folders atomically, and find a place for cached ones."""
 
+import errno
 import hashlib
 import os
 import shutil
@@ -7,6 +8,10 @@ import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+
+# The disk is full, or the user's quota or the largest size of a file is reached: such errors have no name of a file, or
+# the temporary one.
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 StrPath = str | os.PathLike[str]
 
@@ -30,6 +35,10 @@ def replace_when_complete(path: str | Path) -> Iterator[Path]:
         _sync(partial)
         os.replace(partial, path)
         _sync(path.parent)
+    except OSError as error:
+        if error.errno in _NO_ROOM:
+            raise OSError(error.errno, error.strerror, str(path)) from error
+        raise
     finally:
         partial.unlink(missing_ok=True)
 
@@ -54,6 +63,10 @@ def replace_folder_when_complete(path: str | Path) -> Iterator[Path]:
         if path.exists():
             os.replace(path, older)
         os.replace(partial, path)
+    except OSError as error:
+        if error.errno in _NO_ROOM:
+            raise OSError(error.errno, error.strerror, str(path)) from error
+        raise
     finally:
         if older.exists() and not path.exists():
             os.replace(older, path)

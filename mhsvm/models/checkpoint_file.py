@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mhsvm.models.checkpoint_checksum import verify_checksum
+
 # Entries that a profiler (thop) leaves in a state dict.
 _LEFTOVERS = ("total_ops", "total_params")
 
@@ -32,11 +34,12 @@ def read_checkpoint(path: str | os.PathLike) -> dict[str, Any]:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"there is no checkpoint {path}")
-    if not zipfile.is_zipfile(path):
+    if not _is_zip(path):
         raise ValueError(
             f"{path} is not a checkpoint or is incomplete: torch.save writes a zip archive. "
             "Download or copy it again; save a file from before torch 1.6 again with a newer torch"
         )
+    verify_checksum(path)
     try:
         with torch.serialization.safe_globals(_numpy_scalars()):
             foreign = torch.serialization.get_unsafe_globals_in_checkpoint(path)
@@ -72,6 +75,14 @@ def weights_in(content: Mapping[str, Any]) -> dict[str, Tensor]:
     if all(key.startswith(_WRAPPER) for key in state):
         state = {key.removeprefix(_WRAPPER): value for key, value in state.items()}
     return state
+
+
+def _is_zip(path: Path) -> bool:
+    try:
+        return zipfile.is_zipfile(path)
+    except zipfile.BadZipFile:
+        # the end of the archive is damaged
+        return False
 
 
 def _numpy_scalars() -> list[Any]:

@@ -113,7 +113,7 @@ def test_interrupted_writing_keeps_the_old_set(made):
 
 
 def test_open_missing(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"there is no file .*absent\.h5; make it with `python"):
+    with pytest.raises(FileNotFoundError, match=r"there is no file .*absent\.h5; make it with `mhsvm prepare`"):
         PreparedSet.open(tmp_path / "absent.h5")
 
 
