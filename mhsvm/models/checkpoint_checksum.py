@@ -8,11 +8,17 @@ import struct
 import zipfile
 import zlib
 from pathlib import Path
+from typing import BinaryIO
 
 _MARK = b"mhsvm-crc32:"
 _COMMENT_SIZE = len(_MARK) + 8
 # length of an archive's comment, the last field before it
 _SIZE_FIELD = struct.Struct("<H")
+# the record at the end of an archive: its signature, and that length
+_SIGNATURE = b"PK\5\6"
+_END = struct.Struct("<20xH")
+# holds that record and our comment; a longer comment is of another program
+_TAIL = 64
 _BLOCK = 2**20
 # what Python's reader raises for archives with damaged tables or members
 _ZIP_ERRORS = (
@@ -30,10 +36,7 @@ def add_checksum(path: Path) -> None:
     with path.open("r+b") as file:
         file.seek(-_SIZE_FIELD.size, 2)
         file.write(_SIZE_FIELD.pack(_COMMENT_SIZE))
-        file.seek(0)
-        checksum = 0
-        while block := file.read(_BLOCK):
-            checksum = zlib.crc32(block, checksum)
+        checksum = _checksum(file, file.seek(0, 2))
         file.write(_MARK + f"{checksum:08x}".encode())
 
 
@@ -44,20 +47,29 @@ def verify_checksum(path: Path) -> None:
         ValueError: The file is damaged. The message names it and the damaged member.
     """
     with path.open("rb") as file:
-        size = file.seek(0, 2) - _COMMENT_SIZE
-        file.seek(max(size, 0))
-        comment = file.read()
-        if not comment.startswith(_MARK):
+        size = file.seek(0, 2)
+        file.seek(max(size - _TAIL, 0))
+        tail = file.read()
+        place = tail.rfind(_SIGNATURE)
+        comment = tail[place + _END.size :]
+        if place >= 0 and (len(tail) < place + _END.size or _END.unpack_from(tail, place)[0] != len(comment)):
+            reason: str | None = "its end is missing"
+        elif place < 0 or not comment.startswith(_MARK):
             reason = _damage_in_members(path)
         else:
-            file.seek(0)
-            checksum, left = 0, size
-            while block := file.read(min(left, _BLOCK)):
-                checksum, left = zlib.crc32(block, checksum), left - len(block)
-            is_whole = comment == _MARK + f"{checksum:08x}".encode()
+            size -= len(comment)
+            is_whole = comment == _MARK + f"{_checksum(file, size):08x}".encode()
             reason = None if is_whole else _damage_in_members(path) or "its tables do not match the checksum"
     if reason is not None:
         raise ValueError(f"{path} is damaged: {reason}. Copy or download it again, or take another checkpoint")
+
+
+def _checksum(file: BinaryIO, size: int) -> int:
+    file.seek(0)
+    checksum = 0
+    while size > 0 and (block := file.read(min(size, _BLOCK))):
+        checksum, size = zlib.crc32(block, checksum), size - len(block)
+    return checksum
 
 
 def _damage_in_members(path: Path) -> str | None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import h5py
 
 from mhsvm.files import replace_when_complete
-from mhsvm.store.checksums import stored_rows, write_trailer
+from mhsvm.store.checksums import reserve_end, write_end
 
 _Binary = io.RawIOBase | io.BytesIO
 
@@ -96,9 +96,9 @@ def _fill(target: _Binary, name: str) -> Iterator[NewFile]:
         new = NewFile(file, guard, name)
         try:
             yield new
-            rows = stored_rows(file, new.rows)
+            rows = reserve_end(file, new.rows)
         finally:
             # reading back content that was lost fails in other ways
             new.check()
-    write_trailer(guard, rows)
+    write_end(guard, rows)
     new.check()

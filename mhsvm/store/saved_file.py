@@ -8,7 +8,7 @@ from typing import BinaryIO
 
 import h5py
 
-from mhsvm.store.checksums import row_checksums, verify_trailer
+from mhsvm.store.checksums import row_checksums, verify_end
 from mhsvm.store.hdf5 import SCHEMA_VERSION, check_own, damage_named
 from mhsvm.store.rows import RowReader
 
@@ -38,7 +38,7 @@ class SavedFile:
         with ExitStack() as stack:
             source = stack.enter_context(io.BytesIO(path) if isinstance(path, bytes) else self._open())
             with self.reading():
-                has_trailer = verify_trailer(source)
+                verified = verify_end(source)
                 self.file = stack.enter_context(_open_hdf5(self.path, source))
                 if self.file.driver != "fileobj":
                     source.close()
@@ -52,7 +52,7 @@ class SavedFile:
                 )
             with self.reading():
                 check_own(self.file)
-                self._row_checksums = row_checksums(self.file, trailer=has_trailer)
+                self._row_checksums = row_checksums(self.file, verified=verified)
             self._opened = stack.pop_all()
 
     def _open(self) -> BinaryIO:
