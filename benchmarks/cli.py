@@ -1,4 +1,4 @@
-"""`python -m benchmarks scan|model|train`: check against the reference, then time.
+"""`python -m benchmarks scan|model|train`: check against the reference, then time; `crowded` compares threads.
 
 The library is imported after parsing, so that `--help` is quick.
 """
@@ -6,16 +6,16 @@ The library is imported after parsing, so that `--help` is quick.
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from benchmarks.crowded import bench_crowded, crowded_rows
 from mhsvm.cli.console import ConsoleHandler, logging_to
 from mhsvm.cli.options import positive
 from mhsvm.cli.parser import CommandParser
-from mhsvm.files import replace_when_complete
 from mhsvm.table import format_table
+from mhsvm.text_file import write_json
 
 if TYPE_CHECKING:
     from mhsvm.ops.verify import ScanShape
@@ -36,8 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for row in report.get("wrong", ()):
         print(f"not timed: {row['reason']}")
     if arguments.json is not None:
-        with replace_when_complete(arguments.json) as partial:
-            partial.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+        write_json(arguments.json, report, indent=1, allow_nan=True)
         print(f"written: {arguments.json}")
     return 1 if report.get("wrong") else 0
 
@@ -49,7 +48,12 @@ def _run(arguments: argparse.Namespace) -> dict:
     from benchmarks.scan import bench_scan
     from benchmarks.train import bench_train
     from mhsvm.assemble import build_device
+    from mhsvm.system import describe_device, read_versions
 
+    if arguments.what == "crowded":
+        times = {} if arguments.seconds is None else {"seconds": arguments.seconds}
+        report = bench_crowded(threads=arguments.threads, rounds=arguments.rounds, baseline=arguments.baseline, **times)
+        return report | {"device": describe_device(torch.device("cpu")), "versions": read_versions()}
     common = {"device": build_device(arguments.device), "dtype": getattr(torch, arguments.dtype)}
     if arguments.seconds is not None:
         common["seconds"] = arguments.seconds
@@ -67,7 +71,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         description=main.__doc__,
         examples=("scan --backends cpu chunked", "train --models mhs_vm --batch 8 --json train.json"),
     )
-    what = parser.add_subparsers(dest="what", required=True, metavar="scan|model|train")
+    what = parser.add_subparsers(dest="what", required=True, metavar="scan|model|train|crowded")
     scan = what.add_parser("scan", help="the selective scan alone", prog=f"{parser.prog} scan")
     scan.add_argument(
         "--shapes",
@@ -89,11 +93,18 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     train.add_argument("--size", type=positive, default=256, metavar="PIXELS", help="side; default: 256")
     train.add_argument("--images", type=positive, metavar="N", help="of an epoch; default: 1250 on a GPU, else 100")
     train.add_argument("--step", metavar="MODE", default="auto", help="as the setting train.step; default: auto")
+    crowded = what.add_parser(
+        "crowded", help="the CPU path alone and beside a busy process", prog=f"{parser.prog} crowded"
+    )
+    crowded.add_argument("--threads", type=positive, default=2, metavar="N", help="compared with one; default: 2")
+    crowded.add_argument("--rounds", type=positive, default=7, metavar="N", help="of each measurement; default: 7")
+    crowded.add_argument("--baseline", type=Path, metavar="FOLDER", help="another checkout to measure in the same run")
     for command in (scan, model):
         command.add_argument("--backends", nargs="+", metavar="NAME", help="default: all that can run, not reference")
     for command in (scan, model, train):
         command.add_argument("--device", default="auto", help="auto (the GPU if there is one), cpu, cuda, cuda:1, …")
         command.add_argument("--dtype", choices=TYPES, default="float32", help="default: float32")
+    for command in (scan, model, train, crowded):
         command.add_argument("--seconds", type=float, metavar="S", help="to time each candidate for, about")
         command.add_argument("--json", type=Path, metavar="FILE", help="write the whole report there")
     return parser.parse_args(argv)
@@ -115,8 +126,11 @@ def _headline(report: dict) -> str:
     device, versions = report["device"], report["versions"]
     lines = [
         f"{device['name']}: {device['model']}; torch {versions['torch']}, mhsvm {versions['mhsvm']}",
-        f"{report['dtype']}; checked {report['check']}",
     ]
+    if report["benchmark"] == "crowded":
+        lines.append(f"UltraLight VM-UNet, 256 x 256 pixels, medians of {report['rounds']}")
+        return "\n".join(lines) + "\n"
+    lines.append(f"{report['dtype']}; checked {report['check']}")
     if report["benchmark"] == "scan":
         calls = "CUDA graphs" if report["captured"] else "eager"
         lines.append(f"calls: {calls}; a copy moves {_rate(report['copy_bytes_per_s'])}")
@@ -175,7 +189,13 @@ def _train_table(report: dict) -> str:
     return format_table(header, rows, right=("batch", *header[3:]))
 
 
-_TABLES = {"scan": _scan_table, "model": _model_table, "train": _train_table}
+def _crowded_table(report: dict) -> str:
+    several = f"{report['threads']} threads"
+    header = ("checkout", "images/s of", "1 thread", several, "beside busy", "speedup", "beside/alone", "to baseline")
+    return format_table(header, crowded_rows(report), right=header[2:])
+
+
+_TABLES = {"crowded": _crowded_table, "scan": _scan_table, "model": _model_table, "train": _train_table}
 
 
 def _seconds(seconds: float) -> str:

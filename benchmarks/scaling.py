@@ -24,6 +24,7 @@ from mhsvm.runtime.distributed import World, open_world
 from mhsvm.runtime.graphs import WARM_UP_CALLS
 from mhsvm.runtime.numerics import numerics
 from mhsvm.runtime.timing import Timing, synchronize
+from mhsvm.text_file import split_lines
 from mhsvm.training.step import TrainStep
 
 log = logging.getLogger(__name__)
@@ -65,7 +66,10 @@ class ScalingRun:
             WrongNetwork: Loss or gradients are not those of one process with the whole batch, or a process fails.
         """
         with ExitStack() as stack:
-            outputs = [stack.enter_context(tempfile.TemporaryFile("w+")) for _ in range(2 * num_processes)]
+            outputs = [
+                stack.enter_context(tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace"))
+                for _ in range(2 * num_processes)
+            ]
             port = _free_port()
             started = [
                 self._start(rank, num_processes, port, outputs[2 * rank], outputs[2 * rank + 1])
@@ -82,7 +86,7 @@ class ScalingRun:
                 reason = outputs[2 * failed + 1].read().strip()[-600:] or f"not done in {_SECONDS_AT_MOST} s"
                 raise WrongNetwork(f"{self.model} is not timed, number of processes {num_processes}: {reason}")
             outputs[0].seek(0)
-            return Timing(tuple(json.loads(outputs[0].read().splitlines()[-1])))
+            return Timing(tuple(json.loads(split_lines(outputs[0].read())[-1])))
 
     def _start(self, rank: int, size: int, port: int, stdout: IO, stderr: IO) -> subprocess.Popen:
         """As torchrun starts a process."""

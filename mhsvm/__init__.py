@@ -6,7 +6,11 @@ Importing this package is quick: the modules that a name needs are loaded when t
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from mhsvm.openmp import limit_threads
 from mhsvm.version import __version__ as __version__
+
+# before any module of the package imports torch
+limit_threads()
 
 if TYPE_CHECKING:
     from mhsvm import metrics, ops, routes

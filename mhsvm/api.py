@@ -6,6 +6,7 @@ print(result.metrics["dsc"], result.intervals["dsc"])
 mask, probability = mhsvm.predict("lesion.jpg", run)
 """
 
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from functools import cached_property
@@ -123,7 +124,7 @@ def train(
     if resume is not None and folder is not None:
         raise ValueError("a run is resumed in its own folder: leave `folder` out")
     with open_world() as world:
-        plan = world.from_first(lambda: _plan(config, folder, resume))
+        plan = world.from_first(lambda: _plan(config, folder, resume, world.size))
         job, position = open_plan(plan, world)
         world.from_first(plan.create_folder)
         record = MemoryRecord() if plan.run is None else plan.run
@@ -184,6 +185,8 @@ def evaluate(
             drop_seen=drop_seen,
             batch_size=batch_size,
             device=own_device,
+            native_masks=native_masks,
+            gate_maps=gate_maps,
             predictor=trained if isinstance(trained, TrainedPredictor) else None,
         )
         with open_native(run, native_masks) as native:
@@ -251,13 +254,13 @@ def draw_prediction(image: ImageLike, mask: np.ndarray, *, num_classes: int = 1)
     return overlay.draw_prediction(pixels, mask, num_classes=num_classes)
 
 
-def _plan(config: Config | None, folder: StrPath | None, resume: StrPath | None) -> Plan:
+def _plan(config: Config | None, folder: StrPath | None, resume: StrPath | None, num_processes: int) -> Plan:
     if resume is not None:
         return plan_resumed(resume)
     run = None if folder is None else RunFolder(folder)
     if run is not None:
         run.check_new()
-    return plan_run(_config(config), run)
+    return plan_run(_config(config), run, num_processes=num_processes)
 
 
 def _config(config: Config | None) -> CfgNode:
@@ -265,6 +268,11 @@ def _config(config: Config | None) -> CfgNode:
         return config
     if isinstance(config, Mapping):
         return load_config(None, [word for pair in _pairs(config) for word in pair])
+    if not isinstance(config, (str, os.PathLike)):
+        raise ValueError(
+            "a config is the path of a YAML file, a dictionary of settings or a config from load_config; "
+            f"received {config!r}"
+        )
     return load_config(config)
 
 

@@ -4,6 +4,7 @@ import math
 import re
 from dataclasses import dataclass
 from functools import cache
+from typing import TypeVar
 
 # As intervals, with brackets as in mathematics: [ includes the end, ( does not. (-inf, inf) is any finite number.
 BOUNDS = {
@@ -86,6 +87,8 @@ LENGTHS = {
     "optimizer.Rprop.step_sizes": 2,
 }
 
+Entry = TypeVar("Entry")
+
 
 @dataclass(frozen=True)
 class Interval:
@@ -144,7 +147,7 @@ def bound_of(key: str) -> Interval | None:
     return None if text is None else Interval.parse(text)
 
 
-def _find(table: dict, key: str) -> object:
+def _find(table: dict[str, Entry], key: str) -> Entry | None:
     """The entry of a key, or of its group with a star for the name of the class."""
     group, _, rest = key.partition(".")
     return table.get(key, table.get(f"{group}.*.{rest.partition('.')[2]}"))

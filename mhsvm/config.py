@@ -233,13 +233,16 @@ def pair_up(words: Sequence[Any]) -> list[Any]:
     paired: list[Any] = []
     rest = iter(words)
     for word in rest:
-        key, equals, value = str(word).partition("=")
-        if not (key and equals):
-            missing = f"settings are pairs KEY VALUE or KEY=VALUE, but {word!r} at the end has no value: add one"
-            key, value = word, next(rest, _MISSING)
-            if value is _MISSING:
-                raise ValueError(missing)
-        paired += [key, value]
+        key, equals, joined = str(word).partition("=")
+        if key and equals:
+            paired += [key, joined]
+            continue
+        value = next(rest, _MISSING)
+        if value is _MISSING:
+            raise ValueError(
+                f"settings are pairs KEY VALUE or KEY=VALUE, but {word!r} at the end has no value: add one"
+            )
+        paired += [word, value]
     return paired
 
 

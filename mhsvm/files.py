@@ -100,7 +100,7 @@ def cache_path(folder: Path, name: str) -> Path:
     """
     if os.access(folder, os.W_OK):
         return folder / f".{name}"
-    key = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:16]
+    key = hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:16]
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mhsvm" / key / name
 
 

@@ -10,6 +10,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mhsvm.cgroup import cpu_quota
+from mhsvm.text_file import first_line, read_lines
 from mhsvm.version import __version__
 
 if TYPE_CHECKING:
@@ -20,8 +22,9 @@ _PACKAGES = ("triton", "numba", "mamba_ssm", "causal_conv1d")
 
 
 def num_cores() -> int:
-    """Number of cores that this process may use; a container or a scheduler can limit it."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Number of cores that this process may use: those of its affinity mask, and no more than a container's quota."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(cores, cpu_quota() or cores)
 
 
 def code_version() -> dict[str, str]:
@@ -33,7 +36,9 @@ def code_version() -> dict[str, str]:
     if (folder / ".git").exists():
         command = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
         try:
-            commit = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+            commit = subprocess.run(
+                command, capture_output=True, encoding="utf-8", errors="replace", check=True
+            ).stdout.strip()
         except (OSError, subprocess.CalledProcessError):
             commit = ""
     return {"mhsvm": __version__, "commit": commit, "torch": str(torch.__version__)}
@@ -100,8 +105,8 @@ def _driver_version() -> str:
     if command is None:
         return ""
     query = [command, "--query-gpu=driver_version", "--format=csv,noheader"]
-    result = subprocess.run(query, capture_output=True, text=True, check=False)
-    return result.stdout.splitlines()[0].strip() if result.returncode == 0 and result.stdout else ""
+    result = subprocess.run(query, capture_output=True, encoding="utf-8", errors="replace", check=False)
+    return first_line(result.stdout).strip() if result.returncode == 0 else ""
 
 
 def _memory_bytes() -> int:
@@ -119,7 +124,7 @@ def device_model(device: "torch.device") -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     info = Path("/proc/cpuinfo")
-    lines = info.read_text(encoding="utf-8").splitlines() if info.is_file() else []
+    lines = read_lines(info) if info.is_file() else []
     models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return models[0] if models else platform.processor() or platform.machine()
 

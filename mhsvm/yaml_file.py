@@ -10,6 +10,8 @@ from typing import Any
 
 import yaml
 
+from mhsvm.text_file import read_text
+
 MAX_BYTES = 200_000
 MAX_VALUES = 10_000
 MAX_DEPTH = 20
@@ -34,10 +36,8 @@ def read_yaml(path: Path, *, max_values: int = MAX_VALUES) -> dict[str, Any]:
     if path.stat().st_size > MAX_BYTES:
         raise ValueError(f"{path} is no config: it has {path.stat().st_size:,} bytes, more than {MAX_BYTES:,}")
     try:
-        node = yaml.compose(path.read_text(encoding="utf-8"), Loader=_Loader)
+        node = yaml.compose(read_text(path), Loader=_Loader)
         values = None if node is None else _Expansion(max_values).value(node)
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not a YAML file in UTF-8: {error}") from error
     except yaml.YAMLError as error:
         raise ValueError(f"{path} is not a YAML file: {error}") from error
     if values is None:

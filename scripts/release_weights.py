@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import sys
 from collections.abc import Sequence
@@ -16,6 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from mhsvm.cli.main import run
 from mhsvm.cli.parser import CommandParser
 from mhsvm.files import replace_when_complete
+from mhsvm.text_file import write_table
 
 if TYPE_CHECKING:
     from mhsvm.models import pretrained
@@ -84,10 +84,7 @@ def _write_index(rows: Sequence[pretrained.Pretrained]) -> None:
     from mhsvm.models import pretrained
 
     path = pretrained.FOLDER / "index.csv"
-    with replace_when_complete(path) as partial, partial.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow([field.name for field in fields(pretrained.Pretrained)])
-        writer.writerows(astuple(row) for row in rows)
+    write_table(path, [field.name for field in fields(pretrained.Pretrained)], map(astuple, rows))
 
 
 if __name__ == "__main__":

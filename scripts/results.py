@@ -10,7 +10,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from mhsvm.cli.main import run
 from mhsvm.cli.parser import CommandParser
-from mhsvm.files import replace_when_complete
+from mhsvm.text_file import read_text, write_text
 from results_page import read_published, results_page
 from results_records import Record, find_runs, read_records, read_run, write_records
 
@@ -44,9 +44,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     records = _collect(arguments)
     page = results_page(records, read_published(RECORDS / "published.csv"))
     if arguments.notes.is_file():
-        page += "\n" + arguments.notes.read_text(encoding="utf-8")
-    with replace_when_complete(arguments.out) as partial:
-        partial.write_text(page, encoding="utf-8")
+        page += "\n" + read_text(arguments.notes)
+    write_text(arguments.out, page)
     print(f"{sum(len(record.tests) for record in records)} tests in {arguments.out}")
     return 0
 

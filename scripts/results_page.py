@@ -1,6 +1,5 @@
 """The page of results in Markdown, from records of runs and published numbers. Every row names how it was obtained."""
 
-import csv
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from yacs.config import CfgNode
 from mhsvm.config import DEFAULTS
 from mhsvm.report.training import format_duration
 from mhsvm.table import format_markdown_table
+from mhsvm.text_file import read_table
 from results_records import Record
 
 _METRICS = {"IoU": "miou", "DSC": "dsc", "IoU per image": "miou_per_image", "DSC per image": "dsc_per_image"}
@@ -50,8 +50,7 @@ class RecordedTest:
 
 def read_published(path: Path) -> list[dict[str, str]]:
     """Read published numbers: model, set, protocol, iou and dsc ("" if it was not given), source."""
-    with path.open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
+    return read_table(path).rows
 
 
 def results_page(records: Sequence[Record], published: Sequence[Mapping[str, str]]) -> str:

@@ -4,7 +4,6 @@ A file of records holds one JSON object per line: the run's name, its settings, 
 """
 
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,8 +11,8 @@ from pathlib import Path
 from yacs.config import CfgNode
 
 from mhsvm.config import config_from_dict, load_config, to_dict
-from mhsvm.files import replace_when_complete
 from mhsvm.report.training import read_cost
+from mhsvm.text_file import read_json, read_json_lines, write_json_lines
 
 # Parts of a test's summary that a record keeps; curves, bins and lists of ids stay in the run folder.
 _KEPT = ("metrics", "intervals", "protocol", "checkpoint", "version", "device")
@@ -69,13 +68,13 @@ def read_run(folder: Path) -> tuple[Record | None, str]:
         ValueError: A file is damaged.
     """
     config = load_config(folder / "config.yaml")
-    done, epochs = len((folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()), config.train.epochs
+    done, epochs = len(read_json_lines(folder / "metrics.jsonl")), config.train.epochs
     if done < epochs:
         return None, f"{done} of {epochs} epochs are done"
     best = folder / "checkpoints" / "best.pt"
     # without the weights, which may be on another machine, the summary's hash is trusted
     checksum = hashlib.sha256(best.read_bytes()).hexdigest() if best.is_file() else None
-    summaries = [_read_summary(path) for path in sorted(folder.glob("tests/*/summary.json"))]
+    summaries = [read_json(path, remedy="test again") for path in sorted(folder.glob("tests/*/summary.json"))]
     tests = [
         _shorten(summary)
         for summary in summaries
@@ -90,14 +89,12 @@ def read_run(folder: Path) -> tuple[Record | None, str]:
 
 def read_records(path: Path) -> list[Record]:
     """Read a file of records."""
-    return [Record(**json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
+    return [Record(**row) for row in read_json_lines(path)]
 
 
 def write_records(path: Path, records: Sequence[Record]) -> None:
     """Write records to a file, sorted by the runs' names."""
-    lines = [json.dumps(asdict(record), ensure_ascii=False) for record in sorted(records, key=lambda each: each.run)]
-    with replace_when_complete(path) as partial:
-        partial.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    write_json_lines(path, map(asdict, sorted(records, key=lambda each: each.run)))
 
 
 def _used_settings(config: CfgNode) -> dict:
@@ -106,13 +103,6 @@ def _used_settings(config: CfgNode) -> dict:
         group: {key: value for key, value in node.items() if not isinstance(value, dict) or key == node.get("name")}
         for group, node in to_dict(config).items()
     }
-
-
-def _read_summary(path: Path) -> dict:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is damaged ({error}): test again") from error
 
 
 def _shorten(summary: Mapping) -> dict:

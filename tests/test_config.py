@@ -202,7 +202,7 @@ def test_anchors_merges_and_empty_groups_are_read(tmp_path):
 def test_a_config_that_is_no_text_is_named(tmp_path):
     path = tmp_path / "bad.yaml"
     path.write_bytes("run: {name: é}".encode("utf-16"))
-    with pytest.raises(ValueError, match=r"bad\.yaml is not a YAML file in UTF-8"):
+    with pytest.raises(ValueError, match=r"bad\.yaml, line 1, is not UTF-8 text"):
         load_config(path)
 
 

@@ -17,7 +17,20 @@ ROOT = Path(mhsvm.__file__).parent
 HEAVY = ("monai", "timm", "sklearn", "matplotlib", "numba", "triton")
 
 # Each room of the package and the rooms that it may import besides itself.
-BASE = {"version", "registry", "plugins", "files", "system", "threads", "table", "nearest", "errors"}
+BASE = {
+    "version",
+    "registry",
+    "plugins",
+    "files",
+    "text_file",
+    "cgroup",
+    "openmp",
+    "system",
+    "threads",
+    "table",
+    "nearest",
+    "errors",
+}
 NETWORKS = BASE | {"ops", "routes", "layers", "models"}
 DATA = BASE | {"ops", "store", "data"}
 INFERENCE = DATA | NETWORKS | {"metrics", "prepare", "runtime", "inference"}
@@ -30,12 +43,15 @@ MAY_IMPORT = {
     "registry": {"nearest"},
     "plugins": set(),
     "errors": set(),
-    "yaml_file": set(),
+    "yaml_file": {"text_file"},
     "bounds": set(),
     "setting_types": set(),
     "config": {"nearest", "errors", "yaml_file", "bounds", "setting_types"},
     "files": set(),
-    "system": {"version"},
+    "text_file": {"files"},
+    "cgroup": {"text_file"},
+    "openmp": {"cgroup"},
+    "system": {"cgroup", "version", "text_file"},
     "threads": {"system"},
     "table": set(),
     "ops": BASE,

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from mhsvm.system import num_cores
-from mhsvm.threads import image_threads, in_order
+from mhsvm.threads import even_parts, image_threads, in_order
 
 
 def test_one_thread_a_core_and_none_inside_torch():
@@ -62,3 +62,26 @@ def test_an_error_comes_in_its_items_place():
     assert [next(results), next(results)] == [2, 3]
     with pytest.raises(ZeroDivisionError):
         next(results)
+
+
+@pytest.mark.parametrize(
+    ("items", "num_threads", "sizes"),
+    [
+        (8, 2, [4, 4]),
+        (9, 2, [2, 2, 2, 3]),
+        (32, 2, [4] * 8),
+        (5, 2, [2, 3]),
+        (4, 4, [2, 2]),
+        (12, 4, [3, 3, 3, 3]),
+        (3, 2, [3]),
+        (1, 2, [1]),
+        (0, 2, [0]),
+        (8, 1, [8]),
+        (8, 16, [8]),
+    ],
+)
+def test_parts_of_a_batch(items, num_threads, sizes):
+    batch = list(range(items))
+    parts = even_parts(batch, num_threads=num_threads)
+    assert [len(part) for part in parts] == sizes
+    assert [item for part in parts for item in part] == batch

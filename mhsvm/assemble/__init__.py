@@ -2,7 +2,7 @@
 
 from mhsvm.assemble.data import build_augment, build_set, build_split, describe_data
 from mhsvm.assemble.devices import build_device, build_own_device
-from mhsvm.assemble.evaluation import build_evaluator, build_test, build_test_set, open_native
+from mhsvm.assemble.evaluation import build_evaluator, build_test, build_test_set, check_test, open_native
 from mhsvm.assemble.networks import build_inference, build_model, describe_model
 from mhsvm.assemble.prediction import TrainedPredictor, load_predictor
 from mhsvm.assemble.runs import Plan, open_plan, plan_resumed, plan_run, run_folder
@@ -29,6 +29,7 @@ __all__ = [
     "build_step",
     "build_test",
     "build_test_set",
+    "check_test",
     "describe_data",
     "describe_model",
     "find_checkpoint",

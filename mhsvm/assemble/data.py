@@ -9,7 +9,7 @@ from mhsvm.data.splits import make_split
 from mhsvm.leakage import duplicate_groups
 from mhsvm.prepare.class_levels import check_classes
 from mhsvm.prepare.sets import find_set, open_set
-from mhsvm.store import PreparedSet
+from mhsvm.store import SYNTHETIC, PreparedSet
 
 
 def build_set(config: CfgNode) -> PreparedSet:
@@ -46,10 +46,19 @@ def build_augment(config: CfgNode, *, training: bool, backend: str | None = None
     )
 
 
+def describe_set(prepared: PreparedSet) -> str:
+    """The set for the first lines of a log: name, file, size, number of images and classes."""
+    h, w = prepared.size
+    classes = "lesion masks" if prepared.num_classes == 1 else f"{prepared.num_classes} classes"
+    kind = "synthetic images" if prepared.is_synthetic else "images"
+    return f"{prepared.name} ({prepared.path}): {len(prepared)} {kind} of {h} x {w} (height x width), {classes}"
+
+
 def describe_data(prepared: PreparedSet, split: Split) -> dict:
     """The record of the data in a checkpoint."""
     return {
         "name": prepared.name,
+        **({SYNTHETIC: True} if prepared.is_synthetic else {}),
         "checksum": prepared.checksum,
         "size": list(prepared.size),
         "split": split.name,

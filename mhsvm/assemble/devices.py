@@ -3,6 +3,7 @@
 import torch
 
 from mhsvm.runtime.distributed import World
+from mhsvm.text_file import first_line
 
 
 def build_device(name: str) -> torch.device:
@@ -17,7 +18,7 @@ def build_device(name: str) -> torch.device:
         device = torch.device(name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"device {name!r} cannot be used here: {str(error).splitlines()[0]}") from error
+        raise ValueError(f"device {name!r} cannot be used here: {first_line(str(error))}") from error
     return device
 
 

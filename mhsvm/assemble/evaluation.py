@@ -2,16 +2,18 @@
 
 import logging
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 
 import torch
 
-from mhsvm.assemble.data import build_augment, build_set, build_split
-from mhsvm.assemble.networks import build_inference, describe_model
+from mhsvm.assemble.data import build_augment, build_set, build_split, describe_set
+from mhsvm.assemble.networks import build_inference, check_image_size, describe_model
 from mhsvm.assemble.trained import Trained
 from mhsvm.assemble.training import build_loss
+from mhsvm.errors import Errors
 from mhsvm.evaluation.evaluator import Evaluator
+from mhsvm.evaluation.gates import check_gate_maps
 from mhsvm.evaluation.protocol import Protocol, choose_protocol
 from mhsvm.evaluation.testing import TestRun
 from mhsvm.files import StrPath
@@ -19,6 +21,7 @@ from mhsvm.inference.predictor import MeanLogits, Predictor
 from mhsvm.leakage import find_leakage, leakage_lines
 from mhsvm.prepare.class_levels import check_classes
 from mhsvm.prepare.native import NativeMasks, open_native_masks
+from mhsvm.prepare.pipeline import MASK_THRESHOLD
 from mhsvm.prepare.sets import find_set, open_set
 from mhsvm.store import PreparedSet
 
@@ -41,6 +44,51 @@ def build_test_set(trained: Trained, name_or_path: StrPath) -> PreparedSet:
     return prepared
 
 
+def check_test(
+    trained: Trained,
+    prepared: PreparedSet,
+    *,
+    split: str | None = None,
+    drop_seen: bool = False,
+    native_masks: Sequence[StrPath] | None = None,
+    gate_maps: Sequence[str] = (),
+    predictor: Predictor | None = None,
+) -> Protocol:
+    """Check everything that a test needs, before images are compared or computed.
+
+    Args:
+        trained, prepared, split, drop_seen, predictor: See `build_test`.
+        native_masks: Folders and zip files, which hold a mask of each test image.
+        gate_maps: Ids of test images whose gates are wanted.
+    Returns:
+        The choice of the test images.
+    Raises:
+        ValueError: Something is wrong; several errors are listed.
+    """
+    errors = Errors()
+    if predictor is not None:
+        with errors.collected():
+            _check_predictor(predictor, prepared)
+    with errors.collected():
+        check_classes(prepared)
+    with errors.collected():
+        check_image_size(trained.model, trained.config, prepared)
+    protocol = None
+    with errors.collected():
+        protocol = choose_protocol(
+            prepared, recorded=trained.data, asked=split, make_split=lambda name: build_split(name, prepared)
+        )
+    if protocol is not None and gate_maps:
+        with errors.collected():
+            check_gate_maps(trained.model, gate_maps, protocol.ids)
+    if protocol is not None and native_masks is not None and not drop_seen:
+        with errors.collected(), _native_masks(native_masks, prepared, protocol.ids, only_names=True):
+            pass
+    errors.raise_if_any("reasons why this test cannot start")
+    assert protocol is not None, "without a split there is an error"
+    return protocol
+
+
 def build_test(
     trained: Trained,
     prepared: PreparedSet,
@@ -49,6 +97,8 @@ def build_test(
     drop_seen: bool = False,
     batch_size: int | None = None,
     device: torch.device,
+    native_masks: Sequence[StrPath] | None = None,
+    gate_maps: Sequence[str] = (),
     predictor: Predictor | None = None,
 ) -> TestRun:
     """Choose the test images of a trained model, and find those that its training has seen; the log says which.
@@ -60,16 +110,20 @@ def build_test(
         drop_seen: Leave out the images that training has seen.
         batch_size: Images per batch; by default that of the model's config.
         device: The device that computes.
+        native_masks, gate_maps: Checked before the search for seen images, see `check_test`.
         predictor: Its mean probability and threshold are measured instead of those of the model alone.
     Raises:
         ValueError: The split is unknown or has no test part, the images to drop are not known or no others are left,
             or the predictor cleans masks or has another size.
     """
-    if predictor is not None:
-        _check_predictor(predictor, prepared)
-    check_classes(prepared)
-    protocol = choose_protocol(
-        prepared, recorded=trained.data, asked=split, make_split=lambda name: build_split(name, prepared)
+    protocol = check_test(
+        trained,
+        prepared,
+        split=split,
+        drop_seen=drop_seen,
+        native_masks=native_masks,
+        gate_maps=gate_maps,
+        predictor=predictor,
     )
     _log_choice(trained, prepared, protocol, device)
     leakage = find_leakage(
@@ -102,9 +156,23 @@ def open_native(run: TestRun, sources: Sequence[StrPath] | None) -> Iterator[Nat
     if sources is None:
         yield None
         return
-    prepared = run.prepared
-    with open_native_masks(sources, run.ids, set_name=prepared.name, num_classes=prepared.num_classes) as masks:
+    with _native_masks(sources, run.prepared, run.ids) as masks:
         yield masks
+
+
+def _native_masks(
+    sources: Sequence[StrPath], prepared: PreparedSet, ids: Sequence[str], *, only_names: bool = False
+) -> AbstractContextManager[NativeMasks]:
+    recorded = prepared.attributes.get(MASK_THRESHOLD)
+    return open_native_masks(
+        sources,
+        ids,
+        source=prepared.source,
+        num_classes=prepared.num_classes,
+        # masks of a set are read alike at each size
+        threshold=None if recorded is None else float(recorded),
+        only_names=only_names,
+    )
 
 
 def build_evaluator(
@@ -148,7 +216,7 @@ def _log_choice(trained: Trained, prepared: PreparedSet, protocol: Protocol, dev
     )
     for note in trained.notes:
         log.info("note: %s", note)
-    log.info("%s (%s), checksum %s", prepared.name, prepared.path, prepared.checksum[:12])
+    log.info("%s, checksum %s", describe_set(prepared), prepared.checksum[:12])
     log.info("split %s (%s), sha256 %s", split.name, protocol.reason, split.hash)
     if protocol.trained_on is None:
         log.info("%d test images; how many of them the checkpoint was trained on: unknown", len(protocol.ids))

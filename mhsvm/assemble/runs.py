@@ -6,15 +6,14 @@ from pathlib import Path
 
 from yacs.config import CfgNode
 
-from mhsvm.assemble.data import build_set, build_split
-from mhsvm.assemble.networks import choose_backend
+from mhsvm.assemble.checks import check_training
+from mhsvm.assemble.data import build_set
 from mhsvm.assemble.settings import read_config, recorded_config
 from mhsvm.assemble.training import build_job
 from mhsvm.config import get_value, read_value, set_value
 from mhsvm.data.split_file import Split
 from mhsvm.files import StrPath
 from mhsvm.models.checkpoint_file import read_checkpoint
-from mhsvm.ops.dispatch import check_backend
 from mhsvm.runtime.distributed import World
 from mhsvm.store import PreparedSet
 from mhsvm.training.job import Job, Progress
@@ -55,16 +54,14 @@ def run_folder(config: CfgNode, *, name: str) -> RunFolder:
     return RunFolder(Path(config.run.folder) / (config.run.name or name))
 
 
-def plan_run(config: CfgNode, run: RunFolder | None) -> Plan:
-    """Check the backend, set and split of a new run.
+def plan_run(config: CfgNode, run: RunFolder | None, *, num_processes: int = 1) -> Plan:
+    """Check everything that a new run needs.
 
     Raises:
-        FileNotFoundError: There is no such set.
-        ValueError: The backend is unknown, or the set or split cannot be used.
+        FileNotFoundError: There is no such set or checkpoint, and nothing else is wrong.
+        ValueError: Something is wrong; several errors are listed.
     """
-    check_backend(choose_backend(config))
-    with build_set(config) as prepared:
-        return Plan(config, run, build_split(config.data.split, prepared), prepared.checksum)
+    return Plan(config, run, *check_training(config, num_processes=num_processes))
 
 
 def plan_resumed(folder: StrPath, settings: Sequence[str] = ()) -> Plan:

@@ -10,8 +10,9 @@ import torch
 from torch import nn
 from yacs.config import CfgNode
 
-from mhsvm.assemble.networks import build_model, choose_backend
+from mhsvm.assemble.networks import build_model, check_backend_runs, choose_backend
 from mhsvm.assemble.settings import recorded_config
+from mhsvm.errors import Errors
 from mhsvm.files import StrPath
 from mhsvm.models.checkpoint_file import read_checkpoint, weights_in
 from mhsvm.models.loading import load_state
@@ -20,6 +21,7 @@ from mhsvm.models.pretrained import find_pretrained, list_pretrained
 from mhsvm.models.recognition import Identity, identify, published_network
 from mhsvm.models.registry import MODELS
 from mhsvm.models.weight_format import State
+from mhsvm.nearest import did_you_mean
 from mhsvm.plugins import import_plugins
 from mhsvm.training.checkpoint import FORMAT
 
@@ -128,15 +130,21 @@ def load_trained(
             if argument != "gate_threshold" or gate_threshold is None:
                 config.model[config.model.name][argument] = value
                 notes.append(f"the file does not hold its {argument.replace('_', ' ')}: taking its authors' {value}")
+    errors = Errors()
     if gate_threshold is not None:
-        _set_gate_threshold(config, gate_threshold)
+        with errors.collected():
+            _set_gate_threshold(config, gate_threshold)
     config.model.weights = ""
     config.freeze()
     backend = choose_backend(config, backend)
+    with errors.collected():
+        check_backend_runs(backend, device)
     model = build_model(config, backend=backend)
     load_state(model, state, found)
     if heads is not None:
-        _check_heads(model, heads)
+        with errors.collected():
+            _check_heads(model, heads)
+    errors.raise_if_any(f"choices do not fit {path}")
     return Trained(
         path=path,
         model=model.to(device).eval(),
@@ -149,9 +157,20 @@ def load_trained(
 
 
 def find_checkpoint(path: StrPath) -> Path:
-    """Find a checkpoint by its path, or by a name from `mhsvm.list_pretrained()` if there is no such file."""
-    named = str(path) in list_pretrained() and not Path(path).exists()
-    return find_pretrained(str(path)).path if named else Path(path)
+    """Find a checkpoint by its path, or by a name from `mhsvm.list_pretrained()` if there is no such file.
+
+    Raises:
+        FileNotFoundError: There is neither; the names are listed.
+    """
+    if Path(path).exists():
+        return Path(path)
+    known = list_pretrained()
+    if str(path) in known:
+        return find_pretrained(str(path)).path
+    raise FileNotFoundError(
+        f"there is no checkpoint {path}, and no weights of this name come with mhsvm; known: "
+        f"{', '.join(known) or 'none'}{did_you_mean(str(path), known)}"
+    )
 
 
 def _published_settings(found: Identity | None, state: State, model_name: str | None) -> dict:

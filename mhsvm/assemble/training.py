@@ -1,6 +1,7 @@
 """Trainings by a config: loss, optimizer, schedule, step, and the job that holds them."""
 
 import inspect
+from collections.abc import Iterator
 
 import torch
 from torch import nn
@@ -9,14 +10,16 @@ from torch.optim.lr_scheduler import LRScheduler
 from yacs.config import CfgNode
 
 from mhsvm import losses
-from mhsvm.assemble.data import build_augment, describe_data
+from mhsvm.assemble.data import build_augment, describe_data, describe_set
 from mhsvm.assemble.devices import build_own_device
-from mhsvm.assemble.networks import build_inference, build_model, choose_backend
+from mhsvm.assemble.networks import build_inference, build_model, check_image_size, choose_backend
 from mhsvm.config import to_dict
 from mhsvm.data.augment import Augment
 from mhsvm.data.dataset import Dataset, load_dataset
-from mhsvm.data.loader import choose_placement
+from mhsvm.data.loader import PLACEMENTS, choose_placement
 from mhsvm.data.split_file import Split
+from mhsvm.data.splits import suggest_split
+from mhsvm.nearest import did_you_mean
 from mhsvm.plugins import import_plugins
 from mhsvm.runtime.distributed import ALONE, World
 from mhsvm.store import PreparedSet
@@ -25,7 +28,7 @@ from mhsvm.training.ema import ModelAverage
 from mhsvm.training.job import Job
 from mhsvm.training.optimizers import create_optimizer
 from mhsvm.training.schedules import create_schedule
-from mhsvm.training.step import TrainStep
+from mhsvm.training.step import STEP_MODES, TrainStep
 
 _PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -91,10 +94,13 @@ def build_job(config: CfgNode, prepared: PreparedSet, split: Split, world: World
     """
     # only the first process has read the config, and checked the plugins of a recorded one
     import_plugins(config.run.plugins)
-    _check_training(config, prepared, split, world)
+    for message in check_settings(config, None, num_processes=world.size):
+        raise ValueError(message)
+    check_data(split, prepared)
     device = build_own_device(config.run.device, world)
     torch.manual_seed(config.run.seed)
     model = build_model(config).to(device)
+    check_image_size(model, config, prepared)
     if not world.is_first:
         # the weights are the same in all processes; dropout is not
         torch.manual_seed(config.run.seed + world.rank)
@@ -135,11 +141,19 @@ def build_job(config: CfgNode, prepared: PreparedSet, split: Split, world: World
         tf32=config.train.tf32,
         deterministic=config.train.deterministic,
         notes=(
+            describe_set(prepared),
             f"images: {placement.reason}",
             f"steps: {step.describe()}",
             *([f"{world.size} processes share each batch"] if world.size > 1 else []),
         ),
-        warnings=_absence_warnings(train_set, val_set),
+        warnings=(
+            *(
+                ["the images are synthetic: its metrics say nothing about real lesions"]
+                if prepared.is_synthetic
+                else []
+            ),
+            *_absence_warnings(train_set, val_set),
+        ),
         world=world,
     )
 
@@ -161,14 +175,40 @@ def _absence_warnings(train_set: Dataset, val_set: Dataset) -> tuple[str, ...]:
     return tuple(lines)
 
 
-def _check_training(config: CfgNode, prepared: PreparedSet, split: Split, world: World) -> None:
-    if config.train.precision not in _PRECISIONS:
-        raise ValueError(f"train.precision is one of {', '.join(_PRECISIONS)}, not {config.train.precision!r}")
+def check_settings(config: CfgNode, device: torch.device | None, *, num_processes: int) -> Iterator[str]:
+    """Yield a message for each setting that is no choice, or does not fit another one.
+
+    Args:
+        config: The settings.
+        device: The device of the training; None if it is not known.
+        num_processes: Processes that train together.
+    """
+    node = config.train
+    for key, value, known in (
+        ("train.precision", node.precision, tuple(_PRECISIONS)),
+        ("train.step", node.step, STEP_MODES),
+        ("data.placement", config.data.placement, PLACEMENTS),
+    ):
+        if value not in known:
+            yield f"{key} is one of {', '.join(known)}, not {value!r}{did_you_mean(value, known)}"
+    if node.step == "graph" and device is not None and device.type != "cuda":
+        yield f"train.step graph needs a GPU, and this training runs on {device}: take auto"
+    if node.batch_size < num_processes:
+        yield (
+            f"train.batch_size is that of all {num_processes} processes together, and {node.batch_size} is less than "
+            f"one image each: set train.batch_size {num_processes} or more, or start fewer processes"
+        )
+    weights = {key: value for key, value in config.loss.get(config.loss.name, {}).items() if key.endswith("_weight")}
+    if weights and not any(weights.values()):
+        keys = " and ".join(f"loss.{config.loss.name}.{key}" for key in weights)
+        yield f"{keys} are 0, so that nothing is trained: make one of them positive"
+
+
+def check_data(split: Split, prepared: PreparedSet) -> None:
+    """Raise ValueError if a split has no training or no validation part."""
     for part in ("train", "val"):
         if not split.ids(part):
-            raise ValueError(f"split {split.name!r} of {prepared.path} has no {part} part; choose another data.split")
-    if config.train.batch_size < world.size:
-        raise ValueError(
-            f"train.batch_size is that of all {world.size} processes together, and {config.train.batch_size} is less "
-            f"than one image each: set train.batch_size {world.size} or more, or start fewer processes"
-        )
+            raise ValueError(
+                f"split {split.name!r} of {prepared.path} has no {part} part; choose another data.split: "
+                f"{suggest_split(prepared.groups, training=True)}"
+            )

@@ -4,6 +4,9 @@ import logging
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+
+from mhsvm.text_file import ENCODING, ENCODING_ERRORS
 
 
 class ConsoleHandler(logging.Handler):
@@ -15,6 +18,14 @@ class ConsoleHandler(logging.Handler):
         from tqdm import tqdm
 
         tqdm.write(self.format(record), file=stream)
+
+
+class LogFile(logging.FileHandler):
+    """Appends messages to a text file, with their time."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, encoding=ENCODING, errors=ENCODING_ERRORS)
+        self.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
 
 
 @contextmanager

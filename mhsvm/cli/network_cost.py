@@ -1,7 +1,6 @@
 """The cost of a network, counted and timed, as tables and JSON."""
 
 import argparse
-import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from itertools import groupby
@@ -12,11 +11,11 @@ from yacs.config import CfgNode
 
 from mhsvm.assemble import build_device, build_model, read_config
 from mhsvm.complexity import Complexity, Macs, Part, measure_complexity
-from mhsvm.files import replace_when_complete
 from mhsvm.runtime.graphs import GraphedModel
 from mhsvm.runtime.timing import peak_bytes, time_interleaved
 from mhsvm.system import describe_device
 from mhsvm.table import format_table
+from mhsvm.text_file import write_json
 
 
 def measure(arguments: argparse.Namespace, settings: Sequence[str]) -> None:
@@ -36,8 +35,7 @@ def measure(arguments: argparse.Namespace, settings: Sequence[str]) -> None:
         print(f"\n{_timing_table(timings, batch=arguments.batch)}")
     if arguments.json is not None:
         report = {"model": config.model.name, "shape": shape, "complexity": asdict(complexity), "timings": timings}
-        with replace_when_complete(arguments.json) as partial:
-            partial.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+        write_json(arguments.json, report, indent=1, allow_nan=True)
         print(f"written: {arguments.json}")
 
 

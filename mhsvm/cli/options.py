@@ -38,24 +38,26 @@ def parse_with_settings(parser: CommandParser, argv: Sequence[str] | None) -> tu
     """
     words = list(sys.argv[1:] if argv is None else argv)
     wrong = parser.find_unknown(words)
+    if wrong is not None:
+        raise _unknown_option(parser, wrong)
     # argparse takes values such as -1e-3 for options: the settings are the words that it leaves over
-    arguments, rest = (None, words) if wrong is not None else parser.parse_known_args(words)
+    arguments, rest = parser.parse_known_args(words)
     from mhsvm.config import pair_up
 
-    if wrong is None:
-        settings = pair_up(rest)
-        wrong = next((word for word in settings[::2] if word.startswith("-")), None)
-    if wrong is not None:
-        raise ValueError(f"{parser.unknown(wrong)}{_setting_hint(wrong)}; {parser.format_usage().strip()}")
+    settings = pair_up(rest)
+    for word in settings[::2]:
+        if word.startswith("-"):
+            raise _unknown_option(parser, word)
     return arguments, settings
 
 
-def _setting_hint(option: str) -> str:
-    """Advice for an option that is the name of a setting."""
+def _unknown_option(parser: CommandParser, option: str) -> ValueError:
+    """The error about an unknown option; it may be the name of a setting."""
     from mhsvm.config import find_keys
 
     keys = find_keys(option.lstrip("-").partition("=")[0].replace("-", "_"))
-    return f". Settings take no dashes: {' or '.join(keys[:3])}" if keys else ""
+    hint = f". Settings take no dashes: {' or '.join(keys[:3])}" if keys else ""
+    return ValueError(f"{parser.unknown(option)}{hint}; {parser.format_usage().strip()}")
 
 
 def with_options(message: str, parser: argparse.ArgumentParser) -> str:

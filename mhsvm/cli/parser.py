@@ -50,7 +50,8 @@ class CommandParser(argparse.ArgumentParser):
         **options: Any,
     ) -> None:
         lines = [f"  {prog} {arguments}".rstrip() for arguments in examples]
-        options = {"allow_abbrev": False, "formatter_class": _Formatter} | options
+        options.setdefault("allow_abbrev", False)
+        options.setdefault("formatter_class", _Formatter)
         super().__init__(
             prog=prog,
             usage="\n       ".join(f"{prog} {arguments}" for arguments in usage) or None,
@@ -61,14 +62,14 @@ class CommandParser(argparse.ArgumentParser):
         self.examples = tuple(examples)
         self.add_argument("--version", action="version", version=f"mhsvm {__version__}", help="print the version")
 
-    def parse_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
         """Parse all arguments; a wrong option is an error that names the nearest."""
         arguments, rest = self.parse_known_args(args, namespace)
         if rest:
             self.error(self.unknown(rest[0]))
         return arguments
 
-    def parse_known_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """Parse the known arguments; a wrong long option is an error, before any other."""
         words = list(sys.argv[1:] if args is None else args)
         # a required option that is misspelled would be called missing
@@ -112,5 +113,5 @@ class _Formatter(argparse.HelpFormatter):
 
     def _fill_text(self, text: str, width: int, indent: str) -> str:
         if text.startswith(("example:", "examples:")):
-            return "\n".join(indent + line for line in text.splitlines())
+            return "\n".join(indent + line for line in text.split("\n"))
         return super()._fill_text(text, width, indent)

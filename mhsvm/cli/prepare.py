@@ -26,20 +26,25 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments.set,
         arguments.source,
         arguments.out,
-        # your own set has the name of its file
-        name=arguments.out.stem if arguments.set == "folder" else arguments.set,
+        name=arguments.name,
         size=arguments.size,
         num_classes=arguments.num_classes,
+        threshold=arguments.threshold,
         num_workers=arguments.num_workers,
         overwrite=arguments.overwrite,
         progress=True,
     )
     subsets = ", ".join(f"{count} {subset or 'without subset'}" for subset, count in summary.subsets.items())
     print(f"{summary.path}: {summary.num_samples} images with masks ({subsets}) in {summary.seconds:.1f} s")
+    print(f"name {summary.name}")
+    for origin, count in summary.left_out.items():
+        print(f"left out: {count} images and masks of {origin}")
     if summary.num_empty:
         print(f"{summary.num_empty} of the masks show no lesion")
     for warning in _warnings(summary, num_classes=arguments.num_classes):
         print(f"warning: {warning}")
+    for line in summary.skipped:
+        print(f"left out: {line}")
     print(f"checksum {summary.checksum}")
     return 0
 
@@ -78,8 +83,15 @@ def parser() -> argparse.ArgumentParser:
         help="folders and unextracted zip files in any mix, or one folder that holds them",
     )
     parser.add_argument("--out", required=True, type=Path, metavar="FILE", help="such as data/isic2017.h5")
+    parser.add_argument("--name", help="of the set; default: SET, for a folder the name of FILE")
     parser.add_argument("--size", default="256", type=size, metavar="S|HxW", help="in pixels, default 256")
     parser.add_argument("--num-classes", default=1, type=int, metavar="K", help="2 or more for class-index masks")
+    parser.add_argument(
+        "--threshold",
+        type=float,
+        metavar="T",
+        help="for masks with gray levels: lesion from this fraction of full scale on, such as 0.5",
+    )
     parser.add_argument("--workers", dest="num_workers", type=int, metavar="N", help="threads, default one per core")
     add_plugins_option(parser, "for data sets")
     parser.add_argument("--overwrite", action="store_true", help="replace FILE if it exists")

@@ -10,9 +10,9 @@ from mhsvm.cli.parser import CommandParser, program
 def main(argv: Sequence[str] | None = None) -> int:
     """Write report.html, one file that needs nothing else, into the folder of each test of a run."""
     arguments = parser().parse_args(argv)
-    from mhsvm.files import replace_when_complete
     from mhsvm.report.measured_run import find_tests, read_runs
     from mhsvm.report.page import make_page
+    from mhsvm.text_file import write_text
 
     tests = find_tests(arguments.run)
     if arguments.test is not None:
@@ -24,8 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         (run,) = read_runs([folder])
         path = arguments.out or folder / "report.html"
         page = make_page(run, arguments.data)
-        with replace_when_complete(path) as partial:
-            partial.write_text(page, encoding="utf-8")
+        write_text(path, page)
         print(f"{path}: {len(run.scores)} images, {path.stat().st_size / 1e6:.1f} MB")
     return 0
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mhsvm.cli.console import ConsoleHandler, logging_to
+from mhsvm.cli.console import ConsoleHandler, LogFile, logging_to
 from mhsvm.cli.options import parse_with_settings, positive
 from mhsvm.cli.parser import CommandParser, program
 
@@ -54,11 +54,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.dry_run:
         _show_plan(states, places)
         return 0
-    with hold_folder(folder) as lock:
-        log_file = logging.FileHandler(folder / "log.txt", encoding="utf-8")
-        log_file.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
-        with logging_to(ConsoleHandler(), log_file):
-            return _run(states, places, folder, retries=arguments.retries, lock=lock)
+    with hold_folder(folder) as lock, logging_to(ConsoleHandler(), LogFile(folder / "log.txt")):
+        return _run(states, places, folder, retries=arguments.retries, lock=lock)
 
 
 def parser() -> CommandParser:
@@ -137,8 +134,8 @@ def _run(states: Sequence[RunState], places: Sequence[Place], folder: Path, *, r
 
 def _write_tables(states: Sequence[RunState], folder: Path, given_up: dict[str, str]) -> None:
     """Write the table of finished runs, also when the sweep was stopped."""
-    from mhsvm.files import replace_when_complete
-    from mhsvm.sweep.table import Result, make_rows, write_csv, write_json
+    from mhsvm.sweep.table import Result, make_rows, write_results, write_spreads
+    from mhsvm.text_file import write_text
 
     summaries = [(state.run, state.read_summary(test_set)) for state in states for test_set in state.test_sets]
     results = [Result(run, summary) for run, summary in summaries if summary is not None]
@@ -146,10 +143,9 @@ def _write_tables(states: Sequence[RunState], folder: Path, given_up: dict[str, 
         return
     rows = make_rows(results)
     table = "\n".join([_format(rows), *_absence_notes(results)])
-    with replace_when_complete(folder / "table.txt") as partial:
-        partial.write_text(table + "\n", encoding="utf-8")
-    write_csv(folder / "table.csv", rows)
-    write_json(folder / "table.json", rows, results, given_up)
+    write_text(folder / "table.txt", table + "\n")
+    write_spreads(folder / "table.csv", rows)
+    write_results(folder / "table.json", rows, results, given_up)
     log.info("%s\nwritten: %s/table.txt, table.csv, table.json", table, folder)
 
 

@@ -1,14 +1,22 @@
 """`mhsvm test --data SET --checkpoint FILE`: measure a checkpoint on a data set."""
 
+from __future__ import annotations
+
 import argparse
 import io
 import logging
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from mhsvm.cli.console import ConsoleHandler, logging_to
 from mhsvm.cli.options import add_model_options
 from mhsvm.cli.parser import CommandParser, program
+
+if TYPE_CHECKING:
+    from mhsvm.assemble import Trained
+    from mhsvm.store import PreparedSet
 
 log = logging.getLogger("mhsvm")
 
@@ -16,42 +24,22 @@ log = logging.getLogger("mhsvm")
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure a checkpoint, ours or a published one, on the test part of a data set."""
     arguments = parser().parse_args(argv)
-    from mhsvm.assemble import build_device, build_test, build_test_set, load_trained, open_native
+    from mhsvm.assemble import build_test, open_native
     from mhsvm.evaluation import folder as folders
-    from mhsvm.evaluation.gates import check_gate_maps
     from mhsvm.evaluation.testing import evaluate_test
+    from mhsvm.text_file import write_text
 
-    if arguments.folder is not None:
-        folders.check_replaceable(arguments.folder)
-    device = build_device(arguments.device)
-    trained = load_trained(
-        arguments.checkpoint,
-        model_name=arguments.model,
-        gate_threshold=arguments.gate_threshold,
-        heads=arguments.heads,
-        backend=arguments.backend,
-        plugins=arguments.plugins,
-        device=device,
-    )
     transcript = io.StringIO()
-    with (
-        build_test_set(trained, arguments.data) as prepared,
-        logging_to(ConsoleHandler(), logging.StreamHandler(transcript)),
-    ):
+    with ExitStack() as stack:
+        trained, prepared, folder = _open(arguments, stack)
+        stack.enter_context(logging_to(ConsoleHandler(), logging.StreamHandler(transcript)))
         run = build_test(
             trained,
             prepared,
-            split=arguments.split,
-            drop_seen=arguments.drop_seen,
             batch_size=arguments.batch_size,
-            device=device,
+            device=next(trained.model.parameters()).device,
+            **_choices(arguments),
         )
-        name = f"{prepared.name}-{run.protocol.split.name}{'-unseen' if arguments.drop_seen else ''}"
-        assert trained.path is not None, "the model is loaded from a file"
-        folder = arguments.folder or folders.default_folder(trained.path, name)
-        if arguments.gate_maps:
-            # before a folder is made
-            check_gate_maps(trained.model, arguments.gate_maps, run.ids)
         size = "{} x {}".format(*prepared.size)
         if arguments.native_masks is None:
             log.info("measured at %s only; --native-truth PATH measures at the images' own sizes too", size)
@@ -71,8 +59,61 @@ def main(argv: Sequence[str] | None = None) -> int:
                 log.info("%s", line)
             folders.fill_folder(partial, result)
             log.info("cases, predictions and overlays: %s", folder)
-            (partial / "log.txt").write_text(transcript.getvalue(), encoding="utf-8")
+            write_text(partial / "log.txt", transcript.getvalue())
     return 0
+
+
+def _choices(arguments: argparse.Namespace) -> dict[str, Any]:
+    return {name: getattr(arguments, name) for name in ("split", "drop_seen", "native_masks", "gate_maps")}
+
+
+def _open(arguments: argparse.Namespace, stack: ExitStack) -> tuple[Trained, PreparedSet, Path]:
+    """Load the checkpoint, open the set and choose the folder; all errors are raised together, before any work."""
+    import torch
+
+    from mhsvm.assemble import build_device, build_test_set, check_test, load_trained
+    from mhsvm.assemble.networks import check_backend_runs
+    from mhsvm.errors import Errors
+    from mhsvm.evaluation import folder as folders
+    from mhsvm.prepare.sets import find_set
+
+    errors = Errors()
+    device, trained, prepared, folder = torch.device("cpu"), None, None, arguments.folder
+    if folder is not None:
+        with errors.collected():
+            folders.check_replaceable(folder)
+    with errors.collected():
+        device = build_device(arguments.device)
+    if arguments.backend is not None:
+        with errors.collected():
+            check_backend_runs(arguments.backend, device)
+    with errors.collected():
+        trained = load_trained(
+            arguments.checkpoint,
+            model_name=arguments.model,
+            gate_threshold=arguments.gate_threshold,
+            heads=arguments.heads,
+            backend=arguments.backend,
+            plugins=arguments.plugins,
+            device=device,
+        )
+    with errors.collected():
+        path = find_set(arguments.data)
+        # preparing a folder takes long, and the start will be repeated
+        if trained is not None and not (errors and path.is_dir()):
+            prepared = stack.enter_context(build_test_set(trained, arguments.data))
+    if trained is not None and prepared is not None:
+        with errors.collected():
+            protocol = check_test(trained, prepared, **_choices(arguments))
+            if folder is None:
+                name = f"{prepared.name}-{protocol.split.name}{'-unseen' if arguments.drop_seen else ''}"
+                assert trained.path is not None, "the model is loaded from a file"
+                folder = folders.default_folder(trained.path, name)
+                folders.check_replaceable(folder)
+    errors.raise_if_any("reasons why this test cannot start")
+    assert trained is not None
+    assert prepared is not None
+    return trained, prepared, folder
 
 
 def parser() -> argparse.ArgumentParser:

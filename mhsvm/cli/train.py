@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mhsvm.cli.console import ConsoleHandler, logging_to
+from mhsvm.cli.console import ConsoleHandler, LogFile, logging_to
 from mhsvm.cli.options import parse_with_settings
 from mhsvm.cli.parser import CommandParser, program
 
@@ -58,7 +58,7 @@ def parser() -> CommandParser:
 def _start(arguments: argparse.Namespace, settings: Sequence[str], world: World) -> int:
     from mhsvm.assemble import open_plan
 
-    plan = world.from_first(lambda: _plan(arguments, settings, restarted=world.restarts > 0))
+    plan = world.from_first(lambda: _plan(arguments, settings, world))
     job, progress = open_plan(plan, world)
     if arguments.profile:
         with world.together():
@@ -68,21 +68,21 @@ def _start(arguments: argparse.Namespace, settings: Sequence[str], world: World)
     return _run(job, progress, plan.run)
 
 
-def _plan(arguments: argparse.Namespace, settings: Sequence[str], *, restarted: bool) -> Plan:
+def _plan(arguments: argparse.Namespace, settings: Sequence[str], world: World) -> Plan:
     from mhsvm.assemble import plan_resumed, plan_run, read_config, run_folder
 
     if arguments.resume:
         return plan_resumed(arguments.resume, settings)
     config = read_config(arguments.config, settings)
     run = run_folder(config, name=Path(arguments.config).stem)
-    if restarted and not arguments.profile:
+    if world.restarts > 0 and not arguments.profile:
         # torchrun repeats its command after one of the processes has failed
         run.remove_unsaved_start()
         if run.last.is_file():
             return plan_resumed(run.path, settings)
     if not arguments.profile:
         run.check_new()
-    return plan_run(config, run)
+    return plan_run(config, run, num_processes=world.size)
 
 
 def _profile(job: Job) -> int:
@@ -130,9 +130,7 @@ def _run(job: Job, progress: Progress, run: RunFolder) -> int:
         console.setLevel(logging.ERROR)
         with logging_to(console):
             return _train(job, progress, run)
-    log_file = logging.FileHandler(run.log, encoding="utf-8")
-    log_file.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
-    with logging_to(ConsoleHandler(), log_file):
+    with logging_to(ConsoleHandler(), LogFile(run.log)):
         return _train(job, progress, run)
 
 

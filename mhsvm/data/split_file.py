@@ -2,9 +2,12 @@
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
+
+from mhsvm.data.split_list import Ids, read_list, shorten_problems
+from mhsvm.text_file import encode, read_lines, write_lines
 
 PARTS = ("train", "val", "test")
 # Part for images of both validation and test, if a protocol has no separate test set.
@@ -12,7 +15,6 @@ VAL_AND_TEST = "val+test"
 # Part for ids that are left out intentionally; it occurs in files only.
 UNUSED = "unused"
 
-_FILE_PARTS = (*PARTS, VAL_AND_TEST, UNUSED)
 _HEADER = re.compile(r"# mhsvm split, name: (?P<name>.+), sha256: (?P<hash>[0-9a-f]{64})")
 
 
@@ -43,13 +45,12 @@ class Split:
     def hash(self) -> str:
         """sha256 in hex of the sorted lines "id<TAB>part", independent of name and order."""
         lines = sorted(f"{image_id}\t{part}\n" for image_id, part in self.parts.items())
-        return hashlib.sha256("".join(lines).encode()).hexdigest()
+        return hashlib.sha256(encode("".join(lines))).hexdigest()
 
     def save(self, path: str | Path) -> None:
         """Write a comment with name and hash, and lines "id<TAB>part"."""
-        lines = [f"# mhsvm split, name: {self.name}, sha256: {self.hash}\n"]
-        lines += [f"{image_id}\t{part}\n" for image_id, part in self.parts.items()]
-        Path(path).write_text("".join(lines), encoding="utf-8", newline="\n")
+        lines = [f"# mhsvm split, name: {self.name}, sha256: {self.hash}"]
+        write_lines(path, lines + [f"{image_id}\t{part}" for image_id, part in self.parts.items()])
 
     @classmethod
     def load(cls, path: str | Path) -> "Split":
@@ -66,31 +67,38 @@ class Split:
 
 @dataclass(frozen=True)
 class SplitFile:
-    """Lines of id and part, separated by a tab, a comma or spaces; "# " starts a comment line.
+    """A list of ids and parts in a file: lines of id and part, or a CSV table with a line of column names.
 
-    A part is "train", "val", "test", "val+test" or "unused". The last separator of a line counts, so ids may contain
-    spaces and commas. Problems are collected, so that a caller can add problems and report all of them together.
+    Lines are separated by a tab, a comma, a semicolon or spaces, and the last separator counts, so ids may contain
+    spaces and commas. "#" starts a comment. A part is "train", "val", "test", "val+test", "unused", or a usual word for
+    one, such as "validation". An id may be written as the path of its file. Problems are collected, so that a caller
+    can add problems and report all of them together.
 
     Args:
         path: Path of the file.
         name: Name in the header of a saved split; None in a list made by hand.
         parts: Part by id, including "unused".
         problems: Descriptions of the problems.
+        unknown: Names that are no id of the set, each with similar ids.
     """
 
     path: Path
     name: str | None
     parts: dict[str, str]
     problems: list[str]
+    unknown: list[str]
 
     @property
     def used_parts(self) -> dict[str, str]:
         return {image_id: part for image_id, part in self.parts.items() if part != UNUSED}
 
     @classmethod
-    def read(cls, path: str | Path) -> "SplitFile":
+    def read(cls, path: str | Path, ids: Collection[str] | None = None) -> "SplitFile":
         """Read a file; problems of single lines are collected, not raised.
 
+        Args:
+            path: The file.
+            ids: Ids of the set; None takes every name for an id.
         Raises:
             FileNotFoundError: The file does not exist.
             ValueError: The file is not text.
@@ -98,41 +106,20 @@ class SplitFile:
         path = Path(path)
         if not path.is_file():
             raise FileNotFoundError(f"split file {path} does not exist: check the path")
-        try:
-            # Spreadsheets write a byte-order mark first.
-            lines = path.read_text(encoding="utf-8-sig").splitlines()
-        except UnicodeDecodeError as error:
-            raise ValueError(f"split file {path} is not UTF-8 text: {error}") from error
-        parts, problems = _read_lines(lines)
-        header = _HEADER.fullmatch(lines[0]) if lines else None
-        if header and not problems and (found := Split("", parts).hash) != header["hash"]:
+        lines = read_lines(path)
+        header, known = _HEADER.fullmatch(lines[0]) if lines else None, Ids(ids)
+        # the ids of a saved split are written as they are
+        found = read_list(lines, Ids(None) if header else known)
+        problems = shorten_problems(found.problems)
+        if header and not problems and (changed := Split("", found.parts).hash) != header["hash"]:
             problems.append(
-                f"its lines have the hash {found[:12]}, its header says {header['hash'][:12]}: it was "
+                f"its lines have the hash {changed[:12]}, its header says {header['hash'][:12]}: it was "
                 f"changed after it was saved; if that is intended, delete the header line"
             )
-        return cls(path, header["name"] if header else None, parts, problems)
+        unknown = [known.describe(image_id) for image_id in found.parts if image_id not in known]
+        return cls(path, header["name"] if header else None, found.parts, problems, unknown)
 
     def raise_problems(self) -> None:
         """Raise ValueError with all problems, if there are any."""
         if self.problems:
             raise ValueError(f"split file {self.path}:\n  " + "\n  ".join(self.problems))
-
-
-def _read_lines(lines: Sequence[str]) -> tuple[dict[str, str], list[str]]:
-    parts: dict[str, str] = {}
-    problems: list[str] = []
-    for number, line in enumerate(lines, start=1):
-        if not line.strip() or line.startswith("# "):
-            continue
-        match = re.fullmatch(r"\s*(\S.*?)\s*[\t, ]\s*(\S+)\s*", line)
-        if not match:
-            problems.append(f"line {number}: expected 'id<TAB>part', got {line!r}")
-            continue
-        image_id, part = match.groups()
-        if part not in _FILE_PARTS:
-            problems.append(f"line {number}: a part is one of {', '.join(_FILE_PARTS)}, got {part!r}")
-        elif image_id in parts:
-            problems.append(f"line {number}: id {image_id!r} is repeated")
-        else:
-            parts[image_id] = part
-    return parts, problems

@@ -6,6 +6,7 @@ hash. A seeded order is the order of sha256("<seed>:<id>"), which is independent
 Seeded splits keep groups together (patient, lesion or near-duplicates; "" is no group). Ids are visited in seeded
 order, and each takes its whole group along. The group goes to the first of train, val and test with enough room, or
 else to the part with the most room. Counts are exact without groups, and off by less than the largest group with them.
+Percentages give each part at least one image, as long as there are enough images or groups.
 """
 
 import functools
@@ -20,6 +21,7 @@ from fractions import Fraction
 
 from mhsvm.data.split_file import PARTS, UNUSED, VAL_AND_TEST, Split, SplitFile
 from mhsvm.registry import Registry
+from mhsvm.text_file import encode
 
 __all__ = ["Split", "list_splits", "make_split", "seeded_order"]
 
@@ -113,9 +115,24 @@ def make_split(name: str, *, ids: Sequence[str], subsets: Sequence[str], groups:
     raise ValueError(f"unknown split {name!r}; known: {', '.join(list_splits())}")
 
 
+def suggest_split(groups: Sequence[str], *, training: bool = False) -> str:
+    """Advise a split that works for a set of any size.
+
+    Args:
+        groups: Group of each image, or "".
+        training: Whether images for training and validation are needed.
+    """
+    num_units = len({*groups} - {""}) + list(groups).count("")
+    if num_units < 2:
+        rest = f"a training needs at least 2 images or groups, for train and val; the set has {num_units}"
+    else:
+        rest = "use ratio-70-10-20-42" if num_units >= len(PARTS) else "use ratio-50-50-0-42, without test images"
+    return rest if training else f"{rest}, or all to test on every image" if num_units > 1 else f"use all; {rest}"
+
+
 def seeded_order(ids: Iterable[str], *, seed: int) -> list[str]:
     """Sort ids by sha256("<seed>:<id>")."""
-    return sorted(ids, key=lambda image_id: hashlib.sha256(f"{seed}:{image_id}".encode()).digest())
+    return sorted(ids, key=lambda image_id: hashlib.sha256(encode(f"{seed}:{image_id}")).digest())
 
 
 @register_split("official")
@@ -125,7 +142,7 @@ def _official(members: Members) -> dict[str, str]:
     if without:
         raise ValueError(
             f"split 'official' needs the official subset of every image, and {len(without)} of {len(parts)} "
-            f"images of {members.dataset} have none: use ratio-70-10-20-<seed> or all ({_shorten(without)})"
+            f"images of {members.dataset} have none: {suggest_split(members.groups)} ({_shorten(without)})"
         )
     return parts
 
@@ -152,11 +169,13 @@ def _vmunet(members: Members, seed: str = "42") -> dict[str, str]:
     if not total:
         raise ValueError(
             f"split 'vmunet-7-3' divides the official training and validation subsets, and {members.dataset} "
-            f"has none: use ratio-70-0-30-<seed>"
+            f"has none: {suggest_split(members.groups)}"
         )
-    train, _, test = _counts_of(total, (70, 0, 30))
+    percentages, units = (Fraction(70), Fraction(0), Fraction(30)), pool.units(int(seed))
+    _check_enough(f"vmunet-7-3-{seed}", percentages, units, members)
+    train, _, test = _counts_of(total, percentages)
     train, test = VMUNET_COUNTS.get((members.dataset, total), (train, test))
-    parts = _fill(pool.units(int(seed)), (train, 0, test))
+    parts = _fill_every(units, (train, 0, test))
     _LOG.warning(
         "split vmunet-7-3: as in the published protocol, its validation images are its test images, so the checkpoint "
         "is selected on the test data: use this split for comparison only"
@@ -172,6 +191,11 @@ def _kfold(members: Members, k: str, seed: str, fold: str) -> dict[str, str]:
     """
     num_folds, held_out = int(k), int(fold)
     units = sorted(members.units(int(seed)), key=len, reverse=True)
+    if len(units) < 3:
+        raise ValueError(
+            f"k-fold needs 3 or more images or groups, {members.dataset} has {len(units)}: "
+            f"{suggest_split(members.groups)}"
+        )
     if num_folds < 3:
         raise ValueError(f"k-fold needs k >= 3: one fold tests, one validates, the others train; got {k}")
     if held_out >= num_folds:
@@ -191,7 +215,7 @@ def _counts(members: Members, train: str, val: str, test: str, seed: str) -> dic
     if sum(counts) != len(members.ids):
         raise ValueError(
             f"split counts-{train}-{val}-{test} needs {sum(counts)} images, {members.dataset} has "
-            f"{len(members.ids)}: change the counts, or use ratio-70-10-20-<seed>"
+            f"{len(members.ids)}: change the counts, or {suggest_split(members.groups)}"
         )
     return _fill(members.units(int(seed)), counts)
 
@@ -204,16 +228,16 @@ def _ratio(members: Members, train: str, val: str, test: str, seed: str) -> dict
             f"the percentages of a ratio split add up to 100, got {train} + {val} + {test}"
             f" = {float(sum(percentages)):g}"
         )
-    return _fill(members.units(int(seed)), _counts_of(len(members.ids), percentages))
+    units = members.units(int(seed))
+    _check_enough(f"ratio-{train}-{val}-{test}-{seed}", percentages, units, members)
+    return _fill_every(units, _counts_of(len(members.ids), percentages))
 
 
 @register_split("file:PATH")
 def _file(members: Members, path: str) -> dict[str, str]:
-    file = SplitFile.read(path)
-    known = set(members.ids)
-    unknown = [image_id for image_id in file.parts if image_id not in known]
-    if unknown:
-        file.problems.append(f"{len(unknown)} ids are not in {members.dataset}: {_shorten(unknown)}")
+    file = SplitFile.read(path, members.ids)
+    if file.unknown:
+        file.problems.append(f"{len(file.unknown)} ids are not in {members.dataset}: {_shorten(file.unknown)}")
     missing = [image_id for image_id in members.ids if image_id not in file.parts]
     # A saved split omits the ids that its protocol leaves out; a list made by hand must mark them.
     if missing and file.name is None:
@@ -221,6 +245,8 @@ def _file(members: Members, path: str) -> dict[str, str]:
             f"{len(missing)} ids of {members.dataset} have no part (write '{UNUSED}' to leave one out): "
             f"{_shorten(missing)}"
         )
+    elif missing and not file.problems:
+        _LOG.info("%s leaves out %d of %d images of %s", path, len(missing), len(members.ids), members.dataset)
     file.raise_problems()
     return file.used_parts
 
@@ -234,8 +260,8 @@ def _wu_training(members: Members, *, name: str) -> tuple[Members, tuple[int, in
     """Return the official training subset and the published counts, after checking that they fit."""
     if members.dataset not in WU_COUNTS:
         raise ValueError(
-            f"split '{name}' is defined for {' and '.join(WU_COUNTS)}, got {members.dataset}: use "
-            f"counts-<train>-<val>-<test>-<seed> or ratio-70-10-20-<seed>"
+            f"split '{name}' is defined for {' and '.join(WU_COUNTS)}, got {members.dataset}: "
+            f"{suggest_split(members.groups)}"
         )
     counts = WU_COUNTS[members.dataset]
     training = members.of_subsets("train")
@@ -243,16 +269,45 @@ def _wu_training(members: Members, *, name: str) -> tuple[Members, tuple[int, in
         raise ValueError(
             f"split '{name}' divides the {sum(counts)} images of {members.dataset}'s official training "
             f"subset into {'/'.join(map(str, counts))}, and this set has {len(training.ids)} of them: "
-            f"prepare the complete training archive, or use ratio-70-10-20-<seed>"
+            f"prepare the complete training archive, or {suggest_split(members.groups)}"
         )
     return training, counts
 
 
-def _counts_of(total: int, percentages: Sequence[int | Fraction]) -> tuple[int, int, int]:
-    """Split a total at the rounded sums of the percentages, so that 0 % is always 0 images."""
+def _check_enough(name: str, percentages: Sequence[Fraction], units: Sequence[list[str]], members: Members) -> None:
+    """Make sure that each part with a percentage can have an image."""
+    needed = sum(percent > 0 for percent in percentages)
+    if len(units) < needed:
+        raise ValueError(
+            f"split {name!r} has {needed} parts and needs at least {needed} images or groups, and {members.dataset} "
+            f"has {len(units)}: {suggest_split(members.groups)}"
+        )
+
+
+def _counts_of(total: int, percentages: Sequence[Fraction]) -> tuple[int, int, int]:
+    """Split a total at the rounded sums of the percentages, so that 0 % is always 0 images.
+
+    A part with a percentage has at least one image, which the largest part gives.
+    """
     train, val, _ = percentages
     ends = [math.floor(Fraction(total) * percent / 100 + Fraction(1, 2)) for percent in (train, train + val)]
-    return ends[0], ends[1] - ends[0], total - ends[1]
+    counts = [ends[0], ends[1] - ends[0], total - ends[1]]
+    for part, percent in enumerate(percentages):
+        if percent > 0 and counts[part] == 0:
+            counts[counts.index(max(counts))] -= 1
+            counts[part] = 1
+    return counts[0], counts[1], counts[2]
+
+
+def _fill_every(units: Sequence[list[str]], counts: Sequence[int]) -> dict[str, str]:
+    """Assign units as `_fill` does; if groups leave a part with a count empty, it gets the smallest unit of another."""
+    parts = _fill(units, counts)
+    for part, count in zip(PARTS, counts, strict=True):
+        if count and part not in parts.values():
+            num_units = Counter(parts[unit[0]] for unit in units)
+            movable: list[list[str]] = [unit for unit in units if num_units[parts[unit[0]]] > 1]
+            parts.update(dict.fromkeys(sorted(movable, key=len)[0], part))
+    return parts
 
 
 def _fill(units: Iterable[list[str]], counts: Sequence[int]) -> dict[str, str]:

@@ -15,6 +15,8 @@ from mhsvm.inference.overlay import PREDICTION, TARGET, Color, class_color, draw
 from mhsvm.metrics.counts import IGNORE_INDEX
 
 _CASES_A_GROUP = 4
+# Bytes of an id in the name of a file, which can have 255 in all.
+_LONGEST_NAME = 150
 _GROUPS = ("best", "median", "worst")
 _PANEL_SIDE = 448
 _MARGIN, _LINE = 8, 20
@@ -46,8 +48,8 @@ class Case:
 
     @property
     def file_name(self) -> str:
-        """Group, rank, id and Dice; other characters of the id than letters, digits, "-" and "." become "_"."""
-        name = re.sub(r"[^\w.-]+", "_", self.id)
+        """Group, rank, start of the id and Dice; characters other than letters, digits, "-" and "." become "_"."""
+        name = re.sub(r"[^\w.-]+", "_", self.id).encode()[:_LONGEST_NAME].decode(errors="ignore")
         return f"{self.group}-{self.rank:04d}-{name}-dice-{self.dice:.4f}.png"
 
 

@@ -9,7 +9,6 @@ figures/                       the best, median and worst cases
 maps.h5                        gates of MHS-VM, if asked for
 """
 
-import json
 import re
 import shutil
 from collections.abc import Iterator
@@ -27,6 +26,7 @@ from mhsvm.files import replace_folder_when_complete
 from mhsvm.inference.probability import stored_to_mask
 from mhsvm.leakage import leakage_metrics, write_leaks
 from mhsvm.store import PredictionSet, PreparedSet, write_gate_maps
+from mhsvm.text_file import write_json
 
 PREDICTIONS = "predictions.h5"
 
@@ -84,7 +84,7 @@ def write_result(result: TestResult, folder: str | Path) -> None:
 
 def fill_folder(folder: Path, result: TestResult) -> None:
     """Write all files of a test but `predictions.h5`, which is in the folder already."""
-    (folder / "times.json").write_text(json.dumps(result.times) + "\n", encoding="utf-8")
+    write_json(folder / "times.json", result.times, indent=None)
     write_cases(folder / "cases.csv", result.scores, num_classes=result.num_classes)
     if result.native is not None:
         path = folder / "cases_native.csv"

@@ -1,6 +1,5 @@
 """Scores of masks: metrics with intervals for a summary and for a reader, and a row per case."""
 
-import csv
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,6 +8,7 @@ from mhsvm.metrics import BOUNDARY, PER_IMAGE, Scores, bootstrap_intervals, colu
 from mhsvm.metrics.intervals import CONFIDENCE, RESAMPLES, SEED
 from mhsvm.metrics.summary import POOLED
 from mhsvm.table import format_table
+from mhsvm.text_file import split_lines, write_table
 
 COUNTS = ("tp", "fp", "fn", "tn")
 # Columns of name, pooled metric, interval, metric per image.
@@ -100,7 +100,7 @@ def metrics_lines(described: Mapping) -> list[str]:
     rows += [(label, "", "", *cells(name)) for name, label in averaged_metrics(metrics).items()]
     # tables of other sets and sizes have columns at the same places
     table = format_table(header, rows, right=("pooled", "per image"), min_widths=_WIDTHS)
-    lines = table.splitlines()
+    lines = split_lines(table)
     skipped = described.get("boundary", {}).get("images_without_outline", 0)
     if skipped:
         lines.append(f"images without hd95 and assd, because prediction or target is empty: {skipped}")
@@ -157,13 +157,12 @@ def write_cases(
     if scores.distances is not None:
         columns |= dict(zip(scores.names, scores.distances.unbind(-1), strict=True))
         measured = (*PER_IMAGE, *scores.names)
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        labels, size_names = ["class"] if num_classes > 1 else [], ["height", "width"] if sizes else []
-        writer.writerow(["id", *labels, *size_names, *COUNTS, *measured])
-        for row, image_id in enumerate(scores.ids):
-            size = sizes[row] if sizes else []
-            for place in range(scores.counts.shape[1]):
-                label = [place + 1] if num_classes > 1 else []
-                values = [_or_none(columns[name][row, place].item()) for name in measured]
-                writer.writerow([image_id, *label, *size, *scores.counts[row, place].tolist(), *values])
+    labels, size_names = ["class"] if num_classes > 1 else [], ["height", "width"] if sizes else []
+    rows = []
+    for row, image_id in enumerate(scores.ids):
+        size = sizes[row] if sizes else []
+        for place in range(scores.counts.shape[1]):
+            label = [place + 1] if num_classes > 1 else []
+            values = [_or_none(columns[name][row, place].item()) for name in measured]
+            rows.append([image_id, *label, *size, *scores.counts[row, place].tolist(), *values])
+    write_table(path, ["id", *labels, *size_names, *COUNTS, *measured], rows)

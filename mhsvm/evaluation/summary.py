@@ -1,11 +1,11 @@
 """Two records of a test: a line to search for with grep, and a summary that is equal byte for byte when made again."""
 
-import json
 from pathlib import Path
 
 from torch import Tensor
 
 from mhsvm.metrics import summarize
+from mhsvm.text_file import write_json
 
 SCHEMA = 2
 
@@ -28,5 +28,4 @@ def result_line(loss: float, counts: Tensor, confusion: Tensor) -> str:
 
 def write_summary(path: Path, content: dict) -> None:
     """Write a summary as JSON after its schema version; keys keep their order."""
-    text = json.dumps({"schema": SCHEMA, **content}, indent=2, ensure_ascii=False, allow_nan=False)
-    path.write_text(text + "\n", encoding="utf-8")
+    write_json(path, {"schema": SCHEMA, **content})

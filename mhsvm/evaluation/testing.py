@@ -28,7 +28,7 @@ from mhsvm.leakage import Leakage, leakage_content
 from mhsvm.metrics import Scores
 from mhsvm.models import MHSVM
 from mhsvm.prepare.native import NativeMasks
-from mhsvm.store import GateMaps, PredictionSet, PredictionWriter, PreparedSet
+from mhsvm.store import SYNTHETIC, GateMaps, PredictionSet, PredictionWriter, PreparedSet
 from mhsvm.system import code_version, device_model, peak_memory
 
 log = logging.getLogger(__name__)
@@ -254,8 +254,9 @@ def _summarize(run: TestRun, scores: Scores, evaluation: Evaluation, measurement
 def _describe_protocol(run: TestRun, *, native: bool) -> dict:
     prepared, protocol = run.prepared, run.protocol
     size = "{} x {}".format(*prepared.size)
+    described = {"name": prepared.name, "checksum": prepared.checksum, "size": list(prepared.size)}
     return {
-        "set": {"name": prepared.name, "checksum": prepared.checksum, "size": list(prepared.size)},
+        "set": described | ({SYNTHETIC: True} if prepared.is_synthetic else {}),
         "split": protocol.split.name,
         "split_hash": protocol.split.hash,
         "reason": protocol.reason,

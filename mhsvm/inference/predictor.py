@@ -19,6 +19,7 @@ from mhsvm.inference.tta import find_transforms
 from mhsvm.prepare.decode import decode_image, to_rgb
 from mhsvm.prepare.resize import resize_image
 from mhsvm.runtime.numerics import numerics
+from mhsvm.threads import even_parts, image_threads
 
 ImageLike = str | os.PathLike | Image.Image | np.ndarray
 
@@ -90,15 +91,36 @@ class Predictor:
         """
         return self.predict_batch([image])[0]
 
-    @torch.inference_mode()
     def predict_batch(self, images: Sequence[ImageLike]) -> list[Prediction]:
-        """Segment images of any sizes in one pass per model and TTA transform; arguments and errors as for one."""
+        """Segment images of any sizes together; arguments and errors as for one.
+
+        On a GPU, each model and TTA transform takes one pass. On up to four threads of a CPU, each thread takes some of
+        the images, which is twice as fast as to divide each operation of a small network.
+        """
+        # the masks of a checkpoint must not depend on the kind of GPU
+        with numerics(tf32=False, deterministic=False):
+            parts = even_parts(images, num_threads=torch.get_num_threads()) if self._divides() else [images]
+            if len(parts) == 1:
+                return self._predict_part(images)
+            with image_threads(min(len(parts), torch.get_num_threads())) as pool:
+                return [prediction for part in pool.map(self._predict_part, parts) for prediction in part]
+
+    def _divides(self) -> bool:
+        """Whether threads may run the models on parts of a batch."""
+        modules = (module for model in self.models for module in model.modules())
+        # hooks expect the whole batch, and autocast holds in one thread only
+        return (
+            self.device.type == "cpu"
+            and not torch.is_autocast_enabled("cpu")
+            and not any(module._forward_hooks or module._forward_pre_hooks for module in modules)
+        )
+
+    @torch.inference_mode()
+    def _predict_part(self, images: Sequence[ImageLike]) -> list[Prediction]:
         arrays = [read_rgb(image) for image in images]
         resized = np.stack([resize_image(array, self.size) for array in arrays])
         inputs = self.normalize(torch.from_numpy(resized).to(self.device).permute(0, 3, 1, 2).float())
-        # the masks of a checkpoint must not depend on the kind of GPU
-        with numerics(tf32=False, deterministic=False):
-            maps = self.mean_probability(inputs).cpu()
+        maps = self.mean_probability(inputs).cpu()
         check_finite(maps)
         return [self._at_own_size(maps[row : row + 1], array.shape[:2]) for row, array in enumerate(arrays)]
 

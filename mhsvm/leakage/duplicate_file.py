@@ -3,13 +3,13 @@
 The file is valid for the checksums of the sets and the version of the search.
 """
 
-import json
 import logging
 from pathlib import Path
 
-from mhsvm.files import cache_path, replace_when_complete
+from mhsvm.files import cache_path
 from mhsvm.leakage.duplicates import DEFAULT_THRESHOLD, MIN_SIDE, VERSION, DuplicatePair, find_duplicates, merge_groups
 from mhsvm.store import PreparedSet
+from mhsvm.text_file import read_json, write_json
 
 log = logging.getLogger(__name__)
 
@@ -52,9 +52,8 @@ def search_duplicates(first: PreparedSet, second: PreparedSet | None = None) -> 
         pairs = find_duplicates(images, first.ids)
     else:
         pairs = find_duplicates(images, first.ids, other_images[0], second.ids)
-    with replace_when_complete(path) as partial:
-        rows = [[pair.id_a, pair.id_b, pair.score] for pair in pairs]
-        partial.write_text(json.dumps({**key, "pairs": rows}, indent=1) + "\n", encoding="utf-8")
+    rows = [[pair.id_a, pair.id_b, pair.score] for pair in pairs]
+    write_json(path, {**key, "pairs": rows}, indent=1)
     return pairs
 
 
@@ -77,9 +76,9 @@ def _read(path: Path, key: dict) -> list[DuplicatePair] | None:
     if not path.is_file():
         return None
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
         if {name: content.get(name) for name in key} != key:
             return None
         return [DuplicatePair(id_a, id_b, score) for id_a, id_b, score in content["pairs"]]
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError):
         return None

@@ -1,6 +1,5 @@
 """Reports of leaks: lines, a part of a summary, a table, and contact sheets for inspection."""
 
-import csv
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ from mhsvm.leakage.leaks import Leak
 from mhsvm.leakage.seen_images import Leakage
 from mhsvm.metrics import summarize
 from mhsvm.store import PreparedSet
+from mhsvm.text_file import write_table
 
 _COLUMNS, _ROWS = 4, 8
 _SIDE, _MARGIN, _LINE = 168, 12, 16
@@ -85,12 +85,11 @@ def write_leaks(folder: Path, leaks: Sequence[Leak], first: PreparedSet, second:
         name: Stem of the files' names.
     """
     subsets = [dict(zip(each.ids, each.subsets, strict=True)) for each in (first, second)]
-    with (folder / f"{name}.csv").open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["kind", "id_a", "id_b", "score", "subset_a", "subset_b"])
-        for leak in leaks:
-            score = "" if leak.score is None else f"{leak.score:.4f}"
-            writer.writerow([leak.kind, leak.id_a, leak.id_b, score, subsets[0][leak.id_a], subsets[1][leak.id_b]])
+    rows = []
+    for leak in leaks:
+        score = "" if leak.score is None else f"{leak.score:.4f}"
+        rows.append([leak.kind, leak.id_a, leak.id_b, score, subsets[0][leak.id_a], subsets[1][leak.id_b]])
+    write_table(folder / f"{name}.csv", ["kind", "id_a", "id_b", "score", "subset_a", "subset_b"], rows)
     doubtful = sorted((leak for leak in leaks if leak.score != 1), key=lambda leak: leak.score or 0)
     for place, start in enumerate(range(0, len(doubtful), _COLUMNS * _ROWS), start=1):
         sheet = _draw_sheet(doubtful[start : start + _COLUMNS * _ROWS], first, second)

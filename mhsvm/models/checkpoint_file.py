@@ -11,7 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+<<<<<<< HEAD
 from mhsvm.models.checkpoint_checksum import verify_checksum
+=======
+from mhsvm.text_file import first_line
+>>>>>>> main
 
 # Entries that a profiler (thop) leaves in a state dict.
 _LEFTOVERS = ("total_ops", "total_params")
@@ -50,7 +54,7 @@ def read_checkpoint(path: str | os.PathLike) -> dict[str, Any]:
                 )
             content = torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, pickle.UnpicklingError) as error:
-        raise ValueError(f"{path} is not a checkpoint or is damaged: {str(error).splitlines()[0]}") from error
+        raise ValueError(f"{path} is not a checkpoint or is damaged: {first_line(str(error))}") from error
     if not isinstance(content, dict):
         raise ValueError(f"{path} holds a {type(content).__name__}; a checkpoint is a dictionary")
     return content

@@ -1,6 +1,5 @@
 """Trained weights that come with the package: our checkpoints in the folder weights/, each with a row in its index."""
 
-import csv
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import Any
 
 from mhsvm.models.checkpoint_file import read_checkpoint
 from mhsvm.nearest import did_you_mean
+from mhsvm.text_file import read_table
 
 FOLDER = Path(__file__).parent / "weights"
 
@@ -85,5 +85,4 @@ def read_pretrained(name: str, *, model: str) -> tuple[dict[str, Any], dict[str,
 
 def read_index() -> list[Pretrained]:
     """All rows of the index."""
-    with (FOLDER / "index.csv").open(encoding="utf-8", newline="") as file:
-        return [Pretrained(**row) for row in csv.DictReader(file)]
+    return [Pretrained(**row) for row in read_table(FOLDER / "index.csv").rows]

@@ -39,7 +39,7 @@ def to_rgb(image: Image.Image) -> np.ndarray:
     return _rgb(from_pillow(image))
 
 
-def decode_mask(content: bytes, num_classes: int = 1) -> np.ndarray:
+def decode_mask(content: bytes, num_classes: int = 1, threshold: float | None = None) -> np.ndarray:
     """Decode a mask file to a binary mask or to class indices.
 
     A binary mask (`num_classes` 1) has the levels 0 and 255, 0 and 1, or 0 and 65535 at 16 bits, or black and one
@@ -48,17 +48,21 @@ def decode_mask(content: bytes, num_classes: int = 1) -> np.ndarray:
     Args:
         content: A file of a format in `mhsvm.prepare.formats.FORMATS`.
         num_classes: 1 for a binary mask, k >= 2 for class indices.
+        threshold: Fraction of full scale, in (0, 1], at and above which a gray level is lesion, in a mask with more
+            levels than a binary one. None refuses gray levels.
     Returns:
         uint8 (height, width), upright: 0 and 1, or class indices and 255.
     Raises:
-        MaskLevelsError: A binary mask has gray levels, or the mask has several colors, a level that is no class, or
-            transparency that hides its lesion.
+        MaskLevelsError: A binary mask has gray levels and there is no threshold, or all of them are below it; or the
+            mask has several colors, a level that is no class, or transparency that hides its lesion.
         ValueError: See `decode_image`.
     """
     levels, white = read_levels(open_raster(content), is_class_mask=num_classes > 1)
     found = present(levels)
     if num_classes == 1:
         if len(found) > 2 or not set(found) <= {0, found[-1]} or found[-1] not in (0, 1, 255, white):
+            if threshold is not None and found[-1] >= threshold * white:
+                return (levels >= threshold * white).astype(np.uint8)
             raise MaskLevelsError(
                 f"{len(found)} levels from {found[0]} to {found[-1]}", FAINT if 2 * found[-1] < white else None
             )
@@ -94,3 +98,19 @@ def _rgb(raster: Raster) -> np.ndarray:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "black"), image)
     return np.array(image if image.mode == "RGB" else image.convert("RGB"))
+
+
+def check_threshold(threshold: float | None, num_classes: int) -> None:
+    """Make sure that gray levels can be thresholded.
+
+    Raises:
+        ValueError: The threshold is no fraction of full scale, or masks have class indices.
+    """
+    if threshold is None:
+        return
+    if not 0 < threshold <= 1:
+        raise ValueError(
+            f"a threshold is a fraction of full scale, in (0, 1]; received {threshold:g}. Level 128 is 0.5"
+        )
+    if num_classes > 1:
+        raise ValueError("class indices are not thresholded: leave `threshold` or `num_classes` out")

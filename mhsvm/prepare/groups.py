@@ -1,13 +1,12 @@
 """Which images belong to one patient or lesion, by a table among the files of a set or by their ids."""
 
-import csv
-import io
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import PurePosixPath
 
 from mhsvm.prepare.archive import SourceFile
 from mhsvm.prepare.problems import Problems, Rule
 from mhsvm.prepare.sources import Source
+from mhsvm.text_file import parse_table
 
 BAD_TABLE = Rule("table of groups that cannot be read", "save it as CSV in UTF-8, with a header line")
 BAD_ROW = Rule("bad row in a table of groups", "give each id of an image once, with its group")
@@ -46,19 +45,18 @@ def _rows(file: SourceFile, source: Source, problems: Problems) -> Iterator[tupl
     """Place, id and group of each row."""
     table = source.group_table
     try:
-        # spreadsheets start files with a byte-order mark
-        reader = csv.DictReader(io.StringIO(file.read().decode("utf-8-sig")))
-        missing = {table.id_column, table.group_column} - set(reader.fieldnames or ())
-    except (ValueError, csv.Error) as error:
-        problems.add(BAD_TABLE, f"{file.name}: {error}")
+        content = parse_table(file.read(), name=file.name, remedy="give each line as many cells")
+    except ValueError as error:
+        problems.add(BAD_TABLE, str(error) if str(error).startswith(file.name) else f"{file.name}: {error}")
         return
+    missing = {table.id_column, table.group_column} - set(content.columns)
     if missing:
         problems.add(BAD_TABLE, f"{file.name}: it has no column {' and no column '.join(sorted(missing))}")
         return
-    for row in reader:
-        place = f"{file.name}, line {reader.line_num}"
+    for line, row in zip(content.lines, content.rows, strict=True):
+        place = f"{file.name}, line {line}"
         id_, group = row[table.id_column], row[table.group_column]
-        if not id_ or group is None:
+        if not id_:
             problems.add(BAD_ROW, f"{place}: expected an id and its group")
         else:
             yield place, id_.strip(), group.strip()

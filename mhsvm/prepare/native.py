@@ -8,13 +8,14 @@ from pathlib import Path
 import numpy as np
 
 from mhsvm.files import StrPath
-from mhsvm.prepare.archive import SourceFile, open_sources
+from mhsvm.prepare.archive import SourceFile
 from mhsvm.prepare.class_levels import LevelTally
 from mhsvm.prepare.decode import MaskLevelsError, decode_mask
 from mhsvm.prepare.pairs import mask_files, masks_by_id
 from mhsvm.prepare.pipeline import CLASSES, GRAY_LEVELS, UNREADABLE
 from mhsvm.prepare.problems import Problems, Rule
 from mhsvm.prepare.sources import SOURCES
+from mhsvm.prepare.walk import open_sources
 from mhsvm.threads import image_threads
 
 NO_NATIVE = Rule("test image without a native mask", "give the folder or zip file with the official masks of this set")
@@ -26,18 +27,20 @@ class NativeMasks:
     Args:
         files: Mask file of each id.
         num_classes: 1 for lesion masks, k >= 2 for class indices.
+        threshold: As in `decode_mask`.
     """
 
-    def __init__(self, files: Mapping[str, SourceFile], num_classes: int) -> None:
+    def __init__(self, files: Mapping[str, SourceFile], num_classes: int, threshold: float | None = None) -> None:
         self._files = files
         self._num_classes = num_classes
+        self._threshold = threshold
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._files)
 
     def read(self, image_id: str) -> np.ndarray:
         """Read a mask, uint8 (H, W): 0 and 1, or class indices and 255. Several threads can call this."""
-        return decode_mask(self._files[image_id].read(), self._num_classes)
+        return decode_mask(self._files[image_id].read(), self._num_classes, self._threshold)
 
     def check(self, image_id: str, tally: LevelTally, problems: Problems) -> None:
         """Add the mask of an id to a tally, or a problem if it cannot be read."""
@@ -52,32 +55,41 @@ class NativeMasks:
 
 @contextmanager
 def open_native_masks(
-    sources: Sequence[StrPath], ids: Sequence[str], *, set_name: str, num_classes: int
+    sources: Sequence[StrPath],
+    ids: Sequence[str],
+    *,
+    source: str,
+    num_classes: int,
+    threshold: float | None = None,
+    only_names: bool = False,
 ) -> Iterator[NativeMasks]:
     """Find the masks of some ids in folders and zip files, and check that each can be read.
 
     Args:
         sources: Folders and zip files; other files in them are ignored.
         ids: Ids of the required masks.
-        set_name: Name of the prepared set; files of another year of ISIC are ignored.
+        source: Source of the prepared set; files of another year of ISIC are ignored. An unknown one is a folder.
         num_classes: 1 for lesion masks, k >= 2 for class indices.
+        only_names: Check only that each is there, which is quick.
+        threshold: Fraction of full scale from which gray levels are lesion; None refuses them.
     Yields:
         The masks, which can be read until the block ends.
     Raises:
         ValueError: Masks are missing, repeated or unreadable; all of them are listed.
     """
     problems = Problems()
-    source = SOURCES[set_name if set_name in SOURCES else "folder"]
+    described = SOURCES[source if source in SOURCES else "folder"]
     with open_sources([Path(path) for path in sources], problems) as files:
-        fitting = [file for file in files if not (source.ignored and source.ignored.search(file.name))]
+        fitting = [file for file in files if not described.leaves_out(file.name)]
         masks = masks_by_id(mask_files(fitting, problems, kind="native masks"), set(ids), problems)
         for image_id in ids:
             if image_id not in masks:
                 problems.add(NO_NATIVE, image_id)
-        native = NativeMasks({image_id: masks[image_id] for image_id in ids if image_id in masks}, num_classes)
+        found = {image_id: masks[image_id] for image_id in ids if image_id in masks}
+        native = NativeMasks(found, num_classes, threshold)
         tally = LevelTally(num_classes)
         with image_threads() as pool:
-            list(pool.map(partial(native.check, tally=tally, problems=problems), native))
+            list(pool.map(partial(native.check, tally=tally, problems=problems), () if only_names else native))
         tally.note_lesion_masks(problems, "native masks")
         problems.raise_if_any("the native masks have problems, and nothing was measured:")
         yield native

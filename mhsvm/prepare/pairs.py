@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from mhsvm.prepare.archive import SourceFile
-from mhsvm.prepare.formats import EXTENSIONS as EXTENSIONS
-from mhsvm.prepare.formats import NAMES
+from mhsvm.prepare.formats import ARCHIVES, NAMES, is_read, unread_kind
+from mhsvm.prepare.official import folders_from_nearest, official_folder
 from mhsvm.prepare.problems import Problems, Rule
 from mhsvm.prepare.sources import Source
 
@@ -18,12 +18,12 @@ NO_IMAGE = Rule("mask without an image", "add the folder or zip file with its im
 DUPLICATE = Rule("id that occurs twice", "give an archive or its extracted folder, not both; rename files of one name")
 TWO_SUBSETS = Rule("image and mask from different subsets", "put both into the same one of train, val and test")
 NO_MASKS = Rule("no mask", "give the folder or zip file that holds them")
+UNREAD = Rule("image of a format that is not read", "save it as PNG, or move it away")
 
 _MASK_ENDING = re.compile(r"_(segmentation|mask|lesion)$", re.IGNORECASE)
 _PREDICTION_ENDING = re.compile(r"_(segmentation|mask|lesion|pred(iction)?)$", re.IGNORECASE)
 _ROLE_FOLDER = re.compile(r"(?P<image>images?)|(?P<mask>masks?|.*ground_?truth.*)", re.IGNORECASE)
-# "train", or the word inside an official name such as ISIC-2017_Test_v2_Data.
-_SUBSET_FOLDER = re.compile(r"(isic.*_)?(train(?:ing)?|val(?:id(?:ation)?)?|test(?:ing)?)(?(1)_.*|)", re.IGNORECASE)
+_SUBSET_FOLDER = re.compile(r"train(?:ing)?|val(?:id(?:ation)?)?|test(?:ing)?", re.IGNORECASE)
 _SUBSETS = {"tra": "train", "val": "val", "tes": "test"}
 
 
@@ -51,6 +51,8 @@ def find_pairs(files: Iterable[SourceFile], source: Source, problems: Problems) 
     images: dict[str, list[SourceFile]] = defaultdict(list)
     masks: dict[str, list[SourceFile]] = defaultdict(list)
     for file in files:
+        if not is_read(file.name):
+            continue
         role, stem = _role(file, source), PurePosixPath(file.name).stem
         if role == "image" and source.id_pattern.fullmatch(stem):
             images[stem].append(file)
@@ -59,6 +61,7 @@ def find_pairs(files: Iterable[SourceFile], source: Source, problems: Problems) 
     masks = _by_id(masks, images, source)
     for found in (images, masks):
         _note_duplicates(found, problems)
+    _note_unread(files, source, images, masks, problems)
     for id_ in images.keys() - masks.keys():
         problems.add(NO_MASK, f"{id_}: {images[id_][0].name}")
     for id_ in masks.keys() - images.keys():
@@ -69,7 +72,9 @@ def find_pairs(files: Iterable[SourceFile], source: Source, problems: Problems) 
     return pairs
 
 
-def mask_files(files: Iterable[SourceFile], problems: Problems, *, kind: str) -> dict[str, list[SourceFile]]:
+def mask_files(
+    files: Iterable[SourceFile], problems: Problems, *, kind: str, all_needed: bool = False
+) -> dict[str, list[SourceFile]]:
     """Select the masks, by their names without extension.
 
     If some files are masks by name (an ending such as `_segmentation`, or a folder such as `masks` or `…_GroundTruth`),
@@ -79,12 +84,20 @@ def mask_files(files: Iterable[SourceFile], problems: Problems, *, kind: str) ->
         files: Files to select from.
         problems: Receives the lack of any mask.
         kind: Name of the masks for the message, such as "prediction".
+        all_needed: Whether a mask of a format that is not read, without another of its name, is a problem.
     """
     files = list(files)
-    images = [file for file in files if PurePosixPath(file.name).suffix.lower() in EXTENSIONS]
+    images = [file for file in files if is_read(file.name) or _unread_stem(file) is not None]
     found: dict[str, list[SourceFile]] = defaultdict(list)
+    unread: list[SourceFile] = []
     for file in [file for file in images if _is_mask(file)] or images:
-        found[PurePosixPath(file.name).stem].append(file)
+        if is_read(file.name):
+            found[PurePosixPath(file.name).stem].append(file)
+        else:
+            unread.append(file)
+    for file in unread:
+        if all_needed and _unread_stem(file) not in found:
+            problems.add(UNREAD, file.name)
     if not found:
         problems.add(NO_MASKS, f"{kind}: looked for {NAMES}; found {_overview(files)}")
     return found
@@ -115,9 +128,27 @@ def _without_ending(stem: str) -> str:
     return _PREDICTION_ENDING.sub("", stem)
 
 
+def _note_unread(
+    files: Iterable[SourceFile], source: Source, images: Collection[str], masks: Collection[str], problems: Problems
+) -> None:
+    """Add each image or mask whose format is not read, unless there is another of its name that is."""
+    for file in files:
+        stem, role = _unread_stem(file), _role(file, source)
+        if stem is None or role is None:
+            continue
+        id_ = stem if role == "image" else _MASK_ENDING.sub("", stem)
+        if source.id_pattern.fullmatch(id_) and id_ not in (images if role == "image" else masks):
+            problems.add(UNREAD, file.name)
+
+
+def _unread_stem(file: SourceFile) -> str | None:
+    """Name without ending of an image whose format is not read."""
+    kind = unread_kind(file.name)
+    return None if kind is None or kind in ARCHIVES else PurePosixPath(file.name).name[: -len(kind)]
+
+
 def _role(file: SourceFile, source: Source) -> str | None:
-    path = PurePosixPath(file.name)
-    if path.suffix.lower() not in EXTENSIONS or (source.ignored and source.ignored.search(file.name)):
+    if source.leaves_out(file.name):
         return None
     if source.needs_folders:
         return _folder_role(file)
@@ -130,8 +161,12 @@ def _is_mask(file: SourceFile) -> bool:
 
 def _folder_role(file: SourceFile) -> str | None:
     """Role by the innermost folder with a known name: "image" or "mask"."""
-    matches = (_ROLE_FOLDER.fullmatch(folder) for folder in _folders_from_nearest(file))
-    return next((match.lastgroup for match in matches if match), None)
+    for name in folders_from_nearest(file.name):
+        if official := official_folder(name):
+            return official.role
+        if match := _ROLE_FOLDER.fullmatch(name):
+            return match.lastgroup
+    return None
 
 
 def _note_duplicates(found: Mapping[str, list[SourceFile]], problems: Problems) -> None:
@@ -160,14 +195,13 @@ def _pair(id_: str, image: SourceFile, mask: SourceFile, problems: Problems) -> 
 
 
 def _subset(file: SourceFile) -> str:
-    """Subset by the innermost folder or archive whose name has one."""
-    matches = (_SUBSET_FOLDER.fullmatch(folder) for folder in _folders_from_nearest(file))
-    return next((_SUBSETS[match[2][:3].lower()] for match in matches if match), "")
-
-
-def _folders_from_nearest(file: SourceFile) -> list[str]:
-    """Names of the folders and archives that contain a file, the innermost first."""
-    return [re.sub(r"\.zip$", "", part, flags=re.IGNORECASE) for part in PurePosixPath(file.name).parts[-2::-1]]
+    """Subset by the innermost folder or archive whose name is one, or states one as an official name."""
+    for name in folders_from_nearest(file.name):
+        official = official_folder(name)
+        subset = official.subset if official else name if _SUBSET_FOLDER.fullmatch(name) else ""
+        if subset:
+            return _SUBSETS[subset[:3].lower()]
+    return ""
 
 
 def _overview(files: list[SourceFile]) -> str:

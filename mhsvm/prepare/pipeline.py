@@ -7,17 +7,18 @@ processes, threads need no start and no copies, and none remains when the comman
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
-from mhsvm.prepare.archive import SourceFile, open_sources, source_checksums
+from mhsvm.prepare.archive import SourceFile, source_checksums
 from mhsvm.prepare.class_levels import LevelTally
-from mhsvm.prepare.decode import IGNORE, MaskLevelsError, decode_image, decode_mask
+from mhsvm.prepare.decode import IGNORE, MaskLevelsError, check_threshold, decode_image, decode_mask
 from mhsvm.prepare.groups import read_groups
+from mhsvm.prepare.identity import OTHER_SET, check_identity, is_synthetic, left_out_files, set_name
 from mhsvm.prepare.pairs import Pair, find_pairs
 from mhsvm.prepare.problems import Problems, Rule
 from mhsvm.prepare.resize import (
@@ -31,7 +32,9 @@ from mhsvm.prepare.resize import (
     resize_image,
 )
 from mhsvm.prepare.sources import SOURCES
-from mhsvm.store import Sample, write_set
+from mhsvm.prepare.walk import open_sources
+from mhsvm.store import SYNTHETIC, Sample, write_set
+from mhsvm.store.hdf5 import AttributeValue
 from mhsvm.system import num_cores
 from mhsvm.threads import in_order
 from mhsvm.version import __version__
@@ -39,9 +42,13 @@ from mhsvm.version import __version__
 UNREADABLE = Rule("unreadable file", "download it again, or export it as PNG; images of one frame are read")
 GRAY_LEVELS = Rule(
     "mask with other levels than black and white",
-    "threshold it at half and save it as PNG (a JPEG always has gray levels); for class indices give `num_classes`",
+    "threshold it at half and save it as PNG (a JPEG always has gray levels); for class indices give `num_classes`. "
+    "Or prepare the set with `threshold` 0.5: a pixel is then lesion from half of full scale on",
 )
 CLASSES = Rule("class mask with a level that is no class", "save indices 0..K-1 and 255 = ignore; K is `num_classes`")
+# Attribute of a set whose masks had gray levels: the threshold that made them binary.
+MASK_THRESHOLD = "mask_threshold"
+
 SHAPES = Rule("mask and image of different sizes", "export masks at the size of their images, after EXIF orientation")
 
 
@@ -53,6 +60,9 @@ class Summary:
         num_empty: Number of masks without lesion (no class but 0).
         num_only_ignored: Number of class masks that hold nothing but 0 and 255, which means ignore.
         absent: Classes from 1 on that no prepared mask holds; for lesion masks, 1 if none shows a lesion.
+        name: Name of the set.
+        left_out: Number of images and masks by the official set and task that they belong to instead.
+        skipped: Lines about all other files and folders that were left out, by kind.
     """
 
     path: Path
@@ -63,6 +73,9 @@ class Summary:
     seconds: float
     num_only_ignored: int = 0
     absent: tuple[int, ...] = ()
+    name: str = ""
+    left_out: Mapping[str, int] = field(default_factory=dict)
+    skipped: tuple[str, ...] = ()
 
 
 def prepare_set(
@@ -73,6 +86,7 @@ def prepare_set(
     name: str | None = None,
     size: Size = 256,
     num_classes: int = 1,
+    threshold: float | None = None,
     num_workers: int | None = None,
     overwrite: bool = False,
     progress: bool = False,
@@ -84,9 +98,12 @@ def prepare_set(
         source: A name from `list_sources()`.
         paths: Folders and zip files of the set, or one folder that contains them.
         out: HDF5 file to write.
-        name: Name of the set; the default is the name of the source.
+        name: Name of the set. The default is the name of the source, for a folder that of `out`. A set with synthetic
+            images is called synthetic-NAME.
         size: Size of all images and masks in pixels, as a number or (h, w).
         num_classes: 1 for lesion masks, k >= 2 for class indices.
+        threshold: Fraction of full scale, in (0, 1], at and above which a gray level of a mask is lesion; None refuses
+            masks with gray levels.
         num_workers: Number of threads; None takes one per core.
         overwrite: Whether `out` may be replaced.
         progress: Show a progress bar in a terminal.
@@ -101,17 +118,30 @@ def prepare_set(
     described, size = SOURCES[source], as_height_width(size)
     if not 1 <= num_classes <= IGNORE:
         raise ValueError(f"there are 1 to {IGNORE} classes, because {IGNORE} means ignore; got {num_classes}")
+    check_threshold(threshold, num_classes)
     if num_workers is not None and num_workers < 1:
         raise ValueError(f"at least 1 worker is needed; got {num_workers}")
     _check_out(out, source, overwrite=overwrite)
     headline = f"the source of {out} has problems, and nothing was written:"
     with open_sources([Path(path) for path in paths], problems) as files:
-        pairs = find_pairs(files, described, problems)
-        if not pairs:
+        pairs, left_out = find_pairs(files, described, problems), left_out_files(files, described)
+        check_identity(pairs, left_out, described, problems)
+        if not pairs or OTHER_SET in problems:
+            # nothing of another set is decoded
             problems.raise_if_any(headline)
+        synthetic = is_synthetic(files)
+        name = set_name(name or (out.stem if source == "folder" else source), source, pairs, synthetic=synthetic)
         groups = read_groups(files, described, {pair.id for pair in pairs}, problems)
         tally = LevelTally(num_classes)
-        convert = partial(_convert, groups=groups, size=size, num_classes=num_classes, tally=tally, problems=problems)
+        convert = partial(
+            _convert,
+            groups=groups,
+            size=size,
+            num_classes=num_classes,
+            threshold=threshold,
+            tally=tally,
+            problems=problems,
+        )
         converted = in_order(convert, pairs, num_workers=num_workers or num_cores())
         hidden = None if progress else True
         bar = tqdm(converted, total=len(pairs), desc=out.name, unit="image", mininterval=0.5, disable=hidden)
@@ -119,10 +149,15 @@ def prepare_set(
         checksum = write_set(
             out,
             _while_good(bar, num_classes, tally, problems, headline, found),
-            name=name or source,
+            name=name,
             size=size,
             num_classes=num_classes,
-            attributes={**_provenance(num_classes, files), **(attributes or {})},
+            attributes={
+                **_provenance(num_classes, threshold, files),
+                "source": source,
+                **({SYNTHETIC: 1} if synthetic else {}),
+                **(attributes or {}),
+            },
             total=len(pairs),
         )
     subsets = dict(Counter(pair.subset for pair in pairs))
@@ -135,6 +170,9 @@ def prepare_set(
         seconds=time.perf_counter() - start,
         num_only_ignored=tally.num_only_ignored,
         absent=tuple(label for label in range(1, max(num_classes, 2)) if not found.levels[label]),
+        name=name,
+        left_out=left_out,
+        skipped=tuple(problems.left_out()),
     )
 
 
@@ -145,12 +183,14 @@ def _check_out(out: Path, source: str, *, overwrite: bool) -> None:
         raise FileExistsError(f"{out} exists already; give `overwrite` to replace it")
 
 
-def _provenance(num_classes: int, files: Sequence[SourceFile]) -> dict[str, str]:
+def _provenance(num_classes: int, threshold: float | None, files: Sequence[SourceFile]) -> dict[str, AttributeValue]:
+    thresholded: dict[str, AttributeValue] = {} if threshold is None else {MASK_THRESHOLD: threshold}
     return {
         "mhsvm_version": __version__,
         "image_resizing": IMAGE_METHOD,
         "mask_resizing": MASK_METHOD if num_classes == 1 else CLASS_METHOD,
         "sources": source_checksums(files),
+        **thresholded,
     }
 
 
@@ -191,6 +231,7 @@ def _convert(
     groups: Mapping[str, str],
     size: tuple[int, int],
     num_classes: int,
+    threshold: float | None,
     tally: LevelTally,
     problems: Problems,
 ) -> Sample | None:
@@ -201,7 +242,7 @@ def _convert(
     except ValueError as error:
         problems.add(UNREADABLE, f"{pair.image.name}: {error}")
     try:
-        mask = decode_mask(pair.mask.read(), num_classes)
+        mask = decode_mask(pair.mask.read(), num_classes, threshold)
         tally.add(pair.mask.name, mask)
     except MaskLevelsError as error:
         problems.add(error.rule or (GRAY_LEVELS if num_classes == 1 else CLASSES), f"{pair.mask.name}: {error}")

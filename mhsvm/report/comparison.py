@@ -13,6 +13,7 @@ from torch import Tensor
 from mhsvm.evaluation.scores import absence_lines, describe_scores
 from mhsvm.metrics import Difference, Scores, adjust_p_values, paired_differences, target_pixels
 from mhsvm.report.measured_run import MeasuredRun
+from mhsvm.store import SYNTHETIC
 
 
 @dataclass(frozen=True)
@@ -167,6 +168,8 @@ def _notes(tested: Sequence[MeasuredRun], ids: Sequence[str]) -> Iterator[str]:
         left_out = len(run.scores) - len(ids)
         if left_out:
             yield f"{run.name} was tested on {left_out} more images, which are left out"
+        if SYNTHETIC in run.summary.get("protocol", {}).get("set", {}):
+            yield f"{run.name} was tested on synthetic images, which say nothing about real lesions"
     splits = {run.name: _describe_split(run) for run in tested}
     if len(set(splits.values())) > 1:
         yield f"the splits differ: {', '.join(f'{name} has {split}' for name, split in splits.items())}"

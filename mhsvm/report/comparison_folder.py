@@ -1,7 +1,5 @@
 """The folder of a comparison: comparison.json, cases.csv and plots."""
 
-import csv
-import json
 import math
 from dataclasses import asdict
 from pathlib import Path
@@ -11,6 +9,7 @@ import torch
 from mhsvm.files import check_only_holds, replace_folder_when_complete
 from mhsvm.report.comparison import Comparison, gains_over
 from mhsvm.report.comparison_plots import write_plots
+from mhsvm.text_file import write_json, write_table
 
 SCHEMA = 1
 
@@ -23,8 +22,7 @@ def write_comparison(folder: Path, comparison: Comparison) -> None:
     """
     check_only_holds(folder, ("comparison.json", "cases.csv", "intervals.png", "gains-*.png"), "a comparison")
     with replace_folder_when_complete(folder) as partial:
-        text = json.dumps(describe_comparison(comparison), indent=2, ensure_ascii=False, allow_nan=False)
-        (partial / "comparison.json").write_text(text + "\n", encoding="utf-8")
+        write_json(partial / "comparison.json", describe_comparison(comparison))
         write_compared_cases(partial / "cases.csv", comparison)
         write_plots(partial, comparison)
 
@@ -54,11 +52,8 @@ def write_compared_cases(path: Path, comparison: Comparison) -> None:
     columns += [contender.dice - first.dice for contender in others]
     names = [f"dice of {contender.name}" for contender in comparison.contenders]
     names += [f"gain of {contender.name}" for contender in others]
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["id", *names])
-        for id_, values in zip(comparison.ids, torch.stack(columns, dim=1).tolist(), strict=True):
-            writer.writerow([id_, *values])
+    values = torch.stack(columns, dim=1).tolist()
+    write_table(path, ["id", *names], ([id_, *row] for id_, row in zip(comparison.ids, values, strict=True)))
 
 
 def _without_nan(values: dict) -> dict:

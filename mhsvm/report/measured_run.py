@@ -1,7 +1,5 @@
 """Tests and scores read from their folders: summary and cases."""
 
-import csv
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,6 +10,7 @@ import torch
 from mhsvm.evaluation.scores import COUNTS
 from mhsvm.evaluation.summary import SCHEMA
 from mhsvm.metrics import PER_IMAGE, Scores
+from mhsvm.text_file import read_json, read_table
 
 
 @dataclass(frozen=True)
@@ -57,22 +56,20 @@ def read_cases(path: Path) -> Scores:
     Raises:
         ValueError: Columns or rows are missing or malformed.
     """
-    with path.open(encoding="utf-8", newline="") as file:
-        reader = csv.DictReader(file)
-        columns = reader.fieldnames or ()
-        missing = {"id", *COUNTS} - set(columns)
-        if missing:
-            raise ValueError(f"{path} is not the table of a test: it has no column {', '.join(sorted(missing))}")
-        of_counts = {"id", "class", "height", "width", *COUNTS, *PER_IMAGE}
-        names = tuple(name for name in columns if name not in of_counts)
-        of_images: dict[str, list[tuple[list[int], list[float]]]] = {}
+    table = read_table(path, remedy="test or score again")
+    missing = {"id", *COUNTS} - set(table.columns)
+    if missing:
+        raise ValueError(f"{path} is not the table of a test: it has no column {', '.join(sorted(missing))}")
+    of_counts = {"id", "class", "height", "width", *COUNTS, *PER_IMAGE}
+    names = tuple(name for name in table.columns if name not in of_counts)
+    of_images: dict[str, list[tuple[list[int], list[float]]]] = {}
+    for line, row in zip(table.lines, table.rows, strict=True):
         try:
-            for row in reader:
-                counts = [int(row[name]) for name in COUNTS]
-                distances = [float(row[name] or math.nan) for name in names]
-                of_images.setdefault(row["id"], []).append((counts, distances))
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"{path}, line {reader.line_num}: {error}; test or score again") from error
+            counts = [int(row[name]) for name in COUNTS]
+            distances = [float(row[name] or math.nan) for name in names]
+        except ValueError as error:
+            raise ValueError(f"{path}, line {line}: {error}; test or score again") from error
+        of_images.setdefault(row["id"], []).append((counts, distances))
     if not of_images or len({len(classes) for classes in of_images.values()}) != 1:
         raise ValueError(f"{path} has no rows, or not as many of each image: test or score again")
     all_counts = torch.tensor([[counts for counts, _ in classes] for classes in of_images.values()])
@@ -141,11 +138,8 @@ def _names(folders: Sequence[Path]) -> list[str]:
 
 
 def _read_summary(path: Path) -> dict:
-    try:
-        summary = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is damaged ({error}): test or score again") from error
-    schema = summary.get("schema") if isinstance(summary, dict) else None
+    summary = read_json(path, remedy="test or score again")
+    schema = summary.get("schema")
     if not isinstance(schema, int) or not 1 <= schema <= SCHEMA:
         raise ValueError(f"{path} has schema {schema}, this version of mhsvm reads up to {SCHEMA}: test or score again")
     return summary

@@ -14,7 +14,7 @@ from mhsvm.report.gallery import ShownCase, gallery_data, gates_data
 from mhsvm.report.groups import LEAST_IMAGES, Grouping, group_cases
 from mhsvm.report.measured_run import MeasuredRun
 from mhsvm.report.training import Training, format_duration
-from mhsvm.store import GateMaps
+from mhsvm.store import SYNTHETIC, GateMaps
 
 _CONSTANTS = {
     # metrics have the names of summary.json
@@ -116,6 +116,8 @@ def _percent(fraction: float, digits: int = 0) -> str:
 def _warnings(run: MeasuredRun, training: Training | None) -> list[str]:
     """Reasons why the metrics are better than those of new images, not final, or not of all classes."""
     protocol, leakage, lines = run.summary["protocol"], run.summary["leakage"], []
+    if SYNTHETIC in protocol["set"]:
+        lines.append("The images are synthetic: the metrics say nothing about real lesions.")
     lines += [f"{line[0].upper()}{line[1:]}." for line in absence_lines(run.scores)]
     if protocol["trained_on"] or protocol["chosen_on"]:
         lines.append(
@@ -177,7 +179,7 @@ def _facts(summary: Mapping) -> list[tuple[str, object]]:
     # with several classes there is no threshold
     threshold = [("threshold", protocol["threshold"])] if summary["model"]["num_classes"] == 1 else []
     return [
-        ("set", f"{protocol['set']['name']}, {h} x {w}"),
+        ("set", f"{protocol['set']['name']}, {h} x {w}{', synthetic images' if SYNTHETIC in protocol['set'] else ''}"),
         ("checksum of the set", protocol["set"]["checksum"]),
         ("split", f"{protocol['split']} ({protocol['reason']})"),
         ("sha256 of the split", protocol["split_hash"]),

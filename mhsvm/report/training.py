@@ -1,10 +1,10 @@
 """A training read from its run folder: config, learning curves and cost."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 from mhsvm.config import read_value
+from mhsvm.text_file import read_json, read_json_lines, read_text
 
 
 @dataclass(frozen=True)
@@ -51,9 +51,9 @@ def read_training(run: Path) -> Training:
     config, metrics = run / "config.yaml", run / "metrics.jsonl"
     return Training(
         name=run.resolve().name,
-        config=config.read_text(encoding="utf-8"),
+        config=read_text(config),
         epochs=read_value(config, "train.epochs"),
-        history=tuple(_read_lines(metrics)),
+        history=tuple(read_json_lines(metrics)),
         cost=read_cost(run / "times.jsonl"),
     )
 
@@ -62,7 +62,7 @@ def read_cost(path: Path) -> TrainingCost:
     """Sum the times of all epochs; runs of older versions have no such file."""
     if not path.is_file():
         return TrainingCost(None, None, "")
-    lines = _read_lines(path)
+    lines = read_json_lines(path)
     names = {(f"{n} x " if (n := line["processes"]) > 1 else "") + line["device"]: None for line in lines}
     versions = {f"torch {line['torch']}": None for line in lines}
     memory = [line["memory_gib"] for line in lines if line.get("memory_gib") is not None]
@@ -75,7 +75,7 @@ def read_cost(path: Path) -> TrainingCost:
 
 def read_test_times(path: Path) -> dict | None:
     """Read `num_images`, `seconds`, `memory_gib`, `device`, `torch` of a test; None for tests of older versions."""
-    return _read_lines(path)[0] if path.is_file() else None
+    return read_json(path) if path.is_file() else None
 
 
 def format_duration(seconds: float) -> str:
@@ -85,10 +85,3 @@ def format_duration(seconds: float) -> str:
     if hours:
         return f"{hours} h {minutes} min"
     return f"{minutes} min {rest} s" if minutes else f"{rest} s"
-
-
-def _read_lines(path: Path) -> list[dict]:
-    try:
-        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is damaged ({error}): it holds a JSON object a line") from error

@@ -2,9 +2,11 @@
 
 from mhsvm.store.gate_maps import BlockGates, GateMaps, read_gate_maps, write_gate_maps
 from mhsvm.store.predictions import PredictionSet, PredictionWriter
-from mhsvm.store.prepared import PreparedSet, Sample, write_set
+from mhsvm.store.prepared import SYNTHETIC, SYNTHETIC_MARKER, PreparedSet, Sample, write_set
 
 __all__ = [
+    "SYNTHETIC",
+    "SYNTHETIC_MARKER",
     "BlockGates",
     "GateMaps",
     "PredictionSet",

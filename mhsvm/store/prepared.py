@@ -11,12 +11,30 @@ from pathlib import Path
 
 import numpy as np
 
+<<<<<<< HEAD
 from mhsvm.store.hdf5 import AttributeValue, read_attributes, read_strings, write_attributes, write_strings
 from mhsvm.store.new_file import new_file
 from mhsvm.store.rows import Rows, RowWriter
 from mhsvm.store.saved_file import SavedFile
+=======
+from mhsvm.files import replace_when_complete
+from mhsvm.store.hdf5 import (
+    MAP_FILTER,
+    AttributeValue,
+    Rows,
+    open_for_reading,
+    read_attributes,
+    read_rows,
+    read_strings,
+    write_attributes,
+    write_strings,
+)
+from mhsvm.text_file import encode
+>>>>>>> main
 
 FORMAT = "mhsvm-set"
+# Name of the file in folders of synthetic images, and attribute of a set that was prepared from them.
+SYNTHETIC_MARKER, SYNTHETIC = "SYNTHETIC.txt", "synthetic"
 
 
 @dataclass(frozen=True)
@@ -51,6 +69,8 @@ class PreparedSet:
         size: (h, w).
         num_classes: 1 for masks with coverage 0..255; k >= 2 for class indices 0..k-1 and 255 = ignore.
         checksum: sha256 in hex of the ids, images and masks.
+        source: Name of the source that it was prepared from; for sets of older versions, the name.
+        is_synthetic: Whether images are generated, by `mhsvm synthesize`.
         attributes: Origin of the set: source checksums, resizing methods, package version.
     """
 
@@ -67,6 +87,8 @@ class PreparedSet:
         self.num_classes = int(file.attrs["num_classes"])
         self.checksum = str(file.attrs["checksum"])
         self.attributes = read_attributes(file)
+        self.source = str(self.attributes.get("source", self.name))
+        self.is_synthetic = SYNTHETIC in self.attributes
 
     @classmethod
     def open(cls, path: str | Path) -> "PreparedSet":
@@ -155,9 +177,14 @@ def write_set(
             _check_sample(sample, (h, w))
             if row == total or sample.id in seen:
                 raise ValueError(f"{total} samples with different ids were announced; {sample.id!r} is one too many")
+<<<<<<< HEAD
             images.append(sample.image[None])
             masks.append(sample.mask[None])
             for part in (f"{sample.id}\n".encode(), sample.image.tobytes(), sample.mask.tobytes()):
+=======
+            images[row], masks[row] = sample.image, sample.mask
+            for part in (encode(f"{sample.id}\n"), sample.image.tobytes(), sample.mask.tobytes()):
+>>>>>>> main
                 checksum.update(part)
             seen.add(sample.id)
             columns.append((sample.id, sample.subset, sample.group, sample.original_size))

@@ -24,7 +24,7 @@ def hold_folder(folder: Path) -> Iterator[int]:
     if os.name != "posix":
         raise ValueError("mhsvm sweep needs the file locks of Linux or macOS: train run by run, with `mhsvm train`")
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as file:
+    with (folder / ".lock").open("ab") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:

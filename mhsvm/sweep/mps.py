@@ -89,7 +89,8 @@ def _send(words: str, options: Sequence[str], environment: Mapping[str, str]) ->
             input=words,
             env=environment,
             capture_output=True,
-            text=True,
+            encoding="utf-8",
+            errors="replace",
             timeout=_SECONDS_TO_ANSWER,
         )
     except (OSError, subprocess.TimeoutExpired) as error:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 import torch
 
+from mhsvm.openmp import set_by_user
 from mhsvm.system import num_cores
 
 # Smaller networks leave most of a GPU idle, because their steps are sequences of short kernels.
@@ -59,7 +60,7 @@ def find_places(device: str, *, per_device: int | None, num_parameters: int, at_
         return single
     # without a limit, each run would start as many threads, and torch.compile processes, as there are cores
     threads = str(max(1, num_cores() // (per_device * len(single))))
-    shared = {name: os.environ.get(name, threads) for name in ("OMP_NUM_THREADS", "TORCHINDUCTOR_COMPILE_THREADS")}
+    shared = {name: set_by_user(name) or threads for name in ("OMP_NUM_THREADS", "TORCHINDUCTOR_COMPILE_THREADS")}
     return [Place(place.device, {**place.environment, **shared}) for place in single] * per_device
 
 

@@ -1,7 +1,6 @@
 """State of a run in a sweep, read from its folder, and the next command."""
 
 import hashlib
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from mhsvm.models.checkpoint_file import read_checkpoint
 from mhsvm.sweep.check import SetToTest
 from mhsvm.sweep.grid import GridRun
 from mhsvm.sweep.schedule import Command
+from mhsvm.text_file import read_json, read_json_lines
 from mhsvm.training.run_folder import RunFolder
 
 _MHSVM = (sys.executable, "-m", "mhsvm")
@@ -74,7 +74,7 @@ class RunState:
         """Whether the last epoch is complete and saved."""
         epochs = self.run.config.train.epochs
         # counting lines is fast; the checkpoint is read only if the run seems complete
-        if not self.files.metrics.is_file() or len(self.files.metrics.read_text().splitlines()) < epochs:
+        if not self.files.metrics.is_file() or len(read_json_lines(self.files.metrics)) < epochs:
             return False
         return read_checkpoint(self.files.last)["training"]["progress"]["epoch"] >= epochs
 
@@ -83,7 +83,7 @@ class RunState:
         path = self._test(test_set) / "summary.json"
         if not path.is_file():
             return None
-        summary = json.loads(path.read_text(encoding="utf-8"))
+        summary = read_json(path, remedy="remove its folder, and the test is made again")
         checkpoint = hashlib.sha256(self.files.best.read_bytes()).hexdigest()
         current = summary["checkpoint"]["sha256"] == checkpoint
         return summary if current and summary["protocol"]["set"]["checksum"] == test_set.checksum else None

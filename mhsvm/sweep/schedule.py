@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from mhsvm.runtime.stop import StopSignal
 from mhsvm.sweep.places import Place
+from mhsvm.text_file import encode
 
 log = logging.getLogger(__name__)
 
@@ -105,7 +106,7 @@ def run_tasks(
 def _start(task: Task, command: Command, place: Place, inherited: Sequence[int]) -> _Running:
     task.log.parent.mkdir(parents=True, exist_ok=True)
     with task.log.open("ab") as output:
-        output.write(f"$ {shlex.join(command.words)}\n".encode())
+        output.write(encode(f"$ {shlex.join(command.words)}\n"))
         output.flush()
         log_start = output.tell()
         process = subprocess.Popen(

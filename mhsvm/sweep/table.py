@@ -4,9 +4,6 @@ Runs of one combination of settings are repetitions. With folds, the seeds of a 
 are the repetitions, because runs with the same test images are not independent.
 """
 
-import csv
-import io
-import json
 import math
 import statistics
 from collections.abc import Mapping, Sequence
@@ -15,8 +12,8 @@ from pathlib import Path
 
 from scipy.stats import t as student
 
-from mhsvm.files import replace_when_complete
 from mhsvm.sweep.grid import GridRun
+from mhsvm.text_file import write_json, write_table
 
 CONFIDENCE = 0.95
 # Metrics of the printed table; the files have all metrics.
@@ -102,20 +99,19 @@ def make_rows(results: Sequence[Result]) -> list[Row]:
     ]
 
 
-def write_csv(path: Path, rows: Sequence[Row]) -> None:
+def write_spreads(path: Path, rows: Sequence[Row]) -> None:
     """Write a line for each combination, set and metric."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["settings", "set", "runs", "repetitions", "of", "figure", "mean", "deviation", "lower", "upper"])
+    lines = []
     for row in rows:
         for name, spread in row.spreads.items():
             lower, upper = spread.interval or (None, None)
             numbers = [spread.mean, spread.deviation, lower, upper]
-            writer.writerow([row.variant, row.set_name, row.num_runs, spread.num, row.unit, name, *numbers])
-    _write(path, text.getvalue())
+            lines.append([row.variant, row.set_name, row.num_runs, spread.num, row.unit, name, *numbers])
+    columns = ["settings", "set", "runs", "repetitions", "of", "figure", "mean", "deviation", "lower", "upper"]
+    write_table(path, columns, lines)
 
 
-def write_json(path: Path, rows: Sequence[Row], results: Sequence[Result], given_up: Mapping[str, str]) -> None:
+def write_results(path: Path, rows: Sequence[Row], results: Sequence[Result], given_up: Mapping[str, str]) -> None:
     """Write the rows, the metrics of each run, and the runs that were given up."""
     content = {
         "confidence": CONFIDENCE,
@@ -144,7 +140,7 @@ def write_json(path: Path, rows: Sequence[Row], results: Sequence[Result], given
         ],
         "given_up": dict(given_up),
     }
-    _write(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+    write_json(path, content, allow_nan=True)
 
 
 def _spreads(group: Sequence[Result]) -> dict[str, Spread]:
@@ -158,8 +154,3 @@ def _spreads(group: Sequence[Result]) -> dict[str, Spread]:
         name: spread_of([statistics.fmean(result.metrics[name] for result in unit) for unit in repetitions.values()])
         for name in names
     }
-
-
-def _write(path: Path, text: str) -> None:
-    with replace_when_complete(path) as partial:
-        partial.write_text(text, encoding="utf-8")

@@ -11,9 +11,12 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from mhsvm.store import SYNTHETIC_MARKER
 from mhsvm.synthetic.sample import generate_sample
+from mhsvm.text_file import write_lines, write_table, write_text
 
 _MIN_SIDE = 32
+_MARK = "The images and masks of this folder are synthetic: mhsvm synthesize has generated them.\n"
 
 
 @dataclass(frozen=True)
@@ -83,6 +86,7 @@ def write_synthetic_set(
             # PH2 has 1-bit masks, ISIC has 8-bit masks.
             _write(Image.fromarray(mask).convert("1" if case.mask.suffix == ".bmp" else "L"), root / case.mask)
         _LAYOUTS[layout].add_extras(root, cases)
+        _mark_as_synthetic(root, cases)
         if out.is_dir():
             out.rmdir()
         root.rename(out)
@@ -121,9 +125,9 @@ def _add_isic2017_extras(root: Path, cases: list[_Case]) -> None:
     """Add superpixel images and a table of patients to the images."""
     for folder in {case.image.parent for case in cases}:
         own = [case for case in cases if case.image.parent == folder]
-        rows = [f"{case.id},{20 + 5 * (row % 13)},{('female', 'male')[row % 2]}\n" for row, case in enumerate(own)]
+        rows = [(case.id, 20 + 5 * (row % 13), ("female", "male")[row % 2]) for row, case in enumerate(own)]
         table = root / folder / f"{folder.name}_metadata.csv"
-        table.write_text("image_id,age_approximate,sex\n" + "".join(rows), encoding="utf-8")
+        write_table(table, ("image_id", "age_approximate", "sex"), rows)
         for case in own[:3]:
             with Image.open(root / case.image) as image:
                 width, height = image.size
@@ -135,8 +139,8 @@ def _add_isic2017_extras(root: Path, cases: list[_Case]) -> None:
 def _add_isic2018_extras(root: Path, cases: list[_Case]) -> None:
     """Add license and attribution texts to every folder."""
     for folder in {path.parent for case in cases for path in (case.image, case.mask)}:
-        (root / folder / "LICENSE.txt").write_text("Drawn by mhsvm: no rights reserved.\n", encoding="utf-8")
-        (root / folder / "ATTRIBUTION.txt").write_text("mhsvm synthesize\n", encoding="utf-8")
+        write_text(root / folder / "LICENSE.txt", "Drawn by mhsvm: no rights reserved.\n")
+        write_text(root / folder / "ATTRIBUTION.txt", "mhsvm synthesize\n")
 
 
 def _add_ph2_extras(root: Path, cases: list[_Case]) -> None:
@@ -145,8 +149,15 @@ def _add_ph2_extras(root: Path, cases: list[_Case]) -> None:
         path = root / case.image.parents[1] / f"{case.id}_roi" / f"{case.id}_R1_Label3.bmp"
         path.parent.mkdir()
         shutil.copyfile(root / case.mask, path)
-    lines = "".join(f"|| {case.id} ||\n" for case in cases)
-    (root / "PH2Dataset" / "PH2_dataset.txt").write_text(lines, encoding="utf-8")
+    lines = [f"|| {case.id} ||" for case in cases]
+    write_lines(root / "PH2Dataset" / "PH2_dataset.txt", lines)
+
+
+def _mark_as_synthetic(root: Path, cases: list[_Case]) -> None:
+    """Add the file that preparation looks for to the upper folders, since each may be moved or packed alone."""
+    for folder in {folder for case in cases for path in (case.image, case.mask) for folder in path.parents}:
+        if len(folder.parts) <= 2:
+            write_text(root / folder / SYNTHETIC_MARKER, _MARK)
 
 
 def _add_nothing(root: Path, cases: list[_Case]) -> None:

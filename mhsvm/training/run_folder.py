@@ -1,6 +1,5 @@
 """The folder of a run: the names of its files, and the record of its epochs."""
 
-import json
 import shutil
 import time
 from collections.abc import Mapping
@@ -9,8 +8,9 @@ from pathlib import Path
 from tensorboardX import SummaryWriter
 
 from mhsvm.data.split_file import Split
-from mhsvm.files import StrPath, replace_when_complete
+from mhsvm.files import StrPath
 from mhsvm.system import peak_memory
+from mhsvm.text_file import append_json_line, read_lines, write_json_lines, write_text
 
 
 class RunFolder:
@@ -53,7 +53,7 @@ class RunFolder:
         """Make the folder with the config (YAML text) and the split of the run."""
         self.check_new()
         self.best.parent.mkdir(parents=True)
-        self.config.write_text(config, encoding="utf-8")
+        write_text(self.config, config)
         split.save(self.split)
 
 
@@ -76,17 +76,15 @@ class Recorder:
         self._next_epoch, self._epochs = len(history) + 1, epochs
         self._hardware = dict(hardware)
         self._since = time.perf_counter()
-        with replace_when_complete(self._path) as partial:
-            partial.write_text("".join(map(_line, history)), encoding="utf-8")
+        write_json_lines(self._path, history)
         self._writer = SummaryWriter(str(run.path / "tensorboard"), purge_step=len(history) + 1)
         # a block of code in Markdown
-        config = run.config.read_text(encoding="utf-8").splitlines()
+        config = read_lines(run.config)
         self._writer.add_text("config", "\n".join(f"    {line}" for line in config), len(history))
 
     def add(self, metrics: dict) -> None:
         """Append the metrics of one epoch."""
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write(_line(metrics))
+        append_json_line(self._path, metrics)
         for name, value in metrics.items():
             if name != "epoch" and value is not None:
                 self._writer.add_scalar(name, value, metrics["epoch"])
@@ -105,9 +103,4 @@ class Recorder:
         cost = {"seconds": round(now - self._since, 3), "memory_gib": peak_memory()}
         line = {"epoch": self._next_epoch, **cost, **self._hardware}
         self._since = now
-        with self._times.open("a", encoding="utf-8") as file:
-            file.write(_line(line))
-
-
-def _line(metrics: dict) -> str:
-    return json.dumps(metrics) + "\n"
+        append_json_line(self._times, line)

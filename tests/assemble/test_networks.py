@@ -79,7 +79,7 @@ def test_what_is_wrong_is_named(ran, image, monkeypatch):
 def test_an_unknown_backend_is_refused_before_a_run_has_a_folder(monkeypatch, tmp_path, environment, source):
     monkeypatch.setenv("MHSVM_BACKEND", environment)
     config = load_config(None, (*SETTINGS, "model.backend", "slow"))
-    with pytest.raises(ValueError, match=f"^{source}: unknown name 'slow'"):
+    with pytest.raises(ValueError, match=f"{source}: unknown name 'slow'"):
         plan_run(config, RunFolder(tmp_path / "run"))
     assert list(tmp_path.iterdir()) == []
 

@@ -12,7 +12,7 @@ def synthesize(*arguments):
 def test_writes_a_set_of_the_asked_size(tmp_path, capsys, size, expected):
     out = tmp_path / "new" / "set"
     assert synthesize("--layout", "folder", "--num", 2, "--seed", 1, "--out", out, "--size", size) == 0
-    assert [path.name for path in sorted(out.glob("images/*"))] == ["case_0000.jpg", "case_0001.jpg"]
+    assert [path.name for path in sorted(out.glob("images/*.jpg"))] == ["case_0000.jpg", "case_0001.jpg"]
     with Image.open(out / "images/case_0001.jpg") as image:
         assert image.size == expected
     assert capsys.readouterr().out == f"2 images in {out}\n"

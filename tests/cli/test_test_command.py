@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from mhsvm.assemble import load_predictor, load_trained
+from mhsvm.assemble import evaluation, load_predictor, load_trained
 from mhsvm.cli import test as command
 from mhsvm.cli.main import run
 from mhsvm.cli.report import main as page
@@ -232,7 +232,8 @@ def test_the_choice_is_printed_first_and_the_line_to_grep_last(tested, by_hand):
     assert (folder / "log.txt").read_text() == printed
     lines = printed.splitlines()
     assert re.fullmatch(r"results/run/checkpoints/best\.pt: ultralight_vm_unet, [\d,]+ parameters, on cpu", lines[0])
-    assert re.fullmatch(r"lesions \(data/lesions\.h5\), checksum [0-9a-f]{12}", lines[1])
+    described = r"lesions \(data/lesions\.h5\): 15 images of 32 x 32 \(height x width\), lesion masks"
+    assert re.fullmatch(described + ", checksum [0-9a-f]{12}", lines[1])
     own = "the checkpoint's own; it was trained on this set"
     assert re.fullmatch(rf"split ratio-60-20-20-1 \({own}\), sha256 [0-9a-f]{{64}}", lines[2])
     assert lines[3] == "3 test images; the checkpoint was trained on 0 of them, and chosen on 0"
@@ -430,6 +431,42 @@ def test_what_a_user_can_do_wrong(make_set, make_checkpoint, capsys, options, me
     assert captured.err.startswith("error: ")
     assert message in captured.err
     assert "Traceback" not in captured.err
+
+
+def test_everything_that_is_wrong_is_said_at_once_before_any_work(
+    workplace, make_set, make_checkpoint, capsys, monkeypatch
+):
+    """The search for seen images, which takes long, is not reached."""
+    checkpoint = make_checkpoint(make_set())
+    monkeypatch.setattr(evaluation, "find_leakage", None)
+    (workplace / "mine").mkdir()
+    (workplace / "mine" / "thesis.txt").write_text("kept")
+    (workplace / "masks").mkdir()
+    options = ["--p", str(checkpoint), "--d", "lesions", "--device", "tpu9", "--out", "mine", "--backend", "nope"]
+    options += ["--split", "thirds", "--heads", "3", "--gate-threshold", "0.5"]
+    assert run(command.main, options) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: 5 reasons why this test cannot start:\n")
+    for part in (
+        "mine exists",
+        "device 'tpu9' cannot",
+        "backend: unknown name 'nope'",
+        "has no scan heads",
+        "has no gate",
+    ):
+        assert part in error
+    options = ["--p", str(checkpoint), "--d", "lesions", "--out", "mine", "--split", "thirds", "--save-maps", "case000"]
+    assert run(command.main, options) == 2
+    assert capsys.readouterr().err.startswith("error: 2 reasons why this test cannot start:\n  mine exists")
+    assert run(command.main, ["--p", str(checkpoint), "--d", "lesions", "--native-truth", "masks"]) == 2
+    assert "test image without a native mask" in capsys.readouterr().err
+    make_set("odd", side=40)
+    assert run(command.main, ["--p", str(checkpoint), "--d", "odd", "--save-maps", "case000"]) == 2
+    error = capsys.readouterr().err
+    assert "multiples of 32, and those of data/odd.h5 are 40 x 40" in error
+    assert "has no scan heads: leave --save-maps out" in error
+    assert [path.name for path in (workplace / "mine").iterdir()] == ["thesis.txt"]
+    assert not (workplace / "results/run/tests").exists()
 
 
 def test_a_bare_state_dict_needs_the_name_of_its_network(workplace, make_set, capsys):

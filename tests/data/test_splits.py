@@ -1,5 +1,6 @@
 import hashlib
 import logging
+import re
 from collections import Counter
 
 import pytest
@@ -177,7 +178,7 @@ def test_a_group_may_be_named_like_an_id():
         (
             "wu-sorted",
             {"train": 9, "dataset": "ph2"},
-            r"defined for isic2017 and isic2018, got ph2: use counts-",
+            r"defined for isic2017 and isic2018, got ph2: use ratio-70-10-20-42",
         ),
         (
             "wu-shuffled-3",
@@ -185,7 +186,7 @@ def test_a_group_may_be_named_like_an_id():
             r"the 2000 images.*into 1250/150/600, and this set has 1990 of them",
         ),
         ("counts-1250-150-600-1", {"train": 1990}, r"needs 2000 images, isic2017 has 1990"),
-        ("vmunet-7-3", {"test": 5, "dataset": "mine"}, r"mine has none: use ratio-70-0-30-<seed>"),
+        ("vmunet-7-3", {"test": 5, "dataset": "mine"}, r"mine has none: use ratio-70-10-20-42, or all"),
         ("ratio-70-20-20-1", {"train": 9}, r"add up to 100, got 70 \+ 20 \+ 20 = 110"),
         ("kfold-2-42-0", {"train": 9}, r"k >= 3.*got 2"),
         ("kfold-5-42-5", {"train": 9}, r"fold of kfold-5-42 is 0 to 4, got 5"),
@@ -226,12 +227,12 @@ def test_a_list_by_hand_may_use_tabs_commas_and_spaces(tmp_path):
 
 def test_all_problems_of_a_file_come_in_one_message(tmp_path):
     path = tmp_path / "mine.txt"
-    path.write_text("a train\nb valid\na test\nlonely\nx test\n", encoding="utf-8")
+    path.write_text("a train\nb valeur\na test\nlonely\nx test\n", encoding="utf-8")
     with pytest.raises(ValueError, match="split file") as caught:
         split_of(f"file:{path}", ids=list("abcd"))
     assert str(caught.value).splitlines()[1:] == [
-        "  line 2: a part is one of train, val, test, val+test, unused, got 'valid'",
-        "  line 3: id 'a' is repeated",
+        "  line 2: a part is one of train, val, test, val+test, unused, got 'valeur'",
+        "  line 3: id 'a' is in two parts, train and test",
         "  line 4: expected 'id<TAB>part', got 'lonely'",
         "  1 ids are not in isic2017: x",
         "  3 ids of isic2017 have no part (write 'unused' to leave one out): b, c, d",
@@ -250,5 +251,91 @@ def test_files_that_cannot_be_read(tmp_path):
     with pytest.raises(FileNotFoundError, match="split file .*none.txt does not exist: check the path"):
         split_of(f"file:{tmp_path / 'none.txt'}", ids=["a"])
     (tmp_path / "image.jpg").write_bytes(b"\xff\xd8\xff\xe0")
-    with pytest.raises(ValueError, match="image.jpg is not UTF-8 text"):
+    with pytest.raises(ValueError, match="image.jpg, line 1, is not UTF-8 text"):
         Split.load(tmp_path / "image.jpg")
+
+
+def read_as(tmp_path, text, ids, name="mine.csv"):
+    path = tmp_path / name
+    path.write_bytes(text.encode())
+    return split_of(f"file:{path}", ids=ids).parts
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "# mine\n\n#a test\na.jpg\tTraining\nimages/b.png;valid\n  c  TEST  # unsure\n",
+        "\ufeffimage,diagnosis,split\r\na,nevus,train\r\n\r\nb,melanoma,validation\r\nc,,testing\r\n",
+        "Split;Image ID\ntrain;a.JPG\nval;b.JPG\ntest;c.JPG\n",
+        ',filename,subset,note\n0,/data/set/a.tif,train,\n1,C:\\set\\b.tif,dev,"x, y"\n2,./c.tif,test,\n',
+        '"a","train"\n"b","val"\n"c","test"\na,train\n',
+    ],
+)
+def test_lists_are_read_as_people_write_them(tmp_path, text):
+    assert read_as(tmp_path, text, list("abc")) == {"a": "train", "b": "val", "c": "test"}
+
+
+def test_ids_that_look_like_comments_endings_and_paths_are_found_first(tmp_path):
+    ids = ["#1", "x.png", "x", "train/1", "test/1"]
+    text = "#1 train\n#2 train\nx.png val\nx test\ntrain/images/1.png train\ntest/1 test\n"
+    assert read_as(tmp_path, text, ids) == {
+        "#1": "train",
+        "x.png": "val",
+        "x": "test",
+        "train/1": "train",
+        "test/1": "test",
+    }
+
+
+def test_unknown_ids_are_counted_and_listed_with_the_most_similar_ones(tmp_path):
+    with pytest.raises(ValueError, match="3 ids are not in") as caught:
+        read_as(tmp_path, "ISIC_1.jpg train\n1 val\nzzz test\n", ["ISIC_01", "train/1", "test/1"])
+    assert "ISIC_1.jpg (similar: ISIC_01), 1 (similar: train/1, test/1), zzz\n" in str(caught.value)
+    assert "3 ids of isic2017 have no part" in str(caught.value)
+
+
+def test_a_file_that_is_no_list_gives_a_short_message(tmp_path):
+    with pytest.raises(ValueError, match="... and 3 more lines") as caught:
+        read_as(tmp_path, "{\n" + '"train": ["a"],\n' * 12, ["a"])
+    assert len(str(caught.value).splitlines()) == 13
+
+
+@pytest.mark.parametrize("count", [3, 4, 5])
+def test_ratios_of_few_images_give_each_part_one(count):
+    assert sizes(split_of("ratio-70-10-20-42", ids=numbered(count))) == (count - 2, 1, 1)
+    assert sizes(split_of("ratio-50-50-0-42", ids=numbered(2))) == (1, 1, 0)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_ratios_of_few_groups_give_each_part_one(seed):
+    groups = ["g"] * 5 + ["", ""]
+    split = split_of(f"ratio-70-10-20-{seed}", ids=list("abcdefg"), groups=groups)
+    assert min(sizes(split)) == 1
+    assert len({split.parts[image_id] for image_id in "abcde"}) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "count", "dataset"),
+    [
+        (name, count, "mine")
+        for name in ("official", "wu-sorted", "vmunet-7-3", "kfold-5-42-0", "counts-70-10-20-1", "ratio-70-10-20-42")
+        for count in (1, 2, 3, 5)
+    ],
+)
+def test_advice_works_for_that_very_set(name, count, dataset):
+    ids = numbered(count)
+    if name in ("kfold-5-42-0", "ratio-70-10-20-42") and count >= (5 if name.startswith("k") else 3):
+        assert min(sizes(split_of(name, ids=ids, dataset=dataset))) >= 1
+        return
+    with pytest.raises(ValueError, match="use |lower k") as caught:
+        split_of(name, ids=ids, dataset=dataset)
+    advised = re.findall(r"use ([\w-]+)|, or (all)", str(caught.value).partition(": ")[2])
+    for each in [one or other for one, other in advised] or [f"kfold-{count}-42-0"]:
+        split_of(each, ids=ids, dataset=dataset)
+
+
+def test_too_few_images_for_a_ratio_say_how_many_are_needed():
+    with pytest.raises(ValueError, match="has 3 parts and needs at least 3 images or groups, and isic2017 has 2"):
+        split_of("ratio-70-10-20-42", ids=["a", "b"])
+    with pytest.raises(ValueError, match="has 2 parts and needs at least 2 images or groups, and isic2017 has 1"):
+        split_of("ratio-50-50-0-42", ids=["a", "b"], groups=["g", "g"])

@@ -53,6 +53,14 @@ def test_names_tell_group_rank_id_and_dice():
     assert make_case(image_id="a/../b: c").file_name == "best-0001-a_.._b_c-dice-0.5000.png"
 
 
+@pytest.mark.parametrize("letter", ["a", "é", "皮"])
+def test_names_of_long_ids_fit_into_file_systems(letter, tmp_path):
+    case = make_case(image_id=400 * letter)
+    assert 150 < len(case.file_name.encode()) <= 255
+    write_case_images(tmp_path / "figures", [case])
+    assert (tmp_path / "figures" / case.file_name).is_file()
+
+
 @pytest.mark.parametrize("size", [(32, 32), (256, 256), (24, 64), (500, 300)])
 def test_a_case_shows_image_outlines_and_probability(size):
     case = make_case(size=size)

@@ -1,6 +1,7 @@
 """Prediction: the image's own size, the same pixels whichever way the image comes, clear errors."""
 
 import re
+import threading
 
 import numpy as np
 import pytest
@@ -240,3 +241,62 @@ def test_cleaning_changes_the_mask_alone():
 def test_a_predictor_without_a_model():
     with pytest.raises(ValueError, match="a predictor needs at least one model; received none"):
         Predictor([], normalize=lambda x: x, size=(16, 16), threshold=0.5, device=CPU)
+
+
+@pytest.fixture
+def _two_threads():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(threads)
+
+
+class Batches(Red):
+    """Records the sizes of its batches, its thread, and the threads of its operations."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def forward(self, inputs):
+        self.seen.append((len(inputs), threading.get_ident(), torch.get_num_threads()))
+        return super().forward(inputs)
+
+
+@pytest.mark.usefixtures("_two_threads")
+def test_each_thread_takes_a_part_of_a_batch():
+    model, images = Batches(), [make_image(20 + seed, 30, seed) for seed in range(9)]
+    expected = [predictor()(image) for image in images]
+    found = predictor(model).predict_batch(images)
+    for (mask, probability), one in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(probability, one.probability)
+        np.testing.assert_array_equal(mask, one.mask)
+    sizes, idents, inside = zip(*model.seen, strict=True)
+    assert sorted(sizes) == [2, 2, 2, 3]
+    assert threading.get_ident() not in idents
+    assert set(inside) == {1}
+    assert torch.get_num_threads() == 2
+
+
+@pytest.mark.usefixtures("_two_threads")
+def test_an_image_that_cannot_be_read_is_named_from_any_thread(tmp_path):
+    images = [make_image(8, 8)] * 6 + [tmp_path / "gone.png"]
+    with pytest.raises(FileNotFoundError, match=re.escape("gone.png")):
+        predictor().predict_batch(images)
+    assert torch.get_num_threads() == 2
+
+
+@pytest.mark.usefixtures("_two_threads")
+def test_a_hook_receives_the_whole_batch():
+    model, seen = Red(), []
+    model.register_forward_hook(lambda module, inputs, output: seen.append(len(output)))
+    predictor(model).predict_batch([make_image(8, 8)] * 8)
+    assert seen == [8]
+
+
+@pytest.mark.usefixtures("_two_threads")
+def test_autocast_holds_for_the_whole_batch():
+    model = Batches()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        predictor(model).predict_batch([make_image(8, 8)] * 8)
+    assert [size for size, *_ in model.seen] == [8]

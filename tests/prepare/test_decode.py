@@ -7,7 +7,8 @@ import pytest
 from PIL import Image
 
 from mhsvm.prepare import raster
-from mhsvm.prepare.decode import MaskLevelsError, decode_grayscale, decode_image, decode_mask
+from mhsvm.prepare.decode import MaskLevelsError, check_threshold, decode_grayscale, decode_image, decode_mask
+from mhsvm.prepare.mask_levels import FAINT
 
 RED, GREEN = (200, 30, 40), (20, 180, 60)
 COLORS = np.array([[RED, GREEN], [GREEN, RED], [RED, RED]], np.uint8)
@@ -182,3 +183,37 @@ def test_gray_levels_are_fractions_of_full_scale(encode, pixels, full):
 def test_colors_are_not_grayscale(encode):
     with pytest.raises(MaskLevelsError, match="colors"):
         decode_grayscale(encode(COLORS))
+
+
+def test_gray_levels_are_thresholded_where_a_threshold_is_given(encode):
+    soft = np.array([[0, 127, 128, 255]], np.uint8)
+    assert decode_mask(encode(soft), threshold=0.5).tolist() == [[0, 0, 1, 1]]
+    assert decode_mask(encode(soft.astype(np.uint16) * 257), threshold=0.5).tolist() == [[0, 0, 1, 1]]
+    assert decode_mask(encode(soft), threshold=1.0).tolist() == [[0, 0, 0, 1]]
+    with pytest.raises(MaskLevelsError, match="4 levels from 0 to 255"):
+        decode_mask(encode(soft))
+
+
+def test_a_mask_of_two_levels_is_not_thresholded(encode):
+    assert decode_mask(encode(np.array([[0, 1]], np.uint8)), threshold=0.5).tolist() == [[0, 1]]
+    assert decode_mask(encode(np.zeros((1, 2), np.uint8)), threshold=0.5).tolist() == [[0, 0]]
+
+
+def test_a_threshold_never_empties_a_mask(encode):
+    with pytest.raises(MaskLevelsError, match="3 levels from 0 to 38") as caught:
+        decode_mask(encode(np.array([[0, 7, 38]], np.uint8)), threshold=0.5)
+    assert caught.value.rule is FAINT
+
+
+@pytest.mark.parametrize(
+    ("threshold", "num_classes", "message"),
+    [
+        (0.0, 1, r"in \(0, 1\]; received 0. Level 128 is 0.5"),
+        (128, 1, "received 128"),
+        (float("nan"), 1, "received nan"),
+        (0.5, 3, "class indices are not thresholded"),
+    ],
+)
+def test_wrong_thresholds(threshold, num_classes, message):
+    with pytest.raises(ValueError, match=message):
+        check_threshold(threshold, num_classes)

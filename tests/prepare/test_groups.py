@@ -60,7 +60,7 @@ def test_a_table_of_the_publisher_may_list_other_images(own, tmp_path, registere
         ("id,patient\na1,anna\n", r"groups\.csv: it has no column group"),
         ("id,group\na1,anna\nz9,anna\n", r"groups\.csv, line 3: there is no image 'z9'"),
         ("id,group\na1,anna\na1,bert\n", r"groups\.csv, line 3: a1 has group 'bert' and group 'anna'"),
-        ("id,group\na1\n", r"groups\.csv, line 2: expected an id and its group"),
+        ("id,group\na1\n", r"groups\.csv, line 2: 1 cells, the line of names has 2"),
         ("id,group\n,anna\n", r"groups\.csv, line 2: expected an id and its group"),
         ("", r"groups\.csv: it has no column group and no column id"),
     ],
@@ -73,7 +73,9 @@ def test_bad_tables_are_named(own, tmp_path, table, message):
 def test_a_table_that_is_no_text_is_named(own, tmp_path):
     folder = own()
     (folder / "groups.csv").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(ValueError, match=r"table of groups that cannot be read: 1\n.*groups\.csv: 'utf-8' codec"):
+    with pytest.raises(
+        ValueError, match=r"table of groups that cannot be read: 1\n.*groups\.csv, line 1, is not UTF-8 text"
+    ):
         groups_of("folder", folder, tmp_path)
 
 

@@ -8,8 +8,8 @@ import pytest
 from mhsvm.prepare.native import open_native_masks
 
 
-def open_(sources, ids, set_name="isic2017", num_classes=1):
-    return open_native_masks(sources, ids, set_name=set_name, num_classes=num_classes)
+def open_(sources, ids, source="isic2017", num_classes=1):
+    return open_native_masks(sources, ids, source=source, num_classes=num_classes)
 
 
 def test_masks_are_read_by_id(lay_out, lesion):
@@ -32,7 +32,7 @@ def test_other_years_do_not_matter(lay_out, lesion):
 def test_own_masks_from_a_zip(tmp_path, lesion):
     with zipfile.ZipFile(tmp_path / "own.zip", "w") as archive:
         archive.writestr("masks/mole.png", lesion())
-    with open_([tmp_path / "own.zip"], ["mole"], set_name="my-moles") as masks:
+    with open_([tmp_path / "own.zip"], ["mole"], source="my-moles") as masks:
         assert masks.read("mole").sum() > 0
 
 
@@ -41,33 +41,39 @@ def test_all_problems_at_once(lay_out, lesion, encode):
     folder = lay_out({"masks/a.png": lesion(), "masks/b.png": b"no picture", "masks/c.png": levels})
     with (
         pytest.raises(ValueError, match="the native masks have problems, and nothing was measured") as raised,
-        open_([folder, folder / "absent"], ["a", "b", "c", "d", "e"], set_name="own"),
+        open_([folder, folder / "absent"], ["a", "b", "c", "d", "e"], source="own"),
     ):
         pass
     message = str(raised.value)
     assert "test image without a native mask: 2\n    d\n    e" in message
     assert "unreadable file: 1\n    own/masks/b.png" in message
     assert "mask whose levels are all in the lower half: 1\n    own/masks/c.png: 100 levels from 0 to 99" in message
-    assert "no such folder or zip file: 1" in message
+    assert "no such file or folder: 1" in message
 
 
 def test_lesion_masks_are_no_class_masks(lay_out, lesion):
     folder = lay_out({"masks/a.png": lesion(), "masks/b.png": lesion(seed=1), "masks/c.png": lesion(level=1)})
     with (
         pytest.raises(ValueError, match=r"nothing but 0 and 255: 1\n    all 2 native masks, such as own/masks/"),
-        open_([folder], ["a", "b"], set_name="organs", num_classes=3),
+        open_([folder], ["a", "b"], source="organs", num_classes=3),
     ):
         pass
-    with open_([folder], ["a", "b", "c"], set_name="organs", num_classes=3) as masks:
+    with open_([folder], ["a", "b", "c"], source="organs", num_classes=3) as masks:
         assert len(list(masks)) == 3
 
 
 def test_class_masks(lay_out, lesion):
     folder = lay_out({"masks/a.png": lesion(level=2), "masks/b.png": lesion(level=7)})
-    with open_([folder], ["a"], set_name="organs", num_classes=3) as masks:
+    with open_([folder], ["a"], source="organs", num_classes=3) as masks:
         assert np.unique(masks.read("a")).tolist() == [0, 2]
     with (
         pytest.raises(ValueError, match="class mask with a level that is no class: 1\n    own/masks/b.png: levels 7"),
-        open_([folder], ["a", "b"], set_name="organs", num_classes=3),
+        open_([folder], ["a", "b"], source="organs", num_classes=3),
     ):
         pass
+
+
+def test_masks_of_a_set_that_was_thresholded_are_thresholded_too(lay_out, encode):
+    folder = lay_out({"masks/a.png": encode(np.array([[0, 100, 140, 255]], np.uint8))})
+    with open_native_masks([folder], ["a"], source="own", num_classes=1, threshold=0.5) as masks:
+        assert masks.read("a").tolist() == [[0, 0, 1, 1]]

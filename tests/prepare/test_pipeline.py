@@ -1,5 +1,6 @@
 """Preparing: what comes out of real and made archives, and that nothing comes out of bad ones."""
 
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,9 +12,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mhsvm.prepare.pipeline import prepare_set
+from mhsvm.prepare.pipeline import MASK_THRESHOLD, prepare_set
 from mhsvm.prepare.resize import mask_coverage, resize_image
 from mhsvm.store import PreparedSet
+from mhsvm.synthetic import write_synthetic_set
 
 
 @pytest.fixture
@@ -49,12 +51,99 @@ def test_own_set(own, lay_out, tmp_path):
         assert prepared.subsets == ("train", "train", "val", "test")
         assert prepared.original_sizes.tolist() == [[20, 30]] * 4
         assert prepared.checksum == summary.checksum
-        assert set(prepared.attributes) == {"mhsvm_version", "image_resizing", "mask_resizing", "sources"}
+        assert set(prepared.attributes) == {"mhsvm_version", "image_resizing", "mask_resizing", "sources", "source"}
         for row, subset in enumerate(prepared.subsets):
             image = np.asarray(Image.open(source / subset / "images" / f"{row}.png"))
             mask = np.asarray(Image.open(source / subset / "masks" / f"{row}.png")) > 0
             np.testing.assert_array_equal(prepared.images([row])[0], resize_image(image, (16, 12)))
             np.testing.assert_array_equal(prepared.masks([row])[0], mask_coverage(mask, (16, 12)))
+
+
+def test_a_folder_is_named_after_its_file(own, lay_out, tmp_path):
+    summary = prepare_set("folder", [lay_out(own, name="downloads")], tmp_path / "mine.h5", size=16)
+    with PreparedSet.open(summary.path) as prepared:
+        assert (summary.name, prepared.name, prepared.source, prepared.is_synthetic) == (
+            "mine",
+            "mine",
+            "folder",
+            False,
+        )
+    # it does not claim to be a public set whose ids it has not
+    assert prepare_set("folder", [lay_out(own)], tmp_path / "isic2017.h5", size=16).name == "folder-isic2017"
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize(("source", "name"), [("isic2017", None), ("folder", "mine")])
+def test_synthetic_images_are_called_so(tmp_path, packed, source, name):
+    write_synthetic_set(layout=source, num=3, seed=0, out=tmp_path / "set", size=(32, 32))
+    paths = sorted(path for path in (tmp_path / "set").iterdir() if path.is_dir())
+    if packed:
+        paths = [Path(shutil.make_archive(str(tmp_path / path.name), "zip", path)) for path in paths]
+    summary = prepare_set(source, paths, tmp_path / "set.h5", name=name, size=16)
+    assert summary.name == f"synthetic-{name or source}"
+    with PreparedSet.open(summary.path) as prepared:
+        assert (prepared.name, prepared.source, prepared.is_synthetic) == (summary.name, source, True)
+
+
+ISIC = [f"ISIC_000000{number}" for number in range(3)]
+OF_2016 = ("ISBI2016_ISIC_Part1_Training_Data/{}.jpg", "ISBI2016_ISIC_Part1_Training_GroundTruth/{}_Segmentation.png")
+OF_2018 = ("ISIC2018_Task1-2_Training_Input/{}.jpg", "ISIC2018_Task1_Training_GroundTruth/{}_segmentation.png")
+HAM10000 = ("HAM10000_images_part_1/{}.jpg", "HAM10000_segmentations_lesion_tschandl/{}_segmentation.png")
+PLAIN = ("images/{}.jpg", "masks/{}_segmentation.png")
+
+
+@pytest.mark.parametrize(
+    ("source", "ids", "names", "message"),
+    [
+        ("isic2017", ISIC, OF_2016, "6 images and masks of ISIC 2016 part1: prepare folder, with `name` isic2016"),
+        ("isic2018", ISIC, OF_2016, "6 images and masks of ISIC 2016 part1"),
+        (
+            "isic2018",
+            ["ISIC_0024306"],
+            HAM10000,
+            "2 images and masks of HAM10000: prepare folder, with `name` ham10000",
+        ),
+        ("isic2017", ISIC, OF_2018, "4 images and masks of ISIC 2018 task1"),
+        (
+            "isic2018",
+            ["ISIC_0024306", "ISIC_0034320"],
+            PLAIN,
+            "2 pairs such as own/masks/ISIC_0024306_segmentation.png ",
+        ),
+        (
+            "isic2018",
+            ["ISIC_0024306"],
+            PLAIN,
+            "are those of HAM10000, not of ISIC 2018: prepare folder, with `name` ham",
+        ),
+        ("isic2017", ISIC, ("images/{}.jpg", "masks/{}_Segmentation.png"), "are those of ISIC 2016, not of ISIC 2017"),
+    ],
+)
+def test_another_public_set_is_named(lay_out, picture, lesion, tmp_path, source, ids, names, message):
+    files = {names[0].format(id_): picture() for id_ in ids} | {names[1].format(id_): lesion() for id_ in ids}
+    with pytest.raises(ValueError, match="files of another set than the one that was named") as caught:
+        prepare_set(source, [lay_out(files)], tmp_path / "set.h5", size=16)
+    assert message.replace("4 images", "3 images") in str(caught.value)
+    assert not (tmp_path / "set.h5").exists()
+
+
+@pytest.mark.parametrize("names", [OF_2016, HAM10000])
+def test_public_sets_without_a_source_are_prepared_as_folders(lay_out, picture, lesion, tmp_path, names):
+    files = {names[0].format("ISIC_0024306"): picture(), names[1].format("ISIC_0024306"): lesion()}
+    summary = prepare_set("folder", [lay_out(files)], tmp_path / "set.h5", name="other", size=16)
+    assert summary.name == "other"
+    assert summary.subsets == ({"train": 1} if names is OF_2016 else {"": 1})
+
+
+def test_the_folder_around_a_set_may_have_any_name(lay_out, picture, lesion, tmp_path):
+    files = {OF_2018[0].format(id_): picture() for id_ in ISIC} | {OF_2018[1].format(id_): lesion() for id_ in ISIC}
+    beside = {f"{folder}/{ISIC[0]}_x.png": lesion() for folder in ("ISIC2018_Task2_Training_GroundTruth_v3", "notes")}
+    beside |= {OF_2016[0].format(ISIC[0]): picture(), "ISIC2018_Task2_Training_GroundTruth_v3/LICENSE.txt": b""}
+    for name in ("isic2017_2018", "isic_2016_test_stuff", "isic2017_training_and_test", "ISIC-2017_Training_Data"):
+        source = lay_out(files | beside, name=name)
+        summary = prepare_set("isic2018", [source], tmp_path / f"{name}.h5", size=16)
+        assert summary.subsets == {"train": 3}
+        assert summary.left_out["ISIC 2018 task2"] == summary.left_out["ISIC 2016 part1"] == 1
 
 
 def test_folder_zip_and_number_of_workers_give_the_same_set(own, lay_out, pack, tmp_path):
@@ -128,6 +217,23 @@ def test_all_problems_in_one_message(own, lay_out, encode, picture, lesion, tmp_
         "mask and image of different sizes: 1\n    small: the image has 20 x 30 pixels, the mask 10 x 15",
     ):
         assert line in message
+
+
+def test_masks_that_were_resized_smoothly_need_a_threshold(lay_out, encode, picture, lesion, tmp_path):
+    hard = np.zeros((40, 60), np.uint8)
+    hard[10:30, 14:46] = 255
+    soft = Image.fromarray(hard).resize((30, 20), Image.Resampling.BICUBIC)
+    files = {f"train/images/{name}.png": picture() for name in "ab"}
+    files |= {"train/masks/a.png": encode(soft), "train/masks/b.jpg": encode(soft, "JPEG")}
+    source = lay_out(files)
+    message = wrong_with(source, tmp_path)
+    assert "mask with other levels than black and white: 2" in message
+    assert "Or prepare the set with `threshold` 0.5" in message
+    summary = prepare_set("folder", [source], tmp_path / "soft.h5", size=(20, 30), threshold=0.5)
+    with PreparedSet.open(summary.path) as prepared:
+        assert prepared.attributes[MASK_THRESHOLD] == 0.5
+        for mask in prepared.masks([0, 1]):
+            np.testing.assert_array_equal(mask, hard[::2, ::2])
 
 
 def test_level_that_is_no_class(lay_out, encode, picture, tmp_path):
@@ -262,3 +368,15 @@ def test_ph2_half_size_and_native(shared, tmp_path):
         rows = [first.ids.index(id_) for id_ in second.ids]
         assert np.abs(first.images(rows).astype(int) - second.images(slice(None))).mean() < 3
         assert np.abs(first.masks(rows).astype(int) - second.masks(slice(None))).mean() < 1
+
+
+def test_pairs_of_formats_that_are_not_read_are_problems(own, lay_out, tmp_path):
+    source = lay_out({**own, "val/images/x.svg": b"", "val/masks/x.svg": b"", "val/masks/0.npy": b"", "val/y.psd": b""})
+    message = wrong_with(source, tmp_path)
+    assert "image of a format that is not read: 2\n    own/val/images/x.svg\n    own/val/masks/x.svg\n" in message
+    assert "left out: 2 .svg images, a format that is not read, such as own/val/images/x.svg" in message
+    for name in ("images", "masks"):
+        (source / "val" / name / "x.svg").unlink()
+    # another file of the same image is read, and other folders are not part of the set
+    summary = prepare_set("folder", [source], tmp_path / "out.h5")
+    assert [line.partition(",")[0] for line in summary.skipped] == ["1 .npy images", "1 .psd images"]

@@ -33,7 +33,7 @@ def test_image_is_resized_with_antialiasing():
     np.testing.assert_array_equal(resized, np.asarray(pillow))
 
 
-# In one call, Pillow 13.0 resizes the second and third vertically first: 22 and 14 % of their bytes differ from Pillow 12.
+# In one call, Pillow 13.0 resizes the second and third vertically first: 22 and 14 % of the bytes differ.
 @pytest.mark.parametrize(
     ("height", "width", "size", "digest"),
     [

@@ -33,7 +33,7 @@ def test_find_set(tmp_path):
         FileNotFoundError, match=r"no data set 'isic': .* In .*data/: both, both\.h5, file\.h5, folder, hid"
     ):
         find_set("isic", root)
-    with pytest.raises(FileNotFoundError, match=r"In .*absent/: no sets\. Make one with `python scripts/prepare\.py`"):
+    with pytest.raises(FileNotFoundError, match=r"In .*absent/: no sets\. Make one with `mhsvm prepare`"):
         find_set("isic", tmp_path / "absent")
 
 

@@ -131,3 +131,14 @@ def test_plots_of_winners_losers_and_equals(tmp_path, others):
     write_comparison(tmp_path / "out", compare([measured("a", FIRST), measured("$b_$", others), measured("c", SECOND)]))
     names = {path.name: path.read_bytes()[:4] for path in (tmp_path / "out").glob("*.png")}
     assert names == dict.fromkeys(("intervals.png", "gains-1.png", "gains-2.png"), b"\x89PNG")
+
+
+def test_synthetic_images_and_absent_classes_are_noted():
+    drawn = split("all", set={"name": "synthetic-mine", "synthetic": True})
+    empty = torch.tensor([[[40, 5, 10, 100], [0, 3, 0, 152]], [[30, 5, 20, 100], [0, 0, 0, 155]]])
+    runs = [measured(name, Scores(("x", "y"), empty), **drawn) for name in ("a", "b")]
+    comparison = compare(runs)
+    assert "a was tested on synthetic images, which say nothing about real lesions" in comparison.notes
+    assert any(note.startswith("b: class 2 is absent from the ground truth of all 2") for note in comparison.notes)
+    # the mean is over class 1 alone
+    assert comparison.contenders[1].dice.tolist() == [80 / 95, 60 / 85]

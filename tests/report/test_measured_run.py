@@ -122,7 +122,8 @@ def test_runs_without_a_test(tmp_path, files, message):
     ("summary", "message"),
     [
         ("{", r"summary\.json is damaged"),
-        ("[]", r"has schema None, this version of mhsvm reads up to 2"),
+        ("[]", r"summary\.json is damaged .*object is expected, not list"),
+        ("{}", r"has schema None, this version of mhsvm reads up to 2"),
         (json.dumps({"schema": 3}), r"has schema 3, this version of mhsvm reads up to 2: test or score again"),
     ],
 )

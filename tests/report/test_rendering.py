@@ -137,3 +137,13 @@ def test_text_and_curves_have_contrast_in_light_and_dark():
                     continue
                 values = sorted(relative_luminance(colors[name]) + 0.05 for name in (text, ground))
                 assert values[1] / values[0] >= 4.5, (text, ground)
+
+
+def test_synthetic_images_are_called_so():
+    run = measured_run(("a",))
+    run.summary["protocol"]["set"] |= {"name": "synthetic-mine", "synthetic": True}
+    case = ShownCase(CaseFacts(0.1, False, None), {"image": "data:,"})
+    page = render_page(run, [case], training=None, times=None, maps=None)
+    assert "on 1 synthetic test images of synthetic-mine" in page
+    assert "The images are synthetic: the metrics say nothing about real lesions." in page
+    assert "<code>synthetic-mine, 4 x 4, synthetic images</code>" in page

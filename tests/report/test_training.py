@@ -37,8 +37,11 @@ def test_times_of_older_runs(run):
 
 
 def test_a_damaged_file_is_named(run):
-    (run / "metrics.jsonl").write_text('{"epoch": 1}\n{"epo')
-    with pytest.raises(ValueError, match=r"metrics\.jsonl is damaged .*: it holds a JSON object a line"):
+    metrics = run / "metrics.jsonl"
+    metrics.write_text('{"epoch": 1}\n{"epo')
+    assert read_training(run).history == ({"epoch": 1},)
+    metrics.write_text('{"epo\n{"epoch": 2}\n')
+    with pytest.raises(ValueError, match=r"metrics\.jsonl, line 1, is damaged"):
         read_training(run)
 
 

@@ -55,6 +55,14 @@ def test_set_comes_back(made):
             np.testing.assert_array_equal(prepared.masks(rows), masks[index])
 
 
+def test_a_set_without_a_source_has_its_name(made, tmp_path):
+    with PreparedSet.open(made) as prepared:
+        assert (prepared.source, prepared.is_synthetic) == ("made", False)
+    write(tmp_path / "new.h5", make_samples(1), attributes={"source": "folder", "synthetic": 1})
+    with PreparedSet.open(tmp_path / "new.h5") as prepared:
+        assert (prepared.source, prepared.is_synthetic) == ("folder", True)
+
+
 def test_rows_out_of_range_or_no_integers(made):
     with PreparedSet.open(made) as prepared:
         with pytest.raises(IndexError, match=r"rows must be in 0\.\.4; got 5"):
@@ -113,7 +121,7 @@ def test_interrupted_writing_keeps_the_old_set(made):
 
 
 def test_open_missing(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"there is no file .*absent\.h5; make it with `mhsvm prepare`"):
+    with pytest.raises(FileNotFoundError, match=r"there is no file .*absent\.h5; make it with `mhsvm"):
         PreparedSet.open(tmp_path / "absent.h5")
 
 

@@ -7,7 +7,7 @@ from scipy import stats
 
 from mhsvm.config import load_config
 from mhsvm.sweep.grid import GridRun
-from mhsvm.sweep.table import Result, make_rows, spread_of, write_csv, write_json
+from mhsvm.sweep.table import Result, make_rows, spread_of, write_results, write_spreads
 
 
 def result(value: float, *, seed: int = 0, fold: int | None = None, variant: str = "", set_name: str = "a", **figures):
@@ -66,14 +66,14 @@ def test_figures_are_those_that_all_tests_have_as_numbers():
 
 def test_the_files_hold_every_figure(tmp_path):
     results = [result(0.25, seed=0, loss=1.0), result(0.75, seed=1, loss=3.0)]
-    write_csv(tmp_path / "table.csv", make_rows(results))
+    write_spreads(tmp_path / "table.csv", make_rows(results))
     lines = list(csv.DictReader((tmp_path / "table.csv").read_text().splitlines()))
     assert [(line["figure"], line["mean"], line["runs"], line["of"]) for line in lines] == [
         ("dsc", "0.5", "2", "seed"),
         ("loss", "2.0", "2", "seed"),
     ]
     assert float(lines[1]["deviation"]) == pytest.approx(math.sqrt(2))
-    write_json(tmp_path / "table.json", make_rows(results), results, {"seed9": "out of memory"})
+    write_results(tmp_path / "table.json", make_rows(results), results, {"seed9": "out of memory"})
     content = json.loads((tmp_path / "table.json").read_text())
     assert content["rows"][0]["figures"]["dsc"]["interval"] == pytest.approx(spread_of([0.25, 0.75]).interval)
     assert [run["figures"]["loss"] for run in content["runs"]] == [1.0, 3.0]

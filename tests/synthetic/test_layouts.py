@@ -3,6 +3,7 @@ import pytest
 from PIL import Image
 from scipy import ndimage
 
+from mhsvm.store import SYNTHETIC_MARKER
 from mhsvm.synthetic import generate_sample, list_layouts, write_synthetic_set
 
 
@@ -12,7 +13,9 @@ def samples():
 
 
 def files(folder):
-    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    """All files but the marks, see `test_folders_of_synthetic_images_are_marked`."""
+    found = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    return [name for name in found if not name.endswith(SYNTHETIC_MARKER)]
 
 
 def read(path):
@@ -174,6 +177,21 @@ def test_an_empty_folder_is_filled_with_the_usual_rights(tmp_path):
     (tmp_path / "plain").mkdir()
     assert files(tmp_path / "set") == ["images/case_0000.jpg", "masks/case_0000.png"]
     assert (tmp_path / "set").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+@pytest.mark.parametrize(
+    ("layout", "folders"),
+    [
+        ("folder", {".", "images", "masks"}),
+        ("isic2017", {".", "ISIC-2017_Training_Data", "ISIC-2017_Training_Part1_GroundTruth"}),
+        ("ph2", {".", "PH2Dataset", "PH2Dataset/PH2 Dataset images"}),
+    ],
+)
+def test_folders_of_synthetic_images_are_marked(tmp_path, layout, folders):
+    write_synthetic_set(layout=layout, num=1, seed=0, out=tmp_path / "set", size=(32, 32))
+    marks = list((tmp_path / "set").rglob(SYNTHETIC_MARKER))
+    assert {path.parent.relative_to(tmp_path / "set").as_posix() for path in marks} == folders
+    assert "mhsvm synthesize has generated them" in marks[0].read_text(encoding="utf-8")
 
 
 def test_a_run_that_fails_leaves_nothing(tmp_path, monkeypatch):

@@ -76,7 +76,7 @@ def main() -> None:
     sys.path[:] = sys.argv[1:]
     # Ctrl-C ends the other process, which ends this one by closing the pipe
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    answers = os.fdopen(os.dup(1), "w")
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8", errors="backslashreplace")
     # all other output goes to stderr
     os.dup2(2, 1)
 

@@ -191,7 +191,7 @@ def _alone_on_machine(limit_s: float = _LIMIT_S) -> Iterator[bool]:
     if os.name != "posix":
         yield True
         return
-    with open(_own_folder().lock_path, "a") as file:
+    with open(_own_folder().lock_path, "ab") as file:
         start, reported = time.monotonic(), False
         while not _try_lock(file):
             if time.monotonic() - start > limit_s:
@@ -205,7 +205,7 @@ def _alone_on_machine(limit_s: float = _LIMIT_S) -> Iterator[bool]:
         yield True
 
 
-def _try_lock(file: io.TextIOBase) -> bool:
+def _try_lock(file: io.BufferedWriter) -> bool:
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

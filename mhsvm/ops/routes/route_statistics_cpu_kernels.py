@@ -1,10 +1,23 @@
-"""CPU kernels of the statistics over routes, elementwise. A unit is a slice of a head's plane (l, d).
+"""CPU kernels of the statistics over routes, elementwise. A unit is a slice of a head's plane (l, d), and
+is taken from the counter `taken`.
 
 y is (plane, route, element) and the statistics are (plane, element), all contiguous. The last elements of a plane, if
 they do not fill a vector, are copied to a buffer.
 """
 
-from mhsvm.ops.scan.cpu.lanes import ONE, ZERO, fused, helper, load, smaller, splat, square_root, store, where_equal
+from mhsvm.ops.scan.cpu.lanes import (
+    ONE,
+    ZERO,
+    fused,
+    helper,
+    load,
+    smaller,
+    splat,
+    square_root,
+    store,
+    take,
+    where_equal,
+)
 from mhsvm.ops.scan.cpu.layout import LANES, SLICE
 from mhsvm.ops.scan.cpu.tiles import numbers
 
@@ -73,11 +86,12 @@ def _copy_numbers(source, o_source, count, target, o_target):
         target[o_target + i] = source[o_source + i]
 
 
-def route_statistics_fwd_cpu_kernel(y, total, variation, k, size, weight, unbiased_weight, eps, first, last):
+def route_statistics_fwd_cpu_kernel(y, total, variation, k, size, weight, unbiased_weight, eps, units, taken):
     """y (planes, k, size) -> total, variation (planes, size), all flat; the weights are 1 / k and 1 / (k - 1)."""
     slices = -(-size // SLICE)
     rest, rest_total, rest_variation = numbers(k * LANES), numbers(LANES), numbers(LANES)
-    for unit in range(first, last):
+    unit = take(taken)
+    while unit < units:
         plane, begin = unit // slices, unit % slices * SLICE
         o_y, o_out = plane * k * size, plane * size
         for i in range(begin, min(begin + SLICE, size), LANES):
@@ -89,16 +103,18 @@ def route_statistics_fwd_cpu_kernel(y, total, variation, k, size, weight, unbias
                 _statistics(rest, 0, LANES, k, weight, unbiased_weight, eps, rest_total, rest_variation, 0)
                 _copy_numbers(rest_total, 0, size - i, total, o_out + i)
                 _copy_numbers(rest_variation, 0, size - i, variation, o_out + i)
+        unit = take(taken)
 
 
 def route_statistics_bwd_cpu_kernel(
-    y, grad_total, grad_variation, grad_y, k, size, weight, unbiased_weight, eps, first, last
+    y, grad_total, grad_variation, grad_y, k, size, weight, unbiased_weight, eps, units, taken
 ):  # fmt: skip
     """Gradient of `route_statistics_fwd_cpu_kernel`, grad_y like y."""
     slices = -(-size // SLICE)
     rest, rest_grad = numbers(k * LANES), numbers(k * LANES)
     rest_total, rest_variation = numbers(LANES), numbers(LANES)
-    for unit in range(first, last):
+    unit = take(taken)
+    while unit < units:
         plane, begin = unit // slices, unit % slices * SLICE
         o_y, o_in = plane * k * size, plane * size
         for i in range(begin, min(begin + SLICE, size), LANES):
@@ -114,3 +130,4 @@ def route_statistics_bwd_cpu_kernel(
                 _gradients(rest, 0, LANES, k, weight, unbiased_weight, eps, rest_total, rest_variation, 0, rest_grad)
                 for route in range(k):
                     _copy_numbers(rest_grad, route * LANES, size - i, grad_y, o_y + route * size + i)
+        unit = take(taken)

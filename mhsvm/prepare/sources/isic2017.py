@@ -10,7 +10,6 @@ register_source(
         id_pattern=re.compile(r"ISIC_\d+"),
         looked_for="ISIC-2017_{Training,Validation,Test_v2}_Data with ISIC_*.jpg and "
         "ISIC-2017_{Training,Validation,Test_v2}_Part1_GroundTruth with ISIC_*_segmentation.png",
-        # Other years share ids with this one; parts 2 and 3 are other tasks.
-        ignored=re.compile(r"isic[-_ ]?(?!2017)20\d\d|_part[23]_", re.IGNORECASE),
+        official="ISIC 2017",
     ),
 )

@@ -10,7 +10,6 @@ register_source(
         id_pattern=re.compile(r"ISIC_\d+"),
         looked_for="ISIC2018_Task1-2_{Training,Validation,Test}_Input with ISIC_*.jpg and "
         "ISIC2018_Task1_{Training,Validation,Test}_GroundTruth with ISIC_*_segmentation.png",
-        # Other years share ids with this one; tasks 2 and 3 have other masks, or none.
-        ignored=re.compile(r"isic[-_ ]?(?!2018)20\d\d|_task[23]_", re.IGNORECASE),
+        official="ISIC 2018",
     ),
 )

@@ -3,6 +3,7 @@
 import re
 from dataclasses import dataclass
 
+from mhsvm.prepare.official import OfficialFolder, official_origin
 from mhsvm.registry import Registry
 
 
@@ -29,7 +30,8 @@ class Source:
     Attributes:
         id_pattern: Pattern of a whole id: the name of a file without extension and, for a mask, without its ending.
         looked_for: Expected files, for the message if none is found.
-        ignored: Pattern of paths that belong to other sets or tasks; it may match anywhere in a path.
+        official: Name of the set in `mhsvm.prepare.official`, "" if it has none there. Files in official folders of
+            another set, or of another task than segmentation, are left out: they share ids with this one.
         needs_folders: Whether only files below a folder `images` or `masks` count. Otherwise names are enough.
         group_pattern: Pattern that may match anywhere in an id; its first bracket is the group of the id.
         group_table: The file with the groups of ids, if it is there; it overrides the pattern.
@@ -37,10 +39,17 @@ class Source:
 
     id_pattern: re.Pattern[str]
     looked_for: str
-    ignored: re.Pattern[str] | None = None
+    official: str = ""
     needs_folders: bool = False
     group_pattern: re.Pattern[str] | None = None
     group_table: GroupTable = GroupTable()
+
+    def leaves_out(self, path: str) -> OfficialFolder | None:
+        """The official folder of another set or task that contains a file; None if the file may belong to this set."""
+        origin = official_origin(path)
+        if origin is None or (origin.segments and self.official in ("", origin.set)):
+            return None
+        return origin
 
 
 SOURCES: Registry[Source] = Registry("source")

@@ -3,18 +3,18 @@
 import functools
 import hashlib
 import inspect
-import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numba import njit, typeof, types
 from torch import Tensor
 
-from mhsvm.ops.scan.cpu.pool import run_units
-
-logger = logging.getLogger(__name__)
+from mhsvm.ops.scan.cpu.compiling_bar import compiling_shown
+from mhsvm.ops.scan.cpu.kernel_cache import KernelCache
+from mhsvm.ops.scan.cpu.pool import PROCESS, run_units
 
 _EMPTY = np.empty(0, np.float32)
 
@@ -25,7 +25,10 @@ def launch(kernel: Callable[..., None], arguments: Mapping[str, object], *, unit
     The types of the arguments must be the same in every launch of a kernel.
     """
     if kernel not in _COMPILED:
-        _COMPILED[kernel] = _compile(kernel, arguments)
+        # two threads that start together compile each kernel once
+        with PROCESS.lock:
+            if kernel not in _COMPILED:
+                _COMPILED[kernel] = _compile(kernel, arguments)
     run_units(_COMPILED[kernel], arguments, units=units, work=work)
 
 
@@ -42,25 +45,20 @@ _COMPILED: dict[Callable[..., None], Callable[..., None]] = {}
 
 def _compile(kernel: Callable[..., None], arguments: Mapping[str, object]) -> Callable[..., None]:
     """Machine code of a kernel, which runs without Python's lock."""
-    # numba reuses cached code if the file of the kernel is unchanged, even if functions in other files that the kernel
-    # calls have changed. So the name contains a hash of these files.
-    kernel.__qualname__ = f"{kernel.__name__}_{_sources()}"
-    # the units, which `run_units` adds, are integers
-    kinds = (typeof(arguments.get(name, 0)) for name in inspect.signature(kernel).parameters)
-    signature = types.void(*kinds)
-    try:
-        return njit(signature, nogil=True, cache=True)(kernel)
-    except RuntimeError as error:
-        if "no locator available" not in str(error):
-            raise
-        logger.warning(
-            "no folder can be written to keep compiled kernels: they are compiled in every process; "
-            "set NUMBA_CACHE_DIR to a folder that can"
-        )
-        return njit(signature, nogil=True)(kernel)
+    # `run_units` adds the number of units and their counter
+    arguments = {**arguments, "units": 0, "taken": np.zeros(1, np.int64)}
+    kinds = (typeof(arguments[name]) for name in inspect.signature(kernel).parameters)
+    dispatcher: Any = njit(nogil=True)(kernel)
+    # as `cache=True` does, with a cache of ours in place of numba's
+    dispatcher._cache = KernelCache(kernel, _sources(kernel.__code__.co_filename))
+    with compiling_shown(kernel.__name__):
+        dispatcher.compile(types.void(*kinds))
+    dispatcher.disable_compile()
+    return dispatcher
 
 
 @functools.cache
-def _sources() -> str:
-    files = sorted(Path(__file__).parent.glob("*.py"))
-    return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()[:12]
+def _sources(file: str) -> str:
+    """A hash of a kernel's file, and of all files with functions that it may call."""
+    files = [Path(file), *sorted(Path(__file__).parent.glob("*.py"))]
+    return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()

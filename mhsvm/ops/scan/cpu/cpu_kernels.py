@@ -4,13 +4,14 @@ A scan has m heads of d channels and k routes a head; a sequence of g groups has
 as flat arrays, each with a row of the table `strides`: of (sample, head, route, cell, last axis), so that any memory
 order is read in place. Step t of a route is the cell `order[t]`. In the forward pass a unit of work is one route of up
 to `SPLIT` channels. In the backward pass it is all routes of these channels, since they add to the same gradient of u.
-A kernel computes the units `first` to `last` - 1, and threads never write to the same place.
+Each thread runs the whole kernel, which takes units from the counter `taken` until all are; threads never write to the
+same place.
 
 For the backward pass, the forward pass saves the state before each tile, from which the states of the tile are computed
 again. Letters are those of `mhsvm.ops`; r is 0 if delta is given instead of its projection.
 """
 
-from mhsvm.ops.scan.cpu.lanes import LOG2E, ONE, ZERO
+from mhsvm.ops.scan.cpu.lanes import LOG2E, ONE, ZERO, take
 from mhsvm.ops.scan.cpu.layout import BLOCKS, LANES, SPLIT, TILE
 from mhsvm.ops.scan.cpu.tiles import (
     add,
@@ -37,7 +38,7 @@ U, DELTA, PROJECTED, B_, C_, Z, Y, ORDER, G_U, G_DELTA, G_Z, G_PROJECTED, G_B = 
 
 def selective_scan_fwd_cpu_kernel(
     u, delta, projected, B, C, z, y, strides, order, weight, bias, A, D, last_state, starts,
-    b, m, k, length, d, n, r, use_softplus, use_gate, first, last,
+    b, m, k, length, d, n, r, use_softplus, use_gate, units, taken,
 ):  # fmt: skip
     """Write y, last_state and, unless it is empty, starts.
 
@@ -50,7 +51,8 @@ def selective_scan_fwd_cpu_kernel(
     weights, offsets, direct = numbers(r * LANES), numbers(LANES), numbers(LANES)
     deltas, values, gates, outputs = numbers(wide), numbers(wide), numbers(wide), numbers(wide)
     B_rows, C_rows, rows, nothing = numbers(TILE * n), numbers(TILE * n), numbers(TILE * r), numbers(0)
-    for unit in range(first, last):
+    unit = take(taken)
+    while unit < units:
         i, head, route, split = unit // (m * k * splits), unit // (k * splits) % m, unit // splits % k, unit % splits
         channels = (head * k + route) * d
         blocks = -(-min(SPLIT, d - split * SPLIT) // LANES)
@@ -82,12 +84,13 @@ def selective_scan_fwd_cpu_kernel(
         for block in range(blocks):
             c = split * SPLIT + block * LANES
             write_block(state, block * size, min(LANES, d - c), n, last_state, (i * m * k * d + channels + c) * n)
+        unit = take(taken)
 
 
 def selective_scan_bwd_cpu_kernel(
     u, delta, projected, B, C, z, grad_y, strides, order, weight, bias, A, D, grad_last_state, starts,
     grad_u, grad_delta, grad_projected, grad_B, grad_C, grad_z, grad_weight, grad_bias, grad_A, grad_D,
-    b, m, k, length, d, n, r, use_softplus, use_gate, first, last,
+    b, m, k, length, d, n, r, use_softplus, use_gate, units, taken,
 ):  # fmt: skip
     """Write every gradient: of projected, B and C for each split (first axis), of the parameters for each sample.
 
@@ -109,7 +112,8 @@ def selective_scan_bwd_cpu_kernel(
     B_rows, C_rows, rows = numbers(TILE * n), numbers(TILE * n), numbers(TILE * r)
     grad_B_rows, grad_C_rows, grad_rows = numbers(TILE * n), numbers(TILE * n), numbers(TILE * r)
     states, decays = numbers((TILE + 1) * size), numbers(TILE * size * 2)
-    for unit in range(first, last):
+    unit = take(taken)
+    while unit < units:
         i, head, split = unit // (m * splits), unit // splits % m, unit % splits
         blocks = -(-min(SPLIT, d - split * SPLIT) // LANES)
         for route in range(k):
@@ -175,3 +179,4 @@ def selective_scan_bwd_cpu_kernel(
                 write_block(grad_rates, block * size, width, n, grad_A, row * n)
                 o_parameters = block * (r + 2) * LANES
                 write_parameters(grad_parameters, o_parameters, width, r, row, grad_bias, grad_D, grad_weight)
+        unit = take(taken)

@@ -67,6 +67,17 @@ def store(typing_context, array, index, value):
 
 
 @intrinsic
+def take(typing_context, counter):
+    """The number in a flat int64 array's first place, which grows by one: each thread gets another."""
+
+    def generate(context, builder, signature, arguments):
+        data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
+        return builder.atomic_rmw("add", data, ir.Constant(ir.IntType(64), 1), "monotonic")
+
+    return types.int64(counter), generate
+
+
+@intrinsic
 def splat(typing_context, number):
     """One number in every lane."""
 

@@ -5,12 +5,13 @@ import os
 import subprocess
 import sys
 import threading
+from concurrent.futures import Future
 
 import pytest
 import torch
 
 from mhsvm.ops.scan.cpu.cpu_scan import selective_scan
-from mhsvm.ops.scan.cpu.pool import run_units
+from mhsvm.ops.scan.cpu.pool import PROCESS, run_units
 
 
 def make_inputs(seed):
@@ -111,29 +112,75 @@ def test_several_python_threads_at_once():
         assert all(same(run, expected[seed]) for run in results[seed])
 
 
+class Units:
+    """A kernel in Python that takes its units as a compiled one does."""
+
+    def __init__(self, run):
+        self._run, self._lock, self.threads = run, threading.Lock(), set()
+
+    def __call__(self, *, units, taken):
+        self.threads.add(threading.current_thread().name)
+        while True:
+            with self._lock:
+                unit = int(taken[0])
+                taken[0] += 1
+            if unit >= units:
+                return
+            self._run(unit)
+
+
 @pytest.mark.usefixtures("_two_threads")
 @pytest.mark.parametrize(("units", "work"), [(0, 0), (1, 2**30), (3, 2**30), (1000, 2**30), (1000, 1)])
 def test_every_unit_is_run_once(units, work):
     done = []
-    run_units(lambda first, last: done.extend(range(first, last)), {}, units=units, work=work)
+    run_units(Units(done.append), {}, units=units, work=work)
     assert sorted(done) == list(range(units))
 
 
 @pytest.mark.usefixtures("_two_threads")
 def test_little_work_stays_in_the_calling_thread():
-    names = set()
-    run_units(lambda first, last: names.add(threading.current_thread().name), {}, units=8, work=1000)
-    assert names == {threading.current_thread().name}
+    kernel = Units(lambda unit: None)
+    run_units(kernel, {}, units=8, work=1000)
+    assert kernel.threads == {threading.current_thread().name}
+
+
+@pytest.mark.usefixtures("_two_threads")
+def test_a_slow_thread_holds_up_one_unit():
+    """Units are taken: while one thread is kept from its core, the other runs all the rest."""
+    done, rest_is_done = [], threading.Event()
+
+    def run(unit):
+        if unit == 0:
+            assert rest_is_done.wait(timeout=20)
+        done.append(unit)
+        if len(done) == 9:
+            rest_is_done.set()
+
+    run_units(Units(run), {}, units=10, work=2**30)
+    assert done[-1] == 0
+    assert sorted(done) == list(range(10))
+
+
+@pytest.mark.usefixtures("_two_threads")
+def test_a_thread_that_has_not_started_is_not_waited_for(monkeypatch):
+    class Crowded:
+        def submit(self, *arguments, **options):
+            return Future()
+
+    monkeypatch.setattr(PROCESS, "executor", Crowded)
+    done = []
+    run_units(Units(done.append), {}, units=10, work=2**30)
+    assert done == list(range(10))
 
 
 @pytest.mark.usefixtures("_two_threads")
 def test_an_error_in_any_thread_reaches_the_caller():
-    def fail(first, last):
-        if first > 0:
+    def fail(unit):
+        if unit > 0:
             raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        run_units(fail, {}, units=4, work=2**30)
+        run_units(Units(fail), {}, units=4, work=2**30)
 
 
 # The statistics compile faster than the scan.
@@ -148,29 +195,32 @@ def run_script(text, environment):
     return subprocess.run([sys.executable, "-c", text], env=environment, capture_output=True, text=True, timeout=180)
 
 
-def test_runs_without_a_folder_to_cache_in(tmp_path):
-    """No user, not even root, can create a folder below a file."""
-    file = tmp_path / "file"
-    file.touch()
-    script = """
-from numba.core import caching
-for locator in (caching.InTreeCacheLocator, caching.UserWideCacheLocator) if hasattr(
-    caching, "InTreeCacheLocator") else (caching._InTreeCacheLocator, caching._UserWideCacheLocator):
-    locator.get_cache_path = lambda self: FILE
-""".replace("FILE", repr(str(file / "cache")))
-    environment = {key: value for key, value in os.environ.items() if key != "NUMBA_CACHE_DIR"}
-    run = run_script(script + SCRIPT, environment)
-    assert run.returncode == 0, run.stderr
-    assert run.stdout.startswith("[1.414")
-    assert "set NUMBA_CACHE_DIR to a folder that can" in run.stderr
-
-
 def test_the_next_process_finds_the_kernels_on_disk(tmp_path):
-    environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path), "NUMBA_DEBUG_CACHE": "1"}
-    first, second = (run_script(SCRIPT, environment).stdout for _ in range(2))
-    assert "data saved" in first
-    assert "data loaded" in second
-    assert "data saved" not in second
-    assert first.splitlines()[-1] == second.splitlines()[-1]
-    # The name contains a hash of the sources.
-    assert any(tmp_path.rglob("route_statistics_cpu_kernels.route_statistics_fwd_cpu_kernel_????????????-*.nbc"))
+    environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)}
+    first, second = (run_script(SCRIPT, environment) for _ in range(2))
+    assert first.stderr == "compiling for this processor (the first use only): this takes up to a minute\n"
+    assert second.stderr == ""
+    assert first.stdout == second.stdout
+    assert first.stdout.startswith("[1.414")
+    assert len([*tmp_path.rglob("route_statistics_fwd_cpu_kernel-*.kernel")]) == 1
+
+
+FORK = """
+import os
+import mhsvm, torch
+from torch.nn.functional import conv2d
+import mhsvm.ops.scan.cpu.pool
+torch.set_num_threads(2)
+x, weight = torch.ones(4, 8, 64, 64), torch.ones(8, 8, 3, 3)
+total = conv2d(x, weight).sum()
+if os.fork() == 0:
+    os._exit(7 if conv2d(x, weight).sum() == total and torch.get_num_threads() == 1 else 1)
+print(os.waitstatus_to_exitcode(os.wait()[1]), torch.get_num_threads())
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_forked_child_does_not_wait_for_the_parents_threads():
+    """Alone, torch's convolution never returns in the child."""
+    run = run_script(FORK, os.environ)
+    assert (run.returncode, run.stdout) == (0, "7 2\n"), run.stderr
