@@ -9,11 +9,25 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-# The disk is full, or the user's quota or the largest size of a file is reached: such errors have no name of a file, or
-# the temporary one.
+# Python's errors of such writes have no name of a file, and others have the temporary one.
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 StrPath = str | os.PathLike[str]
+
+
+@contextmanager
+def full_disk_named(path: str | Path) -> Iterator[None]:
+    """Name a file or folder in the error of a write in the block for which there is no room.
+
+    Raises:
+        OSError: The disk is full, or the user's quota or the largest size of a file is reached.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _NO_ROOM:
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 @contextmanager
@@ -31,14 +45,11 @@ def replace_when_complete(path: str | Path) -> Iterator[Path]:
     path = Path(path)
     partial = _prepare_partial(path)
     try:
-        yield partial
-        _sync(partial)
+        with full_disk_named(path):
+            yield partial
+            _sync(partial)
         os.replace(partial, path)
         _sync(path.parent)
-    except OSError as error:
-        if error.errno in _NO_ROOM:
-            raise OSError(error.errno, error.strerror, str(path)) from error
-        raise
     finally:
         partial.unlink(missing_ok=True)
 
@@ -59,14 +70,11 @@ def replace_folder_when_complete(path: str | Path) -> Iterator[Path]:
     older = partial.with_name(partial.name + ".older")
     partial.mkdir()
     try:
-        yield partial
+        with full_disk_named(path):
+            yield partial
         if path.exists():
             os.replace(path, older)
         os.replace(partial, path)
-    except OSError as error:
-        if error.errno in _NO_ROOM:
-            raise OSError(error.errno, error.strerror, str(path)) from error
-        raise
     finally:
         if older.exists() and not path.exists():
             os.replace(older, path)

@@ -11,11 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-<<<<<<< HEAD
 from mhsvm.models.checkpoint_checksum import verify_checksum
-=======
 from mhsvm.text_file import first_line
->>>>>>> main
 
 # Entries that a profiler (thop) leaves in a state dict.
 _LEFTOVERS = ("total_ops", "total_params")

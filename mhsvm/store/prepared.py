@@ -11,26 +11,11 @@ from pathlib import Path
 
 import numpy as np
 
-<<<<<<< HEAD
 from mhsvm.store.hdf5 import AttributeValue, read_attributes, read_strings, write_attributes, write_strings
 from mhsvm.store.new_file import new_file
 from mhsvm.store.rows import Rows, RowWriter
 from mhsvm.store.saved_file import SavedFile
-=======
-from mhsvm.files import replace_when_complete
-from mhsvm.store.hdf5 import (
-    MAP_FILTER,
-    AttributeValue,
-    Rows,
-    open_for_reading,
-    read_attributes,
-    read_rows,
-    read_strings,
-    write_attributes,
-    write_strings,
-)
 from mhsvm.text_file import encode
->>>>>>> main
 
 FORMAT = "mhsvm-set"
 # Name of the file in folders of synthetic images, and attribute of a set that was prepared from them.
@@ -177,14 +162,9 @@ def write_set(
             _check_sample(sample, (h, w))
             if row == total or sample.id in seen:
                 raise ValueError(f"{total} samples with different ids were announced; {sample.id!r} is one too many")
-<<<<<<< HEAD
             images.append(sample.image[None])
             masks.append(sample.mask[None])
-            for part in (f"{sample.id}\n".encode(), sample.image.tobytes(), sample.mask.tobytes()):
-=======
-            images[row], masks[row] = sample.image, sample.mask
             for part in (encode(f"{sample.id}\n"), sample.image.tobytes(), sample.mask.tobytes()):
->>>>>>> main
                 checksum.update(part)
             seen.add(sample.id)
             columns.append((sample.id, sample.subset, sample.group, sample.original_size))
