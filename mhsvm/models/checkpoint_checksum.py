@@ -20,7 +20,7 @@ _END = struct.Struct("<20xH")
 # holds that record and our comment; a longer comment is of another program
 _TAIL = 64
 _BLOCK = 2**20
-# what Python's reader raises for archives with damaged tables or members
+# errors of Python's reader for archives with damaged tables or members
 _ZIP_ERRORS = (
     *(zipfile.BadZipFile, zlib.error, struct.error),
     *(OSError, RuntimeError, ValueError, EOFError, OverflowError, KeyError, IndexError),
