@@ -2,7 +2,7 @@
 
 import io
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
@@ -36,12 +36,11 @@ class SavedFile:
         self._how_to_make = how_to_make
         self.path = Path("the buffer") if isinstance(path, bytes) else Path(path)
         with ExitStack() as stack:
-            source = stack.enter_context(io.BytesIO(path) if isinstance(path, bytes) else self._open())
-            with self.reading():
+            with io.BytesIO(path) if isinstance(path, bytes) else self._open() as source, self.reading():
                 verified = verify_end(source)
-                self.file = stack.enter_context(_open_hdf5(self.path, source))
-                if self.file.driver != "fileobj":
-                    source.close()
+            with self.reading():
+                opened = h5py.File(io.BytesIO(path), "r") if isinstance(path, bytes) else _open_hdf5(self.path)
+                self.file = stack.enter_context(opened)
                 found, version = self.file.attrs.get("format"), self.file.attrs.get("schema_version")
             if found != format:
                 raise ValueError(f"{self.path} must be a file of format {format!r}; its format is {found!r}")
@@ -89,10 +88,12 @@ class SavedFile:
         self._opened.close()
 
 
-def _open_hdf5(path: Path, source: BinaryIO) -> h5py.File:
-    if not isinstance(source, io.BytesIO):
-        with suppress(OSError):
-            # Files are replaced, never changed. Reading needs no lock, and a read-only folder may refuse one.
-            return h5py.File(path, "r", locking=False)
-        # This process may have opened the file through h5py with other settings, which HDF5 refuses for one path.
-    return h5py.File(path, "r", driver="fileobj", fileobj=source)
+def _open_hdf5(path: Path) -> h5py.File:
+    try:
+        # Files are replaced, never changed. Reading needs no lock, and a read-only folder may refuse one.
+        return h5py.File(path, "r", locking=False)
+    except OSError as error:
+        # This process holds the file open with other settings, which HDF5 requires to be equal for one driver.
+        if "flag values don't match" not in str(error) and "already open" not in str(error):
+            raise
+    return h5py.File(path, "r", driver="stdio", locking=False)
