@@ -30,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise ValueError("--split names the parts of one set: omit it, or name one set only")
     from mhsvm.assemble import build_split
     from mhsvm.files import replace_folder_when_complete
-    from mhsvm.leakage import find_leaks, write_leaks
+    from mhsvm.leakage import find_leaks, mask_lines, write_leaks
     from mhsvm.prepare.sets import find_set, open_set
 
     with ExitStack() as stack, logging_to(ConsoleHandler()):
@@ -45,6 +45,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         for prepared in (first, second) if arguments.other else (first,):
             print(f"{prepared.name} ({prepared.path}): {len(prepared)} images, checksum {prepared.checksum[:12]}")
         print(_count_line(leaks))
+        for line in mask_lines(leaks, first, second):
+            print(line)
         with replace_folder_when_complete(folder) as partial:
             write_leaks(partial, leaks, first, second, name="pairs")
             if split is not None:
