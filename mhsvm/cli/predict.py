@@ -13,19 +13,27 @@ from mhsvm.cli.parser import CommandParser, program
 
 if TYPE_CHECKING:
     from mhsvm.assemble import Trained
+    from mhsvm.inference.image_folder import FoundImages
     from mhsvm.inference.predictor import Predictor
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Segment images: masks at each image's own size, overlays to look at, and a table of areas."""
     arguments = parser().parse_args(argv)
-    from mhsvm.assemble import TrainedPredictor, build_device, load_trained
-    from mhsvm.inference.image_folder import find_images, predict_images
-    from mhsvm.inference.prediction_folder import PredictionFolder
+    from mhsvm.inference.image_folder import open_images
     from mhsvm.models.pretrained import find_pretrained
 
     paths = arguments.checkpoints if arguments.weights is None else [find_pretrained(arguments.weights).path]
-    images = find_images(arguments.source)
+    with open_images(arguments.source) as found:
+        return _predict(arguments, paths, found)
+
+
+def _predict(arguments: argparse.Namespace, paths: Sequence[Path], found: FoundImages) -> int:
+    from mhsvm.assemble import TrainedPredictor, build_device, load_trained
+    from mhsvm.inference.image_folder import predict_images
+    from mhsvm.inference.prediction_folder import PredictionFolder
+
+    images = found.images
     device = build_device(arguments.device)
     members = [
         load_trained(
@@ -49,11 +57,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     for note in dict.fromkeys(note for trained in members for note in trained.notes):
         print(f"note: {note}")
+    for line in found.left_out:
+        print(f"left out: {line}")
     folder = PredictionFolder(arguments.folder, _settings(arguments, members, predictor))
-    num_done = sum(folder.is_done(image.image, name=image.name, source=image.path) for image in images)
+    num_done = sum(folder.is_done(image.image, name=image.name, file=image.file) for image in images)
+    if folder.num_damaged:
+        print(f"{folder.num_damaged} records of {folder.path} are damaged; their images are done again")
     if num_done:
         print(f"{num_done} of {len(images)} images are done and skipped")
-    unreadable = predict_images(
+    failed = predict_images(
         predictor,
         images,
         folder,
@@ -63,12 +75,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         contours=arguments.contours,
         progress=True,
     )
-    print(f"{len(images) - len(unreadable)} masks in {folder.path / 'masks'}, over their images in overlays/")
-    if unreadable:
-        print(f"error: {len(unreadable)} of {len(images)} images could not be read:", file=sys.stderr)
-        print("\n".join(f"  {problem}" for problem in unreadable), file=sys.stderr)
-        return 1
-    return 0
+    print(f"{len(images) - len(failed)} masks in {folder.path / 'masks'}, over their images in overlays/")
+    num_failed = len(failed) + found.num_unread
+    if num_failed:
+        print(f"error: {num_failed} of {len(images) + found.num_unread} images could not be read:", file=sys.stderr)
+        print("\n".join(f"  {problem}" for problem in [*failed, *found.unread]), file=sys.stderr)
+    if found.unsound:
+        print("error: files that cannot be read:", *found.unsound, sep="\n", file=sys.stderr)
+    return 1 if num_failed or found.unsound else 0
 
 
 def parser() -> argparse.ArgumentParser:
@@ -92,7 +106,14 @@ def parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="checkpoint, ours or a published one; the probabilities of several (folds, seeds) are averaged",
     )
-    parser.add_argument("--source", required=True, type=Path, metavar="PATH", help="an image, or a folder of images")
+    parser.add_argument(
+        "--source",
+        required=True,
+        nargs="+",
+        type=Path,
+        metavar="PATH",
+        help="images, folders, unextracted zip files, and text files with one path a line, in any mix",
+    )
     parser.add_argument(
         "--out", dest="folder", required=True, type=Path, metavar="FOLDER", help="new folder for masks/ and overlays/"
     )
@@ -114,9 +135,12 @@ def parser() -> argparse.ArgumentParser:
 
 def _settings(arguments: argparse.Namespace, members: Sequence[Trained], predictor: Predictor) -> dict:
     """All settings that the results depend on."""
+    from mhsvm.prepare.archive import readable
+
+    sources = [readable(str(path.resolve())) for path in arguments.source]
     files = [trained.describe() for trained in members]
     return {
-        "source": str(arguments.source.resolve()),
+        "source": sources[0] if len(sources) == 1 else sources,
         "checkpoints": [f"{file['file']} {file['sha256'][:16]}" for file in files],
         "gate threshold": arguments.gate_threshold,
         "threshold": predictor.threshold,

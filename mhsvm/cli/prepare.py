@@ -44,6 +44,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"{summary.num_empty} of the masks show no lesion")
     for warning in _warnings(summary, num_classes=arguments.num_classes):
         print(f"warning: {warning}")
+    for line in summary.skipped:
+        print(f"left out: {line}")
     print(f"checksum {summary.checksum}")
     return 0
 

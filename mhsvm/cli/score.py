@@ -130,4 +130,5 @@ def _notes(score: FolderScore) -> list[str]:
             f"left out: {score.num_only_predicted} predictions without a target, {score.num_only_target} targets "
             "without a prediction"
         )
+    notes += [f"left out: {line}" for line in score.skipped]
     return notes

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from mhsvm.evaluation.image_score import ImageScore, SizedScores, join_scores, score_image
 from mhsvm.inference.probability import resize_probability
-from mhsvm.prepare.archive import SourceFile, open_sources
+from mhsvm.prepare.archive import SourceFile
 from mhsvm.prepare.class_levels import LevelTally
 from mhsvm.prepare.decode import IGNORE, MaskLevelsError, check_threshold, decode_grayscale, decode_mask
 from mhsvm.prepare.mask_levels import FAINT
@@ -23,6 +23,7 @@ from mhsvm.prepare.pairs import mask_files, match_masks
 from mhsvm.prepare.pipeline import CLASSES, UNREADABLE
 from mhsvm.prepare.problems import Problems, Rule
 from mhsvm.prepare.resize import mask_coverage, resize_classes
+from mhsvm.prepare.walk import open_sources
 from mhsvm.threads import image_threads
 
 NO_PREDICTION = Rule("target without a prediction", "add its prediction, or score only the ids of both with `common`")
@@ -50,6 +51,7 @@ class FolderScore:
         num_resized: Number of predictions that were resized.
         num_only_predicted, num_only_target: Number of files without a partner, which were left out.
         grayscale: Names of the sides, as in `SIDES`, whose files were grayscale and were thresholded.
+        skipped: Lines about files that are no masks for this program, by kind.
     """
 
     measured: SizedScores
@@ -57,6 +59,7 @@ class FolderScore:
     num_only_predicted: int
     num_only_target: int
     grayscale: tuple[str, ...]
+    skipped: tuple[str, ...] = ()
 
 
 def score_files(
@@ -92,7 +95,7 @@ def score_files(
         if not pred_files or not target_files:
             problems.raise_if_any(headline)
         pred_names, target_names = (
-            mask_files(files, problems, kind=side, mask_suffix=mask_suffix)
+            mask_files(files, problems, kind=side, mask_suffix=mask_suffix, all_needed=not common)
             for files, side in zip((pred_files, target_files), SIDES, strict=True)
         )
         if not pred_names or not target_names:
@@ -115,6 +118,7 @@ def score_files(
         num_resized=sum(resized for _, resized in scored),
         num_only_predicted=len(preds) - len(ids),
         num_only_target=len(targets) - len(ids),
+        skipped=tuple(problems.left_out()),
         grayscale=tuple(name for name, side in zip(SIDES, sides, strict=True) if side.is_grayscale),
     )
 

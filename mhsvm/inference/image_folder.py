@@ -1,55 +1,136 @@
-"""Prediction for an image or all images of a folder; threads read images ahead and write results."""
+"""Prediction for all images of folders, zip files and lists; threads read images ahead and write results."""
 
-import re
+import errno
+import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from itertools import islice
-from pathlib import Path, PurePath
-from typing import NamedTuple
+from pathlib import Path, PurePath, PurePosixPath
+from typing import NamedTuple, TypeVar
 
 import numpy as np
+import torch
 from tqdm import tqdm
 
 from mhsvm.inference.contours import find_polygons
 from mhsvm.inference.postprocessing import count_regions
 from mhsvm.inference.prediction_folder import PredictionFolder
-from mhsvm.inference.predictor import Prediction, Predictor, read_rgb
-from mhsvm.prepare.formats import EXTENSIONS, NAMES
+from mhsvm.inference.predictor import Prediction, Predictor
+from mhsvm.prepare.archive import SourceFile, readable
+from mhsvm.prepare.decode import decode_image
+from mhsvm.prepare.formats import ARCHIVES, NAMES, is_read, unread_kind
+from mhsvm.prepare.problems import Problems
+from mhsvm.prepare.walk import UNREAD_IMAGES, expand_lists, open_sources
 from mhsvm.system import num_cores
 from mhsvm.threads import in_order
 
-# hidden files, and the superpixel images in ISIC's archives
-_NO_IMAGE = re.compile(r"^\.|_superpixels\.")
+Result = TypeVar("Result")
+
+# An error of these kinds belongs to one image, and the others are segmented.
+_IMAGE_ERRORS = (OSError, ValueError, RuntimeError, MemoryError, ArithmeticError, LookupError, TypeError)
+# With these, no other image can be written either: no space, quota, largest size of a file, read-only, device.
+_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 
 
 class ImageFile(NamedTuple):
     """An image to segment: its file, its path in the source, and the path of its results without an ending."""
 
-    path: Path
+    file: SourceFile
     image: str
     name: PurePath
 
 
-def find_images(source: Path) -> list[ImageFile]:
-    """The image at `source`, or all images of that folder, sorted by path.
+class FoundImages(NamedTuple):
+    """Images of sources.
 
+    Attributes:
+        images: The images, by ascending path.
+        num_unread: Number of images of formats that are not read.
+        unread: Lines about these, by kind.
+        unsound: Lines about archives that cannot be read.
+        left_out: Lines about all else that is left out, by kind.
+    """
+
+    images: list[ImageFile]
+    num_unread: int
+    unread: list[str]
+    unsound: list[str]
+    left_out: list[str]
+
+
+@contextmanager
+def open_images(sources: Sequence[Path]) -> Iterator[FoundImages]:
+    """Find the images of sources; see `mhsvm.prepare.walk.open_sources`.
+
+    The path of an image starts at the folder or zip file or, if several sources are given, at the folder that holds
+    them all.
+
+    Args:
+        sources: Images, folders, zip files, and text files with one path a line.
+    Yields:
+        The images, which can be read until the block ends.
     Raises:
         FileNotFoundError: There is no such file or folder, or no image in it.
+        ValueError: A list cannot be read, or names files that do not exist.
     """
-    if source.is_file():
-        return [ImageFile(source, source.name, PurePath(source.stem))]
-    if not source.is_dir():
-        raise FileNotFoundError(f"there is no image and no folder {source}")
-    found = sorted(
-        path.relative_to(source)
-        for path in source.rglob("*")
-        if path.suffix.lower() in EXTENSIONS and path.is_file() and not _NO_IMAGE.search(path.name)
-    )
-    if not found:
-        raise FileNotFoundError(f"there is no image in {source}; looked for {NAMES}")
-    names = _result_names(found)
-    return [ImageFile(source / path, path.as_posix(), name) for path, name in zip(found, names, strict=True)]
+    for source in sources:
+        if not source.exists():
+            raise FileNotFoundError(f"there is no image and no folder {readable(str(source))}")
+    listed = Problems()
+    paths = expand_lists(sources, listed)
+    listed.raise_if_any("the list of images has problems, and nothing was segmented:")
+    problems, given = Problems(), {os.path.abspath(path) for path in paths}
+    with open_sources(paths, problems) as files:
+        images = [file for file in files if _is_image(file, given)]
+        kinds = [unread_kind(file.name) for file in files if not is_read(file.name)]
+        num_unread = sum(kind is not None and kind not in ARCHIVES for kind in kinds)
+        unsound = [line for block in problems.describe() for line in block.splitlines()]
+        unread = [line for line in problems.left_out() if UNREAD_IMAGES in line]
+        left_out = [line for line in problems.left_out() if UNREAD_IMAGES not in line]
+        if not images:
+            found = "".join(f"\n  left out: {line}" for line in problems.left_out())
+            raise FileNotFoundError(
+                f"there is no image in {readable(', '.join(map(str, sources)))}; looked for {NAMES}"
+                + "\n".join([found, *unsound])
+            )
+        yield FoundImages(_name_images(images, paths), num_unread, unread, unsound, left_out)
+
+
+def _is_image(file: SourceFile, given: set[str]) -> bool:
+    """Whether a file is an image by its ending, or one without a known ending that was given itself."""
+    is_given = file.member is None and os.path.abspath(file.location) in given
+    return is_read(file.name) or (is_given and unread_kind(file.name) is None)
+
+
+def _name_images(files: Iterable[SourceFile], paths: Sequence[Path]) -> list[ImageFile]:
+    base = os.path.commonpath([os.path.dirname(os.path.abspath(path)) for path in paths])
+    if len(paths) == 1 and paths[0].is_dir():
+        base = os.path.abspath(paths[0])
+    inside = len(paths) == 1 and paths[0].is_file()
+
+    def place(file: SourceFile) -> PurePosixPath:
+        location = readable(os.path.relpath(os.path.abspath(file.location), base)).replace(os.sep, "/")
+        member = file.name.partition("/")[2] if file.member is not None else ""
+        return PurePosixPath(member if inside and member else location, "" if inside else member)
+
+    placed = sorted(((place(file), file) for file in files), key=lambda pair: (pair[0], os.fsencode(pair[1].location)))
+    distinct = _distinct([path for path, _ in placed])
+    names = _result_names(distinct)
+    return [ImageFile(file, str(path), name) for (_, file), path, name in zip(placed, distinct, names, strict=True)]
+
+
+def _distinct(paths: Iterable[PurePosixPath]) -> list[PurePosixPath]:
+    """Number equal paths: members of a zip file, or names that are not UTF-8 and became equal as text."""
+    found: dict[PurePosixPath, None] = {}
+    for path in paths:
+        other, number = path, 1
+        while other in found:
+            number += 1
+            other = path.with_name(f"{path.stem}~{number}{path.suffix}")
+        found[other] = None
+    return list(found)
 
 
 def predict_images(
@@ -67,16 +148,18 @@ def predict_images(
 
     Args:
         predictor: Segments the images.
-        images: From `find_images`.
+        images: From `open_images`.
         folder: The folder of the results.
         num_classes: 1, or k.
         batch_size: Images per batch.
         probabilities, contours: Write these too.
         progress: Show a progress bar in a terminal.
     Returns:
-        The reason for each image that cannot be read.
+        The reason for each image that cannot be read or segmented.
+    Raises:
+        OSError: No file can be written any more, such as on a full disk.
     """
-    waiting = [image for image in images if not folder.is_done(image.image, name=image.name, source=image.path)]
+    waiting = [image for image in images if not folder.is_done(image.image, name=image.name, file=image.file)]
     write = partial(
         _write,
         folder,
@@ -111,41 +194,70 @@ def _predict(
     batch_size: int,
     progress: bool,
 ) -> list[str]:
-    unreadable: list[str] = []
+    failed: list[str] = []
     read = in_order(_read, images, num_workers=num_cores())
     hidden = None if progress else True
     with tqdm(total=len(images), unit="img", disable=hidden, dynamic_ncols=True) as bar:
 
-        def readable() -> Iterator[tuple[ImageFile, np.ndarray]]:
-            for image, pixels in read:
-                if isinstance(pixels, str):
-                    unreadable.append(pixels)
+        def good(results: Iterable[Result | str]) -> Iterator[Result]:
+            for result in results:
+                if isinstance(result, str):
+                    failed.append(result)
                     bar.update()
                 else:
-                    yield image, pixels
+                    yield result
 
-        for record in in_order(write, _in_batches(predictor, readable(), batch_size), num_workers=num_cores()):
+        predicted = good(_in_batches(predictor, good(read), batch_size))
+        for record in good(in_order(partial(_written, write), predicted, num_workers=num_cores())):
             folder.add(record)
             bar.update()
-    return unreadable
+    return failed
 
 
-def _read(image: ImageFile) -> tuple[ImageFile, np.ndarray | str]:
+def _read(image: ImageFile) -> tuple[ImageFile, np.ndarray] | str:
     """The pixels of an image, or the reason that it cannot be read."""
     try:
-        return image, read_rgb(image.path)
-    except (ValueError, OSError) as error:
-        return image, str(error)
+        return image, decode_image(image.file.read())
+    except _IMAGE_ERRORS as error:
+        return _reason(image, error)
 
 
 def _in_batches(
     predictor: Predictor, images: Iterable[tuple[ImageFile, np.ndarray]], batch_size: int
-) -> Iterator[tuple[ImageFile, np.ndarray, Prediction]]:
+) -> Iterator[tuple[ImageFile, np.ndarray, Prediction] | str]:
     images = iter(images)
     while batch := list(islice(images, batch_size)):
-        predictions = predictor.predict_batch([pixels for _, pixels in batch])
+        try:
+            predictions = predictor.predict_batch([pixels for _, pixels in batch])
+        except torch.OutOfMemoryError:
+            # the same for every image
+            raise
+        except _IMAGE_ERRORS as error:
+            if len(batch) == 1:
+                yield _reason(batch[0][0], error)
+            else:
+                yield from _in_batches(predictor, batch, batch_size=1)
+            continue
         for (image, pixels), prediction in zip(batch, predictions, strict=True):
             yield image, pixels, prediction
+
+
+def _written(
+    write: Callable[[tuple[ImageFile, np.ndarray, Prediction]], dict], done: tuple[ImageFile, np.ndarray, Prediction]
+) -> dict | str:
+    """The record of an image, or the reason that its results cannot be written."""
+    try:
+        return write(done)
+    except _IMAGE_ERRORS as error:
+        if isinstance(error, OSError) and error.errno in _DISK_ERRORS:
+            raise
+        return _reason(done[0], error)
+
+
+def _reason(image: ImageFile, error: Exception) -> str:
+    place = f"/{image.file.member.filename}" if image.file.member is not None else ""
+    message = f"{error}" if isinstance(error, (ValueError, OSError)) else f"{type(error).__name__}: {error}"
+    return readable(f"{image.file.location}{place}: {message}")
 
 
 def _write(
@@ -166,7 +278,7 @@ def _write(
     return folder.write(
         image.image,
         name=image.name,
-        source=image.path,
+        state=image.file.state(),
         pixels=pixels,
         mask=mask,
         num_classes=num_classes,

@@ -5,9 +5,14 @@ predictions.jsonl    a line for every image that is done, written after its file
 areas.csv            the same as a table, written at the end
 masks/, overlays/    a file per image, under its relative path in the source
 probabilities/, contours/    if requested
+
+A file appears under its name when it is complete, and a record counts only while its files are there and complete.
 """
 
+import io
 import json
+import os
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePath
 
@@ -16,18 +21,13 @@ from PIL import Image, ImageDraw
 
 from mhsvm.inference.contours import Polygon
 from mhsvm.inference.overlay import BLACK, PREDICTION, class_color, class_palette, draw_prediction
-from mhsvm.text_file import (
-    append_json_line,
-    encode,
-    read_json,
-    read_json_lines,
-    write_json,
-    write_json_lines,
-    write_table,
-)
+from mhsvm.prepare.archive import SourceFile
+from mhsvm.text_file import append_json_line, encode, read_json, write_json, write_json_lines, write_table
 
 COORDINATES = "x to the right and y down in pixels of the image, from the upper left corner of its frame"
 _AREAS = ("pixels", "share", "regions")
+# Bytes at the end of complete files.
+_ENDS = {".png": b"IEND\xaeB`\x82", ".jpg": b"\xff\xd9", ".json": b"}\n"}
 
 
 class PredictionFolder:
@@ -39,6 +39,9 @@ class PredictionFolder:
     Raises:
         FileExistsError: The folder holds something else.
         ValueError: It was begun with other settings; they are named.
+    Attributes:
+        done: The record of each image that is done.
+        num_damaged: Number of damaged records, whose images are done again.
     """
 
     def __init__(self, path: Path, settings: Mapping) -> None:
@@ -52,14 +55,18 @@ class PredictionFolder:
             raise FileExistsError(f"{path} exists and is not empty: choose another one with `folder`")
         else:
             write_json(self._settings, settings, allow_nan=True)
-        records = read_json_lines(self._records) if self._records.is_file() else []
+        records, self.num_damaged = self._read_records()
         self.done = {record["image"]: record for record in records}
         # written again without the incomplete line of a killed process
         write_json_lines(self._records, self.done.values())
 
-    def is_done(self, image: str, *, name: PurePath, source: Path) -> bool:
-        """Whether an image was predicted, and its file has not changed since.
+    def is_done(self, image: str, *, name: PurePath, file: SourceFile) -> bool:
+        """Whether an image was predicted, its file has not changed since, and its results are complete.
 
+        Args:
+            image: Its name in the records.
+            name: Path of its results, as for `write`.
+            file: Its file.
         Raises:
             ValueError: Its results have another name: images with its stem were added or removed.
         """
@@ -71,14 +78,16 @@ class PredictionFolder:
                 f"{self.path} holds the results of {image} as {record['name']}, but with the present images they are "
                 f"{name}: choose another one with `folder`"
             )
-        return record["file"] == _state(source)
+        # older records do not list their results
+        results = record.get("results", [f"masks/{name}.png", f"overlays/{name}.jpg"])
+        return record["file"] == file.state() and all(_is_complete(self.path / result) for result in results)
 
     def write(
         self,
         image: str,
         *,
         name: PurePath,
-        source: Path,
+        state: Sequence[int],
         pixels: np.ndarray,
         mask: np.ndarray,
         num_classes: int,
@@ -91,7 +100,7 @@ class PredictionFolder:
         Args:
             image: Its name in the records.
             name: Path of its files in masks/ and the other folders, without an ending.
-            source: File of the image.
+            state: Numbers that change with the file of the image, see `SourceFile.state`.
             pixels: uint8 (h, w, 3).
             mask: uint8 (h, w), 1 is lesion, or class indices.
             num_classes: 1, or k.
@@ -101,20 +110,24 @@ class PredictionFolder:
         Returns:
             The record for `add`.
         """
-        state = _state(source)
-        _mask_image(mask, num_classes).save(self._file("masks", name, ".png"))
-        drawn = draw_prediction(pixels, mask, num_classes=num_classes)
-        Image.fromarray(drawn).save(self._file("overlays", name, ".jpg"), quality=90)
-        if probability is not None:
-            self._write_probability(probability, name)
         height, width = mask.shape
+        drawn = Image.fromarray(draw_prediction(pixels, mask, num_classes=num_classes))
+        files = {
+            f"masks/{name}.png": encode_image(_mask_image(mask, num_classes), "PNG"),
+            f"overlays/{name}.jpg": encode_image(drawn, "JPEG", quality=90),
+        }
+        if probability is not None:
+            files |= _probability_files(probability, name)
         if contours is not None:
             content = {"image": image, "width": width, "height": height, "coordinates": COORDINATES}
-            self._write_contours({**content, "regions": _regions(contours)}, contours, name, num_classes)
+            files |= _contour_files(content, contours, name, num_classes)
+        for path, written in files.items():
+            write_complete(self.path / path, written)
         return {
             "image": image,
             "name": str(name),
-            "file": state,
+            "file": list(state),
+            "results": list(files),
             "width": width,
             "height": height,
             "areas": areas,
@@ -134,25 +147,62 @@ class PredictionFolder:
         ]
         write_table(self.path / "areas.csv", ["image", "width", "height", "class", *_AREAS], rows)
 
-    def _file(self, kind: str, name: PurePath, ending: str) -> Path:
-        path = self.path / kind / f"{name}{ending}"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return path
+    def _read_records(self) -> tuple[list[dict], int]:
+        """Records, and the number of damaged ones; the incomplete line of a killed process is none."""
+        if not self._records.is_file():
+            return [], 0
+        *lines, last = self._records.read_bytes().split(b"\n")
+        records = [record for record in map(_parse_record, lines) if record is not None]
+        ended = _parse_record(last)
+        return records + ([] if ended is None else [ended]), len(lines) - len(records)
 
-    def _write_probability(self, probability: np.ndarray, name: PurePath) -> None:
-        levels = np.rint(probability * 255).astype(np.uint8)
-        if levels.ndim == 2:
-            Image.fromarray(levels).save(self._file("probabilities", name, ".png"))
-            return
-        for label, class_levels in enumerate(levels):
-            Image.fromarray(class_levels).save(self._file("probabilities", name, f".class-{label}.png"))
 
-    def _write_contours(
-        self, content: dict, contours: Mapping[int, Sequence[Polygon]], name: PurePath, num_classes: int
-    ) -> None:
-        self._file("contours", name, ".json").write_bytes(encode(json.dumps(content, ensure_ascii=False) + "\n"))
-        drawn = _draw_contours(contours, (content["width"], content["height"]), num_classes)
-        drawn.save(self._file("contours", name, ".png"))
+def encode_image(image: Image.Image, format: str, **options: int) -> bytes:
+    """The content of an image file."""
+    file = io.BytesIO()
+    image.save(file, format, **options)
+    return file.getvalue()
+
+
+def write_complete(path: Path, content: bytes) -> None:
+    """Write a file under a temporary name and rename it, but do not wait for the disk."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # short, because the name of the file may have the greatest length
+    partial = path.with_name(f".{zlib.crc32(encode(path.name)):08x}.partial")
+    try:
+        partial.write_bytes(content)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _is_complete(path: Path) -> bool:
+    """Whether a file is there and has its end: it may be empty or short after a full disk or a power cut."""
+    end = _ENDS.get(path.suffix)
+    if end is None or not path.is_file() or path.stat().st_size < len(end):
+        return False
+    with path.open("rb") as file:
+        file.seek(-len(end), os.SEEK_END)
+        return file.read() == end
+
+
+def _parse_record(line: bytes) -> dict | None:
+    """A record, or None if its line is damaged."""
+    try:
+        record = json.loads(line)
+        _check_record(record)
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        return None
+    return record
+
+
+def _check_record(record: dict) -> None:
+    texts = [record["image"], record["name"], *record.get("results", [])]
+    numbers = [record["width"], record["height"], *record["file"]]
+    numbers += [area[column] for area in record["areas"].values() for column in _AREAS]
+    inside = [not PurePath(text).is_absolute() and ".." not in PurePath(text).parts for text in texts]
+    if not all(inside) or not all(isinstance(number, (int, float)) for number in numbers):
+        raise ValueError("a record has paths in the folder, and numbers")
 
 
 def _check_settings(path: Path, begun: Mapping, given: Mapping) -> None:
@@ -164,18 +214,28 @@ def _check_settings(path: Path, begun: Mapping, given: Mapping) -> None:
         )
 
 
-def _state(source: Path) -> list[int]:
-    """Size in bytes and time of the last change, to detect changed files."""
-    status = source.stat()
-    return [status.st_size, status.st_mtime_ns]
-
-
 def _mask_image(mask: np.ndarray, num_classes: int) -> Image.Image:
     if num_classes == 1:
         return Image.fromarray(mask * np.uint8(255))
     indexed = Image.fromarray(mask)
     indexed.putpalette(class_palette())
     return indexed
+
+
+def _probability_files(probability: np.ndarray, name: PurePath) -> dict[str, bytes]:
+    levels = np.rint(probability * 255).astype(np.uint8)
+    maps = {"": levels} if levels.ndim == 2 else {f".class-{label}": each for label, each in enumerate(levels)}
+    return {
+        f"probabilities/{name}{part}.png": encode_image(Image.fromarray(each), "PNG") for part, each in maps.items()
+    }
+
+
+def _contour_files(
+    content: dict, contours: Mapping[int, Sequence[Polygon]], name: PurePath, num_classes: int
+) -> dict[str, bytes]:
+    drawn = _draw_contours(contours, (content["width"], content["height"]), num_classes)
+    text = json.dumps({**content, "regions": _regions(contours)}, ensure_ascii=False) + "\n"
+    return {f"contours/{name}.json": encode(text), f"contours/{name}.png": encode_image(drawn, "PNG")}
 
 
 def _regions(contours: Mapping[int, Sequence[Polygon]]) -> list[dict]:

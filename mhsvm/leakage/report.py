@@ -75,7 +75,7 @@ def leakage_metrics(content: dict) -> str:
 
 
 def mask_lines(leaks: Sequence[Leak], first: PreparedSet, second: PreparedSet) -> list[str]:
-    """Describe images of equal pixels that have different masks: their Dice is the best that any model can reach there.
+    """Describe images of equal pixels that have different masks, by the Dice of these.
 
     Args:
         leaks: Pairs of an image of the first and one of the second set.

@@ -1,25 +1,19 @@
-"""Files in folders and zip files, read without extraction.
-
-The name of a file is a path with forward slashes that starts with the name of its folder or archive. Archives are often
-packed without a folder, and then the subset is only in the name of the archive.
-"""
+"""Files in folders and in zip files, read without extraction."""
 
 import hashlib
-import os
 import re
 import zipfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from lzma import LZMAError
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from mhsvm.prepare.problems import Problems, Rule
 from mhsvm.text_file import encode
 
-NOT_THERE = Rule("no such folder or zip file", "check the path")
 NOT_A_ZIP = Rule("not a zip file, or a truncated one", "download it again, or extract it elsewhere and give the folder")
 LEAVES_ARCHIVE = Rule("path that leaves the archive", "do not trust this archive; get it from the publisher")
 ZIP_BOMB = Rule(
@@ -33,14 +27,26 @@ LARGEST_FILE = 512 * 2**20
 # Deflate reaches a ratio of 1032 on constant bytes. BMP masks come near it, but they are small.
 LARGEST_RATIO, RATIO_MATTERS_FROM = 200, 32 * 2**20
 
-_NOISE = re.compile(r"(^|/)(__MACOSX|\.[^/]*|Thumbs\.db|desktop\.ini)(/|$)", re.IGNORECASE)
+# Hidden files, and those of operating systems and network drives.
+_NOISE = re.compile(
+    r"(^|/)(__MACOSX|\.[^/]*|Thumbs\.db|desktop\.ini|@eaDir|\$RECYCLE\.BIN|System Volume Information)(/|$)",
+    re.IGNORECASE,
+)
 # zipfile raises RuntimeError for an unknown compression method.
 _READ_ERRORS = (OSError, EOFError, zipfile.BadZipFile, zlib.error, LZMAError, RuntimeError)
 
 
 @dataclass(frozen=True)
 class SourceFile:
-    """A file of a source, with its name and size in bytes."""
+    """A file of a source.
+
+    Attributes:
+        name: Path with forward slashes that starts with the name of its folder or archive. Bytes of a name that are not
+            UTF-8 are written as %FF.
+        num_bytes: Size.
+        location: Path of the file, or of its archive.
+        member, archive: Its place in a zip file.
+    """
 
     name: str
     num_bytes: int
@@ -58,6 +64,9 @@ class SourceFile:
             raise ValueError(f"{self.num_bytes:,} bytes; an image file has at most {LARGEST_FILE:,}")
         try:
             if self.archive is None or self.member is None:
+                if self.location.exists() and not self.location.is_file():
+                    # a named pipe would wait for its writer
+                    raise ValueError("not a file")
                 return self.location.read_bytes()
             with self.archive.open(self.member) as file:
                 # A byte limit bounds the memory if the declared size is wrong; zipfile then finds a wrong checksum.
@@ -65,36 +74,25 @@ class SourceFile:
         except _READ_ERRORS as error:
             raise ValueError(f"cannot be read as it is declared: {error}") from error
 
-
-@contextmanager
-def open_sources(sources: Sequence[Path], problems: Problems) -> Iterator[list[SourceFile]]:
-    """List the files of folders and zip files, and of the zip files inside those folders.
-
-    Args:
-        sources: Folders and zip files, in any mix.
-        problems: Receives missing files, files that are no zip, encrypted members, members with a path outside the
-            archive, and zip bombs.
-    Yields:
-        The files, without system files (`__MACOSX`, hidden files, `Thumbs.db`). They can be read until the block ends,
-        also from several threads.
-    """
-    with ExitStack() as archives:
-        files: list[SourceFile] = []
-        for source in sources:
-            if source.is_dir():
-                files += _list_folder(source, problems, archives)
-            elif source.is_file():
-                files += _list_archive(source, problems, archives)
-            else:
-                problems.add(NOT_THERE, str(source))
-        yield files
+    def state(self) -> list[int]:
+        """Size, and time of the last change or, in a zip file, the checksum; empty if the file is gone."""
+        if self.member is not None:
+            return [self.num_bytes, self.member.CRC]
+        try:
+            status = self.location.stat()
+        except OSError:
+            return []
+        return [status.st_size, status.st_mtime_ns]
 
 
 def source_checksums(files: Sequence[SourceFile]) -> str:
     """Lines "sha256  name": one per zip file over its bytes, and one over names and sizes of all other files."""
     archives = sorted({file.location for file in files if file.archive})
     with ThreadPoolExecutor() as pool:
-        lines = [f"{digest}  {path.name}" for digest, path in zip(pool.map(_sha256, archives), archives, strict=True)]
+        lines = [
+            f"{digest}  {readable(path.name)}"
+            for digest, path in zip(pool.map(_sha256, archives), archives, strict=True)
+        ]
     loose = "".join(sorted(f"{file.name}\t{file.num_bytes}\n" for file in files if not file.archive))
     if loose:
         lines.append(f"{hashlib.sha256(encode(loose)).hexdigest()}  names and sizes of the files in folders")
@@ -109,55 +107,38 @@ def _sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _list_folder(folder: Path, problems: Problems, archives: ExitStack) -> list[SourceFile]:
-    files: list[SourceFile] = []
-    root = folder.resolve().name
-    for location in _walk(folder):
-        name = str(PurePosixPath(root, *location.relative_to(folder).parts))
-        if _NOISE.search(name.removeprefix(root)):
-            continue
-        if location.suffix.lower() == ".zip":
-            files += _list_archive(location, problems, archives)
-        else:
-            # A broken link has no size; it is reported when it is read.
-            num_bytes = location.stat().st_size if location.is_file() else 0
-            files.append(SourceFile(name, num_bytes, location))
-    return files
+def is_noise(name: str) -> bool:
+    """Whether a path is, or is in, a hidden file or folder or one of the operating system."""
+    return _NOISE.search(name) is not None
 
 
-def _walk(folder: Path) -> Iterator[Path]:
-    """Files in a folder and its subfolders, in ascending order. Links are followed, but each folder is read once."""
-    visited: set[Path] = set()
-    for parent, folders, names in os.walk(folder, onerror=_refuse, followlinks=True):
-        real = Path(parent).resolve()
-        if real in visited:
-            folders.clear()
-            continue
-        visited.add(real)
-        folders.sort()
-        yield from (Path(parent, name) for name in sorted(names))
+def readable(name: str) -> str:
+    """The name of a file as text that every file format takes: bytes that are not UTF-8 are written as %FF."""
+    return re.sub("[\udc80-\udcff]", lambda byte: f"%{ord(byte[0]) - 0xDC00:02X}", name)
 
 
-def _refuse(error: OSError) -> None:
-    # Without this, os.walk skips a folder that cannot be read, and its samples are lost.
-    raise error
+def list_archive(path: Path, problems: Problems, archives: ExitStack) -> list[SourceFile]:
+    """List the members of a zip file.
 
-
-def _list_archive(path: Path, problems: Problems, archives: ExitStack) -> list[SourceFile]:
+    Args:
+        path: The zip file.
+        problems: Receives a file that is no zip, encrypted members, members with a path outside the archive, and bombs.
+        archives: Closes the file.
+    """
     try:
         archive = archives.enter_context(zipfile.ZipFile(path))
     except (zipfile.BadZipFile, NotImplementedError, EOFError, OSError) as error:
-        problems.add(NOT_A_ZIP, f"{path}: {error}")
+        problems.add(NOT_A_ZIP, f"{readable(str(path))}: {error}")
         return []
     files: list[SourceFile] = []
     for member in archive.infolist():
         # Some Windows programs write backslashes.
-        inside = member.filename.replace("\\", "/")
-        name = f"{path.name}/{inside}"
+        inside = readable(member.filename.replace("\\", "/"))
+        name = f"{readable(path.name)}/{inside}"
         rule = _broken_rule(member, inside)
         if rule is not None:
             problems.add(rule, f"{name}: {member.file_size:,} bytes from {member.compress_size:,}")
-        elif not member.is_dir() and not _NOISE.search(inside):
+        elif not member.is_dir() and not is_noise(inside):
             files.append(SourceFile(name, member.file_size, path, member, archive))
     return files
 

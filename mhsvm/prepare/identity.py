@@ -5,8 +5,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
 
 from mhsvm.prepare.archive import SourceFile
+from mhsvm.prepare.formats import EXTENSIONS
 from mhsvm.prepare.official import recognize
-from mhsvm.prepare.pairs import EXTENSIONS, Pair
+from mhsvm.prepare.pairs import Pair
 from mhsvm.prepare.problems import Problems, Rule
 from mhsvm.prepare.sources import SOURCES, Source
 from mhsvm.store import SYNTHETIC_MARKER

@@ -8,13 +8,14 @@ from pathlib import Path
 import numpy as np
 
 from mhsvm.files import StrPath
-from mhsvm.prepare.archive import SourceFile, open_sources
+from mhsvm.prepare.archive import SourceFile
 from mhsvm.prepare.class_levels import LevelTally
 from mhsvm.prepare.decode import MaskLevelsError, decode_mask
 from mhsvm.prepare.pairs import mask_files, masks_by_id
 from mhsvm.prepare.pipeline import CLASSES, GRAY_LEVELS, UNREADABLE
 from mhsvm.prepare.problems import Problems, Rule
 from mhsvm.prepare.sources import SOURCES
+from mhsvm.prepare.walk import open_sources
 from mhsvm.threads import image_threads
 
 NO_NATIVE = Rule("test image without a native mask", "give the folder or zip file with the official masks of this set")

@@ -8,8 +8,7 @@ from pathlib import PurePosixPath
 
 from mhsvm.prepare.archive import SourceFile
 from mhsvm.prepare.equal_names import ids_by_place, rename_equal
-from mhsvm.prepare.formats import EXTENSIONS as EXTENSIONS
-from mhsvm.prepare.formats import NAMES
+from mhsvm.prepare.formats import ARCHIVES, NAMES, is_read, unread_kind
 from mhsvm.prepare.official import folders_from_nearest, official_folder
 from mhsvm.prepare.problems import Problems, Rule
 from mhsvm.prepare.roles import (
@@ -34,6 +33,7 @@ DUPLICATE = Rule(
 TWO_SUBSETS = Rule("image and mask from different subsets", "put both into the same one of train, val and test")
 NO_SUFFIX = Rule("no mask with the given ending", "`mask_suffix` is the end of the masks' names, such as _seg")
 NO_MASKS = Rule("no mask", "give the folder or zip file that holds them")
+UNREAD = Rule("image of a format that is not read", "save it as PNG, or move it away")
 
 
 @dataclass(frozen=True)
@@ -62,23 +62,37 @@ def find_pairs(
     files, ending = list(files), own_ending(mask_suffix)
     images: dict[str, list[SourceFile]] = defaultdict(list)
     masks: dict[str, list[SourceFile]] = defaultdict(list)
+    unread: list[tuple[SourceFile, str]] = []
     for file, role in _with_roles(files, source, ending):
         stem = stem_of(file.name)
+        if not is_read(file.name):
+            unread.append((file, role))
+            continue
         if role == "image" and source.id_pattern.fullmatch(stem):
             images[stem].append(file)
         elif role == "mask" and (mask_suffix is None or ending.is_in(stem)):
             masks[stem].append(file)
     if mask_suffix is not None and not masks:
         problems.add(NO_SUFFIX, f"{mask_suffix}: found {_overview(files)}")
-    found = rename_equal(images, _by_id(masks, images, source, ending), subset_of=_subset, is_plain=_is_plain)
-    pairs = _pair_up(*found, problems)
+    masks = _by_id(masks, images, source, ending)
+    for file, role in unread:
+        id_, found = (stem_of(file.name), images) if role == "image" else (ending.remove(stem_of(file.name)), masks)
+        # another file of that name may be read
+        if role and source.id_pattern.fullmatch(id_) and id_ not in found:
+            problems.add(UNREAD, file.name)
+    pairs = _pair_up(*rename_equal(images, masks, subset_of=_subset, is_plain=_is_plain), problems)
     if not pairs:
         problems.add(NO_PAIR, f"looked for {source.looked_for}; found {_overview(files)}")
     return pairs
 
 
 def mask_files(
-    files: Iterable[SourceFile], problems: Problems, *, kind: str, mask_suffix: str | None = None
+    files: Iterable[SourceFile],
+    problems: Problems,
+    *,
+    kind: str,
+    mask_suffix: str | None = None,
+    all_needed: bool = False,
 ) -> dict[str, list[SourceFile]]:
     """Select the masks, by their names without extension.
 
@@ -90,13 +104,20 @@ def mask_files(
         problems: Receives the lack of any mask.
         kind: Name of the masks for the message, such as "prediction".
         mask_suffix: A further ending of masks.
+        all_needed: Whether a mask of a format that is not read, without another of its name, is a problem.
     """
-    files = list(files)
-    images = [file for file in files if PurePosixPath(file.name).suffix.lower() in EXTENSIONS]
-    ending = _any_ending(mask_suffix, MASK_ENDING)
+    files, ending = list(files), _any_ending(mask_suffix, MASK_ENDING)
+    images = [file for file in files if _is_image(file)]
     found: dict[str, list[SourceFile]] = defaultdict(list)
+    unread: list[SourceFile] = []
     for file in [file for file in images if _is_mask(file, ending)] or images:
-        found[stem_of(file.name)].append(file)
+        if is_read(file.name):
+            found[stem_of(file.name)].append(file)
+        else:
+            unread.append(file)
+    for file in unread:
+        if all_needed and stem_of(file.name) not in found:
+            problems.add(UNREAD, file.name)
     if not found:
         problems.add(NO_MASKS, f"{kind}: looked for {NAMES}; found {_overview(files)}")
     return found
@@ -145,10 +166,12 @@ def masks_by_id(
         problems: Receives repeated ids.
         mask_suffix: A further ending.
     """
-    last = {name.rpartition("/")[2]: name for name in names}
+    by_last: dict[str, list[str]] = defaultdict(list)
+    for name in names:
+        by_last[name.rpartition("/")[2]].append(name)
     found: dict[str, list[SourceFile]] = {}
-    for id_, same in _without_endings(masks, last, _any_ending(mask_suffix)).items():
-        known = [name for name in names if name.rpartition("/")[2] == id_ and name != id_]
+    for id_, same in _without_endings(masks, by_last, _any_ending(mask_suffix)).items():
+        known = [name for name in by_last.get(id_, []) if name != id_]
         if not known or id_ in names:
             found[id_] = same
         for name in known:
@@ -177,18 +200,20 @@ def _without_endings(
     return found
 
 
+def _is_image(file: SourceFile) -> bool:
+    """Whether a file is an image, of a format that is read or not."""
+    kind = unread_kind(file.name)
+    return is_read(file.name) or (kind is not None and kind not in ARCHIVES)
+
+
 def _with_roles(files: Iterable[SourceFile], source: Source, ending: Ending) -> Iterator[tuple[SourceFile, str]]:
     """Images and masks of a source with their role, "image" or "mask"; "" for files that are neither."""
-    readable = [
-        file
-        for file in files
-        if PurePosixPath(file.name).suffix.lower() in EXTENSIONS and not source.leaves_out(file.name)
-    ]
+    found = [file for file in files if _is_image(file) and not source.leaves_out(file.name)]
     if source.needs_folders:
-        stems = [stem_of(file.name) for file in readable]
-        yield from zip(readable, settle_roles(map(_folder_role, readable), stems, ending), strict=True)
+        stems = [stem_of(file.name) for file in found]
+        yield from zip(found, settle_roles(map(_folder_role, found), stems, ending), strict=True)
         return
-    for file in readable:
+    for file in found:
         yield file, "mask" if _is_mask(file, ending) else "image"
 
 

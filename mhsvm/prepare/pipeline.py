@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from mhsvm.prepare.archive import SourceFile, open_sources, source_checksums
+from mhsvm.prepare.archive import SourceFile, source_checksums
 from mhsvm.prepare.class_levels import LevelTally
 from mhsvm.prepare.decode import IGNORE, MaskLevelsError, check_threshold, decode_image, decode_mask
 from mhsvm.prepare.groups import read_groups
@@ -32,6 +32,7 @@ from mhsvm.prepare.resize import (
     resize_image,
 )
 from mhsvm.prepare.sources import SOURCES
+from mhsvm.prepare.walk import open_sources
 from mhsvm.store import SYNTHETIC, Sample, write_set
 from mhsvm.store.hdf5 import AttributeValue
 from mhsvm.system import num_cores
@@ -61,6 +62,7 @@ class Summary:
         absent: Classes from 1 on that no prepared mask holds; for lesion masks, 1 if none shows a lesion.
         name: Name of the set.
         left_out: Number of images and masks by the official set and task that they belong to instead.
+        skipped: Lines about all other files and folders that were left out, by kind.
     """
 
     path: Path
@@ -73,6 +75,7 @@ class Summary:
     absent: tuple[int, ...] = ()
     name: str = ""
     left_out: Mapping[str, int] = field(default_factory=dict)
+    skipped: tuple[str, ...] = ()
 
 
 def prepare_set(
@@ -176,6 +179,7 @@ def prepare_set(
         absent=tuple(label for label in range(1, max(num_classes, 2)) if not found.levels[label]),
         name=name,
         left_out=left_out,
+        skipped=tuple(problems.left_out()),
     )
 
 

@@ -19,6 +19,7 @@ class Problems:
 
     def __init__(self) -> None:
         self._items: dict[Rule, list[str]] = {}
+        self._left_out: dict[str, list[str]] = {}
         self._lock = threading.Lock()
 
     def __bool__(self) -> bool:
@@ -32,10 +33,27 @@ class Problems:
         with self._lock:
             self._items.setdefault(rule, []).append(item)
 
+    def leave_out(self, kind: str, item: str) -> None:
+        """Record that a file or folder is left out, which is no violation; `kind` is a plural noun."""
+        with self._lock:
+            self._left_out.setdefault(kind, []).append(item)
+
+    def left_out(self) -> list[str]:
+        """Lines about all that is left out: number and kind, with an example each."""
+        return [f"{len(items)} {kind}, such as {min(items)}" for kind, items in sorted(self._left_out.items())]
+
+    def describe(self) -> list[str]:
+        """Blocks of lines, one for each violated rule."""
+        return [self._describe(rule) for rule in self._items]
+
     def raise_if_any(self, headline: str) -> None:
-        """Raise ValueError with `headline` and all problems by rule, with counts; long lists are shortened."""
+        """Raise ValueError with `headline` and all problems by rule, with counts; long lists are shortened.
+
+        The files that are left out follow, because a missing one may be among them.
+        """
         if self:
-            raise ValueError("\n".join([headline, *(self._describe(rule) for rule in self._items)]))
+            left_out = [f"  left out: {line}" for line in self.left_out()]
+            raise ValueError("\n".join([headline, *self.describe(), *left_out]))
 
     def _describe(self, rule: Rule) -> str:
         items = sorted(self._items[rule])

@@ -7,6 +7,8 @@ from functools import cache
 from pathlib import PurePosixPath
 from typing import NamedTuple
 
+from mhsvm.prepare.formats import unread_kind
+
 _LONG_SUBSET = r"train(?:ing)?|val(?:id(?:ation)?)?|test(?:ing)?"
 _IMAGE_FOLDER = r"images?|imgs?|(?:image|img)dir|jpegimages|pngimages|originals?|inputs?|photos?"
 _MASK_FOLDER = (
@@ -84,8 +86,9 @@ def read_folder_name(name: str) -> FolderName:
 
 def stem_of(path: str) -> str:
     """Name of a file without extension, and without what its folder adds to each name."""
-    parts = PurePosixPath(path).parts
-    stem, folder = PurePosixPath(path).stem, re.sub(r"[\s_-]", "", parts[-2] if len(parts) > 1 else "").lower()
+    parts, kind = PurePosixPath(path).parts, unread_kind(path)
+    stem = PurePosixPath(path).stem if kind is None else parts[-1][: -len(kind)]
+    folder = re.sub(r"[\s_-]", "", parts[-2] if len(parts) > 1 else "").lower()
     if re.fullmatch(r"images(tr|ts|val)", folder):
         return _CHANNEL.sub("", stem)
     if re.fullmatch(rf"({_LONG_SUBSET})[xy]", folder):

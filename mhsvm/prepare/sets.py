@@ -1,16 +1,20 @@
 """Open a set by its name, the path of a prepared file, or the path of a folder with images and masks."""
 
 import hashlib
+import sys
 from pathlib import Path
+
+from tqdm import tqdm
 
 from mhsvm.files import StrPath, cache_path
 from mhsvm.nearest import did_you_mean
-from mhsvm.prepare.archive import SourceFile, open_sources
-from mhsvm.prepare.pairs import EXTENSIONS
+from mhsvm.prepare.archive import SourceFile
+from mhsvm.prepare.formats import EXTENSIONS
 from mhsvm.prepare.pipeline import prepare_set
 from mhsvm.prepare.problems import Problems
 from mhsvm.prepare.resize import Size, as_height_width
 from mhsvm.prepare.sources import SOURCES
+from mhsvm.prepare.walk import open_sources
 from mhsvm.store import PredictionSet, PreparedSet
 from mhsvm.text_file import encode
 
@@ -62,7 +66,7 @@ def open_set(path: str | Path, size: Size = 256, num_classes: int = 1) -> Prepar
     cache, state = _prepared_path(path, size, num_classes), _folder_state(path)
     if _is_current(cache, state):
         return PreparedSet.open(cache)
-    prepare_set(
+    summary = prepare_set(
         "folder",
         [path],
         cache,
@@ -73,6 +77,9 @@ def open_set(path: str | Path, size: Size = 256, num_classes: int = 1) -> Prepar
         progress=True,
         attributes={_FOLDER_STATE: state},
     )
+    # beside the progress bar, since a set that is incomplete must not be trained on in silence
+    for line in summary.skipped:
+        tqdm.write(f"{path}: left out: {line}", file=sys.stderr)
     return PreparedSet.open(cache)
 
 

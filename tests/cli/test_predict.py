@@ -404,3 +404,61 @@ def test_what_a_network_cannot_do(workplace, checkpoint, capsys):
     with pytest.raises(ValueError, match="the threshold is a probability, 0 to 1; received 127"):
         run_predict(checkpoint, "a.png", "out", "--threshold", "127")
     assert not (workplace / "out").exists()
+
+
+def test_results_below_the_source_are_not_taken_for_images(workplace, checkpoint, capsys):
+    draw(workplace / "photos/a.png")
+    draw(workplace / "photos/.thumbnails/a.png", seed=1)
+    for _ in range(2):
+        assert run_predict(checkpoint, "photos", "photos/masks") == 0
+        assert [row["image"] for row in read_areas(workplace / "photos/masks")] == ["a.png"]
+    # nor by a run into another folder
+    assert run_predict(checkpoint, "photos", "other") == 0
+    assert files_below(workplace / "other/masks") == ["a.png"]
+    assert "left out: 1 folders of results of this program, such as photos/masks" in capsys.readouterr().out
+
+
+def test_zip_files_and_lists_give_the_same_masks(workplace, checkpoint, pack):
+    paths = [draw(workplace / f"photos/{seed}.png", seed=seed) for seed in range(3)]
+    archive = pack({f"x/{path.name}": path.read_bytes() for path in paths[:2]})
+    (workplace / "list.txt").write_text("".join(f"{path}\n" for path in paths[1:]))
+    assert run_predict(checkpoint, "photos", "whole") == 0
+    assert run_predict(checkpoint, archive, "zip") == 0
+    assert run_predict(checkpoint, "list.txt", "list") == 0
+    assert files_below(workplace / "zip/masks") == ["x/0.png", "x/1.png"]
+    assert files_below(workplace / "list/masks") == ["1.png", "2.png"]
+    for result in ("zip/masks/x/0.png", "zip/masks/x/1.png", "list/masks/1.png", "list/masks/2.png"):
+        name = Path(result).name
+        assert (workplace / result).read_bytes() == (workplace / "whole/masks" / name).read_bytes()
+    several = ["--p", str(checkpoint), "--source", *map(str, paths[:2]), "--out", "two", "--device", "cpu"]
+    assert command.main(several) == 0
+    assert files_below(workplace / "two/masks") == ["0.png", "1.png"]
+
+
+def test_images_of_formats_that_are_not_read_are_errors(workplace, checkpoint, capsys):
+    draw(workplace / "photos/a.webp")
+    for name in ("b.svg", "c.svg", "d.nef", "e.txt"):
+        (workplace / "photos" / name).write_text("x")
+    assert run_predict(checkpoint, "photos") == 1
+    captured = capsys.readouterr()
+    assert "1 masks in out/masks" in captured.out
+    assert "error: 3 of 4 images could not be read:\n  1 .nef images, a format that is not read" in captured.err
+    assert "\n  2 .svg images, a format that is not read, such as photos/b.svg" in captured.err
+
+
+def test_missing_masks_and_damaged_records_are_done_again(workplace, checkpoint, capsys):
+    for seed in range(3):
+        draw(workplace / f"photos/{seed}.png", seed=seed)
+    assert run_predict(checkpoint, "photos") == 0
+    whole = {name: (workplace / "out/masks" / name).read_bytes() for name in ("0.png", "1.png", "2.png")}
+    records = workplace / "out/predictions.jsonl"
+    records.write_text(records.read_text().replace('"width"', "width", 1))
+    (workplace / "out/masks/1.png").write_bytes(b"")
+    (workplace / "out/overlays/2.jpg").unlink()
+    capsys.readouterr()
+    assert run_predict(checkpoint, "photos") == 0
+    printed = capsys.readouterr().out
+    assert "1 records of out are damaged; their images are done again" in printed
+    assert "are done and skipped" not in printed
+    assert {name: (workplace / "out/masks" / name).read_bytes() for name in whole} == whole
+    assert len(read_areas(workplace / "out")) == 3

@@ -99,10 +99,10 @@ def test_several_classes(workplace, capsys):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--pred", "absent"], "no such folder or zip file: 1\n    absent\n    fix: check the path"),
+        (["--pred", "absent"], "no such file or folder: 1\n    absent\n    fix: check the path"),
         (["--threshold", "128"], "in (0, 1]; received 128. Level 128 is 0.5"),
         (["--pred", "data"], "no mask: 1\n    predictions: looked for BMP, PNG"),
-        (["--truth", "out/masks/a.png"], "not a zip file, or a truncated one: 1"),
+        (["--truth", "out/masks/a.png"], "prediction without a target: 2\n    b: out/masks/b.png"),
         (["--out", "truth"], "truth holds more than scores"),
     ],
 )

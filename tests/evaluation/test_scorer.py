@@ -161,7 +161,7 @@ def test_nothing_to_match(write, tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match="no mask: 1\n    predictions: looked for .*; found no files"):
         score_files([tmp_path / "empty"], [target])
-    with pytest.raises(ValueError, match="no such folder or zip file: 1") as raised:
+    with pytest.raises(ValueError, match="no such file or folder: 1") as raised:
         score_files([tmp_path / "absent"], [target])
     assert "no mask" not in str(raised.value)
 
@@ -220,3 +220,18 @@ def test_an_ending_of_the_user(write):
     with pytest.raises(ValueError, match="no common id"):
         score_files([pred], [target])
     assert score_files([pred], [target], mask_suffix="_auto").measured.scores.ids == ("a",)
+
+
+def test_masks_of_formats_that_are_not_read(write):
+    pred, target = write("pred", {"a": blob(0)}), write("truth", {"a": blob(0)})
+    for folder in (pred, target):
+        (folder / "b.svg").touch()
+    with pytest.raises(ValueError, match="image of a format that is not read: 2\n    pred/b.svg\n    truth/b.svg"):
+        score_files([pred], [target])
+    score = score_files([pred], [target], common=True)
+    assert score.skipped == ("2 .svg images, a format that is not read, such as pred/b.svg",)
+    (pred / "masks").mkdir()
+    (pred / "masks/a.svg").touch()
+    # by their folder, these are the masks, and an overlay is not taken for one
+    with pytest.raises(ValueError, match="no mask: 1\n    predictions: looked for"):
+        score_files([pred], [target], common=True)

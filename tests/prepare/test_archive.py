@@ -6,8 +6,9 @@ import zipfile
 import pytest
 
 from mhsvm.prepare import archive
-from mhsvm.prepare.archive import open_sources, source_checksums
+from mhsvm.prepare.archive import source_checksums
 from mhsvm.prepare.problems import Problems
+from mhsvm.prepare.walk import open_sources
 
 
 def listed(*sources):
@@ -64,7 +65,7 @@ def test_missing_source_and_no_zip(tmp_path):
     (tmp_path / "text.zip").write_text("no zip")
     contents, wrong = listed(tmp_path / "absent", tmp_path / "text.zip")
     assert contents == {}
-    assert f"no such folder or zip file: 1\n    {tmp_path / 'absent'}\n" in wrong
+    assert f"no such file or folder: 1\n    {tmp_path / 'absent'}\n" in wrong
     assert f"not a zip file, or a truncated one: 1\n    {tmp_path / 'text.zip'}: File is not a zip file" in wrong
 
 

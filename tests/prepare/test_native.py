@@ -49,7 +49,7 @@ def test_all_problems_at_once(lay_out, lesion, encode):
     assert "test image without a native mask: 2\n    d\n    e" in message
     assert "unreadable file: 1\n    own/masks/b.png" in message
     assert "mask whose levels are all in the lower half: 1\n    own/masks/c.png: 100 levels from 0 to 99" in message
-    assert "no such folder or zip file: 1" in message
+    assert "no such file or folder: 1" in message
 
 
 def test_lesion_masks_are_no_class_masks(lay_out, lesion):

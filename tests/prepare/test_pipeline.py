@@ -368,3 +368,15 @@ def test_ph2_half_size_and_native(shared, tmp_path):
         rows = [first.ids.index(id_) for id_ in second.ids]
         assert np.abs(first.images(rows).astype(int) - second.images(slice(None))).mean() < 3
         assert np.abs(first.masks(rows).astype(int) - second.masks(slice(None))).mean() < 1
+
+
+def test_pairs_of_formats_that_are_not_read_are_problems(own, lay_out, tmp_path):
+    source = lay_out({**own, "val/images/x.svg": b"", "val/masks/x.svg": b"", "val/masks/0.npy": b"", "val/y.psd": b""})
+    message = wrong_with(source, tmp_path)
+    assert "image of a format that is not read: 2\n    own/val/images/x.svg\n    own/val/masks/x.svg\n" in message
+    assert "left out: 2 .svg images, a format that is not read, such as own/val/images/x.svg" in message
+    for name in ("images", "masks"):
+        (source / "val" / name / "x.svg").unlink()
+    # another file of the same image is read, and other folders are not part of the set
+    summary = prepare_set("folder", [source], tmp_path / "out.h5")
+    assert [line.partition(",")[0] for line in summary.skipped] == ["1 .npy images", "1 .psd images"]
