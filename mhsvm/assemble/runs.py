@@ -20,6 +20,7 @@ from mhsvm.files import StrPath, replace_when_complete
 from mhsvm.models.checkpoint_file import read_checkpoint
 from mhsvm.runtime.distributed import World
 from mhsvm.store import PreparedSet
+from mhsvm.training.checkpoint import check_parts
 from mhsvm.training.job import Job, Progress
 from mhsvm.training.run_folder import RunFolder
 from mhsvm.training.training_state import restore
@@ -94,6 +95,7 @@ def plan_resumed(folder: StrPath, settings: Sequence[str] = ()) -> Plan:
     if not run.last.is_file():
         raise FileNotFoundError(f"{folder} is not a run that can be resumed: there is no {run.last}")
     checkpoint = read_checkpoint(run.last)
+    check_parts(checkpoint, run.last, "config", "data", "model")
     # its config.yaml is the user's, like the one that a training starts with
     config = recorded_config(
         checkpoint["config"],
@@ -117,8 +119,12 @@ def open_plan(plan: Plan, world: World) -> tuple[Job, Progress]:
     """Build the training of a plan in each of its processes, at its first step or at that of its checkpoint.
 
     Raises:
-        ValueError: The set is not the one that the run was started with, or parts of the config do not fit.
+        ValueError: The set is not the one that the run was started with, the checkpoint holds no state of a training,
+            or parts of the config do not fit.
     """
+    if plan.checkpoint is not None:
+        assert plan.run is not None, "a training goes on in its folder"
+        check_parts(plan.checkpoint, plan.run.last, "training")
     with world.together(), build_set(plan.config) as prepared:
         _check_set(prepared, plan.checksum)
         job = build_job(plan.config, prepared, plan.split, world)
