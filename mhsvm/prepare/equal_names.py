@@ -20,7 +20,7 @@ def ids_by_place(
 
     Args:
         file: The file.
-        id_: Its name without what is not part of ids.
+        id_: Its name without ending.
         subset_of: "train", "val", "test" or "" of a file.
         is_plain: Whether the name of a folder states neither a role nor a subset.
     """
@@ -38,7 +38,7 @@ def rename_equal(
         images, masks: Files by id; or predictions and targets.
         subset_of, is_plain: As in `ids_by_place`.
     Returns:
-        Both sides; files that cannot be told apart keep their id.
+        Both sides; files that cannot be distinguished keep their id.
     """
     sides: tuple[dict[str, list[SourceFile]], dict[str, list[SourceFile]]] = ({}, {})
     for id_ in dict.fromkeys([*images, *masks]):

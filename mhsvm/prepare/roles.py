@@ -85,7 +85,7 @@ def read_folder_name(name: str) -> FolderName:
 
 
 def stem_of(path: str) -> str:
-    """Name of a file without extension, and without what its folder adds to each name."""
+    """Name of a file without extension, channel of nnU-Net, and letter of Kaggle."""
     parts, kind = PurePosixPath(path).parts, unread_kind(path)
     stem = PurePosixPath(path).stem if kind is None else parts[-1][: -len(kind)]
     folder = re.sub(r"[\s_-]", "", parts[-2] if len(parts) > 1 else "").lower()
