@@ -77,7 +77,8 @@ def plan_run(config: CfgNode, run: RunFolder | None, *, num_processes: int = 1) 
         FileNotFoundError: There is no such set or checkpoint, and nothing else is wrong.
         ValueError: Something is wrong; several errors are listed.
     """
-    return Plan(config, run, *check_training(config, num_processes=num_processes))
+    config, split, checksum = check_training(config, num_processes=num_processes)
+    return Plan(config, run, split, checksum)
 
 
 def plan_resumed(folder: StrPath, settings: Sequence[str] = ()) -> Plan:
