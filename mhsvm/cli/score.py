@@ -23,13 +23,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     from mhsvm.evaluation.scorer import score_files
     from mhsvm.evaluation.scores import absence_lines, describe_scores, metrics_lines, write_cases
     from mhsvm.evaluation.summary import write_summary
-    from mhsvm.files import check_only_holds, replace_folder_when_complete
     from mhsvm.plugins import import_plugins
+    from mhsvm.result_folder import ResultFolder
     from mhsvm.system import code_version
 
     import_plugins(arguments.plugins)
     folder = arguments.folder or _default_folder(arguments.pred[0])
-    check_only_holds(folder, ("cases.csv", "summary.json"), "scores")
+    results = ResultFolder(kind="a score", main="summary.json", mark=b'"schema"', others=("cases.csv", "report.html"))
+    results.check(folder)
     score = score_files(
         arguments.pred,
         arguments.truth,
@@ -40,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         boundary=arguments.boundary,
     )
     described = describe_scores(score.measured.scores)
-    with replace_folder_when_complete(folder) as partial:
+    with results.replace(folder) as partial:
         write_cases(
             partial / "cases.csv",
             score.measured.scores,
@@ -54,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         }
         write_summary(partial / "summary.json", content)
     warnings = [f"warning: {line}" for line in absence_lines(score.measured.scores)]
-    for line in (*_notes(score), *warnings, *metrics_lines(described)):
+    for line in (_first_line(arguments, score), *_notes(score), *warnings, *metrics_lines(described)):
         print(line)
     print(f"cases and summary: {folder}")
     return 0
@@ -112,9 +113,18 @@ def _describe_protocol(arguments: argparse.Namespace, score: FolderScore) -> dic
     }
 
 
+def _first_line(arguments: argparse.Namespace, score: FolderScore) -> str:
+    """The masks, their number and the size at which they were measured."""
+    sizes = sorted({f"{h} x {w}": h * w for h, w in score.measured.sizes}.items(), key=lambda size: size[1])
+    size = sizes[0][0] if len(sizes) == 1 else f"{len(sizes)} sizes from {sizes[0][0]} to {sizes[-1][0]}"
+    classes = "lesion masks" if arguments.num_classes == 1 else f"{arguments.num_classes} classes"
+    truth = ", ".join(map(str, arguments.truth))
+    return f"{len(score.measured.scores)} masks against {truth}, measured at {size} (height x width), {classes}"
+
+
 def _notes(score: FolderScore) -> list[str]:
     """Notes for a reader of the metrics."""
-    notes = [f"{len(score.measured.scores)} masks"]
+    notes = []
     if score.num_resized:
         notes.append(f"{score.num_resized} of the predictions had another size, and were resized")
     for side in score.grayscale:
