@@ -23,13 +23,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     from mhsvm.evaluation.scorer import score_files
     from mhsvm.evaluation.scores import absence_lines, describe_scores, metrics_lines, write_cases
     from mhsvm.evaluation.summary import write_summary
-    from mhsvm.files import check_only_holds, replace_folder_when_complete
     from mhsvm.plugins import import_plugins
+    from mhsvm.result_folder import ResultFolder
     from mhsvm.system import code_version
 
     import_plugins(arguments.plugins)
     folder = arguments.folder or _default_folder(arguments.pred[0])
-    check_only_holds(folder, ("cases.csv", "summary.json"), "scores")
+    results = ResultFolder(kind="a score", main="summary.json", mark=b'"schema"', others=("cases.csv", "report.html"))
+    results.check(folder)
     score = score_files(
         arguments.pred,
         arguments.truth,
@@ -37,10 +38,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         threshold=arguments.threshold,
         size=arguments.size,
         common=arguments.common,
+        mask_suffix=arguments.mask_suffix,
         boundary=arguments.boundary,
     )
     described = describe_scores(score.measured.scores)
-    with replace_folder_when_complete(folder) as partial:
+    with results.replace(folder) as partial:
         write_cases(
             partial / "cases.csv",
             score.measured.scores,
@@ -79,6 +81,11 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--num-classes", type=_classes, default=1, metavar="K", help="2 or more for class-index masks")
     parser.add_argument("--size", type=size, metavar="S|HxW", help="measure at this size; default: each target's own")
     parser.add_argument("--common", action="store_true", help="score the ids that both have, and leave others out")
+    parser.add_argument(
+        "--mask-suffix",
+        metavar="END",
+        help="of names, such as _seg2: not part of ids, besides usual ones such as _mask",
+    )
     parser.add_argument(
         "--no-boundary", dest="boundary", action="store_false", help="leave hd95 and assd out, which take longest"
     )
