@@ -28,6 +28,7 @@ _PILLOW_ERRORS = (
     AttributeError,
     OverflowError,
     RuntimeError,
+    MemoryError,
     struct.error,
     zlib.error,
     Image.DecompressionBombError,
@@ -78,7 +79,7 @@ def open_raster(content: bytes) -> Raster:
     except UnidentifiedImageError as error:
         raise ValueError(f"no {NAMES} file, or a damaged one") from error
     except _PILLOW_ERRORS as error:
-        raise ValueError(f"{error}") from error
+        raise ValueError(_message(error)) from error
 
 
 def from_pillow(image: Image.Image) -> Raster:
@@ -134,6 +135,11 @@ def _black_is_zero(content: bytes) -> tuple[bytes, bool]:
     return b"".join([content[: place + 8], struct.pack(f"{order}H", 1), content[place + 10 :]]), True
 
 
+def _message(error: Exception) -> str:
+    is_clear = isinstance(error, (ValueError, OSError, SyntaxError, Image.DecompressionBombError)) and str(error)
+    return f"{error}" if is_clear else f"a damaged file ({type(error).__name__}: {error})"
+
+
 def _brands(content: bytes) -> set[bytes]:
     length = min(int.from_bytes(content[:4], "big"), 256)
     return {content[8:12], *(content[start : start + 4] for start in range(16, length, 4))}
@@ -148,7 +154,7 @@ def _open_heic(content: bytes) -> Raster:
         image = opened.to_pillow()
         return Raster(*_upright_gray(image, is_inverted=False))
     except _PILLOW_ERRORS as error:
-        raise ValueError(f"{error}") from error
+        raise ValueError(_message(error)) from error
 
 
 def _open_dicom(content: bytes) -> Raster:
