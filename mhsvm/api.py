@@ -107,9 +107,9 @@ def train(
 
     Args:
         config: A config, the path of a YAML file, or a dictionary of the settings that differ from the defaults, nested
-            or with dotted keys.
+            or with dotted keys. With `resume` only such a dictionary: `{"train.epochs": 400}` extends the run.
         folder: The run folder to make, as `mhsvm train` makes it, without its log file; None keeps the run in memory.
-        resume: A run folder to go on with, instead of `config` and `folder`.
+        resume: A run folder to go on with, instead of a whole `config` and `folder`.
         progress: Show a progress bar in a terminal.
     Returns:
         The run, with the weights of its best epoch and the metrics of every epoch.
@@ -119,8 +119,10 @@ def train(
         FileExistsError: The folder exists.
         mhsvm.training.errors.TrainingError: A loss or gradient is not finite, or memory does not suffice.
     """
-    if (config is None) == (resume is None):
-        raise ValueError("train takes either `config` or `resume`")
+    if (config is None) == (resume is None) and not (config and isinstance(config, Mapping)):
+        raise ValueError("train takes either `config` or `resume`, or with `resume` a dictionary of settings")
+    if resume is not None and isinstance(config, CfgNode):
+        raise ValueError("a run is resumed with its own config: give only the settings to change, as a dictionary")
     if resume is not None and folder is not None:
         raise ValueError("a run is resumed in its own folder: leave `folder` out")
     with open_world() as world:
@@ -256,7 +258,8 @@ def draw_prediction(image: ImageLike, mask: np.ndarray, *, num_classes: int = 1)
 
 def _plan(config: Config | None, folder: StrPath | None, resume: StrPath | None, num_processes: int) -> Plan:
     if resume is not None:
-        return plan_resumed(resume)
+        settings = config if isinstance(config, Mapping) else {}
+        return plan_resumed(resume, [word for pair in _pairs(settings) for word in pair])
     run = None if folder is None else RunFolder(folder)
     if run is not None:
         run.check_new()

@@ -46,6 +46,8 @@ def test_training_in_memory_is_that_of_the_command_and_writes_nothing(config, fi
     assert all(torch.equal(value, weights[key]) for key, value in with_folder.model.state_dict().items())
     assert Path("results/api/checkpoints/last.pt").is_file()
     assert mhsvm.train(resume="results/api").history == run.history
+    extended = mhsvm.train({"train": {"epochs": 3}}, resume="results/api")
+    assert (extended.history[:2], len(extended.history), extended.config.train.epochs) == (run.history, 3, 3)
 
 
 def test_settings_as_a_dictionary(config):
@@ -66,6 +68,8 @@ def test_settings_as_a_dictionary(config):
     ("arguments", "message"),
     [
         ({}, "either `config` or `resume`"),
+        ({"config": "a.yaml", "resume": "results/run"}, "either `config` or `resume`"),
+        ({"config": 5}, "a config is the path of a YAML file, a dictionary .*; received 5"),
         ({"config": {}, "resume": "results/run"}, "either `config` or `resume`"),
         ({"resume": "results/run", "folder": "results/other"}, "leave `folder` out"),
     ],

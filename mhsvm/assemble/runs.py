@@ -1,21 +1,26 @@
 """Runs: a training that starts from a config or goes on from its last checkpoint."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from yacs.config import CfgNode
 
 from mhsvm.assemble.checks import check_training
 from mhsvm.assemble.data import build_set
+from mhsvm.assemble.extension import KEY as EPOCHS
+from mhsvm.assemble.extension import extend
 from mhsvm.assemble.settings import read_config, recorded_config
 from mhsvm.assemble.training import build_job
-from mhsvm.config import get_value, read_value, set_value
+from mhsvm.config import get_value, pair_up, read_value, set_value
 from mhsvm.data.split_file import Split
-from mhsvm.files import StrPath
+from mhsvm.errors import Errors
+from mhsvm.files import StrPath, replace_when_complete
 from mhsvm.models.checkpoint_file import read_checkpoint
 from mhsvm.runtime.distributed import World
 from mhsvm.store import PreparedSet
+from mhsvm.training.checkpoint import check_parts
 from mhsvm.training.job import Job, Progress
 from mhsvm.training.run_folder import RunFolder
 from mhsvm.training.training_state import restore
@@ -31,6 +36,7 @@ class Plan:
         split: The parts of its set.
         checksum: The checksum of its set.
         checkpoint: The checkpoint to go on from; None for a new run.
+        notes: Changes of the run, in sentences for the log.
     """
 
     config: CfgNode
@@ -38,15 +44,25 @@ class Plan:
     split: Split
     checksum: str
     checkpoint: dict | None = None
+    notes: tuple[str, ...] = ()
 
     def create_folder(self) -> None:
-        """Make the folder of a new run; a resumed run has one, and a run in memory needs none.
+        """Make the folder of a new run, and record an extension of a resumed one; a run in memory needs no folder.
 
         Raises:
             FileExistsError: The folder exists.
         """
-        if self.run is not None and self.checkpoint is None:
+        if self.run is None:
+            return
+        if self.checkpoint is None:
             self.run.create(config=self.config.dump(), split=self.split)
+        elif read_value(self.run.config, EPOCHS) != self.config.train.epochs:
+            # of the rest, config.yaml may name more plugins than the checkpoint
+            recorded = self.config.clone()
+            recorded.defrost()
+            recorded.run.plugins = read_value(self.run.config, "run.plugins")
+            with replace_when_complete(self.run.config) as partial:
+                partial.write_text(recorded.dump(), encoding="utf-8")
 
 
 def run_folder(config: CfgNode, *, name: str) -> RunFolder:
@@ -69,16 +85,17 @@ def plan_resumed(folder: StrPath, settings: Sequence[str] = ()) -> Plan:
 
     Args:
         folder: The run folder. The plugins that its config.yaml names are imported.
-        settings: Pairs KEY VALUE, which must agree with the run's config.
+        settings: Pairs KEY VALUE, which must agree with the run's config, except `train.epochs`, which extends it.
     Raises:
         FileNotFoundError: The folder has no checkpoint.
-        ValueError: A setting differs from the run's, its split file was changed, or its checkpoint names plugins that
-            its config.yaml does not name.
+        ValueError: A setting differs from the run's, its epochs cannot be changed so, its split file was changed, or
+            its checkpoint names plugins that its config.yaml does not name.
     """
     run = RunFolder(folder)
     if not run.last.is_file():
         raise FileNotFoundError(f"{folder} is not a run that can be resumed: there is no {run.last}")
     checkpoint = read_checkpoint(run.last)
+    check_parts(checkpoint, run.last, "config", "data", "model")
     # its config.yaml is the user's, like the one that a training starts with
     config = recorded_config(
         checkpoint["config"],
@@ -86,40 +103,55 @@ def plan_resumed(folder: StrPath, settings: Sequence[str] = ()) -> Plan:
         plugins=read_value(run.config, "run.plugins"),
         allowed_in=f"run.plugins of {run.config}",
     )
-    _refuse_contradictions(config, settings, folder)
+    epochs = _refuse_contradictions(config, settings, folder)
+    notes: tuple[str, ...] = ()
+    if epochs != config.train.epochs:
+        config, notes = extend(config, epochs, done=checkpoint["training"]["progress"]["epoch"], run=run)
     split, recorded = Split.load(run.split), checkpoint["data"]
     if split.hash != recorded["split_hash"]:
         raise ValueError(
             f"the run's split.txt was changed: its hash is {split.hash[:12]}…, not {recorded['split_hash'][:12]}…"
         )
-    return Plan(config, run, split, recorded["checksum"], checkpoint)
+    return Plan(config, run, split, recorded["checksum"], checkpoint, notes)
 
 
 def open_plan(plan: Plan, world: World) -> tuple[Job, Progress]:
     """Build the training of a plan in each of its processes, at its first step or at that of its checkpoint.
 
     Raises:
-        ValueError: The set is not the one that the run was started with, or parts of the config do not fit.
+        ValueError: The set is not the one that the run was started with, the checkpoint holds no state of a training,
+            or parts of the config do not fit.
     """
+    if plan.checkpoint is not None:
+        assert plan.run is not None, "a training goes on in its folder"
+        check_parts(plan.checkpoint, plan.run.last, "training")
     with world.together(), build_set(plan.config) as prepared:
         _check_set(prepared, plan.checksum)
         job = build_job(plan.config, prepared, plan.split, world)
+        job = replace(job, notes=(*plan.notes, *job.notes))
         progress = job.fresh_progress() if plan.checkpoint is None else restore(job, plan.checkpoint)
     return job, progress
 
 
-def _refuse_contradictions(config: CfgNode, settings: Sequence[str], folder: StrPath) -> None:
+def _refuse_contradictions(config: CfgNode, settings: Sequence[Any], folder: StrPath) -> int:
+    """Refuse settings that differ from those of a run, and return its number of epochs, which may differ."""
     # setting the pairs in a copy checks and converts them like those of a new run
+    settings = pair_up(settings)
     asked = read_config(None, settings)
     given = config.clone()
     given.defrost()
-    for key in settings[::2]:
+    errors = Errors()
+    for key in dict.fromkeys(settings[::2]):
         set_value(given, key, get_value(asked, key))
-        if get_value(given, key) != get_value(config, key):
-            raise ValueError(
-                f"{folder} was started with {key} {get_value(config, key)}; "
-                f"resuming cannot make it {get_value(given, key)}"
+        if key.lower() != EPOCHS and get_value(given, key) != get_value(config, key):
+            errors.add(
+                ValueError(
+                    f"{folder} was started with {key} {get_value(config, key)}; "
+                    f"resuming cannot make it {get_value(given, key)}"
+                )
             )
+    errors.raise_if_any("settings differ from those of the run")
+    return given.train.epochs
 
 
 def _check_set(prepared: PreparedSet, checksum: str) -> None:

@@ -23,7 +23,7 @@ from mhsvm.models.registry import MODELS
 from mhsvm.models.weight_format import State
 from mhsvm.nearest import did_you_mean
 from mhsvm.plugins import import_plugins
-from mhsvm.training.checkpoint import FORMAT
+from mhsvm.training.checkpoint import check_parts, is_ours
 
 
 @dataclass(frozen=True)
@@ -112,9 +112,11 @@ def load_trained(
     import_plugins(plugins)
     path = find_checkpoint(path)
     content = read_checkpoint(path)
-    state = weights_in(content)
+    ours = is_ours(content)
+    if ours:
+        check_parts(content, path, "config", "model")
+    state = weights_in(content, path)
     found = identify(state)
-    ours = content.get("format") == FORMAT
     settings = content["config"] if ours else _published_settings(found, state, model_name)
     config, notes = recorded_config(settings, path), []
     config.defrost()
@@ -140,7 +142,9 @@ def load_trained(
     with errors.collected():
         check_backend_runs(backend, device)
     model = build_model(config, backend=backend)
-    load_state(model, state, found)
+    unused = load_state(model, state, found).unused
+    if unused:
+        notes.append(f"not used of the file: {len(unused)} tensors, beginning with {unused[0]}")
     if heads is not None:
         with errors.collected():
             _check_heads(model, heads)

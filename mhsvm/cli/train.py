@@ -143,6 +143,13 @@ def _train(job: Job, progress: Progress, run: RunFolder) -> int:
     try:
         log.info("%s %s", "resuming" if progress.epoch or progress.position else "starting", run.path)
         _log_job(job)
+        if progress.epoch >= job.epochs:
+            log.info(
+                "all %d epochs are done; go on to more with: %s --resume %s train.epochs N",
+                job.epochs,
+                program("train"),
+                run.path,
+            )
         with StopSignal() as stop:
             train(job, progress, run, stop)
         log.info(

@@ -3,7 +3,7 @@
 import os
 import pickle
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +13,22 @@ from torch import Tensor
 
 from mhsvm.text_file import first_line
 
-# Entries that a profiler (thop) leaves in a state dict.
-_LEFTOVERS = ("total_ops", "total_params")
+# Entries that a profiler (thop) and torch's averaging of weights leave in a state dict.
+_LEFTOVERS = ("total_ops", "total_params", "n_averaged")
 
 # Prefix of all keys of a model inside DataParallel.
 _WRAPPER = "module."
+
+# Parts of keys that only wrappers add, anywhere: torch.compile, FSDP, checkpointed activations.
+_WRAPPER_PARTS = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.")
+
+# Entries of checkpoints that hold weights: ours and VMamba's; published trainings; Lightning's and timm's; nnU-Net's;
+# MONAI's and others'; averaged weights.
+_CONTAINERS = (
+    *("model", "model_state_dict", "state_dict", "network_weights"),
+    *("net", "network", "net_state_dict", "model_state", "weights", "params", "module"),
+    *("ema", "ema_state_dict", "model_ema", "ema_model", "state_dict_ema", "params_ema"),
+)
 
 
 def read_checkpoint(path: str | os.PathLike) -> dict[str, Any]:
@@ -41,7 +52,7 @@ def read_checkpoint(path: str | os.PathLike) -> dict[str, Any]:
         )
     try:
         with torch.serialization.safe_globals(_numpy_scalars()):
-            foreign = torch.serialization.get_unsafe_globals_in_checkpoint(path)
+            foreign = _unsafe_globals(path)
             if foreign:
                 raise ValueError(
                     f"{path} would run {', '.join(sorted(foreign))}, which reading weights never needs. "
@@ -55,25 +66,87 @@ def read_checkpoint(path: str | os.PathLike) -> dict[str, Any]:
     return content
 
 
-def weights_in(content: Mapping[str, Any]) -> dict[str, Tensor]:
-    """The state dict of a checkpoint, without the prefix of DataParallel and the entries of a profiler.
+def _unsafe_globals(path: Path) -> list[str]:
+    try:
+        return torch.serialization.get_unsafe_globals_in_checkpoint(path)
+    except ValueError as error:
+        # a TorchScript file, or a zip archive of other files
+        raise ValueError(f"{path} is not a checkpoint: {error}. Save the state dict of the network instead") from error
 
-    It is the content itself, or its entry "model_state_dict" (published training checkpoints) or "model" (ours and
-    VMamba's).
 
+def weights_in(content: Mapping[str, Any], name: str | os.PathLike = "the checkpoint") -> dict[str, Tensor]:
+    """The state dict of a checkpoint, without the marks of wrappers in its keys and the entries of a profiler.
+
+    It is the content itself, or an entry with one of the names that frameworks use, at any depth of such entries; else
+    the only entry that is a state dict.
+
+    Args:
+        content: From `read_checkpoint`.
+        name: Its name in messages.
     Raises:
-        ValueError: There is no state dict, or it has entries that are not tensors.
+        ValueError: There is no state dict, there are several different ones, or it has entries that are not tensors.
     """
-    state = next((content[key] for key in ("model_state_dict", "model") if key in content), content)
-    if not isinstance(state, Mapping) or not state:
-        raise ValueError(f"there is no state dict in the checkpoint; it holds {', '.join(content) or 'nothing'}")
-    others = [str(key) for key, value in state.items() if not isinstance(value, Tensor)]
+    found = _state_dicts_in(content)
+    if not found:
+        raise ValueError(f"there is no state dict in {name}; it holds {_listed(content) or 'nothing'}")
+    states = [_unwrapped(state, name) for state in found.values()]
+    if not all(equal_states(state, states[0]) for state in states):
+        raise ValueError(
+            f"{name} holds several state dicts: {', '.join(found)}. Their weights differ: pass or save one of "
+            f"them alone. All its entries: {_listed(content)}"
+        )
+    return states[0]
+
+
+def equal_states(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:
+    """Whether two state dicts have the same keys, types and numbers."""
+    return one is other or (
+        one.keys() == other.keys()
+        and all(one[key].dtype == other[key].dtype and torch.equal(one[key], other[key]) for key in one)
+    )
+
+
+def _state_dicts_in(content: Mapping[Any, Any]) -> dict[str, Mapping[str, Any]]:
+    """Everything in a checkpoint that may be the weights, by its place there."""
+    if any(isinstance(value, Tensor) for value in content.values()):
+        return {"itself": content}
+    found: dict[str, Mapping[str, Any]] = {}
+    for key in _CONTAINERS:
+        value = content.get(key)
+        if isinstance(value, Mapping):
+            inner = _state_dicts_in(value)
+            found |= {key if place == "itself" else f"{key}.{place}": state for place, state in inner.items()}
+    return found or {str(key): value for key, value in content.items() if _is_state_dict(value)}
+
+
+def _is_state_dict(value: object) -> bool:
+    return (
+        isinstance(value, Mapping)
+        and bool(value)
+        and all(isinstance(key, str) and isinstance(item, Tensor) for key, item in value.items())
+    )
+
+
+def _unwrapped(state: Mapping[Any, Any], name: str | os.PathLike) -> dict[str, Tensor]:
+    """Without the parts of keys that wrappers add, and a profiler's entries."""
+    others = [str(key) for key, value in state.items() if not (isinstance(key, str) and isinstance(value, Tensor))]
     if others:
-        raise ValueError(f"a state dict holds tensors only; these are not tensors: {', '.join(others)}")
-    state = {key: value for key, value in state.items() if key.rpartition(".")[2] not in _LEFTOVERS}
-    if all(key.startswith(_WRAPPER) for key in state):
-        state = {key.removeprefix(_WRAPPER): value for key, value in state.items()}
-    return state
+        raise ValueError(f"a state dict holds tensors only; these of {name} are not tensors: {_listed(others)}")
+    weights = {}
+    for key, value in state.items():
+        for part in _WRAPPER_PARTS:
+            key = key.replace(part, "")
+        if key.rpartition(".")[2] not in _LEFTOVERS:
+            weights[key] = value
+    while weights and all(key.startswith(_WRAPPER) for key in weights):
+        weights = {key.removeprefix(_WRAPPER): value for key, value in weights.items()}
+    return weights
+
+
+def _listed(names: Iterable[object], limit: int = 20) -> str:
+    listed = [str(name) for name in names]
+    more = f" … and {len(listed) - limit} more" if len(listed) > limit else ""
+    return ", ".join(listed[:limit]) + more
 
 
 def _numpy_scalars() -> list[Any]:

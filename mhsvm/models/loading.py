@@ -8,7 +8,7 @@ from typing import Any
 from torch import Size, Tensor, nn
 
 from mhsvm.models.checkpoint_file import read_checkpoint, weights_in
-from mhsvm.models.recognition import Identity, identify
+from mhsvm.models.recognition import Identity, identify, without_shared_prefixes
 from mhsvm.models.registry import MODELS
 from mhsvm.models.weight_format import State, WeightFormat
 
@@ -39,22 +39,23 @@ class LoadReport:
 def load_weights(model: nn.Module, source: str | os.PathLike | Mapping[str, Any]) -> LoadReport:
     """Fill a network with the weights of a file, all of them or none.
 
-    Our checkpoints and state dicts, and the published files of the registered networks, must fit exactly. The one
-    exception is a file of VMamba's encoder for VM-UNet: encoder stage i also fills the blocks of the decoder stage of
-    its size, as the authors of VM-UNet do, and the report lists the tensors that were not filled.
+    Our checkpoints and state dicts, and the published files of the registered networks, must fit exactly. They may be
+    saved by another framework (Lightning, nnU-Net, timm, MONAI, torch.compile, DistributedDataParallel): see
+    `weights_in` and `identify`. The one exception is a file of VMamba's encoder for VM-UNet: encoder stage i also
+    fills the blocks of the decoder stage of its size, as the authors of VM-UNet do, and the report lists the tensors
+    that were not filled.
 
     Args:
         model: From `create_model`.
         source: A checkpoint file, its content, or a state dict.
     Returns:
-        The tensors that were filled, and those that were not.
+        The tensors that were filled, those that were not, and those of the file that were not used.
     Raises:
         FileNotFoundError: There is no such file.
         ValueError: The file is not a checkpoint, belongs to another network, or does not fit. The message lists all
             keys that are missing, unexpected or of another shape. The model is unchanged.
     """
-    content = source if isinstance(source, Mapping) else read_checkpoint(source)
-    state = weights_in(content)
+    state = weights_in(source) if isinstance(source, Mapping) else weights_in(read_checkpoint(source), source)
     return load_state(model, state, identify(state))
 
 
@@ -62,11 +63,14 @@ def load_state(model: nn.Module, state: State, found: Identity | None) -> LoadRe
     """As `load_weights`, for a state dict that `identify` has recognized."""
     if found is not None:
         _check_network(model, found)
-    unused: tuple[str, ...] = ()
+    unused: tuple[str, ...] = () if found is None else found.outside
     weights: State
     if found is None or found.format is None:
-        _check_fit(model, {key: value.shape for key, value in model.state_dict().items()}, state)
-        weights = state
+        expected = {key: value.shape for key, value in model.state_dict().items()}
+        state = state if found is None else found.state
+        # a network without a mark, or with one that fits with a prefix too, is recognized by its keys
+        weights = next((each for each in without_shared_prefixes(state) if each.keys() == expected.keys()), state)
+        _check_fit(model, expected, weights)
     elif found.format.partial:
         weights, unused = _partial_weights(model, found.state, found.format)
     else:

@@ -81,7 +81,7 @@ def _merge_twins(state: State) -> State:
 
 _PUBLISHED = WeightFormat(
     owner="its authors",
-    mark=KeyMark(r"\.self_attention\.mhs\."),
+    mark=KeyMark(r"^layers\.\d+\.blocks\.\d+\.self_attention\.mhs\."),
     sources=_sources,
     arguments=_arguments,
     # the authors evaluate with it
@@ -93,7 +93,7 @@ _PUBLISHED = WeightFormat(
 
 @register_model(
     "mhs_vm",
-    mark=KeyMark(r"\.mixer\.scan\.in_proj\."),
+    mark=KeyMark(r"^encoder\.\d+\.blocks\.\d+\.mixer\.scan\.in_proj\."),
     formats=[_PUBLISHED],
     small={**SMALL, "patterns": ("C", "X", "S"), "gate_threshold": 0.0},
 )

@@ -40,7 +40,8 @@ def register_model(
 
     Args:
         name: For `create_model` and the config.
-        mark: Mark of state dicts under our own keys; it gives better messages for files of another network.
+        mark: Mark of state dicts under our own keys; it gives better messages for files of another network. Begin its
+            pattern with ^: keys with a prefix do not fit it then, and the prefix is removed.
         formats: Formats with other keys that `load_weights` reads, the published ones first.
         small: Arguments of a small network for tests, which runs in milliseconds.
     Raises:

@@ -61,7 +61,7 @@ _ENCODER = WeightFormat(
 
 @register_model(
     "vm_unet",
-    mark=KeyMark(r"\.mixer\.scan\.s6\.", absent=r"\.mixer\.scan\.in_proj\."),
+    mark=KeyMark(r"^encoder\.\d+\.blocks\.\d+\.mixer\.scan\.s6\.", absent=r"\.mixer\.scan\.in_proj\."),
     formats=[_PUBLISHED, _ENCODER],
     small=SMALL,
 )

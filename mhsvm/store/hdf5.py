@@ -32,8 +32,7 @@ def open_for_reading(path: str | Path, format: str, how_to_make: str) -> h5py.Fi
     if not h5py.is_hdf5(path):
         raise ValueError(f"{path} is not an HDF5 file; make it with `{how_to_make}`")
     try:
-        # Files are replaced, never changed. Reading needs no lock, and a read-only folder may refuse one.
-        file = h5py.File(path, "r", locking=False)
+        file = _open(path)
     except OSError as error:
         raise ValueError(f"{path} is truncated or damaged ({error}); make it again with `{how_to_make}`") from error
     found = file.attrs.get("format"), file.attrs.get("schema_version")
@@ -46,6 +45,17 @@ def open_for_reading(path: str | Path, format: str, how_to_make: str) -> h5py.Fi
             f"make it again with `{how_to_make}`"
         )
     raise ValueError(f"{path} must be a file of format {format!r}; its format is {found[0]!r}")
+
+
+def _open(path: Path) -> h5py.File:
+    try:
+        # Files are replaced, never changed. Reading needs no lock, and a read-only folder may refuse one.
+        return h5py.File(path, "r", locking=False)
+    except OSError as error:
+        # This process holds the file open with other settings, which HDF5 requires to be equal for one driver.
+        if "flag values don't match" not in str(error):
+            raise
+    return h5py.File(path, "r", driver="stdio", locking=False)
 
 
 def write_attributes(

@@ -12,6 +12,7 @@ from mhsvm.sweep.check import SetToTest
 from mhsvm.sweep.grid import GridRun
 from mhsvm.sweep.schedule import Command
 from mhsvm.text_file import read_json, read_json_lines
+from mhsvm.training.checkpoint import check_parts
 from mhsvm.training.run_folder import RunFolder
 
 _MHSVM = (sys.executable, "-m", "mhsvm")
@@ -76,7 +77,9 @@ class RunState:
         # counting lines is fast; the checkpoint is read only if the run seems complete
         if not self.files.metrics.is_file() or len(read_json_lines(self.files.metrics)) < epochs:
             return False
-        return read_checkpoint(self.files.last)["training"]["progress"]["epoch"] >= epochs
+        checkpoint = read_checkpoint(self.files.last)
+        check_parts(checkpoint, self.files.last, "training")
+        return checkpoint["training"]["progress"]["epoch"] >= epochs
 
     def read_summary(self, test_set: SetToTest) -> dict | None:
         """Read the test summary of the best checkpoint on a set; None if checkpoint or set have changed."""

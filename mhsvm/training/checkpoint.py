@@ -9,7 +9,7 @@ training            state to resume from: optimizer, schedule, random states, po
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -67,6 +67,35 @@ def write_snapshot(path: str | Path, snapshot: dict) -> None:
             if not isinstance(refused, OSError):
                 raise
             raise OSError(refused.errno, refused.strerror, str(path)) from refused
+
+
+def is_ours(content: Mapping[str, object]) -> bool:
+    """Whether the content of a file is that of one of our checkpoints."""
+    return content.get("format") == FORMAT
+
+
+def check_parts(content: Mapping[str, object], path: str | Path, *parts: str) -> None:
+    """Check that a file is one of our checkpoints, and has these parts.
+
+    Raises:
+        ValueError: It is another file, was written by a later version, or lacks a part. The message lists its entries.
+    """
+    if not is_ours(content):
+        held = ", ".join(str(key) for key in list(content)[:10]) or "nothing"
+        raise ValueError(
+            f"{path} is not a checkpoint of a training of this package: it holds {held}. If these are weights, give it "
+            "as `model.weights` of a new training"
+        )
+    if content.get("schema") != SCHEMA:
+        raise ValueError(
+            f"{path} is a checkpoint of schema {content.get('schema')}; this version of mhsvm reads {SCHEMA}"
+        )
+    lacking = [part for part in parts if not isinstance(content.get(part), dict)]
+    if lacking:
+        raise ValueError(
+            f"{path} is a checkpoint of this package without its {' and '.join(lacking)}: it was changed, or saved "
+            "without them"
+        )
 
 
 def _plain(value: object, where: str, copies: list[tuple[Tensor, Tensor]]) -> object:

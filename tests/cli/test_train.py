@@ -120,8 +120,47 @@ def test_options_come_in_any_order_and_values_may_be_negative(config):
 def test_resuming_takes_the_same_settings_and_refuses_others(config):
     assert main(["--config", str(config), "train.epochs", "1"]) == 0
     assert main(["--resume", "results/small", "TRAIN.epochs", "1", "optimizer.AdamW.lr", "0.001"]) == 0
-    with pytest.raises(ValueError, match=r"started with train\.epochs 1; resuming cannot make it 5"):
-        main(["--resume", "results/small", "train.epochs", "5"])
+    with pytest.raises(ValueError, match=r"started with train\.batch_size 4; resuming cannot make it 5"):
+        main(["--resume", "results/small", "train.batch_size", "5"])
+    with pytest.raises(ValueError, match="^2 settings differ from those of the run:") as error:
+        main(["--resume", "results/small", "run.seed=5", "optimizer.name", "SGD", "train.epochs=3"])
+    assert "started with run.seed 42; resuming cannot make it 5" in str(error.value)
+    assert load_config("results/small/config.yaml").train.epochs == 1
+
+
+@pytest.mark.parametrize("written", [["train.epochs", "3"], ["TRAIN.EPOCHS=3"]], ids=["pair", "joined"])
+def test_an_extended_run_equals_a_longer_one(written, config, capsys, assert_same_ends):
+    assert main(["--config", str(config), "run.name", "straight"]) == 0
+    assert main(["--config", str(config), "run.name", "extended", "train.epochs", "2"]) == 0
+    capsys.readouterr()
+    assert main(["--resume", "results/extended", *written]) == 0
+    printed = capsys.readouterr().out
+    assert "extended from 2 to 3 epochs, 2 of them done\n" in printed
+    assert "epoch 3/3: " in printed
+    assert "extended from 2 to 3 epochs" in Path("results/extended/log.txt").read_text()
+    assert_same_ends(Path("results/straight"), Path("results/extended"))
+    recorded = load_config("results/extended/config.yaml")
+    assert recorded.train.epochs == 3
+    assert recorded.run.name == "extended"
+    assert main(["--resume", "results/extended"]) == 0
+    assert "all 3 epochs are done; go on to more with: mhsvm train --resume results/extended train.epochs N" in (
+        capsys.readouterr().out
+    )
+
+
+def test_an_unfinished_run_is_extended_or_shortened_but_not_below_its_epochs(config, signal_at_step, capsys):
+    signal_at_step(5, signal.SIGINT)
+    assert main(["--config", str(config)]) == 130
+    before = Path("results/small/config.yaml").read_bytes()
+    with pytest.raises(ValueError, match=r"train\.epochs is at least 1, not 0"):
+        main(["--resume", "results/small", "train.epochs", "0"])
+    assert Path("results/small/config.yaml").read_bytes() == before
+    assert main(["--resume", "results/small", "train.epochs", "2"]) == 0
+    assert "shortened from 3 to 2 epochs, 1 of them done" in capsys.readouterr().out
+    lines = Path("results/small/metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["epoch"] for line in lines] == [1, 2]
+    with pytest.raises(ValueError, match=r"results/small has 2 epochs done: train\.epochs is at least 2 for it, not 1"):
+        main(["--resume", "results/small", "train.epochs", "1"])
 
 
 def test_an_existing_run_is_not_overwritten(config):

@@ -1,4 +1,5 @@
 import os
+import warnings
 import zipfile
 
 import numpy as np
@@ -98,9 +99,66 @@ def test_weights_lose_the_prefixes_of_wrappers_and_the_leftovers_of_profilers():
     [
         ({}, "no state dict in the checkpoint; it holds nothing"),
         ({"model_state_dict": 3}, "no state dict in the checkpoint; it holds model_state_dict"),
-        ({"epoch": 3, "w": torch.ones(1)}, "a state dict holds tensors only; these are not tensors: epoch"),
+        (
+            {"epoch": 3, "w": torch.ones(1)},
+            "a state dict holds tensors only; these of the checkpoint are not tensors: epoch",
+        ),
     ],
 )
 def test_content_without_weights_is_refused(content, message):
     with pytest.raises(ValueError, match=message):
         weights_in(content)
+
+
+ONE, TWO = {"w": torch.ones(1)}, {"w": torch.full((1,), 2.0)}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        ONE,
+        {"epoch": 1, "state_dict": ONE, "optimizer_states": [], "callbacks": {"ModelCheckpoint{}": {"best": ONE["w"]}}},
+        {"network_weights": ONE, "optimizer_state": {"state": {0: {"step": ONE["w"]}}, "param_groups": [{}]}},
+        {"net": ONE, "opt": {"state": {}, "param_groups": []}},
+        {"model": ONE, "model_ema": None, "epoch": 3},
+        {"ema": {"module": ONE, "updates": 10}},
+        {"model": {"state_dict": ONE}},
+        {"state_dict_ema": ONE, "arch": "vm_unet"},
+        {"state_dict": ONE, "state_dict_ema": dict(ONE)},
+        {"segmenter": ONE, "epoch": 3},
+        {"_orig_mod.w": ONE["w"]},
+        {"module._orig_mod.module.w": ONE["w"]},
+        {"_orig_mod.module.w": ONE["w"], "n_averaged": torch.tensor(3)},
+        {"module._fsdp_wrapped_module._checkpoint_wrapped_module.w": ONE["w"]},
+    ],
+    ids=str,
+)
+def test_weights_are_found_where_frameworks_put_them(content):
+    assert list(weights_in(content)) == ["w"]
+    assert torch.equal(weights_in(content)["w"], ONE["w"])
+
+
+def test_a_part_that_was_compiled_loses_its_mark_too():
+    assert list(weights_in({"encoder._orig_mod.0.w": ONE["w"], "head.w": ONE["w"]})) == ["encoder.0.w", "head.w"]
+
+
+@pytest.mark.parametrize(
+    ("content", "named"),
+    [
+        ({"state_dict": ONE, "state_dict_ema": TWO, "epoch": 1}, "state_dict, state_dict_ema"),
+        ({"ema": {"model": ONE}, "model": TWO}, "model, ema.model"),
+        ({"teacher": ONE, "student": TWO}, "teacher, student"),
+    ],
+)
+def test_several_different_weights_are_listed_not_chosen_from(content, named):
+    with pytest.raises(ValueError, match=f"holds several state dicts: {named}. Their weights differ: pass or save"):
+        weights_in(content)
+
+
+def test_a_torchscript_file_is_named(tmp_path):
+    path = tmp_path / "script.pt"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch says that TorchScript is deprecated
+        torch.jit.script(torch.nn.ReLU()).save(str(path))
+    with pytest.raises(ValueError, match="script.pt is not a checkpoint: .*torchscript.*Save the state dict"):
+        read_checkpoint(path)

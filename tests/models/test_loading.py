@@ -53,6 +53,44 @@ def test_every_form_of_a_published_file(name, form, filled, small_model):
     assert torch.equal(other(image), model(image))
 
 
+@pytest.mark.parametrize("published", [False, True], ids=["ours", "published"])
+@pytest.mark.parametrize("prefix", ["model.", "net.", "network.", "module.model._orig_mod.", "self.backbone.", "x."])
+@pytest.mark.parametrize("name", list_models())
+def test_a_network_that_is_an_attribute_of_another_module(name, prefix, published, filled, small_model):
+    model, state = filled(name)
+    load_weights(model, state)
+    if not published:
+        state = model.state_dict()
+    other = small_model(name)
+    load_weights(other, {"state_dict": {prefix + key: value for key, value in state.items()}, "epoch": 3})
+    assert all(torch.equal(value, model.state_dict()[key]) for key, value in other.state_dict().items())
+
+
+@pytest.mark.parametrize("name", list_models())
+def test_what_was_saved_beside_the_network_is_reported(name, small_model):
+    model, other = small_model(name), small_model(name)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.normal_()
+    state = {f"model.{key}": value for key, value in model.state_dict().items()}
+    report = load_weights(other, {"state_dict": {**state, "criterion.pos_weight": torch.ones(1)}})
+    assert report.unused == ("criterion.pos_weight",)
+    assert all(torch.equal(value, model.state_dict()[key]) for key, value in other.state_dict().items())
+    twice = {**state, **{key.replace("model.", "ema."): value + 1 for key, value in state.items()}}
+    with pytest.raises(ValueError, match=rf"holds several networks: {name} under model\., {name} under ema\."):
+        load_weights(other, twice)
+    del state["model.head.bias"]
+    with pytest.raises(ValueError, match="missing, 1: head.bias"):
+        load_weights(other, state)
+
+
+def test_a_network_without_a_mark_is_found_under_a_prefix():
+    model = torch.nn.Sequential(torch.nn.Linear(3, 2))
+    state = {f"model.net.{key}": torch.ones_like(value) for key, value in model.state_dict().items()}
+    load_weights(model, state)
+    assert torch.equal(model[0].weight, torch.ones(2, 3))
+
+
 def test_the_heads_of_a_published_file_are_stacked(filled):
     model, state = filled("mhs_vm")
     load_weights(model, state)

@@ -24,7 +24,7 @@ def test_settings_folds_and_seeds_make_a_grid(config):
     runs = make_grid(
         config,
         folder=FOLDER,
-        settings=["data.split", "kfold-3-9", "optimizer.AdamW.weight_decay", "-1e-3"],
+        settings=["data.split", "kfold-3-9", "model.mhs_vm.gate_threshold", "-1e-3"],
         choices=["optimizer.AdamW.lr=1e-3, 5e-4", "model.mhs_vm.patterns=[C,X],(S, Z)"],
         seeds=[0, 2],
         folds=3,
@@ -39,7 +39,7 @@ def test_settings_folds_and_seeds_make_a_grid(config):
     assert (last.name, last.variant) == ("lr=5e-4_patterns=S+Z_fold2_seed2", "lr=5e-4_patterns=S+Z")
     assert last.config.data.split == "kfold-3-9-2"
     assert last.config.optimizer.AdamW.lr == 5e-4
-    assert last.config.optimizer.AdamW.weight_decay == -1e-3
+    assert last.config.model.mhs_vm.gate_threshold == -1e-3
     assert last.config.model.mhs_vm.patterns == ("S", "Z")
     assert (last.config.run.seed, last.seed, last.fold) == (2, 2, 2)
 

@@ -17,6 +17,7 @@ from torch.autograd.function import once_differentiable
 
 from mhsvm.ops.dispatch import Operation
 from mhsvm.ops.fused.output_dtype import autocast_dtype, norm_dtype
+from mhsvm.ops.sizes import refuse_empty
 from mhsvm.ops.triton_support import unsupported_by_triton
 
 # Numbers of a tile, for 4 warps; backward also holds the sums over cells.
@@ -78,6 +79,7 @@ def split_norm(
             f"weight and bias have one number for each of {x.shape[1]} channels, skip_scale has one; received "
             f"{tuple(weight.shape)}, {tuple(bias.shape)}, {tuple(skip_scale.shape)}"
         )
+    refuse_empty("weight", weight, "c", batch=False)
     return SPLIT_NORM(backend, x, weight, bias, skip_scale, branches=branches, eps=eps)
 
 

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mhsvm.ops.dispatch import Operation
+from mhsvm.ops.sizes import refuse_empty
 from mhsvm.ops.triton_support import unsupported_by_triton
 
 # With more taps, the backward kernel would run out of registers.
@@ -41,6 +42,8 @@ def causal_conv1d(x: Tensor, weight: Tensor, bias: Tensor, *, backend: str = "au
             "x is (b, d, l), weight (d, f), bias (d); received "
             f"{tuple(x.shape)}, {tuple(weight.shape)}, {tuple(bias.shape)}"
         )
+    refuse_empty("x", x, "b, d, l")
+    refuse_empty("weight", weight, "d, f", batch=False)
     return CAUSAL_CONV1D(backend, x, weight, bias)
 
 

@@ -6,6 +6,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from mhsvm.ops.dispatch import Operation
+from mhsvm.ops.sizes import refuse_empty
 from mhsvm.ops.triton_support import unsupported_by_triton
 
 # Cells of a tile and its channels, which divide the networks' widths, so that no lane is idle.
@@ -34,6 +35,7 @@ def conv2d_silu(x: Tensor, weight: Tensor, bias: Tensor, *, backend: str = "auto
         _refuse(x, weight, bias)
     if weight.shape != (x.shape[1], 1, weight.shape[2], weight.shape[2]):
         _refuse(x, weight, bias)
+    refuse_empty("x", x, "b, c, h, w")
     return CONV2D_SILU(backend, x, weight, bias)
 
 

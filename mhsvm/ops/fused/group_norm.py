@@ -9,6 +9,7 @@ from torch.autograd.function import once_differentiable
 
 from mhsvm.ops.dispatch import Operation
 from mhsvm.ops.fused.output_dtype import norm_dtype
+from mhsvm.ops.sizes import refuse_empty
 from mhsvm.ops.triton_support import unsupported_by_triton
 
 RESIZES = ("keep", "halve", "double")
@@ -110,6 +111,7 @@ def _check(x: Tensor, weight: Tensor, bias: Tensor, groups: int, resize: str, sk
         raise ValueError(f"resize is one of {', '.join(RESIZES)}; received {resize!r}")
     if x.ndim != 4 or groups < 1 or x.shape[1] % groups:
         raise ValueError(f"x is (b, c, h, w) with c a multiple of groups={groups}; received {tuple(x.shape)}")
+    refuse_empty("x", x, "b, c, h, w")
     _, c, h, w = x.shape
     if weight.shape != (c,) or bias.shape != (c,):
         raise ValueError(

@@ -7,6 +7,7 @@ from torch.autograd.function import once_differentiable
 
 from mhsvm.ops.dispatch import Operation
 from mhsvm.ops.fused.output_dtype import autocast_dtype, norm_dtype
+from mhsvm.ops.sizes import refuse_empty
 from mhsvm.ops.triton_support import unsupported_by_triton
 
 # Numbers of a tile: 8 to 16 a lane of 4 warps; backward, registers also hold the sums over rows.
@@ -50,6 +51,7 @@ def layer_norm(
             f"weight and bias have one number a channel, that is x.shape[-1:]; received x {tuple(x.shape)}, "
             f"weight {tuple(weight.shape)}, bias {tuple(bias.shape)}"
         )
+    refuse_empty("weight", weight, "c", batch=False)
     if gate is not None and gate.shape != x.shape:
         raise ValueError(f"the gate is shaped like x, {tuple(x.shape)}; received {tuple(gate.shape)}")
     return LAYER_NORM(backend, x, weight, bias, gate=gate, eps=eps, autocast_output=autocast_output)

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mhsvm.ops.dispatch import Operation
+from mhsvm.ops.sizes import refuse_empty
 from mhsvm.ops.triton_support import unsupported_by_triton
 
 # Programs that search the extremes of an image, the values that each reads at once, and the cells of a program.
@@ -64,8 +65,15 @@ def prepare_batch(
         Inputs, float32 (b, 3, h, w).
         Targets: float32 (b, 1, h, w) in 0..1 for one class, int64 (b, h, w) for several.
     Raises:
-        ValueError: `backend` is unknown, or cannot run here or with this normalization.
+        ValueError: The shapes do not fit together, or `backend` is unknown or cannot run here or with this
+            normalization.
     """
+    if images.ndim != 4 or images.shape[1] != 3 or masks.shape != (len(images), *images.shape[2:]):
+        raise ValueError(
+            "images are (b, 3, h, w), and masks (b, h, w) of the same size; received "
+            f"{tuple(images.shape)} and {tuple(masks.shape)}"
+        )
+    refuse_empty("images", images, "b, 3, h, w")
     return PREPARE_BATCH(
         backend,
         images,

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mhsvm.ops.dispatch import Operation
+from mhsvm.ops.sizes import refuse_empty
 from mhsvm.ops.triton_support import unsupported_by_triton
 
 # The convolution over space.
@@ -142,6 +143,8 @@ def _check(
         raise ValueError(
             f"skips are maps (b, c_i, h_i, w_i) of the same batch; received {[tuple(skip.shape) for skip in skips]}"
         )
+    for skip in skips:
+        refuse_empty("a map of skips", skip, "b, c_i, h_i, w_i")
     expected = (1, 2, _TAPS, _TAPS), (1,), (1, 1, 3)
     received = tuple(tuple(x.shape) for x in (spatial_weight, spatial_bias, mix_weight))
     if received != expected:

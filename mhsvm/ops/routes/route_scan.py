@@ -13,6 +13,7 @@ from mhsvm.ops.scan import chunked, mamba_ssm, reference
 from mhsvm.ops.scan.cpu import cpu_scan
 from mhsvm.ops.scan.selective_scan import check_types_and_devices
 from mhsvm.ops.scan.triton import triton_scan
+from mhsvm.ops.sizes import refuse_empty
 
 
 def route_scan(
@@ -130,6 +131,9 @@ def _check(
         raise ValueError(f"A must be (m, k, d, n), got {tuple(A.shape)}")
     if delta_proj.dim() != 4:
         raise ValueError(f"delta_proj must be (m, k, d, r), got {tuple(delta_proj.shape)}")
+    refuse_empty("u", u, "b, l, m, d")
+    refuse_empty("A", A, "m, k, d, n", batch=False)
+    refuse_empty("delta_proj", delta_proj, "m, k, d, r", batch=False)
     _, cells, m, d = u.shape
     k, n, r = A.shape[1], A.shape[3], delta_proj.shape[3]
     for name, tensor, rule, expected in (

@@ -37,6 +37,9 @@ def route_statistics_reference(y: Tensor) -> tuple[Tensor, Tensor]:
 
     torch's own deviation has gradient 0 if all routes are equal; a square root written by hand has NaN.
     """
+    if not y.numel():
+        # torch would warn of too few routes
+        return y.sum(dim=2), y.sum(dim=2)
     above_minimum = y - y.amin(dim=2, keepdim=True)
     return y.sum(dim=2), y.std(dim=2, correction=1) / (above_minimum.mean(dim=2) + EPS)
 

@@ -10,9 +10,16 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from mhsvm.ops.scan import reference
 from mhsvm.ops.traced_constant import traced_constant
 
 _MODULE = "mamba_ssm.ops.selective_scan_interface"
+# The compiled kernels. Releases after 2.3.2 build them on request only, and import without them.
+_EXTENSION = "selective_scan_cuda"
+_INSTALL = "MAMBA_KEEP_CUDA_BUILD=TRUE pip install --no-build-isolation 'mhsvm[mamba]'"
+_REINSTALL = (
+    "MAMBA_KEEP_CUDA_BUILD=TRUE pip install --no-build-isolation --force-reinstall --no-cache-dir --no-deps mamba-ssm"
+)
 # A constant in the source of its kernels.
 _MAX_STATE = 256
 _FLOAT_TYPES = (torch.float16, torch.bfloat16, torch.float32)
@@ -56,6 +63,9 @@ def selective_scan(
     memory: mixed types are computed in float32, other memory orders are copied.
     Source: `selective_scan_fn` of mamba_ssm, one signature from 1.0 to 2.3 (Gu & Dao 2023, arXiv 2312.00752).
     """
+    if not u.numel():
+        # its kernels take no empty batch
+        return reference.selective_scan(u, delta, A, B, C, D, z, delta_bias, delta_softplus, return_last_state)
     out_dtype = u.dtype
     mixed = any(x is not None and x.dtype != out_dtype for x in (delta, B, C, z))
     dtype = torch.float32 if mixed else out_dtype
@@ -105,9 +115,20 @@ class _LastState(torch.autograd.Function):
 @functools.cache
 def _import_failure() -> str | None:
     try:
-        importlib.import_module(_MODULE)
+        interface = importlib.import_module(_MODULE)
     except ImportError as error:
         if isinstance(error, ModuleNotFoundError) and error.name == "mamba_ssm":
-            return "mamba_ssm is not installed: pip install 'mhsvm[mamba]', which compiles it with nvcc"
+            return f"mamba_ssm is not installed: {_INSTALL}, which compiles it with nvcc"
         return f"mamba_ssm is installed and cannot be imported: {error}"
+    # The first call would fail. Older releases have no such None: they do not import without the extension.
+    if vars(interface).get(_EXTENSION, interface) is None:
+        return f"mamba_ssm is installed without its CUDA kernels ({_extension_failure()}): reinstall it by {_REINSTALL}"
     return None
+
+
+def _extension_failure() -> str:
+    try:
+        importlib.import_module(_EXTENSION)
+    except ImportError as error:
+        return str(error)
+    return f"it did not find {_EXTENSION}"

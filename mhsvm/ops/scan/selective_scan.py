@@ -12,6 +12,7 @@ from mhsvm.ops.dispatch import Operation
 from mhsvm.ops.scan import chunked, mamba_ssm, reference
 from mhsvm.ops.scan.cpu import cpu_scan
 from mhsvm.ops.scan.triton import triton_scan
+from mhsvm.ops.sizes import refuse_empty
 
 _FLOAT_TYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
@@ -61,9 +62,11 @@ def selective_scan(
     check_types_and_devices(u=u, delta=delta, A=A, B=B, C=C, D=D, z=z, delta_bias=delta_bias)
     if u.dim() != 3 or u.shape[2] == 0:
         raise ValueError(f"u must be (b, d, l) with at least one step, got {tuple(u.shape)}")
+    refuse_empty("u", u, "b, d, l")
     b, d, length = u.shape
     if A.dim() != 2 or A.shape[0] != d:
         raise ValueError(f"A must be (d, n) with u's d = {d} channels, got {tuple(A.shape)}")
+    refuse_empty("A", A, "d, n", batch=False)
     _check_shape("delta", delta, "(b, d, l)", (b, d, length))
     _check_shape("D", D, "(d)", (d,))
     _check_shape("z", z, "(b, d, l)", (b, d, length))

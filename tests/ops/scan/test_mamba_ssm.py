@@ -8,7 +8,7 @@ import types
 import pytest
 import torch
 
-from mhsvm.ops import selective_scan
+from mhsvm.ops import list_backends, selective_scan
 from mhsvm.ops.scan import mamba_ssm, reference
 
 INTERFACE = "mamba_ssm.ops.selective_scan_interface"
@@ -191,7 +191,8 @@ def test_without_a_gpu_it_is_not_even_imported(monkeypatch):
     [
         (
             ModuleNotFoundError("No module named 'mamba_ssm'", name="mamba_ssm"),
-            "mamba_ssm is not installed: pip install 'mhsvm[mamba]', which compiles it with nvcc",
+            "mamba_ssm is not installed: MAMBA_KEEP_CUDA_BUILD=TRUE pip install --no-build-isolation 'mhsvm[mamba]', "
+            "which compiles it with nvcc",
         ),
         (
             ModuleNotFoundError("No module named 'selective_scan_cuda'", name="selective_scan_cuda"),
@@ -206,6 +207,20 @@ def test_without_a_gpu_it_is_not_even_imported(monkeypatch):
 def test_an_import_that_fails_says_why(monkeypatch, error, reason):
     monkeypatch.setattr(sys, "meta_path", [BrokenFinder(error), *sys.meta_path])
     assert mamba_ssm.unavailable_reason() == reason
+
+
+@pytest.mark.usefixtures("_installed")
+def test_an_import_without_the_compiled_kernels_is_not_enough(monkeypatch):
+    """As releases after 2.3.2 are without MAMBA_KEEP_CUDA_BUILD: imported, and the first call raises."""
+    interface = sys.modules[INTERFACE]
+    monkeypatch.setattr(interface, "selective_scan_cuda", None, raising=False)
+    reason = mamba_ssm.unavailable_reason()
+    assert "without its CUDA kernels (No module named 'selective_scan_cuda'): reinstall it by" in reason
+    assert "MAMBA_KEEP_CUDA_BUILD=TRUE pip install" in reason
+    assert "mamba_ssm" not in list_backends()
+    mamba_ssm._import_failure.cache_clear()
+    monkeypatch.setattr(interface, "selective_scan_cuda", types.ModuleType("selective_scan_cuda"))
+    assert mamba_ssm.unavailable_reason() is None
 
 
 def test_named_without_a_gpu_it_says_what_else_runs(monkeypatch):
