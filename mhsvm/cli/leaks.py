@@ -31,13 +31,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     from mhsvm.assemble import build_split
     from mhsvm.files import replace_folder_when_complete
     from mhsvm.leakage import find_leaks, write_leaks
-    from mhsvm.prepare.sets import find_set, open_set
+    from mhsvm.prepare.sets import DEFAULT_SIZE, find_set, open_set, require_size
 
     with ExitStack() as stack, logging_to(ConsoleHandler()):
         first, second = (
-            stack.enter_context(open_set(find_set(name), size=arguments.size))
+            stack.enter_context(open_set(find_set(name), size=arguments.size or DEFAULT_SIZE))
             for name in (arguments.set, arguments.other or arguments.set)
         )
+        for prepared in (first, second):
+            require_size(prepared, arguments.size, setting="--size")
         folder = arguments.out or _default_folder(first, arguments)
         _check_replaceable(folder)
         split = None if arguments.split is None else build_split(arguments.split, first)
@@ -66,7 +68,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("set", metavar="A", help="name in data/, prepared file or folder")
     parser.add_argument("other", nargs="?", metavar="B", help="another set; each pair is then one image of each")
     parser.add_argument("--split", metavar="NAME", help="list the pairs that this split of A separates")
-    parser.add_argument("--size", default="256", type=size, metavar="S|HxW", help="for folders; default 256")
+    parser.add_argument("--size", type=size, metavar="S|HxW", help="of folders, default 256; prepared sets have one")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="default: results/leaks/A or A-B")
     return parser
 

@@ -54,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         }
         write_summary(partial / "summary.json", content)
     warnings = [f"warning: {line}" for line in absence_lines(score.measured.scores)]
-    for line in (*_notes(score), *warnings, *metrics_lines(described)):
+    for line in (_first_line(arguments, score), *_notes(score), *warnings, *metrics_lines(described)):
         print(line)
     print(f"cases and summary: {folder}")
     return 0
@@ -111,9 +111,18 @@ def _describe_protocol(arguments: argparse.Namespace, score: FolderScore) -> dic
     }
 
 
+def _first_line(arguments: argparse.Namespace, score: FolderScore) -> str:
+    """The masks, their number and the size at which they were measured."""
+    sizes = sorted({f"{h} x {w}": h * w for h, w in score.measured.sizes}.items(), key=lambda size: size[1])
+    size = sizes[0][0] if len(sizes) == 1 else f"{len(sizes)} sizes from {sizes[0][0]} to {sizes[-1][0]}"
+    classes = "lesion masks" if arguments.num_classes == 1 else f"{arguments.num_classes} classes"
+    truth = ", ".join(map(str, arguments.truth))
+    return f"{len(score.measured.scores)} masks against {truth}, measured at {size} (height x width), {classes}"
+
+
 def _notes(score: FolderScore) -> list[str]:
     """Notes for a reader of the metrics."""
-    notes = [f"{len(score.measured.scores)} masks"]
+    notes = []
     if score.num_resized:
         notes.append(f"{score.num_resized} of the predictions had another size, and were resized")
     for side in score.grayscale:

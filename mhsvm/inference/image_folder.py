@@ -86,7 +86,7 @@ def open_images(sources: Sequence[Path]) -> Iterator[FoundImages]:
         images = [file for file in files if _is_image(file, given)]
         kinds = [unread_kind(file.name) for file in files if not is_read(file.name)]
         num_unread = sum(kind is not None and kind not in ARCHIVES for kind in kinds)
-        unsound = [line for block in problems.describe() for line in block.splitlines()]
+        unsound = [line for block in problems.describe() for line in block.split("\n")]
         unread = [line for line in problems.left_out() if UNREAD_IMAGES in line]
         left_out = [line for line in problems.left_out() if UNREAD_IMAGES not in line]
         if not images:

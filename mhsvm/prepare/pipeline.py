@@ -4,6 +4,7 @@ The work runs in threads, because decoding, decompressing and resizing release P
 processes, threads need no start and no copies, and none remains when the command is killed.
 """
 
+import hashlib
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -46,6 +47,8 @@ GRAY_LEVELS = Rule(
     "Or prepare the set with `threshold` 0.5: a pixel is then lesion from half of full scale on",
 )
 CLASSES = Rule("class mask with a level that is no class", "save indices 0..K-1 and 255 = ignore; K is `num_classes`")
+# Attribute of a set: result of `pairs_digest` for the files that it was prepared from.
+PAIRS = "pairs"
 # Attribute of a set whose masks had gray levels: the threshold that made them binary.
 MASK_THRESHOLD = "mask_threshold"
 
@@ -155,6 +158,7 @@ def prepare_set(
             attributes={
                 **_provenance(num_classes, threshold, files),
                 "source": source,
+                PAIRS: pairs_digest(pairs),
                 **({SYNTHETIC: 1} if synthetic else {}),
                 **(attributes or {}),
             },
@@ -174,6 +178,12 @@ def prepare_set(
         left_out=left_out,
         skipped=tuple(problems.left_out()),
     )
+
+
+def pairs_digest(pairs: Sequence[Pair]) -> str:
+    """sha256 over the ids and sizes in bytes of images and masks, the same in folders and archives of any names."""
+    lines = [f"{pair.id}\t{pair.image.num_bytes}\t{pair.mask.num_bytes}\n" for pair in pairs]
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def _check_out(out: Path, source: str, *, overwrite: bool) -> None:

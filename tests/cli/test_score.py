@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 
 import numpy as np
 import pytest
@@ -28,7 +29,9 @@ def masks(workplace):
 def test_table_summary_and_cases(masks, capsys):
     assert command.main(["--pred", "out", "--truth", "truth"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[:2] == ["3 masks", "1 of the predictions had another size, and were resized"]
+    shown = r"3 masks against truth, measured at (\d+ x \d+|\d sizes from .*) \(height x width\), lesion masks"
+    assert re.fullmatch(shown, lines[0])
+    assert lines[1] == "1 of the predictions had another size, and were resized"
     assert lines[2].split() == ["pooled", "95%", "interval", "per", "image", "95%", "interval"]
     # 96 of 144 pixels found in a and c, 48 and 144 too much
     assert lines[3].split()[:2] == ["miou", f"{192 / (192 + 96 + 240):.4f}"]
