@@ -110,7 +110,6 @@ def parser() -> argparse.ArgumentParser:
         "--source",
         required=True,
         nargs="+",
-        action="extend",
         type=Path,
         metavar="PATH",
         help="images, folders, unextracted zip files, and text files with one path a line, in any mix",

@@ -77,7 +77,6 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--source",
         nargs="+",
-        action="extend",
         required=True,
         type=Path,
         metavar="PATH",

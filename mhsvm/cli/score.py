@@ -69,9 +69,7 @@ def parser() -> argparse.ArgumentParser:
     )
     for name, masks in (("--pred", "predicted masks"), ("--truth", "target masks")):
         kinds = "folders, zip files, files or lists of them"
-        parser.add_argument(
-            name, required=True, nargs="+", action="extend", type=Path, metavar="PATH", help=f"{masks}: {kinds}"
-        )
+        parser.add_argument(name, required=True, nargs="+", type=Path, metavar="PATH", help=f"{masks}: {kinds}")
     parser.add_argument(
         "--threshold", type=float, metavar="T", help="threshold grayscale at this fraction of full scale, such as 0.5"
     )
