@@ -23,13 +23,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     from mhsvm.evaluation.scorer import score_files
     from mhsvm.evaluation.scores import absence_lines, describe_scores, metrics_lines, write_cases
     from mhsvm.evaluation.summary import write_summary
-    from mhsvm.files import check_only_holds, replace_folder_when_complete
     from mhsvm.plugins import import_plugins
+    from mhsvm.result_folder import ResultFolder
     from mhsvm.system import code_version
 
     import_plugins(arguments.plugins)
     folder = arguments.folder or _default_folder(arguments.pred[0])
-    check_only_holds(folder, ("cases.csv", "summary.json"), "scores")
+    results = ResultFolder(kind="a score", main="summary.json", mark=b'"schema"', others=("cases.csv", "report.html"))
+    results.check(folder)
     score = score_files(
         arguments.pred,
         arguments.truth,
@@ -40,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         boundary=arguments.boundary,
     )
     described = describe_scores(score.measured.scores)
-    with replace_folder_when_complete(folder) as partial:
+    with results.replace(folder) as partial:
         write_cases(
             partial / "cases.csv",
             score.measured.scores,

@@ -82,7 +82,7 @@ def test_scores_replace_scores_and_nothing_else(masks):
     assert command.main(arguments) == 0
     assert (masks / "mine/summary.json").read_bytes() == before
     (masks / "mine/predictions.h5").touch()
-    with pytest.raises(FileExistsError, match=r"mine holds more than scores, such as predictions\.h5"):
+    with pytest.raises(FileExistsError, match=r"mine holds more than a score, predictions\.h5"):
         command.main(arguments)
 
 
@@ -106,7 +106,7 @@ def test_several_classes(workplace, capsys):
         (["--threshold", "128"], "in (0, 1]; received 128. Level 128 is 0.5"),
         (["--pred", "data"], "no mask: 1\n    predictions: looked for BMP, PNG"),
         (["--truth", "out/masks/a.png"], "prediction without a target: 2\n    b: out/masks/b.png"),
-        (["--out", "truth"], "truth holds more than scores"),
+        (["--out", "truth"], "truth exists and is not the folder of a score"),
     ],
 )
 def test_what_a_user_can_do_wrong(masks, capsys, options, message):
