@@ -38,6 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         threshold=arguments.threshold,
         size=arguments.size,
         common=arguments.common,
+        mask_suffix=arguments.mask_suffix,
         boundary=arguments.boundary,
     )
     described = describe_scores(score.measured.scores)
@@ -77,6 +78,11 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--num-classes", type=_classes, default=1, metavar="K", help="2 or more for class-index masks")
     parser.add_argument("--size", type=size, metavar="S|HxW", help="measure at this size; default: each target's own")
     parser.add_argument("--common", action="store_true", help="score the ids that both have, and leave others out")
+    parser.add_argument(
+        "--mask-suffix",
+        metavar="END",
+        help="of names, such as _seg2: not part of ids, besides usual ones such as _mask",
+    )
     parser.add_argument(
         "--no-boundary", dest="boundary", action="store_false", help="leave hd95 and assd out, which take longest"
     )

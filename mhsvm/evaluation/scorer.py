@@ -19,7 +19,7 @@ from mhsvm.prepare.archive import SourceFile
 from mhsvm.prepare.class_levels import LevelTally
 from mhsvm.prepare.decode import IGNORE, MaskLevelsError, check_threshold, decode_grayscale, decode_mask
 from mhsvm.prepare.mask_levels import FAINT
-from mhsvm.prepare.pairs import mask_files, masks_by_id
+from mhsvm.prepare.pairs import mask_files, match_masks
 from mhsvm.prepare.pipeline import CLASSES, UNREADABLE
 from mhsvm.prepare.problems import Problems, Rule
 from mhsvm.prepare.resize import mask_coverage, resize_classes
@@ -72,6 +72,7 @@ def score_files(
     threshold: float | None = None,
     size: tuple[int, int] | None = None,
     common: bool = False,
+    mask_suffix: str | None = None,
     boundary: bool = True,
 ) -> FolderScore:
     """Score predicted masks against their targets.
@@ -84,6 +85,7 @@ def score_files(
             is grayscale, all files of that side are thresholded. None refuses grayscale.
         size: (h, w) at which both are measured; None takes that of each target.
         common: Measure the ids of both sides; otherwise a file without a partner is an error.
+        mask_suffix: Ending of names that is not part of ids, such as "_seg2", besides the usual ones.
         boundary: Measure boundary distances, which takes longer.
     Raises:
         ValueError: An argument is wrong, or files have problems: all of them are listed.
@@ -95,13 +97,12 @@ def score_files(
         if not pred_files or not target_files:
             problems.raise_if_any(headline)
         pred_names, target_names = (
-            mask_files(files, problems, kind=side, all_needed=not common)
+            mask_files(files, problems, kind=side, mask_suffix=mask_suffix, all_needed=not common)
             for files, side in zip((pred_files, target_files), SIDES, strict=True)
         )
         if not pred_names or not target_names:
             problems.raise_if_any(headline)
-        preds = masks_by_id(pred_names, target_names, problems)
-        targets = masks_by_id(target_names, pred_names, problems)
+        preds, targets = match_masks(pred_names, target_names, problems, mask_suffix=mask_suffix)
         ids = _partners(preds, targets, problems, common=common)
         problems.raise_if_any(headline)
         sides = [

@@ -17,7 +17,7 @@ from mhsvm.prepare.formats import FORMATS, NAMES, needs_extra
 LARGEST_IMAGE = 89_478_485
 # Exceptions that Pillow raises on damaged files (found by changing bytes at random) and on oversized ones. The warning
 # is raised if warnings are errors.
-_PILLOW_ERRORS = (
+PILLOW_ERRORS = (
     OSError,
     SyntaxError,
     ValueError,
@@ -67,8 +67,8 @@ def open_raster(content: bytes) -> Raster:
         return _open_heic(content)
     try:
         content, is_inverted = _black_is_zero(content)
-        image = Image.open(io.BytesIO(content), formats=_pillow_formats())
-        _check_size(image.width, image.height)
+        image = Image.open(io.BytesIO(content), formats=pillow_formats())
+        check_size(image.width, image.height)
         num_frames = getattr(image, "n_frames", 1)
         # an MPO file is a JPEG of a camera, with previews or gain maps after the image
         if num_frames > 1 and image.format != "MPO":
@@ -78,7 +78,7 @@ def open_raster(content: bytes) -> Raster:
         return Raster(*_upright_gray(image, is_inverted), is_coarse)
     except UnidentifiedImageError as error:
         raise ValueError(f"no {NAMES} file, or a damaged one") from error
-    except _PILLOW_ERRORS as error:
+    except PILLOW_ERRORS as error:
         raise ValueError(_message(error)) from error
 
 
@@ -101,14 +101,15 @@ def _upright_gray(image: Image.Image, is_inverted: bool) -> tuple[Image.Image, i
     return upright, white
 
 
-def _check_size(width: int, height: int) -> None:
+def check_size(width: int, height: int) -> None:
+    """Raise ValueError for an image that is too large to be opened."""
     if width * height > LARGEST_IMAGE:
         raise ValueError(f"{width} x {height} pixels are more than {LARGEST_IMAGE:,}")
 
 
 @cache
-def _pillow_formats() -> tuple[str, ...]:
-    """Pillow's readers; an older Pillow lacks some."""
+def pillow_formats() -> tuple[str, ...]:
+    """Names of Pillow's readers for our formats; an older Pillow lacks some."""
     Image.init()
     return tuple(name for format in FORMATS for name in format.pillow if name in Image.OPEN)
 
@@ -156,10 +157,10 @@ def _open_heic(content: bytes) -> Raster:
     pillow_heif = _import("pillow_heif", "HEIC")
     try:
         opened = pillow_heif.open_heif(io.BytesIO(content))
-        _check_size(*opened.size)
+        check_size(*opened.size)
         image = opened.to_pillow()
         return Raster(*_upright_gray(image, is_inverted=False))
-    except _PILLOW_ERRORS as error:
+    except PILLOW_ERRORS as error:
         raise ValueError(_message(error)) from error
 
 
@@ -168,7 +169,7 @@ def _open_dicom(content: bytes) -> Raster:
     # imported here, because it needs the package
     from mhsvm.prepare.dicom import read_dicom
 
-    image, white = read_dicom(content, _check_size)
+    image, white = read_dicom(content, check_size)
     return Raster(image, white)
 
 

@@ -207,6 +207,21 @@ def test_empty_class_masks_are_scored(write):
     assert score.measured.scores.counts[0, 0, 1] == blob(0).sum()
 
 
+def test_equal_names_in_subsets_are_matched_by_these(write):
+    masks = {"train/masks/1": np.ones((2, 2), np.uint8), "test/masks/1": np.zeros((2, 2), np.uint8)}
+    score = score_files([write("pred", masks)], [write("truth", masks)])
+    assert score.measured.scores.ids == ("test/1", "train/1")
+    assert counts_of(score) == [[0, 0, 0, 4], [4, 0, 0, 0]]
+
+
+def test_an_ending_of_the_user(write):
+    mask = np.ones((2, 2), np.uint8)
+    pred, target = write("pred", {"a_auto": mask}), write("truth", {"a": mask})
+    with pytest.raises(ValueError, match="no common id"):
+        score_files([pred], [target])
+    assert score_files([pred], [target], mask_suffix="_auto").measured.scores.ids == ("a",)
+
+
 def test_masks_of_formats_that_are_not_read(write):
     pred, target = write("pred", {"a": blob(0)}), write("truth", {"a": blob(0)})
     for folder in (pred, target):

@@ -21,12 +21,13 @@ from mhsvm.inference.image_folder import open_images
 from mhsvm.prepare.decode import decode_grayscale, decode_image, decode_mask
 from mhsvm.prepare.problems import Problems
 from mhsvm.prepare.walk import open_sources
+from tests.faults.outcomes import REFUSED, TRACEBACK, Counts
 
-READ, REFUSED, TRACEBACK = "read", "refused", "TRACEBACK"
+READ = "read"
 _LARGEST_MASK = 2**16
 
 
-def run(*, count: int, seed: int, folder: Path) -> dict[str, Counter]:
+def run(*, count: int, seed: int, folder: Path) -> Counts:
     """Change `count` images and a third as many archives, each in one to eight places.
 
     Args:
@@ -37,7 +38,7 @@ def run(*, count: int, seed: int, folder: Path) -> dict[str, Counter]:
         The number of outcomes of each format.
     """
     generator = random.Random(seed)
-    counts: dict[str, Counter] = {}
+    counts: Counts = {}
     with warnings.catch_warnings():
         # readers warn of damaged tags
         warnings.simplefilter("ignore")
