@@ -10,7 +10,7 @@ from typing import TypeVar
 BOUNDS = {
     # torch takes seeds of 64 bits; further processes add their rank
     "run.seed": "[0, 9223372036854775807]",
-    "data.size": "[1, 65535]",
+    "data.size": "[0, 65535]",
     # 255 marks pixels that are not counted
     "model.num_classes": "[1, 255]",
     "model.in_channels": "[1, 1024]",

@@ -40,8 +40,8 @@ DEFAULTS = CfgNode(
             # Name of a set in data/ (isic2017 is data/isic2017.h5 or data/isic2017/), or a path.
             "set": "isic2017",
             "split": "wu-sorted",
-            # Side length in pixels for folders that are used without preparing a set first.
-            "size": 256,
+            # Side length in pixels. 0 is that of a prepared set, and 256 for folders that are used directly.
+            "size": 0,
             "normalization": "minmax",
             "augmentation": "ultralight",
             # Train on the fractional coverage that resizing leaves at a mask's boundary, instead of 0 and 1.

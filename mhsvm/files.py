@@ -1,14 +1,33 @@
-"""Write files and folders atomically, and find a place for cached ones."""
+"""Write files atomically, and find a place for cached ones."""
 
+import errno
 import hashlib
 import os
 import shutil
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+# Python's errors of such writes have no name of a file, and others have the temporary one.
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
 StrPath = str | os.PathLike[str]
+
+
+@contextmanager
+def full_disk_named(path: str | Path) -> Iterator[None]:
+    """Name a file or folder in the error of a write in the block for which there is no room.
+
+    Raises:
+        OSError: The disk is full, or the user's quota or the largest size of a file is reached.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _NO_ROOM:
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 @contextmanager
@@ -24,60 +43,25 @@ def replace_when_complete(path: str | Path) -> Iterator[Path]:
         The temporary path, which does not exist yet.
     """
     path = Path(path)
-    partial = _prepare_partial(path)
+    partial = partial_path(path)
     try:
-        yield partial
-        _sync(partial)
+        with full_disk_named(path):
+            yield partial
+            _sync(partial)
         os.replace(partial, path)
         _sync(path.parent)
     finally:
         partial.unlink(missing_ok=True)
 
 
-@contextmanager
-def replace_folder_when_complete(path: str | Path) -> Iterator[Path]:
-    """Fill a folder under a temporary name and rename it when the block succeeds; an older folder is replaced.
+def partial_path(path: Path) -> Path:
+    """Choose a temporary path beside a file or folder, create its parent, and remove those of killed processes.
 
-    A process that is killed between the two renames leaves the older folder as `.NAME.HOST-PID.partial.older`.
-
-    Args:
-        path: The folder to write. Its parent is created if needed.
-    Yields:
-        An empty folder to fill.
+    The path is `.NAME.HOST-PID.partial` in the same folder.
     """
-    path = Path(path)
-    partial = _prepare_partial(path)
-    older = partial.with_name(partial.name + ".older")
-    partial.mkdir()
-    try:
-        yield partial
-        if path.exists():
-            os.replace(path, older)
-        os.replace(partial, path)
-    finally:
-        if older.exists() and not path.exists():
-            os.replace(older, path)
-        shutil.rmtree(older, ignore_errors=True)
-        shutil.rmtree(partial, ignore_errors=True)
-
-
-def check_only_holds(folder: Path, patterns: Sequence[str], kind: str) -> None:
-    """Check that a folder has only older results of one kind, so that it can be replaced.
-
-    Args:
-        folder: The folder; it need not exist.
-        patterns: Names of the files that such results consist of, such as "*.png".
-        kind: Plural noun for the results, for the message.
-    Raises:
-        FileExistsError: The folder has other files, or the path is a file.
-    """
-    if not folder.exists():
-        return
-    if not folder.is_dir():
-        raise FileExistsError(f"{folder} is a file: choose another output folder")
-    others = [path.name for path in folder.iterdir() if not any(map(path.match, patterns))]
-    if others:
-        raise FileExistsError(f"{folder} holds more than {kind}, such as {min(others)}: choose another output folder")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _remove_stale(path)
+    return path.with_name(f".{path.name}.{socket.gethostname()}-{os.getpid()}.partial")
 
 
 def cache_path(folder: Path, name: str) -> Path:
@@ -89,13 +73,6 @@ def cache_path(folder: Path, name: str) -> Path:
         return folder / f".{name}"
     key = hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:16]
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mhsvm" / key / name
-
-
-def _prepare_partial(path: Path) -> Path:
-    """Create the parent folder, remove temporary files of killed processes, and return a temporary path."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    _remove_stale(path)
-    return path.with_name(f".{path.name}.{socket.gethostname()}-{os.getpid()}.partial")
 
 
 def _sync(path: Path) -> None:

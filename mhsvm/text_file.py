@@ -14,11 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mhsvm.files import StrPath, replace_when_complete
+from mhsvm.files import StrPath, full_disk_named, replace_when_complete
 
 ENCODING, ENCODING_ERRORS = "utf-8", "backslashreplace"
 
 _ESCAPED = re.compile(r"\\ud[c-f][0-9a-f]{2}")
+# Texts that spreadsheets take for formulas, after apostrophes if any; numbers are none.
+_FORMULA = re.compile(r"'*(?![+-]?[\d.]+$)[=+\-@\t\r\uff1d\uff0b\uff0d\uff20]")
 # Marks with which Windows programs start text of two bytes a character.
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")
 
@@ -151,7 +153,7 @@ def write_json_lines(path: StrPath, rows: Iterable[Mapping]) -> None:
 
 def append_json_line(path: StrPath, content: Mapping) -> None:
     """Append a JSON object as a line; an incomplete last line, which a killed process left, is removed first."""
-    with Path(path).open("a+b") as file:
+    with full_disk_named(Path(path)), Path(path).open("a+b") as file:
         _end_last_line(file)
         file.write(encode(_json_line(content) + "\n"))
 
@@ -183,7 +185,7 @@ def parse_table(content: bytes, *, name: StrPath, remedy: str) -> Table:
     table = Table((), [], [])
     try:
         for cells in reader:
-            cells = [_restore(cell) for cell in cells]
+            cells = [_undo_defuse(_restore(cell)) for cell in cells]
             if not table.columns:
                 table = Table(tuple(cells), [], [])
             elif cells and len(cells) != len(table.columns):
@@ -203,12 +205,23 @@ def split_cells(line: str, *, delimiter: str) -> list[str]:
 
 
 def write_table(path: StrPath, columns: Sequence[str], rows: Iterable[Sequence]) -> None:
-    """Write a CSV table, as `write_text` does; None is an empty cell."""
+    """Write a CSV table, as `write_text` does; None is an empty cell.
+
+    A text that a spreadsheet would run as a formula gets an apostrophe at its start, which `read_table` removes.
+    """
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(columns)
-    writer.writerows(rows)
+    writer.writerows([_defuse(cell) for cell in row] for row in rows)
     write_text(path, text.getvalue())
+
+
+def _defuse(cell: object) -> object:
+    return f"'{cell}" if isinstance(cell, str) and _FORMULA.match(cell) else cell
+
+
+def _undo_defuse(cell: str) -> str:
+    return cell[1:] if cell.startswith("'") and _FORMULA.match(cell) else cell
 
 
 def _json_line(content: Mapping) -> str:

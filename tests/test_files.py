@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from mhsvm.files import check_only_holds, replace_folder_when_complete, replace_when_complete
+from mhsvm.files import replace_when_complete
 
 
 def test_file_appears_at_the_end(tmp_path):
@@ -52,55 +52,3 @@ def test_next_run_removes_what_a_killed_one_left(tmp_path):
     with replace_when_complete(path) as partial:
         partial.write_text("whole")
     assert set(tmp_path.iterdir()) == others | {path}
-
-
-def test_a_folder_is_replaced_as_a_whole(tmp_path):
-    folder = tmp_path / "below" / "test"
-    for content in ("old", "new"):
-        with replace_folder_when_complete(folder) as partial:
-            assert partial.parent == folder.parent
-            (partial / f"{content}.txt").write_text(content)
-            (partial / "figures").mkdir()
-            assert not (folder / "new.txt").exists()
-    assert sorted(path.name for path in folder.iterdir()) == ["figures", "new.txt"]
-    assert list(folder.parent.iterdir()) == [folder]
-
-
-@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
-def test_a_folder_that_fails_leaves_the_older_one(tmp_path, error):
-    folder = tmp_path / "test"
-    with replace_folder_when_complete(folder) as partial:
-        (partial / "old.txt").write_text("old")
-
-    def fail():
-        with replace_folder_when_complete(folder) as partial:
-            (partial / "half.txt").write_text("half")
-            raise error
-
-    pytest.raises(error, fail)
-    assert [path.name for path in folder.iterdir()] == ["old.txt"]
-    assert list(tmp_path.iterdir()) == [folder]
-
-
-def test_the_folder_of_a_killed_process_is_removed(tmp_path):
-    process = subprocess.Popen([sys.executable, "-c", ""])
-    process.wait()
-    stale = tmp_path / f".test.{socket.gethostname()}-{process.pid}.partial"
-    (stale / "figures").mkdir(parents=True)
-    with replace_folder_when_complete(tmp_path / "test"):
-        assert not stale.exists()
-
-
-def test_only_older_results_are_replaced(tmp_path):
-    folder = tmp_path / "scores"
-    check_only_holds(folder, ("cases.csv",), "scores")
-    folder.mkdir()
-    for name in ("cases.csv", "a.png", "b.png"):
-        (folder / name).touch()
-    check_only_holds(folder, ("cases.csv", "*.png"), "scores")
-    with pytest.raises(
-        FileExistsError, match=r"scores holds more than scores, such as a\.png: choose another output folder"
-    ):
-        check_only_holds(folder, ("cases.csv",), "scores")
-    with pytest.raises(FileExistsError, match=r"cases\.csv is a file: choose another output folder"):
-        check_only_holds(folder / "cases.csv", ("cases.csv",), "scores")

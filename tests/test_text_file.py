@@ -1,6 +1,8 @@
 """Text files keep every name, end their lines at line feeds alone, and are read and written in one module."""
 
 import ast
+import csv
+import io
 from pathlib import Path
 
 import pytest
@@ -176,3 +178,21 @@ def test_forbidden_reading_is_found(line):
 )
 def test_binary_reading_is_allowed(line):
     assert not violations(line)
+
+
+@pytest.mark.parametrize("text", ["=1+1", "@SUM(A1)", "-2+3", "+a", "\tx", "=", "＝1", "'=1", "''-a"])
+def test_texts_that_look_like_formulas_are_defused_and_read_back(tmp_path, text):
+    path = tmp_path / "table.csv"
+    text_file.write_table(path, ("id", "dice"), [(text, 0.5)])
+    ((cell, _),) = list(csv.reader(io.StringIO(path.read_text(encoding="utf-8"), newline="")))[1:]
+    assert cell == f"'{text}"
+    assert text_file.read_table(path).rows == [{"id": text, "dice": "0.5"}]
+
+
+@pytest.mark.parametrize("text", ["ISIC_0000000", "-1", "+2.5", "a=b", "'a", "", "it's"])
+def test_other_texts_are_written_as_they_are(tmp_path, text):
+    path = tmp_path / "table.csv"
+    text_file.write_table(path, ("id", "gain"), [(text, -0.5)])
+    ((cell, gain),) = list(csv.reader(io.StringIO(path.read_text(encoding="utf-8"), newline="")))[1:]
+    assert (cell, gain) == (text, "-0.5")
+    assert text_file.read_table(path).rows == [{"id": text, "gain": "-0.5"}]

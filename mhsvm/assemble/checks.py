@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from yacs.config import CfgNode
 
-from mhsvm.assemble.data import build_augment, build_set, build_split
+from mhsvm.assemble.data import build_augment, build_set, build_split, with_size
 from mhsvm.assemble.devices import build_device
 from mhsvm.assemble.networks import build_model, check_backend_runs, check_image_size, choose_backend
 from mhsvm.assemble.training import build_loss, build_optimizer, build_schedule, check_data, check_settings
@@ -16,13 +16,13 @@ from mhsvm.prepare.sets import find_set
 from mhsvm.store import PreparedSet
 
 
-def check_training(config: CfgNode, *, num_processes: int = 1) -> tuple[Split, str]:
+def check_training(config: CfgNode, *, num_processes: int = 1) -> tuple[CfgNode, Split, str]:
     """Check everything that a new training needs.
 
     A folder of images is prepared, and near-duplicates for a k-fold split are searched, only if nothing else is wrong.
 
     Returns:
-        The split of its set, and the checksum of the set.
+        The config with the size of its set, the split of the set, and the checksum of the set.
     Raises:
         FileNotFoundError: There is no such set or checkpoint, and nothing else is wrong.
         ValueError: Something is wrong; several errors are listed.
@@ -35,6 +35,9 @@ def check_training(config: CfgNode, *, num_processes: int = 1) -> tuple[Split, s
     _check_rates(config, model, errors)
     with ExitStack() as stack:
         prepared = _open_set(config, stack, errors)
+        if prepared is not None:
+            with errors.collected():
+                config = with_size(config, prepared)
         if prepared is not None and model is not None:
             with errors.collected():
                 check_image_size(model, config, prepared)
@@ -44,7 +47,7 @@ def check_training(config: CfgNode, *, num_processes: int = 1) -> tuple[Split, s
                 check_data(split, prepared)
         errors.raise_if_any("reasons why this training cannot start")
         assert prepared is not None, "without a set there is an error"
-        return split, prepared.checksum
+        return config, split, prepared.checksum
 
 
 def _check_config(config: CfgNode, errors: Errors, num_processes: int) -> None:

@@ -8,7 +8,7 @@ from mhsvm.data.split_file import Split
 from mhsvm.data.splits import make_split
 from mhsvm.leakage import duplicate_groups
 from mhsvm.prepare.class_levels import check_classes
-from mhsvm.prepare.sets import find_set, open_set
+from mhsvm.prepare.sets import DEFAULT_SIZE, find_set, open_set, require_size
 from mhsvm.store import SYNTHETIC, PreparedSet
 
 
@@ -19,7 +19,8 @@ def build_set(config: CfgNode) -> PreparedSet:
         FileNotFoundError: There is none.
         ValueError: It cannot be used, or has another number of classes than the model.
     """
-    prepared = open_set(find_set(config.data.set), size=config.data.size, num_classes=config.model.num_classes)
+    size = config.data.size or DEFAULT_SIZE
+    prepared = open_set(find_set(config.data.set), size=size, num_classes=config.model.num_classes)
     if prepared.num_classes != config.model.num_classes:
         raise ValueError(
             f"{prepared.path} has masks of {prepared.num_classes} classes and model.num_classes is "
@@ -27,6 +28,21 @@ def build_set(config: CfgNode) -> PreparedSet:
         )
     check_classes(prepared)
     return prepared
+
+
+def with_size(config: CfgNode, prepared: PreparedSet) -> CfgNode:
+    """The config of a new run with the size of its set in `data.size`, if that is a square; 0 is the set's own size.
+
+    Raises:
+        ValueError: `data.size` names another size than the set has.
+    """
+    require_size(prepared, config.data.size or None, setting="data.size")
+    h, w = prepared.size
+    config = config.clone()
+    config.defrost()
+    config.data.size = h if h == w else 0
+    config.freeze()
+    return config
 
 
 def build_split(name: str, prepared: PreparedSet) -> Split:

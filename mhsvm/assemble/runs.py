@@ -16,10 +16,11 @@ from mhsvm.assemble.training import build_job
 from mhsvm.config import get_value, pair_up, read_value, set_value
 from mhsvm.data.split_file import Split
 from mhsvm.errors import Errors
-from mhsvm.files import StrPath, replace_when_complete
+from mhsvm.files import StrPath
 from mhsvm.models.checkpoint_file import read_checkpoint
 from mhsvm.runtime.distributed import World
 from mhsvm.store import PreparedSet
+from mhsvm.text_file import write_text
 from mhsvm.training.checkpoint import check_parts
 from mhsvm.training.job import Job, Progress
 from mhsvm.training.run_folder import RunFolder
@@ -61,8 +62,7 @@ class Plan:
             recorded = self.config.clone()
             recorded.defrost()
             recorded.run.plugins = read_value(self.run.config, "run.plugins")
-            with replace_when_complete(self.run.config) as partial:
-                partial.write_text(recorded.dump(), encoding="utf-8")
+            write_text(self.run.config, recorded.dump())
 
 
 def run_folder(config: CfgNode, *, name: str) -> RunFolder:
@@ -77,7 +77,8 @@ def plan_run(config: CfgNode, run: RunFolder | None, *, num_processes: int = 1) 
         FileNotFoundError: There is no such set or checkpoint, and nothing else is wrong.
         ValueError: Something is wrong; several errors are listed.
     """
-    return Plan(config, run, *check_training(config, num_processes=num_processes))
+    config, split, checksum = check_training(config, num_processes=num_processes)
+    return Plan(config, run, split, checksum)
 
 
 def plan_resumed(folder: StrPath, settings: Sequence[str] = ()) -> Plan:

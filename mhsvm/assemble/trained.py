@@ -23,6 +23,7 @@ from mhsvm.models.registry import MODELS
 from mhsvm.models.weight_format import State
 from mhsvm.nearest import did_you_mean
 from mhsvm.plugins import import_plugins
+from mhsvm.prepare.sets import DEFAULT_SIZE
 from mhsvm.training.checkpoint import check_parts, is_ours
 
 
@@ -55,8 +56,8 @@ class Trained:
 
     @property
     def size(self) -> tuple[int, int]:
-        """(h, w) in pixels of the training images; for a published file, the default."""
-        h, w = self.data["size"] if self.data else (self.config.data.size, self.config.data.size)
+        """(h, w) in pixels of the training images; if they are not recorded, the default."""
+        h, w = self.data["size"] if self.data else [self.config.data.size or DEFAULT_SIZE] * 2
         return h, w
 
     @cached_property
@@ -123,6 +124,7 @@ def load_trained(
     if model_name is not None:
         config.model.name = model_name
     if not ours:
+        config.data.size = config.data.size or DEFAULT_SIZE
         notes.append(
             f"the file does not record its preprocessing: taking images of {config.data.size} x {config.data.size}, "
             f"{config.data.normalization} normalization and threshold {config.evaluation.threshold}"

@@ -12,13 +12,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Compare tests of runs, or scores of masks, on their common images; all others are compared to the first one."""
     arguments = parser().parse_args(argv)
     from mhsvm.report.comparison import compare
-    from mhsvm.report.comparison_folder import write_comparison
+    from mhsvm.report.comparison_folder import RESULTS, write_comparison
     from mhsvm.report.comparison_text import comparison_table, winner_lines
     from mhsvm.report.measured_run import read_runs
 
     tested = read_runs(arguments.runs, test=arguments.test)
-    comparison = compare(tested)
     folder = arguments.folder or Path("results") / "comparisons" / _folder_name([run.name for run in tested])
+    RESULTS.check(folder)
+    comparison = compare(tested)
     write_comparison(folder, comparison)
     for run in tested:
         print(f"{run.name}: {run.folder}")

@@ -29,23 +29,34 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.split is not None and arguments.other is not None:
         raise ValueError("--split names the parts of one set: omit it, or name one set only")
     from mhsvm.assemble import build_split
-    from mhsvm.files import replace_folder_when_complete
-    from mhsvm.leakage import find_leaks, write_leaks
-    from mhsvm.prepare.sets import find_set, open_set
+    from mhsvm.leakage import find_leaks, mask_lines, write_leaks
+    from mhsvm.prepare.sets import DEFAULT_SIZE, find_set, open_set, require_size
+    from mhsvm.result_folder import ResultFolder
 
     with ExitStack() as stack, logging_to(ConsoleHandler()):
         first, second = (
-            stack.enter_context(open_set(find_set(name), size=arguments.size))
+            stack.enter_context(open_set(find_set(name), size=arguments.size or DEFAULT_SIZE))
             for name in (arguments.set, arguments.other or arguments.set)
         )
-        folder = arguments.out or _default_folder(first, arguments)
-        _check_replaceable(folder)
+        for prepared in (first, second):
+            require_size(prepared, arguments.size, setting="--size")
+        folder = arguments.folder or _default_folder(first, arguments)
+        names = ("pairs", *(f"{source}-{target}" for source, target in _CROSSINGS))
+        results = ResultFolder(
+            kind="a search",
+            main="pairs.csv",
+            mark=b"kind,id_a,id_b",
+            others=tuple(f"{name}{ending}" for name in names for ending in (".csv", "-*.png")),
+        )
+        results.check(folder)
         split = None if arguments.split is None else build_split(arguments.split, first)
         leaks = find_leaks(first, None if arguments.other is None else second)
         for prepared in (first, second) if arguments.other else (first,):
             print(f"{prepared.name} ({prepared.path}): {len(prepared)} images, checksum {prepared.checksum[:12]}")
         print(_count_line(leaks))
-        with replace_folder_when_complete(folder) as partial:
+        for line in mask_lines(leaks, first, second):
+            print(line)
+        with results.replace(folder) as partial:
             write_leaks(partial, leaks, first, second, name="pairs")
             if split is not None:
                 _print_crossings(partial, leaks, split, first)
@@ -66,20 +77,14 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("set", metavar="A", help="name in data/, prepared file or folder")
     parser.add_argument("other", nargs="?", metavar="B", help="another set; each pair is then one image of each")
     parser.add_argument("--split", metavar="NAME", help="list the pairs that this split of A separates")
-    parser.add_argument("--size", default="256", type=size, metavar="S|HxW", help="for folders; default 256")
-    parser.add_argument("--out", type=Path, metavar="FOLDER", help="default: results/leaks/A or A-B")
+    parser.add_argument("--size", type=size, metavar="S|HxW", help="of folders, default 256; prepared sets have one")
+    parser.add_argument("--out", dest="folder", type=Path, metavar="FOLDER", help="default: results/leaks/A or A-B")
     return parser
 
 
 def _default_folder(first: PreparedSet, arguments: argparse.Namespace) -> Path:
     names = [first.name, arguments.other and Path(arguments.other).stem, arguments.split]
     return Path("results/leaks") / re.sub(r"[^\w.-]+", "-", "-".join(name for name in names if name))
-
-
-def _check_replaceable(folder: Path) -> None:
-    """Make sure that a folder is new, empty, or an older result."""
-    if folder.exists() and not (folder / "pairs.csv").is_file() and (not folder.is_dir() or any(folder.iterdir())):
-        raise FileExistsError(f"{folder} exists and is not the folder of a search: choose another one with --out")
 
 
 def _count_line(leaks: Sequence[Leak]) -> str:

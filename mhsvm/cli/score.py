@@ -23,13 +23,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     from mhsvm.evaluation.scorer import score_files
     from mhsvm.evaluation.scores import absence_lines, describe_scores, metrics_lines, write_cases
     from mhsvm.evaluation.summary import write_summary
-    from mhsvm.files import check_only_holds, replace_folder_when_complete
     from mhsvm.plugins import import_plugins
+    from mhsvm.result_folder import ResultFolder
     from mhsvm.system import code_version
 
     import_plugins(arguments.plugins)
     folder = arguments.folder or _default_folder(arguments.pred[0])
-    check_only_holds(folder, ("cases.csv", "summary.json"), "scores")
+    results = ResultFolder(kind="a score", main="summary.json", mark=b'"schema"', others=("cases.csv", "report.html"))
+    results.check(folder)
     score = score_files(
         arguments.pred,
         arguments.truth,
@@ -37,10 +38,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         threshold=arguments.threshold,
         size=arguments.size,
         common=arguments.common,
+        mask_suffix=arguments.mask_suffix,
         boundary=arguments.boundary,
     )
     described = describe_scores(score.measured.scores)
-    with replace_folder_when_complete(folder) as partial:
+    with results.replace(folder) as partial:
         write_cases(
             partial / "cases.csv",
             score.measured.scores,
@@ -54,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         }
         write_summary(partial / "summary.json", content)
     warnings = [f"warning: {line}" for line in absence_lines(score.measured.scores)]
-    for line in (*_notes(score), *warnings, *metrics_lines(described)):
+    for line in (_first_line(arguments, score), *_notes(score), *warnings, *metrics_lines(described)):
         print(line)
     print(f"cases and summary: {folder}")
     return 0
@@ -67,18 +69,20 @@ def parser() -> argparse.ArgumentParser:
         description=main.__doc__,
         examples=("--pred their-masks --truth ISIC-2017_Test_v2_Part1_GroundTruth.zip",),
     )
-    parser.add_argument(
-        "--pred", required=True, nargs="+", type=Path, metavar="PATH", help="folders or zip files of predicted masks"
-    )
-    parser.add_argument(
-        "--truth", required=True, nargs="+", type=Path, metavar="PATH", help="folders or zip files of target masks"
-    )
+    for name, masks in (("--pred", "predicted masks"), ("--truth", "target masks")):
+        kinds = "folders, zip files, files or lists of them"
+        parser.add_argument(name, required=True, nargs="+", type=Path, metavar="PATH", help=f"{masks}: {kinds}")
     parser.add_argument(
         "--threshold", type=float, metavar="T", help="threshold grayscale at this fraction of full scale, such as 0.5"
     )
     parser.add_argument("--num-classes", type=_classes, default=1, metavar="K", help="2 or more for class-index masks")
     parser.add_argument("--size", type=size, metavar="S|HxW", help="measure at this size; default: each target's own")
     parser.add_argument("--common", action="store_true", help="score the ids that both have, and leave others out")
+    parser.add_argument(
+        "--mask-suffix",
+        metavar="END",
+        help="of names, such as _seg2: not part of ids, besides usual ones such as _mask",
+    )
     parser.add_argument(
         "--no-boundary", dest="boundary", action="store_false", help="leave hd95 and assd out, which take longest"
     )
@@ -112,13 +116,24 @@ def _describe_protocol(arguments: argparse.Namespace, score: FolderScore) -> dic
     }
 
 
+def _first_line(arguments: argparse.Namespace, score: FolderScore) -> str:
+    """The masks, their number and the size at which they were measured."""
+    sizes = sorted({f"{h} x {w}": h * w for h, w in score.measured.sizes}.items(), key=lambda size: size[1])
+    size = sizes[0][0] if len(sizes) == 1 else f"{len(sizes)} sizes from {sizes[0][0]} to {sizes[-1][0]}"
+    classes = "lesion masks" if arguments.num_classes == 1 else f"{arguments.num_classes} classes"
+    truth = ", ".join(map(str, arguments.truth))
+    return f"{len(score.measured.scores)} masks against {truth}, measured at {size} (height x width), {classes}"
+
+
 def _notes(score: FolderScore) -> list[str]:
     """Notes for a reader of the metrics."""
-    notes = [f"{len(score.measured.scores)} masks"]
+    notes = []
     if score.num_resized:
         notes.append(f"{score.num_resized} of the predictions had another size, and were resized")
     for side in score.grayscale:
         notes.append(f"the {side} held grayscale, and were thresholded")
+    if score.num_zero_one:
+        notes.append(f"{score.num_zero_one} of the predictions hold only 0 and 1, taken as fractions of full scale")
     if score.num_only_predicted or score.num_only_target:
         notes.append(
             f"left out: {score.num_only_predicted} predictions without a target, {score.num_only_target} targets "

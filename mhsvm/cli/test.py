@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         else:
             paths = ", ".join(map(str, arguments.native_masks))
             log.info("measured at %s, and at the sizes of the masks in %s", size, paths)
-        with open_native(run, arguments.native_masks) as native, folders.replace_test(folder) as partial:
+        with open_native(run, arguments.native_masks) as native, folders.RESULTS.replace(folder) as partial:
             result = evaluate_test(
                 run,
                 boundary=arguments.boundary,
@@ -81,7 +81,7 @@ def _open(arguments: argparse.Namespace, stack: ExitStack) -> tuple[Trained, Pre
     device, trained, prepared, folder = torch.device("cpu"), None, None, arguments.folder
     if folder is not None:
         with errors.collected():
-            folders.check_replaceable(folder)
+            folders.RESULTS.check(folder)
     with errors.collected():
         device = build_device(arguments.device)
     if arguments.backend is not None:
@@ -109,7 +109,7 @@ def _open(arguments: argparse.Namespace, stack: ExitStack) -> tuple[Trained, Pre
                 name = f"{prepared.name}-{protocol.split.name}{'-unseen' if arguments.drop_seen else ''}"
                 assert trained.path is not None, "the model is loaded from a file"
                 folder = folders.default_folder(trained.path, name)
-                folders.check_replaceable(folder)
+                folders.RESULTS.check(folder)
     errors.raise_if_any("reasons why this test cannot start")
     assert trained is not None
     assert prepared is not None
@@ -149,7 +149,7 @@ def parser() -> argparse.ArgumentParser:
         nargs="+",
         type=Path,
         metavar="PATH",
-        help="folders or zip files of the masks at the images' own sizes: measure there, too",
+        help="folders, zip files or lists of the masks at the images' own sizes: measure there, too",
     )
     parser.add_argument(
         "--no-boundary", dest="boundary", action="store_false", help="leave hd95 and assd out, which take longest"

@@ -12,7 +12,6 @@ maps.h5                        gates of MHS-VM, if asked for
 import re
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -22,13 +21,31 @@ from mhsvm.evaluation.evaluator import target_masks
 from mhsvm.evaluation.scores import absence_lines, metrics_lines, write_cases
 from mhsvm.evaluation.summary import result_line, write_summary
 from mhsvm.evaluation.testing import TestResult
-from mhsvm.files import replace_folder_when_complete
 from mhsvm.inference.probability import stored_to_mask
 from mhsvm.leakage import leakage_metrics, write_leaks
+from mhsvm.result_folder import ResultFolder
 from mhsvm.store import PredictionSet, PreparedSet, write_gate_maps
 from mhsvm.text_file import write_json
 
 PREDICTIONS = "predictions.h5"
+RESULTS = ResultFolder(
+    kind="a test",
+    main="summary.json",
+    mark=b'"schema"',
+    others=(
+        "cases.csv",
+        "cases_native.csv",
+        "times.json",
+        PREDICTIONS,
+        "maps.h5",
+        "log.txt",
+        "leaks.csv",
+        "leaks-*.png",
+        "figures/overview.png",
+        "figures/*-[0-9][0-9][0-9][0-9]*-dice-*.png",
+        "report.html",
+    ),
+)
 
 
 def default_folder(checkpoint: Path, name: str) -> Path:
@@ -41,40 +58,17 @@ def default_folder(checkpoint: Path, name: str) -> Path:
     return folder / "tests" / re.sub(r"[^\w.-]+", "-", name + suffix)
 
 
-def check_replaceable(folder: Path) -> None:
-    """Make sure that a folder is new, empty, or an older test.
-
-    Raises:
-        FileExistsError: It holds something else.
-    """
-    is_test = (folder / "summary.json").is_file() and (folder / "cases.csv").is_file()
-    if folder.exists() and not is_test and (not folder.is_dir() or any(folder.iterdir())):
-        raise FileExistsError(f"{folder} exists and is not the folder of a test: choose another one with `folder`")
-
-
-@contextmanager
-def replace_test(folder: Path) -> Iterator[Path]:
-    """Yield an empty folder to fill, which replaces an older test as a whole when the block ends without an error.
-
-    Raises:
-        FileExistsError: The folder holds something else.
-    """
-    check_replaceable(folder)
-    with replace_folder_when_complete(folder) as partial:
-        yield partial
-
-
 def write_result(result: TestResult, folder: str | Path) -> None:
-    """Write the result of a test to a folder, as `mhsvm test` does; an older test there is replaced as a whole.
+    """Write the result of a test to a folder, as `mhsvm test` does; an older test there is replaced.
 
     Args:
         result: From `mhsvm.evaluate`.
         folder: A new or empty folder, or the folder of an older test.
     Raises:
-        FileExistsError: The folder holds something else.
+        FileExistsError: The folder holds anything that no test has written.
         FileNotFoundError: The prepared set of the result is gone.
     """
-    with replace_test(Path(folder)) as partial:
+    with RESULTS.replace(Path(folder)) as partial:
         if isinstance(result.predictions, bytes):
             (partial / PREDICTIONS).write_bytes(result.predictions)
         else:

@@ -1,6 +1,7 @@
 """Open a set by its name, the path of a prepared file, or the path of a folder with images and masks."""
 
 import hashlib
+import os
 import sys
 from pathlib import Path
 
@@ -10,7 +11,8 @@ from mhsvm.files import StrPath, cache_path
 from mhsvm.nearest import did_you_mean
 from mhsvm.prepare.archive import SourceFile
 from mhsvm.prepare.formats import EXTENSIONS
-from mhsvm.prepare.pipeline import prepare_set
+from mhsvm.prepare.pairs import find_pairs
+from mhsvm.prepare.pipeline import PAIRS, pairs_digest, prepare_set
 from mhsvm.prepare.problems import Problems
 from mhsvm.prepare.resize import Size, as_height_width
 from mhsvm.prepare.sources import SOURCES
@@ -18,6 +20,8 @@ from mhsvm.prepare.walk import open_sources
 from mhsvm.store import PredictionSet, PreparedSet
 from mhsvm.text_file import encode
 
+# Side length in pixels of a folder that is used directly, if none is named.
+DEFAULT_SIZE = 256
 # Attribute of a set prepared from a folder, used to detect changes of the folder.
 _FOLDER_STATE = "folder_state"
 
@@ -25,16 +29,26 @@ _FOLDER_STATE = "folder_state"
 def find_set(name_or_path: StrPath, root: StrPath = "data") -> Path:
     """Find the file or folder of a data set.
 
+    A path with a folder part, such as sets/mine or ./mine, is taken literally if it exists; next comes sets/mine.h5,
+    and then both in `root`. A bare NAME is root/NAME.h5, root/NAME/, or else NAME in the working folder.
+
     Args:
-        name_or_path: NAME for root/NAME.h5 or root/NAME/, or the path of a prepared file or a folder.
+        name_or_path: A name, or the path of a prepared file or a folder.
         root: Folder with prepared sets.
     Raises:
         FileNotFoundError: None of these paths exists; the sets in `root` are listed.
+        ValueError: root/NAME.h5 and root/NAME/ both exist, and the file was not prepared from the images and masks
+            that the folder holds now.
     """
-    root = Path(root)
-    for path in (root / f"{name_or_path}.h5", root / name_or_path, Path(name_or_path)):
-        if path.exists():
-            return path
+    root, literal = Path(root), Path(name_or_path)
+    in_root = [root / f"{name_or_path}.h5", root / name_or_path]
+    named = len(literal.parts) > 1 or any(mark and mark in str(name_or_path) for mark in (os.sep, os.altsep))
+    candidates = [literal, Path(f"{literal}.h5"), *in_root] if named else [*in_root, literal]
+    found = [path for path in candidates if path.exists()]
+    if not named and found[:2] == in_root:
+        _check_same_set(*in_root)
+    if found:
+        return found[0]
     entries = sorted(root.iterdir()) if root.is_dir() else []
     known = [path.name for path in entries if path.is_dir() or path.suffix == ".h5"]
     hint = did_you_mean(str(name_or_path), [name.removesuffix(".h5") for name in known])
@@ -44,7 +58,25 @@ def find_set(name_or_path: StrPath, root: StrPath = "data") -> Path:
     )
 
 
-def open_set(path: str | Path, size: Size = 256, num_classes: int = 1) -> PreparedSet:
+def require_size(prepared: PreparedSet, size: Size | None, *, setting: str) -> None:
+    """Check that a set has the size that the user has named; None takes any.
+
+    Args:
+        prepared: The set.
+        size: The named size.
+        setting: Its setting or argument, for the message.
+    Raises:
+        ValueError: The set has another size.
+    """
+    if size is not None and prepared.size != as_height_width(size):
+        shown = "{} x {}".format
+        raise ValueError(
+            f"{setting} is {shown(*as_height_width(size))} and {prepared.path} holds images of {shown(*prepared.size)} "
+            f"(height x width): leave {setting} out, or prepare the set at that size"
+        )
+
+
+def open_set(path: str | Path, size: Size = DEFAULT_SIZE, num_classes: int = 1) -> PreparedSet:
     """Open a prepared file, or prepare and open a folder of images and masks.
 
     A folder ({train,val,test}/{images,masks}/ or images/ and masks/) is prepared once, into `.mhsvm-SIZE.h5` in the
@@ -52,7 +84,7 @@ def open_set(path: str | Path, size: Size = 256, num_classes: int = 1) -> Prepar
     files change.
 
     Args:
-        path: A prepared file, which keeps its size, or a folder.
+        path: A prepared file, which keeps its size (see `require_size`), or a folder.
         size: Size for a folder.
         num_classes: Classes for a folder: 1 for lesion masks, k >= 2 for class indices.
     Raises:
@@ -114,6 +146,25 @@ def open_predicted_set(predictions: PredictionSet, name_or_path: str | Path | No
             f"{prepared.checksum[:12]}, not {predictions.set_checksum[:12]}. Name that one with `data`, or test again"
         )
     return prepared
+
+
+def _check_same_set(file: Path, folder: Path) -> None:
+    """Check that a prepared file holds the images and masks of the folder beside it, unless that is no set."""
+    with open_sources([folder] if folder.is_dir() else [], Problems()) as files:
+        found = {name: find_pairs(files, source, Problems()) for name, source in SOURCES.items()}
+        if not any(found.values()):
+            return
+        with PreparedSet.open(file) as prepared:
+            pairs = found.get(prepared.source) or max(found.values(), key=len)
+            recorded = prepared.attributes.get(PAIRS)
+            if recorded == pairs_digest(pairs) if recorded else set(prepared.ids) == {pair.id for pair in pairs}:
+                return
+            count = len(prepared)
+    raise ValueError(
+        f"{file} and {folder}{os.sep} are different sets of one name: the file holds {count} images and was not "
+        f"prepared from the {len(pairs)} that the folder holds now. Prepare it again, or name one by its path, "
+        f"{file} or {folder}{os.sep}"
+    )
 
 
 def _prepared_path(folder: Path, size: tuple[int, int], num_classes: int) -> Path:

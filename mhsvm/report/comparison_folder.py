@@ -6,12 +6,18 @@ from pathlib import Path
 
 import torch
 
-from mhsvm.files import check_only_holds, replace_folder_when_complete
 from mhsvm.report.comparison import Comparison, gains_over
 from mhsvm.report.comparison_plots import write_plots
+from mhsvm.result_folder import ResultFolder
 from mhsvm.text_file import write_json, write_table
 
 SCHEMA = 1
+RESULTS = ResultFolder(
+    kind="a comparison",
+    main="comparison.json",
+    mark=b'"schema"',
+    others=("cases.csv", "intervals.png", "gains-*.png"),
+)
 
 
 def write_comparison(folder: Path, comparison: Comparison) -> None:
@@ -20,8 +26,7 @@ def write_comparison(folder: Path, comparison: Comparison) -> None:
     Raises:
         FileExistsError: The folder holds other files.
     """
-    check_only_holds(folder, ("comparison.json", "cases.csv", "intervals.png", "gains-*.png"), "a comparison")
-    with replace_folder_when_complete(folder) as partial:
+    with RESULTS.replace(folder) as partial:
         write_json(partial / "comparison.json", describe_comparison(comparison))
         write_compared_cases(partial / "cases.csv", comparison)
         write_plots(partial, comparison)

@@ -7,6 +7,7 @@ import torch
 from yacs.config import CfgNode
 
 from mhsvm.assemble import build_job, build_set
+from mhsvm.assemble.data import with_size
 from mhsvm.data.split_file import Split
 from mhsvm.data.splits import make_split
 from mhsvm.prepare.class_levels import check_classes
@@ -59,11 +60,12 @@ def check_grid(runs: Sequence[GridRun], *, further_sets: Sequence[str]) -> Check
     for run in runs:
         try:
             with build_set(run.config) as prepared:
+                with_size(run.config, prepared)
                 own = _as_test_set(prepared, run.config.data.set)
                 split = _quick_split(run.config.data.split, prepared)
                 if run.variant not in seen:
                     largest = max(largest, _build_once(run.config, prepared, split))
-                    seen[run.variant] = [_open_further(name, run.config) for name in further_sets]
+                    seen[run.variant] = [_open_further(name, run.config, prepared.size) for name in further_sets]
         except (ValueError, FileNotFoundError) as error:
             raise type(error)(f"{run.name}: {error}") from error
         test_sets[run.name] = _with_unique_names([own, *seen[run.variant]])
@@ -91,8 +93,9 @@ def _build_once(config: CfgNode, prepared: PreparedSet, split: Split) -> int:
     return sum(parameter.numel() for parameter in job.model.parameters())
 
 
-def _open_further(name: str, config: CfgNode) -> SetToTest:
-    with open_set(find_set(name), size=config.data.size, num_classes=config.model.num_classes) as prepared:
+def _open_further(name: str, config: CfgNode, size: tuple[int, int]) -> SetToTest:
+    # a test prepares a folder at the size of the checkpoint's own set
+    with open_set(find_set(name), size=size, num_classes=config.model.num_classes) as prepared:
         if prepared.num_classes != config.model.num_classes:
             raise ValueError(
                 f"the masks of {prepared.path} have num_classes {prepared.num_classes}, model.num_classes is "

@@ -46,7 +46,13 @@ class RunState:
         """
         if not self.files.last.is_file():
             return
-        if read_config(self.files.config) != self.run.config:
+        recorded, own = read_config(self.files.config), self.run.config.clone()
+        if not own.data.size:
+            # a run records the size of its set
+            own.defrost()
+            own.data.size = recorded.data.size
+            own.freeze()
+        if recorded != own:
             raise ValueError(
                 f"{self.files.path} was made with other settings than this sweep's (see its config.yaml): "
                 "choose another one with `folder`, or remove that one"

@@ -37,8 +37,9 @@ def message_of(*settings, **options):
 
 def test_a_training_that_can_start_has_its_split_and_checksum(make_set):
     make_set()
-    split, checksum = check_training(read_config(None, SMALL))
+    config, split, checksum = check_training(read_config(None, SMALL))
     assert split.name == "official"
+    assert config.data.size == 32
     assert len(split.ids("train")) == 9
     assert len(checksum) == 64
 

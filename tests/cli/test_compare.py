@@ -83,7 +83,7 @@ def test_three_runs_have_adjusted_p_values(runs, capsys):
         (["results/tall", "data"], "data is neither a run nor a test nor a score"),
         (["results/tall", "results/tall"], "a test is given twice"),
         (["results/tall", "results/wide", "--test", "moles"], "results/tall has no test 'moles'; it has lesions-all"),
-        (["results/tall", "results/wide", "--out", "results"], "results holds more than a comparison, such as tall"),
+        (["results/tall", "results/wide", "--out", "results"], "results exists and is not the folder of a comparison"),
     ],
 )
 def test_what_a_user_can_do_wrong(runs, capsys, arguments, message):

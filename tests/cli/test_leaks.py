@@ -82,6 +82,7 @@ def test_nothing_is_found(workplace, make_scenes, capsys):
         (["own", "absent"], "there is no data set 'absent'"),
         (["own", "own", "--split", "all"], "--split names the parts of one set: omit it"),
         (["own", "--split", "thirds"], "unknown split 'thirds'"),
+        (["own", "--size", "32"], "--size is 32 x 32 and data/own.h5 holds images of 64 x 64"),
         (["own", "--out", "full"], "full exists and is not the folder of a search: choose another one with --out"),
     ],
 )

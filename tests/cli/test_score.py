@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 
 import numpy as np
 import pytest
@@ -28,7 +29,9 @@ def masks(workplace):
 def test_table_summary_and_cases(masks, capsys):
     assert command.main(["--pred", "out", "--truth", "truth"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[:2] == ["3 masks", "1 of the predictions had another size, and were resized"]
+    shown = r"3 masks against truth, measured at (\d+ x \d+|\d sizes from .*) \(height x width\), lesion masks"
+    assert re.fullmatch(shown, lines[0])
+    assert lines[1] == "1 of the predictions had another size, and were resized"
     assert lines[2].split() == ["pooled", "95%", "interval", "per", "image", "95%", "interval"]
     # 96 of 144 pixels found in a and c, 48 and 144 too much
     assert lines[3].split()[:2] == ["miou", f"{192 / (192 + 96 + 240):.4f}"]
@@ -79,7 +82,7 @@ def test_scores_replace_scores_and_nothing_else(masks):
     assert command.main(arguments) == 0
     assert (masks / "mine/summary.json").read_bytes() == before
     (masks / "mine/predictions.h5").touch()
-    with pytest.raises(FileExistsError, match=r"mine holds more than scores, such as predictions\.h5"):
+    with pytest.raises(FileExistsError, match=r"mine holds more than a score, predictions\.h5"):
         command.main(arguments)
 
 
@@ -103,7 +106,7 @@ def test_several_classes(workplace, capsys):
         (["--threshold", "128"], "in (0, 1]; received 128. Level 128 is 0.5"),
         (["--pred", "data"], "no mask: 1\n    predictions: looked for BMP, PNG"),
         (["--truth", "out/masks/a.png"], "prediction without a target: 2\n    b: out/masks/b.png"),
-        (["--out", "truth"], "truth holds more than scores"),
+        (["--out", "truth"], "truth exists and is not the folder of a score"),
     ],
 )
 def test_what_a_user_can_do_wrong(masks, capsys, options, message):

@@ -151,6 +151,7 @@ def test_a_folder_with_other_settings_is_refused(config, in_process, capsys):
         (["--folds", "2", "data.split", "kfold-2-1"], "k-fold needs k >= 3"),
         (["--set", "data.split=official,ratio-80-20-0-1"], "has no test part, which a sweep needs"),
         (["data.split", "wu-sorted"], "seed42: split 'wu-sorted' is defined for isic2017 and isic2018"),
+        (["data.size", "64"], "seed42: data.size is 64 x 64 and data/lesions.h5 holds images of 32 x 32"),
         (["data.set", "nowhere"], "there is no data set 'nowhere'"),
         (["--test", "nowhere"], "there is no data set 'nowhere'"),
         (["--test", "lesions"], "two test sets have the same name: lesions, lesions"),

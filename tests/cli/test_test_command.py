@@ -250,10 +250,21 @@ def test_the_choice_is_printed_first_and_the_line_to_grep_last(tested, by_hand):
 def test_two_runs_leave_the_same_bytes(tested):
     checkpoint, _, folder, _ = tested
     before = {name: (folder / name).read_bytes() for name in ("summary.json", "cases.csv")}
-    (folder / "of-the-older-run.txt").touch()
+    # sheets of an older test with more leaks
+    (folder / "leaks-7.png").touch()
     run_test(checkpoint, "--batch-size", "2")
     assert {name: (folder / name).read_bytes() for name in before} == before
-    assert not (folder / "of-the-older-run.txt").exists()
+    assert not (folder / "leaks-7.png").exists()
+
+
+def test_a_folder_with_a_file_of_the_user_is_refused_before_the_work(tested, monkeypatch):
+    checkpoint, _, folder, _ = tested
+    (folder / "thesis.txt").write_text("mine")
+    monkeypatch.setattr("mhsvm.assemble.build_test", lambda *_, **__: pytest.fail("the work has begun"))
+    for options in ((), ("--out", str(folder))):
+        with pytest.raises(FileExistsError, match=r"holds more than a test, thesis\.txt"):
+            run_test(checkpoint, *options)
+    assert (folder / "thesis.txt").read_text() == "mine"
 
 
 def test_a_failed_test_keeps_the_older_one(tested, monkeypatch):

@@ -11,10 +11,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from mhsvm.cli import test as test_command
 from mhsvm.cli.main import run
 from mhsvm.cli.train import main
-from mhsvm.config import load_config
+from mhsvm.config import load_config, read_value
 from mhsvm.models.checkpoint_file import read_checkpoint
+from mhsvm.training.checkpoint import save_checkpoint
 
 CONFIG = """
 run: {device: cpu}
@@ -234,6 +236,10 @@ def test_a_profile_of_a_diverging_training_is_one_message(config, capsys):
         (["--config", "small.yaml", "data.set", "isic2018"], "isic2018"),
         (["--config", "small.yaml", "data.split", "wu-sorted"], "wu-sorted"),
         (["--config", "small.yaml", "data.split", "all"], "has no train part"),
+        (
+            ["--config", "small.yaml", "data.size", "64"],
+            "data.size is 64 x 64 and data/lesions.h5 holds images of 32",
+        ),
         (["--config", "small.yaml", "model.name", "unet"], "unknown model 'unet'; known: "),
         (["--config", "small.yaml", "model.num_classes", "3"], "set model.num_classes 1"),
         (["--config", "small.yaml", "loss.name", "ce_dice"], "take 'bce_dice'"),
@@ -260,6 +266,29 @@ def test_bad_input_is_one_message_and_leaves_nothing(arguments, message, config,
     assert error.startswith("error: ")
     assert message in error
     assert not Path("results").exists()
+
+
+def test_the_size_of_the_set_is_shown_and_recorded(config, capsys):
+    assert main(["--config", str(config), "train.epochs", "1"]) == 0
+    shown = "lesions (data/lesions.h5): 15 images of 32 x 32 (height x width), lesion masks"
+    assert shown in capsys.readouterr().out
+    assert read_value("results/small/config.yaml", "data.size") == 32
+    assert read_checkpoint("results/small/checkpoints/last.pt")["config"]["data"]["size"] == 32
+    assert run(main, ["--resume", "results/small", "data.size", "64"]) == 2
+    assert "results/small was started with data.size 32" in capsys.readouterr().err
+
+
+def test_a_run_that_recorded_another_size_goes_on(config):
+    """Older versions recorded the default of 256 for prepared sets of any size."""
+    assert main(["--config", str(config), "train.epochs", "2"]) == 0
+    last = Path("results/small/checkpoints/last.pt")
+    content = read_checkpoint(last)
+    content["config"]["data"]["size"] = 256
+    content["training"]["progress"]["epoch"] = 1
+    save_checkpoint(last, content)
+    assert main(["--resume", "results/small"]) == 0
+    assert read_checkpoint(last)["training"]["progress"]["epoch"] == 2
+    assert test_command.main(["--d", "lesions", "--p", str(last), "--device", "cpu", "--no-boundary"]) == 0
 
 
 def test_a_size_that_the_network_cannot_take_leaves_nothing(workplace, make_set, config, capsys):

@@ -10,7 +10,7 @@ import torch
 
 from mhsvm.data.split_file import Split
 from mhsvm.evaluation import folder, testing
-from mhsvm.evaluation.folder import check_replaceable, default_folder, result_lines, write_result
+from mhsvm.evaluation.folder import RESULTS, default_folder, result_lines, write_result
 from mhsvm.evaluation.image_score import SizedScores
 from mhsvm.evaluation.protocol import Protocol
 from mhsvm.evaluation.scores import describe_scores
@@ -33,15 +33,15 @@ def test_a_test_lies_with_its_run(checkpoint, expected):
 
 
 def test_only_a_test_is_replaced(tmp_path):
-    check_replaceable(tmp_path / "new")
-    check_replaceable(tmp_path)
+    RESULTS.check(tmp_path / "new")
+    RESULTS.check(tmp_path)
     (tmp_path / "cases.csv").touch()
     with pytest.raises(FileExistsError, match="is not the folder of a test: choose another one with `folder`"):
-        check_replaceable(tmp_path)
-    with pytest.raises(FileExistsError, match="is not the folder of a test"):
-        check_replaceable(tmp_path / "cases.csv")
-    (tmp_path / "summary.json").touch()
-    check_replaceable(tmp_path)
+        RESULTS.check(tmp_path)
+    with pytest.raises(FileExistsError, match="is a file, not a folder"):
+        RESULTS.check(tmp_path / "cases.csv")
+    (tmp_path / "summary.json").write_text('{"schema": 1}')
+    RESULTS.check(tmp_path)
 
 
 @pytest.fixture

@@ -51,7 +51,14 @@ def test_own_set(own, lay_out, tmp_path):
         assert prepared.subsets == ("train", "train", "val", "test")
         assert prepared.original_sizes.tolist() == [[20, 30]] * 4
         assert prepared.checksum == summary.checksum
-        assert set(prepared.attributes) == {"mhsvm_version", "image_resizing", "mask_resizing", "sources", "source"}
+        assert set(prepared.attributes) == {
+            "mhsvm_version",
+            "image_resizing",
+            "mask_resizing",
+            "sources",
+            "source",
+            "pairs",
+        }
         for row, subset in enumerate(prepared.subsets):
             image = np.asarray(Image.open(source / subset / "images" / f"{row}.png"))
             mask = np.asarray(Image.open(source / subset / "masks" / f"{row}.png")) > 0

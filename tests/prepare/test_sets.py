@@ -1,11 +1,13 @@
 """A set by name, by path, and a folder that is used as it is."""
 
 import os
+from pathlib import Path
 
 import pytest
 
-from mhsvm.prepare import sets
-from mhsvm.prepare.sets import find_set, open_set
+from mhsvm.prepare import pipeline, sets
+from mhsvm.prepare.pipeline import prepare_set
+from mhsvm.prepare.sets import find_set, open_set, require_size
 
 
 @pytest.fixture
@@ -35,6 +37,49 @@ def test_find_set(tmp_path):
         find_set("isic", root)
     with pytest.raises(FileNotFoundError, match=r"In .*absent/: no sets\. Make one with `mhsvm prepare`"):
         find_set("isic", tmp_path / "absent")
+
+
+def test_a_path_with_a_folder_part_is_taken_literally(ready_split, monkeypatch):
+    root = ready_split.parent
+    prepare_set("folder", [ready_split], root / "mine.h5", size=16)
+    for path in (ready_split, f"{ready_split}/", str(ready_split)):
+        assert find_set(path, root / "data") == ready_split
+    monkeypatch.chdir(root)
+    assert find_set("./mine") == find_set("mine/") == find_set("mine") == Path("mine")
+    (root / "data").mkdir()
+    (root / "mine.h5").rename(root / "data" / "mine.h5")
+    # a bare name is in data/ first
+    assert find_set("mine") == Path("data/mine.h5")
+    assert find_set("./mine") == Path("mine")
+    assert find_set("data/mine") == Path("data/mine.h5")
+
+
+@pytest.mark.parametrize("digest", [True, False])
+def test_a_name_of_two_sets_is_ambiguous(ready_split, picture, lesion, monkeypatch, digest):
+    root, file = ready_split.parent, ready_split.parent / "mine.h5"
+    if not digest:
+        # a set of an older version records no digest of its files
+        monkeypatch.setattr(pipeline, "pairs_digest", lambda pairs: "")
+    # given as its parts, or as it is: the same files
+    prepare_set("folder", [ready_split / "val", ready_split / "train"], file, size=16)
+    monkeypatch.undo()
+    assert find_set("mine", root) == file
+    (ready_split / "val" / "images" / "2.png").write_bytes(picture(2))
+    (ready_split / "val" / "masks" / "2.png").write_bytes(lesion(2))
+    with pytest.raises(ValueError, match="different sets of one name: the file holds 2 images and was not") as caught:
+        find_set("mine", root)
+    message = str(caught.value)
+    assert f"from the 3 that the folder holds now. Prepare it again, or name one by its path, {file} or" in message
+    assert find_set(ready_split, root) == ready_split
+    assert find_set(file, root) == file
+
+
+def test_another_size_than_that_of_the_set(ready_split):
+    with open_set(ready_split, size=16) as prepared:
+        require_size(prepared, None, setting="x")
+        require_size(prepared, (16, 16), setting="x")
+        with pytest.raises(ValueError, match=r"x is 16 x 12 and .*h5 holds images of 16 x 16 .*: leave x out"):
+            require_size(prepared, (16, 12), setting="x")
 
 
 def test_folder_is_prepared_once(ready_split, monkeypatch):

@@ -20,3 +20,17 @@ def test_a_test_names_the_plugins_of_the_config(plugins, tmp_path, monkeypatch):
     arguments = test_command.parser().parse_args(words[words.index("test") + 1 :])
     assert arguments.plugins == plugins
     assert (arguments.data, arguments.checkpoint) == ("data/lesions.h5", str(tmp_path / "seed0/checkpoints/best.pt"))
+
+
+@pytest.mark.parametrize(("asked", "recorded", "fits"), [("0", "32", True), ("32", "32", True), ("64", "32", False)])
+def test_a_run_has_recorded_the_size_of_its_set(tmp_path, asked, recorded, fits):
+    run = GridRun("seed0", "", 0, None, (), load_config(None, ["data.size", asked]))
+    state = RunState(run, Path("own.yaml"), tmp_path, ())
+    state.files.last.parent.mkdir(parents=True)
+    state.files.last.touch()
+    state.files.config.write_text(load_config(None, ["data.size", recorded]).dump())
+    if fits:
+        state.check_config()
+    else:
+        with pytest.raises(ValueError, match="was made with other settings than this sweep's"):
+            state.check_config()

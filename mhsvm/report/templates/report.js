@@ -186,7 +186,8 @@ const ORDERS = [
 let listed = [];
 const cards = cases.map((shown, row) => {
   const canvas = makeCanvas();
-  const caption = element("span", {}, shown.id, element("b"));
+  const id = element("i", { textContent: shown.id, title: shown.id });
+  const caption = element("span", {}, id, element("b"));
   const card = element("button", { type: "button" }, canvas, caption);
   card.addEventListener("click", () => openCase(row));
   return card;
