@@ -110,6 +110,8 @@ class UltraLightVMUNet(nn.Module):
         if init not in ("paper", "mamba"):
             raise ValueError(f"init is paper or mamba; received {init!r}")
         self.in_channels = in_channels
+        # another mixer may use random numbers
+        self.has_independent_images = mixer == "mamba"
         c1, c2, c3, c4, c5, c6 = channels
         conv = partial(nn.Conv2d, kernel_size=3, padding=1)
         mixer = find_mixer(mixer, d_state=d_state, d_conv=d_conv, expand=expand, backend=backend)

@@ -20,6 +20,7 @@ from mhsvm.ops.dispatch import left_to_compiler
 from mhsvm.runtime.graphs import WARM_UP_CALLS, CapturedCall, warm_up
 from mhsvm.system import num_cores
 from mhsvm.training.ema import ModelAverage
+from mhsvm.training.image_parts import forward_in_parts
 
 STEP_MODES = ("auto", "eager", "graph", "compile")
 _MOST_VARIANTS = 64
@@ -198,7 +199,7 @@ class TrainStep:
         inputs, targets = batch if self._prepare is None else self._prepare(*batch)
         autocast = torch.autocast(self.device.type, dtype=self.precision, enabled=self.precision != torch.float32)
         with autocast, around():
-            logits = self.model(inputs)
+            logits = self.model(inputs) if self.compiled else forward_in_parts(self.model, inputs)
         return self.loss(logits, targets)
 
     def _rehearse(self, *batch: Tensor) -> None:
