@@ -262,8 +262,8 @@ def _plan(
 ) -> Plan:
     if resume is not None:
         settings = config if isinstance(config, Mapping) else {}
-        run = RunFolder(resume)
-        if run.last.is_file() or run.is_unsaved_start():
+        resumed = RunFolder(resume)
+        if resumed.last.is_file() or resumed.is_unsaved_start():
             lock.hold(resume)
         return plan_resumed(resume, [word for pair in _pairs(settings) for word in pair], num_processes=num_processes)
     run = None if folder is None else RunFolder(folder)
