@@ -10,7 +10,7 @@ from pathlib import Path
 from tests.faults.outcomes import bad_outcomes, format_counts
 
 # a module of this folder each
-PROGRAMS = ("flips",)
+PROGRAMS = ("flips", "mutations")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
