@@ -29,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.split is not None and arguments.other is not None:
         raise ValueError("--split names the parts of one set: omit it, or name one set only")
     from mhsvm.assemble import build_split
-    from mhsvm.leakage import find_leaks, write_leaks
+    from mhsvm.leakage import find_leaks, mask_lines, write_leaks
     from mhsvm.prepare.sets import DEFAULT_SIZE, find_set, open_set, require_size
     from mhsvm.result_folder import ResultFolder
 
@@ -54,6 +54,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         for prepared in (first, second) if arguments.other else (first,):
             print(f"{prepared.name} ({prepared.path}): {len(prepared)} images, checksum {prepared.checksum[:12]}")
         print(_count_line(leaks))
+        for line in mask_lines(leaks, first, second):
+            print(line)
         with results.replace(folder) as partial:
             write_leaks(partial, leaks, first, second, name="pairs")
             if split is not None:

@@ -30,6 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         size=arguments.size,
         num_classes=arguments.num_classes,
         threshold=arguments.threshold,
+        mask_suffix=arguments.mask_suffix,
         num_workers=arguments.num_workers,
         overwrite=arguments.overwrite,
         progress=True,
@@ -80,7 +81,7 @@ def parser() -> argparse.ArgumentParser:
         required=True,
         type=Path,
         metavar="PATH",
-        help="folders and unextracted zip files in any mix, or one folder that holds them",
+        help="folders, unextracted zip files, files and lists of files in any mix, or one folder that holds them",
     )
     parser.add_argument("--out", required=True, type=Path, metavar="FILE", help="such as data/isic2017.h5")
     parser.add_argument("--name", help="of the set; default: SET, for a folder the name of FILE")
@@ -91,6 +92,9 @@ def parser() -> argparse.ArgumentParser:
         type=float,
         metavar="T",
         help="for masks with gray levels: lesion from this fraction of full scale on, such as 0.5",
+    )
+    parser.add_argument(
+        "--mask-suffix", metavar="END", help="of the masks' names, such as _seg2; usual ones, such as _mask, are known"
     )
     parser.add_argument("--workers", dest="num_workers", type=int, metavar="N", help="threads, default one per core")
     add_plugins_option(parser, "for data sets")

@@ -38,6 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         threshold=arguments.threshold,
         size=arguments.size,
         common=arguments.common,
+        mask_suffix=arguments.mask_suffix,
         boundary=arguments.boundary,
     )
     described = describe_scores(score.measured.scores)
@@ -68,18 +69,20 @@ def parser() -> argparse.ArgumentParser:
         description=main.__doc__,
         examples=("--pred their-masks --truth ISIC-2017_Test_v2_Part1_GroundTruth.zip",),
     )
-    parser.add_argument(
-        "--pred", required=True, nargs="+", type=Path, metavar="PATH", help="folders or zip files of predicted masks"
-    )
-    parser.add_argument(
-        "--truth", required=True, nargs="+", type=Path, metavar="PATH", help="folders or zip files of target masks"
-    )
+    for name, masks in (("--pred", "predicted masks"), ("--truth", "target masks")):
+        kinds = "folders, zip files, files or lists of them"
+        parser.add_argument(name, required=True, nargs="+", type=Path, metavar="PATH", help=f"{masks}: {kinds}")
     parser.add_argument(
         "--threshold", type=float, metavar="T", help="threshold grayscale at this fraction of full scale, such as 0.5"
     )
     parser.add_argument("--num-classes", type=_classes, default=1, metavar="K", help="2 or more for class-index masks")
     parser.add_argument("--size", type=size, metavar="S|HxW", help="measure at this size; default: each target's own")
     parser.add_argument("--common", action="store_true", help="score the ids that both have, and leave others out")
+    parser.add_argument(
+        "--mask-suffix",
+        metavar="END",
+        help="of names, such as _seg2: not part of ids, besides usual ones such as _mask",
+    )
     parser.add_argument(
         "--no-boundary", dest="boundary", action="store_false", help="leave hd95 and assd out, which take longest"
     )
@@ -129,6 +132,8 @@ def _notes(score: FolderScore) -> list[str]:
         notes.append(f"{score.num_resized} of the predictions had another size, and were resized")
     for side in score.grayscale:
         notes.append(f"the {side} held grayscale, and were thresholded")
+    if score.num_zero_one:
+        notes.append(f"{score.num_zero_one} of the predictions hold only 0 and 1, taken as fractions of full scale")
     if score.num_only_predicted or score.num_only_target:
         notes.append(
             f"left out: {score.num_only_predicted} predictions without a target, {score.num_only_target} targets "

@@ -19,7 +19,7 @@ from mhsvm.prepare.archive import SourceFile
 from mhsvm.prepare.class_levels import LevelTally
 from mhsvm.prepare.decode import IGNORE, MaskLevelsError, check_threshold, decode_grayscale, decode_mask
 from mhsvm.prepare.mask_levels import FAINT
-from mhsvm.prepare.pairs import mask_files, masks_by_id
+from mhsvm.prepare.pairs import mask_files, match_masks
 from mhsvm.prepare.pipeline import CLASSES, UNREADABLE
 from mhsvm.prepare.problems import Problems, Rule
 from mhsvm.prepare.resize import mask_coverage, resize_classes
@@ -51,6 +51,7 @@ class FolderScore:
         num_resized: Number of predictions that were resized.
         num_only_predicted, num_only_target: Number of files without a partner, which were left out.
         grayscale: Names of the sides, as in `SIDES`, whose files were grayscale and were thresholded.
+        num_zero_one: Number of predictions among grayscale that hold only the levels 0 and 1 of 255.
         skipped: Lines about files that are no masks for this program, by kind.
     """
 
@@ -60,6 +61,7 @@ class FolderScore:
     num_only_target: int
     grayscale: tuple[str, ...]
     skipped: tuple[str, ...] = ()
+    num_zero_one: int = 0
 
 
 def score_files(
@@ -70,6 +72,7 @@ def score_files(
     threshold: float | None = None,
     size: tuple[int, int] | None = None,
     common: bool = False,
+    mask_suffix: str | None = None,
     boundary: bool = True,
 ) -> FolderScore:
     """Score predicted masks against their targets.
@@ -82,6 +85,7 @@ def score_files(
             is grayscale, all files of that side are thresholded. None refuses grayscale.
         size: (h, w) at which both are measured; None takes that of each target.
         common: Measure the ids of both sides; otherwise a file without a partner is an error.
+        mask_suffix: Ending of names that is not part of ids, such as "_seg2", besides the usual ones.
         boundary: Measure boundary distances, which takes longer.
     Raises:
         ValueError: An argument is wrong, or files have problems: all of them are listed.
@@ -93,18 +97,17 @@ def score_files(
         if not pred_files or not target_files:
             problems.raise_if_any(headline)
         pred_names, target_names = (
-            mask_files(files, problems, kind=side, all_needed=not common)
+            mask_files(files, problems, kind=side, mask_suffix=mask_suffix, all_needed=not common)
             for files, side in zip((pred_files, target_files), SIDES, strict=True)
         )
         if not pred_names or not target_names:
             problems.raise_if_any(headline)
-        preds = masks_by_id(pred_names, target_names, problems)
-        targets = masks_by_id(target_names, pred_names, problems)
+        preds, targets = match_masks(pred_names, target_names, problems, mask_suffix=mask_suffix)
         ids = _partners(preds, targets, problems, common=common)
         problems.raise_if_any(headline)
         sides = [
-            _Side({id_: found[id_] for id_ in ids}, num_classes=num_classes, threshold=threshold)
-            for found in (preds, targets)
+            _Side({id_: found[id_] for id_ in ids}, num_classes=num_classes, threshold=threshold, is_target=is_target)
+            for found, is_target in ((preds, False), (targets, True))
         ]
         score = partial(_score, sides=sides, size=size, boundary=boundary, problems=problems)
         with image_threads() as pool:
@@ -118,6 +121,7 @@ def score_files(
         num_only_predicted=len(preds) - len(ids),
         num_only_target=len(targets) - len(ids),
         skipped=tuple(problems.left_out()),
+        num_zero_one=len(sides[0].with_zero_one),
         grayscale=tuple(name for name, side in zip(SIDES, sides, strict=True) if side.is_grayscale),
     )
 
@@ -125,14 +129,19 @@ def score_files(
 class _Side:
     """The files of predictions or of targets: all of them masks, or all of them grayscale to be thresholded."""
 
-    def __init__(self, files: Mapping[str, SourceFile], *, num_classes: int, threshold: float | None) -> None:
+    def __init__(
+        self, files: Mapping[str, SourceFile], *, num_classes: int, threshold: float | None, is_target: bool
+    ) -> None:
         self.files = files
+        self.is_target = is_target
         self.num_classes = num_classes
         # decided for all files together: some grayscale maps have only the levels of a mask
         self.threshold = threshold if threshold is not None and any(map(_is_grayscale, files.values())) else None
         self.levels = LevelTally(num_classes)
         # names of class masks with ignored pixels, which only targets may have
         self.with_ignored: list[str] = []
+        # names of maps with the levels of a mask of 0 and 1
+        self.with_zero_one: list[str] = []
 
     @property
     def is_grayscale(self) -> bool:
@@ -145,7 +154,7 @@ class _Side:
         try:
             content = file.read()
             if self.is_grayscale:
-                return decode_grayscale(content)
+                return self._read_grayscale(file.name, content)
             mask = decode_mask(content, self.num_classes)
             self.levels.add(file.name, mask)
             if self.num_classes > 1 and (mask == IGNORE).any():
@@ -157,6 +166,17 @@ class _Side:
         except ValueError as error:
             problems.add(UNREADABLE, f"{file.name}: {error}")
         return None
+
+    def _read_grayscale(self, name: str, content: bytes) -> np.ndarray:
+        levels = decode_grayscale(content)
+        is_zero_one = 0 < levels.max() <= np.float32(1 / 255)
+        if self.is_target:
+            # a mask of 0 and 1 among soft ones; one whose levels are all below the threshold is refused
+            mask = decode_mask(content, threshold=self.threshold)
+            return mask.astype(np.float32) if is_zero_one else levels
+        if is_zero_one:
+            self.with_zero_one.append(name)
+        return levels
 
     def mask(self, levels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
         """Turn the result of `read` into a mask of a size, uint8 (h, w)."""

@@ -8,7 +8,7 @@ checkpoint. `write_leaks` writes pairs as a table and as contact sheets.
 from mhsvm.leakage.duplicate_file import duplicate_groups, search_duplicates
 from mhsvm.leakage.duplicates import DuplicatePair, find_duplicates
 from mhsvm.leakage.leaks import Leak, find_leaks, leaks_between
-from mhsvm.leakage.report import leakage_content, leakage_lines, leakage_metrics, write_leaks
+from mhsvm.leakage.report import leakage_content, leakage_lines, leakage_metrics, mask_lines, write_leaks
 from mhsvm.leakage.seen_images import Leakage, find_leakage, holds_recorded_ids
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "leakage_lines",
     "leakage_metrics",
     "leaks_between",
+    "mask_lines",
     "search_duplicates",
     "write_leaks",
 ]

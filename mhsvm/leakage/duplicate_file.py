@@ -47,11 +47,18 @@ def search_duplicates(first: PreparedSet, second: PreparedSet | None = None) -> 
         return kept
     total = sum(map(len, sets))
     log.info("searching near-duplicates among %d images; the result is kept in %s", total, path)
-    images, *other_images = (prepared.images(slice(None)) for prepared in sets)
+    images = [prepared.images(slice(None)) for prepared in sets]
     if second is None:
-        pairs = find_duplicates(images, first.ids)
+        pairs = find_duplicates(images[0], first.ids, original_sizes_a=first.original_sizes)
     else:
-        pairs = find_duplicates(images, first.ids, other_images[0], second.ids)
+        pairs = find_duplicates(
+            images[0],
+            first.ids,
+            images[1],
+            second.ids,
+            original_sizes_a=first.original_sizes,
+            original_sizes_b=second.original_sizes,
+        )
     rows = [[pair.id_a, pair.id_b, pair.score] for pair in pairs]
     write_json(path, {**key, "pairs": rows}, indent=1)
     return pairs

@@ -8,10 +8,11 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from mhsvm.leakage.leaks import Leak
+from mhsvm.leakage.leaks import SAME_ID, SAME_PIXELS, Leak
 from mhsvm.leakage.seen_images import Leakage
 from mhsvm.metrics import summarize
 from mhsvm.store import PreparedSet
+from mhsvm.store.mask_agreement import mask_dice
 from mhsvm.text_file import write_table
 
 _COLUMNS, _ROWS = 4, 8
@@ -71,6 +72,27 @@ def leakage_metrics(content: dict) -> str:
         f"dsc, pooled: {dice[0]} of all {content['num_images']['every']} test images; without those that "
         f"are in training or have a near-duplicate there: {without}"
     )
+
+
+def mask_lines(leaks: Sequence[Leak], first: PreparedSet, second: PreparedSet) -> list[str]:
+    """Describe images of equal pixels that have different masks, by the Dice of these.
+
+    Args:
+        leaks: Pairs of an image of the first and one of the second set.
+        first, second: The sets; they may be the same.
+    """
+    if first.size != second.size or first.num_classes != second.num_classes:
+        return []
+    rows_of = [{image_id: row for row, image_id in enumerate(each.ids)} for each in (first, second)]
+    found = []
+    for leak in leaks:
+        if leak.kind in (SAME_PIXELS, SAME_ID) and leak.score == 1:
+            (one,), (other,) = first.masks([rows_of[0][leak.id_a]]), second.masks([rows_of[1][leak.id_b]])
+            if not np.array_equal(one, other):
+                dice = mask_dice(one, other, first.num_classes)
+                found.append(f"{leak.id_a} and {leak.id_b} (Dice {dice:.3f})")
+    shown = ", ".join(found[:_NAMED]) + (f", … and {len(found) - _NAMED} more" if len(found) > _NAMED else "")
+    return [f"pairs of equal images with different masks: {len(found)}: {shown}"] if found else []
 
 
 def write_leaks(folder: Path, leaks: Sequence[Leak], first: PreparedSet, second: PreparedSet, *, name: str) -> None:

@@ -61,6 +61,7 @@ def open_native_masks(
     source: str,
     num_classes: int,
     threshold: float | None = None,
+    mask_suffix: str | None = None,
     only_names: bool = False,
 ) -> Iterator[NativeMasks]:
     """Find the masks of some ids in folders and zip files, and check that each can be read.
@@ -72,6 +73,7 @@ def open_native_masks(
         num_classes: 1 for lesion masks, k >= 2 for class indices.
         only_names: Check only that each is there, which is quick.
         threshold: Fraction of full scale from which gray levels are lesion; None refuses them.
+        mask_suffix: Ending of the masks' names, besides the usual ones.
     Yields:
         The masks, which can be read until the block ends.
     Raises:
@@ -81,7 +83,8 @@ def open_native_masks(
     described = SOURCES[source if source in SOURCES else "folder"]
     with open_sources([Path(path) for path in sources], problems) as files:
         fitting = [file for file in files if not described.leaves_out(file.name)]
-        masks = masks_by_id(mask_files(fitting, problems, kind="native masks"), set(ids), problems)
+        by_name = mask_files(fitting, problems, kind="native masks", mask_suffix=mask_suffix)
+        masks = masks_by_id(by_name, set(ids), problems, mask_suffix=mask_suffix)
         for image_id in ids:
             if image_id not in masks:
                 problems.add(NO_NATIVE, image_id)

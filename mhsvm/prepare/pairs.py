@@ -2,29 +2,38 @@
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from mhsvm.prepare.archive import SourceFile
+from mhsvm.prepare.equal_names import ids_by_place, rename_equal
 from mhsvm.prepare.formats import ARCHIVES, NAMES, is_read, unread_kind
 from mhsvm.prepare.official import folders_from_nearest, official_folder
 from mhsvm.prepare.problems import Problems, Rule
+from mhsvm.prepare.roles import (
+    MASK_ENDING,
+    PREDICTION_ENDING,
+    Ending,
+    FolderName,
+    own_ending,
+    read_folder_name,
+    settle_roles,
+    stem_of,
+)
 from mhsvm.prepare.sources import Source
 
 NO_PAIR = Rule("no pair of an image and a mask", "give every folder or zip file of the set, or one folder around them")
 NO_MASK = Rule("image without a mask", "add the folder or zip file with its mask, or remove the image")
 NO_IMAGE = Rule("mask without an image", "add the folder or zip file with its image, or remove the mask")
-DUPLICATE = Rule("id that occurs twice", "give an archive or its extracted folder, not both; rename files of one name")
+DUPLICATE = Rule(
+    "id that occurs twice",
+    "give an archive or its extracted folder, not both; rename files of one name; merge masks of one image",
+)
 TWO_SUBSETS = Rule("image and mask from different subsets", "put both into the same one of train, val and test")
+NO_SUFFIX = Rule("no mask with the given ending", "`mask_suffix` is the end of the masks' names, such as _seg")
 NO_MASKS = Rule("no mask", "give the folder or zip file that holds them")
 UNREAD = Rule("image of a format that is not read", "save it as PNG, or move it away")
-
-_MASK_ENDING = re.compile(r"_(segmentation|mask|lesion)$", re.IGNORECASE)
-_PREDICTION_ENDING = re.compile(r"_(segmentation|mask|lesion|pred(iction)?)$", re.IGNORECASE)
-_ROLE_FOLDER = re.compile(r"(?P<image>images?)|(?P<mask>masks?|.*ground_?truth.*)", re.IGNORECASE)
-_SUBSET_FOLDER = re.compile(r"train(?:ing)?|val(?:id(?:ation)?)?|test(?:ing)?", re.IGNORECASE)
-_SUBSETS = {"tra": "train", "val": "val", "tes": "test"}
 
 
 @dataclass(frozen=True)
@@ -37,43 +46,53 @@ class Pair:
     subset: str
 
 
-def find_pairs(files: Iterable[SourceFile], source: Source, problems: Problems) -> list[Pair]:
+def find_pairs(
+    files: Iterable[SourceFile], source: Source, problems: Problems, *, mask_suffix: str | None = None
+) -> list[Pair]:
     """Pair the images and masks of a source.
 
     Args:
         files: Files of the source; files of another kind or set are ignored.
         source: Naming rules of the set.
         problems: Receives missing images or masks, repeated ids, and the lack of any pair.
+        mask_suffix: End of the masks' names, such as "_seg", which is not part of their ids; None takes usual ones.
     Returns:
-        The pairs, by ascending id.
+        The pairs, by ascending id. Images of equal names in different subsets have ids such as "train/1".
     """
-    files = list(files)
+    files, ending = list(files), own_ending(mask_suffix)
     images: dict[str, list[SourceFile]] = defaultdict(list)
     masks: dict[str, list[SourceFile]] = defaultdict(list)
-    for file in files:
+    unread: list[tuple[SourceFile, str]] = []
+    for file, role in _with_roles(files, source, ending):
+        stem = stem_of(file.name)
         if not is_read(file.name):
+            unread.append((file, role))
             continue
-        role, stem = _role(file, source), PurePosixPath(file.name).stem
         if role == "image" and source.id_pattern.fullmatch(stem):
             images[stem].append(file)
-        elif role == "mask":
+        elif role == "mask" and (mask_suffix is None or ending.is_in(stem)):
             masks[stem].append(file)
-    masks = _by_id(masks, images, source)
-    for found in (images, masks):
-        _note_duplicates(found, problems)
-    _note_unread(files, source, images, masks, problems)
-    for id_ in images.keys() - masks.keys():
-        problems.add(NO_MASK, f"{id_}: {images[id_][0].name}")
-    for id_ in masks.keys() - images.keys():
-        problems.add(NO_IMAGE, f"{id_}: {masks[id_][0].name}")
-    pairs = [_pair(id_, images[id_][0], masks[id_][0], problems) for id_ in sorted(images.keys() & masks.keys())]
+    if mask_suffix is not None and not masks:
+        problems.add(NO_SUFFIX, f"{mask_suffix}: found {_overview(files)}")
+    masks = _by_id(masks, images, source, ending)
+    for file, role in unread:
+        id_, found = (stem_of(file.name), images) if role == "image" else (ending.remove(stem_of(file.name)), masks)
+        # another file of that name may be read
+        if role and source.id_pattern.fullmatch(id_) and id_ not in found:
+            problems.add(UNREAD, file.name)
+    pairs = _pair_up(*rename_equal(images, masks, subset_of=_subset, is_plain=_is_plain), problems)
     if not pairs:
         problems.add(NO_PAIR, f"looked for {source.looked_for}; found {_overview(files)}")
     return pairs
 
 
 def mask_files(
-    files: Iterable[SourceFile], problems: Problems, *, kind: str, all_needed: bool = False
+    files: Iterable[SourceFile],
+    problems: Problems,
+    *,
+    kind: str,
+    mask_suffix: str | None = None,
+    all_needed: bool = False,
 ) -> dict[str, list[SourceFile]]:
     """Select the masks, by their names without extension.
 
@@ -84,89 +103,143 @@ def mask_files(
         files: Files to select from.
         problems: Receives the lack of any mask.
         kind: Name of the masks for the message, such as "prediction".
+        mask_suffix: A further ending of masks.
         all_needed: Whether a mask of a format that is not read, without another of its name, is a problem.
     """
-    files = list(files)
-    images = [file for file in files if is_read(file.name) or _unread_stem(file) is not None]
+    files, ending = list(files), _any_ending(mask_suffix, MASK_ENDING)
+    images = [file for file in files if _is_image(file)]
     found: dict[str, list[SourceFile]] = defaultdict(list)
     unread: list[SourceFile] = []
-    for file in [file for file in images if _is_mask(file)] or images:
+    for file in [file for file in images if _is_mask(file, ending)] or images:
         if is_read(file.name):
-            found[PurePosixPath(file.name).stem].append(file)
+            found[stem_of(file.name)].append(file)
         else:
             unread.append(file)
     for file in unread:
-        if all_needed and _unread_stem(file) not in found:
+        if all_needed and stem_of(file.name) not in found:
             problems.add(UNREAD, file.name)
     if not found:
         problems.add(NO_MASKS, f"{kind}: looked for {NAMES}; found {_overview(files)}")
     return found
 
 
-def masks_by_id(
-    masks: Mapping[str, list[SourceFile]], names: Collection[str], problems: Problems
-) -> dict[str, SourceFile]:
-    """Match masks with known names, and return them by id.
+def match_masks(
+    first: Mapping[str, list[SourceFile]],
+    second: Mapping[str, list[SourceFile]],
+    problems: Problems,
+    *,
+    mask_suffix: str | None = None,
+) -> tuple[dict[str, SourceFile], dict[str, SourceFile]]:
+    """Name the masks of two sides alike, and return those of each side by id.
 
-    An ending (`_segmentation`, `_mask`, `_lesion`, `_prediction`, `_pred`) is not part of an id, unless the known names
-    have it too.
+    An ending (`_segmentation`, `_mask`, `_prediction`, …) is not part of an id, unless the other side has it too.
+
+    Args:
+        first, second: Results of `mask_files`.
+        problems: Receives repeated ids.
+        mask_suffix: A further ending.
+    """
+    ending = _any_ending(mask_suffix)
+    sides = _without_endings(first, second, ending), _without_endings(second, first, ending)
+    sides = rename_equal(*sides, subset_of=_subset, is_plain=_is_plain)
+    for found in sides:
+        _note_duplicates(found, problems)
+    one, other = ({id_: same[0] for id_, same in found.items()} for found in sides)
+    return one, other
+
+
+def masks_by_id(
+    masks: Mapping[str, list[SourceFile]],
+    names: Collection[str],
+    problems: Problems,
+    *,
+    mask_suffix: str | None = None,
+) -> dict[str, SourceFile]:
+    """Match masks with known ids, and return them by id.
+
+    An ending (`_segmentation`, `_mask`, `_prediction`, …) is not part of an id, unless the known ids have it too. Masks
+    of ids such as "test/1", whose names are those of others, are found by their subset or folders.
 
     Args:
         masks: Result of `mask_files`.
-        names: Ids, or names of the masks to match.
+        names: The ids.
         problems: Receives repeated ids.
+        mask_suffix: A further ending.
     """
-    known = {*names, *map(_without_ending, names)}
+    by_last: dict[str, list[str]] = defaultdict(list)
+    for name in names:
+        by_last[name.rpartition("/")[2]].append(name)
+    found: dict[str, list[SourceFile]] = {}
+    for id_, same in _without_endings(masks, by_last, _any_ending(mask_suffix)).items():
+        known = [name for name in by_last.get(id_, []) if name != id_]
+        if not known or id_ in names:
+            found[id_] = same
+        for name in known:
+            of_name = [file for file in same if name in ids_by_place(file, id_, subset_of=_subset, is_plain=_is_plain)]
+            # names that state no subset leave no doubt if there is one file and one id
+            found[name] = of_name or (same if len(same) == len(known) == 1 else [])
+    _note_duplicates(found, problems)
+    return {id_: same[0] for id_, same in found.items() if same}
+
+
+def _any_ending(mask_suffix: str | None, usual: Ending = PREDICTION_ENDING) -> Ending:
+    """The usual endings, and one of the user."""
+    if mask_suffix is None:
+        return usual
+    patterns = own_ending(mask_suffix).pattern.pattern, usual.pattern.pattern
+    return Ending(re.compile("|".join(patterns), re.IGNORECASE))
+
+
+def _without_endings(
+    masks: Mapping[str, list[SourceFile]], others: Collection[str], ending: Ending
+) -> dict[str, list[SourceFile]]:
+    known = {*others, *map(ending.remove, others)}
     found: dict[str, list[SourceFile]] = defaultdict(list)
     for stem, files in masks.items():
-        found[stem if stem in known else _without_ending(stem)] += files
-    _note_duplicates(found, problems)
-    return {id_: same[0] for id_, same in found.items()}
+        found[stem if stem in known else ending.remove(stem)] += files
+    return found
 
 
-def _without_ending(stem: str) -> str:
-    return _PREDICTION_ENDING.sub("", stem)
-
-
-def _note_unread(
-    files: Iterable[SourceFile], source: Source, images: Collection[str], masks: Collection[str], problems: Problems
-) -> None:
-    """Add each image or mask whose format is not read, unless there is another of its name that is."""
-    for file in files:
-        stem, role = _unread_stem(file), _role(file, source)
-        if stem is None or role is None:
-            continue
-        id_ = stem if role == "image" else _MASK_ENDING.sub("", stem)
-        if source.id_pattern.fullmatch(id_) and id_ not in (images if role == "image" else masks):
-            problems.add(UNREAD, file.name)
-
-
-def _unread_stem(file: SourceFile) -> str | None:
-    """Name without ending of an image whose format is not read."""
+def _is_image(file: SourceFile) -> bool:
+    """Whether a file is an image, of a format that is read or not."""
     kind = unread_kind(file.name)
-    return None if kind is None or kind in ARCHIVES else PurePosixPath(file.name).name[: -len(kind)]
+    return is_read(file.name) or (kind is not None and kind not in ARCHIVES)
 
 
-def _role(file: SourceFile, source: Source) -> str | None:
-    if source.leaves_out(file.name):
-        return None
+def _with_roles(files: Iterable[SourceFile], source: Source, ending: Ending) -> Iterator[tuple[SourceFile, str]]:
+    """Images and masks of a source with their role, "image" or "mask"; "" for files that are neither."""
+    found = [file for file in files if _is_image(file) and not source.leaves_out(file.name)]
     if source.needs_folders:
-        return _folder_role(file)
-    return "mask" if _is_mask(file) else "image"
+        stems = [stem_of(file.name) for file in found]
+        yield from zip(found, settle_roles(map(_folder_role, found), stems, ending), strict=True)
+        return
+    for file in found:
+        yield file, "mask" if _is_mask(file, ending) else "image"
 
 
-def _is_mask(file: SourceFile) -> bool:
-    return _folder_role(file) == "mask" or _MASK_ENDING.search(PurePosixPath(file.name).stem) is not None
+def _is_mask(file: SourceFile, ending: Ending) -> bool:
+    return _folder_role(file) == "mask" or ending.is_in(stem_of(file.name))
 
 
-def _folder_role(file: SourceFile) -> str | None:
-    """Role by the innermost folder with a known name: "image" or "mask"."""
-    for name in folders_from_nearest(file.name):
-        if official := official_folder(name):
-            return official.role
-        if match := _ROLE_FOLDER.fullmatch(name):
-            return match.lastgroup
-    return None
+def _folder_role(file: SourceFile) -> str:
+    """Role by the innermost folder with a known name: "image", "mask" or ""."""
+    roles = (_folder(name).role for name in folders_from_nearest(file.name))
+    return next(filter(None, roles), "")
+
+
+def _subset(file: SourceFile) -> str:
+    """Subset by the innermost folder or archive whose name states one."""
+    subsets = (_folder(name).subset for name in folders_from_nearest(file.name))
+    return next(filter(None, subsets), "")
+
+
+def _folder(name: str) -> FolderName:
+    official = official_folder(name)
+    return read_folder_name(name) if official is None else FolderName(official.role, official.subset)
+
+
+def _is_plain(name: str) -> bool:
+    return not any(_folder(name))
 
 
 def _note_duplicates(found: Mapping[str, list[SourceFile]], problems: Problems) -> None:
@@ -176,15 +249,27 @@ def _note_duplicates(found: Mapping[str, list[SourceFile]], problems: Problems) 
 
 
 def _by_id(
-    masks: dict[str, list[SourceFile]], images: dict[str, list[SourceFile]], source: Source
+    masks: dict[str, list[SourceFile]], images: dict[str, list[SourceFile]], source: Source, ending: Ending
 ) -> dict[str, list[SourceFile]]:
     """Group masks by id. An ending is part of the id if an image has it too."""
     found: dict[str, list[SourceFile]] = defaultdict(list)
     for stem, files in masks.items():
-        id_ = stem if stem in images else _MASK_ENDING.sub("", stem)
+        id_ = stem if stem in images else ending.remove(stem)
         if source.id_pattern.fullmatch(id_):
             found[id_] += files
     return found
+
+
+def _pair_up(
+    images: Mapping[str, list[SourceFile]], masks: Mapping[str, list[SourceFile]], problems: Problems
+) -> list[Pair]:
+    for found in (images, masks):
+        _note_duplicates(found, problems)
+    for id_ in images.keys() - masks.keys():
+        problems.add(NO_MASK, f"{id_}: {images[id_][0].name}")
+    for id_ in masks.keys() - images.keys():
+        problems.add(NO_IMAGE, f"{id_}: {masks[id_][0].name}")
+    return [_pair(id_, images[id_][0], masks[id_][0], problems) for id_ in sorted(images.keys() & masks.keys())]
 
 
 def _pair(id_: str, image: SourceFile, mask: SourceFile, problems: Problems) -> Pair:
@@ -192,16 +277,6 @@ def _pair(id_: str, image: SourceFile, mask: SourceFile, problems: Problems) -> 
     if of_image and of_mask and of_image != of_mask:
         problems.add(TWO_SUBSETS, f"{id_}: {image.name}, {mask.name}")
     return Pair(id_, image, mask, of_image or of_mask)
-
-
-def _subset(file: SourceFile) -> str:
-    """Subset by the innermost folder or archive whose name is one, or states one as an official name."""
-    for name in folders_from_nearest(file.name):
-        official = official_folder(name)
-        subset = official.subset if official else name if _SUBSET_FOLDER.fullmatch(name) else ""
-        if subset:
-            return _SUBSETS[subset[:3].lower()]
-    return ""
 
 
 def _overview(files: list[SourceFile]) -> str:

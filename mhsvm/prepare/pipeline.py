@@ -49,8 +49,8 @@ GRAY_LEVELS = Rule(
 CLASSES = Rule("class mask with a level that is no class", "save indices 0..K-1 and 255 = ignore; K is `num_classes`")
 # Attribute of a set: result of `pairs_digest` for the files that it was prepared from.
 PAIRS = "pairs"
-# Attribute of a set whose masks had gray levels: the threshold that made them binary.
-MASK_THRESHOLD = "mask_threshold"
+# Attributes of a set: the threshold that made masks with gray levels binary, and the ending of its masks' names.
+MASK_THRESHOLD, MASK_SUFFIX = "mask_threshold", "mask_suffix"
 
 SHAPES = Rule("mask and image of different sizes", "export masks at the size of their images, after EXIF orientation")
 
@@ -90,6 +90,7 @@ def prepare_set(
     size: Size = 256,
     num_classes: int = 1,
     threshold: float | None = None,
+    mask_suffix: str | None = None,
     num_workers: int | None = None,
     overwrite: bool = False,
     progress: bool = False,
@@ -107,6 +108,7 @@ def prepare_set(
         num_classes: 1 for lesion masks, k >= 2 for class indices.
         threshold: Fraction of full scale, in (0, 1], at and above which a gray level of a mask is lesion; None refuses
             masks with gray levels.
+        mask_suffix: End of the masks' names, such as "_seg2"; None takes usual ones, such as "_mask".
         num_workers: Number of threads; None takes one per core.
         overwrite: Whether `out` may be replaced.
         progress: Show a progress bar in a terminal.
@@ -127,7 +129,10 @@ def prepare_set(
     _check_out(out, source, overwrite=overwrite)
     headline = f"the source of {out} has problems, and nothing was written:"
     with open_sources([Path(path) for path in paths], problems) as files:
-        pairs, left_out = find_pairs(files, described, problems), left_out_files(files, described)
+        pairs, left_out = (
+            find_pairs(files, described, problems, mask_suffix=mask_suffix),
+            left_out_files(files, described),
+        )
         check_identity(pairs, left_out, described, problems)
         if not pairs or OTHER_SET in problems:
             # nothing of another set is decoded
@@ -156,8 +161,10 @@ def prepare_set(
             size=size,
             num_classes=num_classes,
             attributes={
-                **_provenance(num_classes, threshold, files),
+                **_provenance(num_classes, files),
                 "source": source,
+                **({MASK_THRESHOLD: threshold} if threshold is not None else {}),
+                **({MASK_SUFFIX: mask_suffix} if mask_suffix is not None else {}),
                 PAIRS: pairs_digest(pairs),
                 **({SYNTHETIC: 1} if synthetic else {}),
                 **(attributes or {}),
@@ -193,14 +200,12 @@ def _check_out(out: Path, source: str, *, overwrite: bool) -> None:
         raise FileExistsError(f"{out} exists already; give `overwrite` to replace it")
 
 
-def _provenance(num_classes: int, threshold: float | None, files: Sequence[SourceFile]) -> dict[str, AttributeValue]:
-    thresholded: dict[str, AttributeValue] = {} if threshold is None else {MASK_THRESHOLD: threshold}
+def _provenance(num_classes: int, files: Sequence[SourceFile]) -> dict[str, AttributeValue]:
     return {
         "mhsvm_version": __version__,
         "image_resizing": IMAGE_METHOD,
         "mask_resizing": MASK_METHOD if num_classes == 1 else CLASS_METHOD,
         "sources": source_checksums(files),
-        **thresholded,
     }
 
 

@@ -17,7 +17,7 @@ from mhsvm.prepare.formats import FORMATS, NAMES, needs_extra
 LARGEST_IMAGE = 89_478_485
 # Exceptions that Pillow raises on damaged files (found by changing bytes at random) and on oversized ones. The warning
 # is raised if warnings are errors.
-_PILLOW_ERRORS = (
+PILLOW_ERRORS = (
     OSError,
     SyntaxError,
     ValueError,
@@ -28,6 +28,7 @@ _PILLOW_ERRORS = (
     AttributeError,
     OverflowError,
     RuntimeError,
+    MemoryError,
     struct.error,
     zlib.error,
     Image.DecompressionBombError,
@@ -66,8 +67,8 @@ def open_raster(content: bytes) -> Raster:
         return _open_heic(content)
     try:
         content, is_inverted = _black_is_zero(content)
-        image = Image.open(io.BytesIO(content), formats=_pillow_formats())
-        _check_size(image.width, image.height)
+        image = Image.open(io.BytesIO(content), formats=pillow_formats())
+        check_size(image.width, image.height)
         num_frames = getattr(image, "n_frames", 1)
         # an MPO file is a JPEG of a camera, with previews or gain maps after the image
         if num_frames > 1 and image.format != "MPO":
@@ -77,8 +78,8 @@ def open_raster(content: bytes) -> Raster:
         return Raster(*_upright_gray(image, is_inverted), is_coarse)
     except UnidentifiedImageError as error:
         raise ValueError(f"no {NAMES} file, or a damaged one") from error
-    except _PILLOW_ERRORS as error:
-        raise ValueError(f"{error}") from error
+    except PILLOW_ERRORS as error:
+        raise ValueError(_message(error)) from error
 
 
 def from_pillow(image: Image.Image) -> Raster:
@@ -100,14 +101,15 @@ def _upright_gray(image: Image.Image, is_inverted: bool) -> tuple[Image.Image, i
     return upright, white
 
 
-def _check_size(width: int, height: int) -> None:
+def check_size(width: int, height: int) -> None:
+    """Raise ValueError for an image that is too large to be opened."""
     if width * height > LARGEST_IMAGE:
         raise ValueError(f"{width} x {height} pixels are more than {LARGEST_IMAGE:,}")
 
 
 @cache
-def _pillow_formats() -> tuple[str, ...]:
-    """Pillow's readers; an older Pillow lacks some."""
+def pillow_formats() -> tuple[str, ...]:
+    """Names of Pillow's readers for our formats; an older Pillow lacks some."""
     Image.init()
     return tuple(name for format in FORMATS for name in format.pillow if name in Image.OPEN)
 
@@ -118,20 +120,31 @@ def _black_is_zero(content: bytes) -> tuple[bytes, bool]:
     Pillow (seen with 13.0.0) turns the levels of such files of 1 to 8 bits but not of 16, and opens none that is
     big-endian or has 12 bits.
     """
-    order = {b"II*\0": "<", b"MM\0*": ">"}.get(content[:4])
-    if order is None:
+    order = {b"II": "<", b"MM": ">"}.get(content[:2])
+    version = struct.unpack_from(f"{order}H", content, 2)[0] if order else 0
+    if version not in (42, 43):
         return content, False
-    (offset,) = struct.unpack_from(f"{order}I", content, 4)
-    (num,) = struct.unpack_from(f"{order}H", content, offset)
-    entries = {}
-    for place in range(offset + 2, offset + 2 + 12 * num, 12):
-        tag, _, count, value = struct.unpack_from(f"{order}HHIH", content, place)
-        entries[tag] = (count, value, place)
-    count, bits, _ = entries.get(_BITS, (0, 0, 0))
-    _, photometric, place = entries.get(_PHOTOMETRIC, (0, 1, 0))
-    if count != 1 or bits not in (12, 16) or photometric != 0:
+    # entries of 12 bytes, or of 20 in a BigTIFF file: tag, type, count, value
+    number, place, length = ("H", 4, 12) if version == 42 else ("Q", 8, 20)
+    (offset,) = struct.unpack_from(f"{order}{'I' if version == 42 else 'Q'}", content, place)
+    (num_entries,) = struct.unpack_from(f"{order}{number}", content, offset)
+    start = offset + struct.calcsize(number)
+    values = {}
+    for entry in range(start, start + length * min(num_entries, 4096), length):
+        tag, kind, count = struct.unpack_from(f"{order}HH{'I' if version == 42 else 'Q'}", content, entry)
+        values[tag] = (count, {3: "H", 4: "I"}.get(kind, "B"), entry + (8 if version == 42 else 12))
+    count, bits_type, bits_place = values.get(_BITS, (0, "B", 0))
+    _, type_, place = values.get(_PHOTOMETRIC, (0, "B", 0))
+    bits = struct.unpack_from(f"{order}{bits_type}", content, bits_place)[0]
+    if not place or count != 1 or bits not in (12, 16) or struct.unpack_from(f"{order}{type_}", content, place)[0] != 0:
         return content, False
-    return b"".join([content[: place + 8], struct.pack(f"{order}H", 1), content[place + 10 :]]), True
+    one = struct.pack(f"{order}{type_}", 1)
+    return b"".join([content[:place], one, content[place + len(one) :]]), True
+
+
+def _message(error: Exception) -> str:
+    is_clear = isinstance(error, (ValueError, OSError, SyntaxError, Image.DecompressionBombError)) and str(error)
+    return f"{error}" if is_clear else f"a damaged file ({type(error).__name__}: {error})"
 
 
 def _brands(content: bytes) -> set[bytes]:
@@ -144,11 +157,11 @@ def _open_heic(content: bytes) -> Raster:
     pillow_heif = _import("pillow_heif", "HEIC")
     try:
         opened = pillow_heif.open_heif(io.BytesIO(content))
-        _check_size(*opened.size)
+        check_size(*opened.size)
         image = opened.to_pillow()
         return Raster(*_upright_gray(image, is_inverted=False))
-    except _PILLOW_ERRORS as error:
-        raise ValueError(f"{error}") from error
+    except PILLOW_ERRORS as error:
+        raise ValueError(_message(error)) from error
 
 
 def _open_dicom(content: bytes) -> Raster:
@@ -156,7 +169,7 @@ def _open_dicom(content: bytes) -> Raster:
     # imported here, because it needs the package
     from mhsvm.prepare.dicom import read_dicom
 
-    image, white = read_dicom(content, _check_size)
+    image, white = read_dicom(content, check_size)
     return Raster(image, white)
 
 

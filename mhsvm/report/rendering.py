@@ -118,7 +118,11 @@ def _warnings(run: MeasuredRun, training: Training | None) -> list[str]:
     protocol, leakage, lines = run.summary["protocol"], run.summary["leakage"], []
     if SYNTHETIC in protocol["set"]:
         lines.append("The images are synthetic: the metrics say nothing about real lesions.")
-    lines += [f"{line[0].upper()}{line[1:]}." for line in absence_lines(run.scores)]
+    absent = absence_lines(run.scores)
+    if absent and "classes" in run.summary and "mean_over" not in run.summary:
+        lines.append("A class is absent from the ground truth, and the means of this older test count it: test again.")
+    else:
+        lines += [f"{line[0].upper()}{line[1:]}." for line in absent]
     if protocol["trained_on"] or protocol["chosen_on"]:
         lines.append(
             f"The checkpoint was trained on {protocol['trained_on']} of the test images and chosen on "
@@ -149,7 +153,8 @@ def _axis_start(groupings: Sequence[Grouping]) -> float:
     """Start of the axis of all groups' intervals, in tenths; its end is 1."""
     described = [group.described for grouping in groupings for group in grouping.groups if group.described]
     lows = [each["intervals"]["limits"]["dsc_per_image"][0] for each in described]
-    return min(math.floor(10 * min(lows, default=0)) / 10, 0.9)
+    # None where no class of the mean occurs, as in images without a lesion
+    return min(math.floor(10 * min((low for low in lows if low is not None), default=0)) / 10, 0.9)
 
 
 def _costs(training: Training | None, times: Mapping | None) -> list[tuple[str, ...]]:

@@ -6,6 +6,7 @@ import pytest
 from PIL import Image, ImageEnhance
 
 from mhsvm.leakage.duplicates import DEFAULT_THRESHOLD, DuplicatePair, find_duplicates, merge_groups
+from mhsvm.prepare.resize import resize_image
 from mhsvm.synthetic import generate_sample
 
 # Pairs of one lesion in ISIC 2017's training and validation images, found by a look at every candidate.
@@ -158,7 +159,8 @@ def test_bad_arguments(arguments, message):
         find_duplicates(*arguments)
 
 
-def test_known_pairs_of_isic2017_are_found_among_others(shared):
+@pytest.mark.parametrize(("side", "every"), [(256, 10), (128, 40)])
+def test_known_pairs_of_isic2017_are_found_among_others(shared, side, every):
     known = {tuple(sorted(pair)) for pair in ISIC2017_PAIRS}
     asked = {number for pair in ISIC2017_PAIRS + ISIC2017_ALIKE for number in pair}
     images = {}
@@ -166,8 +168,11 @@ def test_known_pairs_of_isic2017_are_found_among_others(shared):
         with zipfile.ZipFile(shared / f"data/ISIC-2017_{subset}_Data.zip") as archive:
             for row, name in enumerate(archive.namelist()):
                 number = name[-11:-4]
-                if row % 10 == 0 or number in asked:
+                if row % every == 0 or number in asked:
                     with archive.open(name) as file, Image.open(file) as image:
-                        images[number] = np.asarray(image)
-    found = {(pair.id_a, pair.id_b) for pair in find_duplicates(list(images.values()), list(images))}
+                        images[number] = resize_image(np.asarray(image), side)
+    sizes = np.full((len(images), 2), 256)
+    found = {
+        (pair.id_a, pair.id_b) for pair in find_duplicates(list(images.values()), list(images), original_sizes_a=sizes)
+    }
     assert {tuple(sorted(pair)) for pair in found} == known

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from mhsvm.leakage.leaks import NEAR, ONLY_ID, SAME_ID, SAME_PIXELS, Leak
-from mhsvm.leakage.report import leakage_content, leakage_lines, leakage_metrics, write_leaks
+from mhsvm.leakage.report import leakage_content, leakage_lines, leakage_metrics, mask_lines, write_leaks
 from mhsvm.leakage.seen_images import Leakage
 from mhsvm.metrics import summarize
 from mhsvm.store import PreparedSet, Sample, write_set
@@ -62,6 +62,20 @@ def test_the_table_has_all_pairs_and_the_sheet_the_uncertain_ones(make_set, tmp_
         tile = sheet[40:120, place * width : (place + 1) * width]
         for value in shown:
             assert ((tile == value).all(axis=-1)).mean() > 0.2
+
+
+def test_equal_images_with_different_masks_are_named_with_their_dice(tmp_path):
+    masks = {name: np.zeros((4, 4), np.uint8) for name in "abcd"}
+    masks["a"][:2], masks["b"][:1], masks["c"][:2] = 255, 255, 200
+    samples = [Sample(name, np.zeros((4, 4, 3), np.uint8), mask, (4, 4)) for name, mask in masks.items()]
+    path = tmp_path / "own.h5"
+    write_set(path, samples, name="own", size=(4, 4), num_classes=1, attributes={}, total=4)
+    leaks = [Leak("a", "b", SAME_PIXELS, 1.0), Leak("a", "c", SAME_PIXELS, 1.0), Leak("a", "d", NEAR, 0.9)]
+    with PreparedSet.open(path) as own:
+        assert mask_lines(leaks, own, own) == [
+            "pairs of equal images with different masks: 2: a and b (Dice 0.667), a and c (Dice 1.000)"
+        ]
+        assert mask_lines(leaks[2:], own, own) == []
 
 
 def test_many_pairs_fill_several_sheets(make_set, tmp_path):

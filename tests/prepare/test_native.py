@@ -5,6 +5,7 @@ import zipfile
 import numpy as np
 import pytest
 
+from mhsvm.prepare.decode import decode_mask
 from mhsvm.prepare.native import open_native_masks
 
 
@@ -77,3 +78,12 @@ def test_masks_of_a_set_that_was_thresholded_are_thresholded_too(lay_out, encode
     folder = lay_out({"masks/a.png": encode(np.array([[0, 100, 140, 255]], np.uint8))})
     with open_native_masks([folder], ["a"], source="own", num_classes=1, threshold=0.5) as masks:
         assert masks.read("a").tolist() == [[0, 0, 1, 1]]
+
+
+def test_ids_of_equal_names_are_found_by_subset(lay_out, lesion):
+    names = {f"own/{part}/masks/1.png": lesion(number) for number, part in enumerate(("train", "test"))}
+    folder = lay_out(names, name="own")
+    with open_([folder], ["test/1"], source="folder") as masks:
+        assert masks.read("test/1").tolist() == (decode_mask(lesion(1)) > 0).tolist()
+    with open_([folder / "own" / "test"], ["test/1"], source="folder") as masks:
+        assert list(masks) == ["test/1"]

@@ -9,7 +9,8 @@ register_source(
     Source(
         id_pattern=re.compile(r".+"),
         looked_for="images/NAME.* and masks/NAME.*, or {train,val,test}/{images,masks}/NAME.*, where a mask may also "
-        "be called NAME_segmentation, NAME_mask or NAME_lesion",
+        "be called NAME_segmentation, NAME_mask or NAME_lesion, or NAME.* and NAME_mask.* in one folder; other endings "
+        "are given by `mask_suffix`",
         needs_folders=True,
     ),
 )

@@ -11,11 +11,11 @@ from mhsvm.prepare.problems import Problems
 from mhsvm.prepare.sources import SOURCES, Source, list_sources, register_source
 
 
-def paired(source, *names):
+def paired(source, *names, mask_suffix=None):
     """id -> (image, mask, subset), and the message about what is wrong ("" if nothing is)."""
     problems = Problems()
     files = [SourceFile(name, 1, Path(name)) for name in names]
-    pairs = find_pairs(files, SOURCES[source], problems)
+    pairs = find_pairs(files, SOURCES[source], problems, mask_suffix=mask_suffix)
     assert [pair.id for pair in pairs] == sorted(pair.id for pair in pairs)
     found = {pair.id: (pair.image.name, pair.mask.name, pair.subset) for pair in pairs}
     try:
@@ -67,6 +67,22 @@ LAYOUTS = {
         ("own/val/images/{}.png", "own/val/masks/{}.png", "val"),
         ("own/test/images/{}.png", "own/test/masks/{}.png", "test"),
         ("images/{}_lesion.jpg", "masks/{}_lesion.png", ""),
+        ("own/imgs/{}.png", "own/labels/{}.png", ""),
+        ("own/img/{}.jpg", "own/gt/{}_gt.png", ""),
+        ("own/JPEGImages/{}.jpg", "own/SegmentationClass/{}.png", ""),
+        ("own/JPEGImages/{}.jpg", "own/annotations/{}_label.png", ""),
+        ("CVC-ClinicDB/Original/{}.tif", "CVC-ClinicDB/Ground Truth/{}.tif", ""),
+        ("own/img_dir/val/{}.jpg", "own/ann_dir/val/{}_seg.png", "val"),
+        ("own/train_images/{}.jpg", "own/train_masks/{}.png", "train"),
+        ("own/images-test/{}.jpg", "own/labels-test/{}.png", "test"),
+        ("Dataset001/imagesTr/{}_0000.png", "Dataset001/labelsTr/{}.png", "train"),
+        ("Dataset001/imagesTs/{}_0000.png", "Dataset001/labelsTs/{}.png", "test"),
+        ("BUSI/benign/{}.png", "BUSI/benign/{}_mask.png", ""),
+        ("own/images/{}.png", "own/images/{}_mask.png", ""),
+        ("own/train/{}.jpg", "own/train/{}_segmentation.png", "train"),
+        ("own/photographs/{}.jpg", "own/masks/{}.png", ""),
+        ("own/masks/{}.jpg", "own/masks/{}-lesion.png", ""),
+        ("own/{}_lesion.jpg", "own/{}_lesion_mask.png", ""),
     ],
 }
 IDS = {"isic2017": "ISIC_0000001", "isic2018": "ISIC_0000003", "ph2": "IMD002", "folder": "case 7"}
@@ -80,6 +96,52 @@ def test_layouts(source, image, mask, subset):
     found, wrong = paired(source, mask, image)
     assert list(found.values()) == [(image, mask, subset)]
     assert wrong == ""
+
+
+def test_names_of_kaggles_ph2():
+    found, wrong = paired(
+        "folder", "PH2/trainx/X_1.bmp", "PH2/trainy/Y_1.bmp", "PH2/trainx/X_2.bmp", "PH2/trainy/Y_2.bmp"
+    )
+    assert found == {str(n): (f"PH2/trainx/X_{n}.bmp", f"PH2/trainy/Y_{n}.bmp", "train") for n in (1, 2)}
+    assert wrong == ""
+
+
+def test_several_masks_of_one_image_are_no_images():
+    names = ["BUSI/benign (1).png", "BUSI/benign (1)_mask.png", "BUSI/benign (1)_mask_1.png"]
+    _, wrong = paired("folder", *names)
+    assert "id that occurs twice: 1\n    benign (1): BUSI/benign (1)_mask.png, BUSI/benign (1)_mask_1.png" in wrong
+    assert "without" not in wrong
+
+
+def test_endings_are_part_of_ids_that_images_have():
+    names = [f"own/{kind}/{name}.png" for kind in ("images", "masks") for name in ("a", "a_seg")]
+    found, wrong = paired("folder", *names)
+    assert (found["a_seg"][1], wrong) == ("own/masks/a_seg.png", "")
+
+
+def test_masks_without_images_are_named_as_masks():
+    _, wrong = paired("folder", "own/a.png", "own/a_mask.png", "own/b_mask.png", "own/c.png")
+    assert "mask without an image: 1\n    b: own/b_mask.png" in wrong
+    assert "image without a mask: 1\n    c: own/c.png" in wrong
+
+
+@pytest.mark.parametrize("suffix", ["_auto", "_AUTO.png", "auto"])
+def test_an_ending_of_the_user(suffix):
+    names = ["own/a.png", "own/a_auto.png", "own/b.png", "own/b_auto.png"]
+    if suffix == "auto":
+        names = [name.replace("_auto", "auto") for name in names]
+    found, wrong = paired("folder", *names, mask_suffix=suffix)
+    assert (sorted(found), wrong) == (["a", "b"], "")
+    assert "image without a mask: 4" in paired("folder", *names)[1]
+
+
+def test_an_ending_of_the_user_selects_among_masks():
+    names = ["own/images/a.png", "own/masks/a_rater1.png", "own/masks/a_rater2.png"]
+    found, wrong = paired("folder", *names, mask_suffix="_rater2")
+    assert (found, wrong) == ({"a": ("own/images/a.png", "own/masks/a_rater2.png", "")}, "")
+    assert "no mask with the given ending: 1\n    _rater3: found " in paired("folder", *names, mask_suffix="_rater3")[1]
+    with pytest.raises(ValueError, match="`mask_suffix` is the end of the masks' names"):
+        paired("folder", *names, mask_suffix="_")
 
 
 def test_every_registered_source_has_layouts_here():
@@ -139,9 +201,44 @@ def test_missing_partners_are_all_named():
 
 
 def test_duplicate_ids():
-    wrong = paired("folder", "train/images/a.png", "train/masks/a.png", "test/images/a.jpg", "test/masks/a_mask.png")[1]
-    assert "id that occurs twice: 2\n    a: train/images/a.png, test/images/a.jpg\n" in wrong
-    assert "    a: train/masks/a.png, test/masks/a_mask.png\n    fix: give an archive or its extracted folder" in wrong
+    wrong = paired("folder", "own/images/a.png", "own/masks/a.png", "own/images/a.jpg", "own/masks/a_mask.png")[1]
+    assert "id that occurs twice: 2\n    a: own/images/a.png, own/images/a.jpg\n" in wrong
+    assert "    a: own/masks/a.png, own/masks/a_mask.png\n    fix: give an archive or its extracted folder" in wrong
+    names = ("own/images/a.png", "own/masks/a.png")
+    wrong = paired("folder", *names, *(f"x.zip/{name}" for name in names))[1]
+    assert "a: own/images/a.png, x.zip/own/images/a.png" in wrong
+
+
+def test_a_mask_that_may_belong_to_two_images_is_not_guessed():
+    found, wrong = paired("folder", "own/train/images/a.png", "own/test/images/a.png", "own/masks/a.png")
+    assert found == {}
+    assert "image without a mask: 2\n    test/a: own/test/images/a.png\n    train/a: own/train/images/a.png" in wrong
+    assert "mask without an image: 1\n    a: own/masks/a.png" in wrong
+
+
+def test_equal_names_in_different_subsets_are_different_images():
+    names = [
+        f"own/{part}/{kind}/{n}.png"
+        for part in ("train", "valid", "test")
+        for kind in ("images", "masks")
+        for n in (1, 2)
+    ]
+    found, wrong = paired("folder", *names, "own/train/images/3.png", "own/train/masks/3.png")
+    assert wrong == ""
+    assert sorted(found) == ["3", "test/1", "test/2", "train/1", "train/2", "val/1", "val/2"]
+    assert found["val/2"] == ("own/valid/images/2.png", "own/valid/masks/2.png", "val")
+    found, wrong = paired("folder", *names[:-1])
+    assert "image without a mask: 1\n    test/2: own/test/images/2.png" in wrong
+
+
+def test_equal_names_in_folders_of_one_subset_are_told_apart_by_these():
+    names = [f"own/{kind}/train/{group}/1.png" for kind in ("images", "masks") for group in ("benign", "malignant")]
+    found, wrong = paired("folder", *names)
+    assert wrong == ""
+    assert {id_: image for id_, (image, _, _) in found.items()} == {
+        "train/benign/1": "own/images/train/benign/1.png",
+        "train/malignant/1": "own/images/train/malignant/1.png",
+    }
 
 
 def test_image_and_mask_of_different_subsets():
