@@ -104,7 +104,7 @@ def plan_resumed(folder: StrPath, settings: Sequence[str] = (), *, num_processes
         return _plan_again(run, settings, num_processes=num_processes)
     if not run.last.is_file():
         raise FileNotFoundError(f"{folder} is not a run that can be resumed: there is no {run.last}")
-    checkpoint = read_checkpoint(run.last)
+    checkpoint = _read_last(run)
     check_parts(checkpoint, run.last, "config", "data", "model")
     # its config.yaml is the user's, like the one that a training starts with
     config = recorded_config(
@@ -138,6 +138,14 @@ def _plan_again(run: RunFolder, settings: Sequence[str], *, num_processes: int) 
             f"`config` {run.config}"
         )
     return replace(plan, notes=("nothing was saved before: starting again from config.yaml",))
+
+
+def _read_last(run: RunFolder) -> dict:
+    try:
+        return read_checkpoint(run.last)
+    except ValueError as error:
+        way_out = f"copy {run.best} over it to go on from the best epoch, or " if run.best.is_file() else ""
+        raise ValueError(f"{error}. To resume, {way_out}start the run again under another name") from error
 
 
 def open_plan(plan: Plan, world: World) -> tuple[Job, Progress]:
