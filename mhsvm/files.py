@@ -1,5 +1,6 @@
 """Write files atomically, and find a place for cached ones."""
 
+import errno
 import hashlib
 import os
 import shutil
@@ -8,7 +9,25 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+# Python's errors of such writes have no name of a file, and others have the temporary one.
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
 StrPath = str | os.PathLike[str]
+
+
+@contextmanager
+def full_disk_named(path: str | Path) -> Iterator[None]:
+    """Name a file or folder in the error of a write in the block for which there is no room.
+
+    Raises:
+        OSError: The disk is full, or the user's quota or the largest size of a file is reached.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _NO_ROOM:
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 @contextmanager
@@ -26,8 +45,9 @@ def replace_when_complete(path: str | Path) -> Iterator[Path]:
     path = Path(path)
     partial = partial_path(path)
     try:
-        yield partial
-        _sync(partial)
+        with full_disk_named(path):
+            yield partial
+            _sync(partial)
         os.replace(partial, path)
         _sync(path.parent)
     finally:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mhsvm.files import StrPath, replace_when_complete
+from mhsvm.files import StrPath, full_disk_named, replace_when_complete
 
 ENCODING, ENCODING_ERRORS = "utf-8", "backslashreplace"
 
@@ -153,7 +153,7 @@ def write_json_lines(path: StrPath, rows: Iterable[Mapping]) -> None:
 
 def append_json_line(path: StrPath, content: Mapping) -> None:
     """Append a JSON object as a line; an incomplete last line, which a killed process left, is removed first."""
-    with Path(path).open("a+b") as file:
+    with full_disk_named(Path(path)), Path(path).open("a+b") as file:
         _end_last_line(file)
         file.write(encode(_json_line(content) + "\n"))
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from yacs.config import CfgNode
 
 from mhsvm.config import DEFAULTS
+from mhsvm.prepare.sets import DEFAULT_SIZE
 from mhsvm.report.training import format_duration
 from mhsvm.table import format_markdown_table
 from mhsvm.text_file import read_table
@@ -142,7 +143,9 @@ def _describe_recipe(config: CfgNode) -> str:
     parts.append(f"{optimizer} {config.optimizer[optimizer].lr:g}")
     parts += _differences(config.optimizer[optimizer], DEFAULTS.optimizer[optimizer], without=("lr",))
     parts += [schedule, *_differences(config.schedule[schedule], DEFAULTS.schedule[schedule])]
-    parts += _differences(config.data, DEFAULTS.data, without=("set", "split", "placement"))
+    parts += _differences(config.data, DEFAULTS.data, without=("set", "split", "placement", "size"))
+    # the size that a set has unless another one is named
+    parts += [] if config.data.size in (0, DEFAULT_SIZE) else [f"size {config.data.size}"]
     parts += _differences(config.loss[config.loss.name], DEFAULTS.loss[config.loss.name])
     shown = ("epochs", "batch_size", "accumulation", "precision", "tf32")
     return ", ".join([*parts, *_differences(config.train, DEFAULTS.train, without=shown)])

@@ -84,7 +84,7 @@ def parser() -> argparse.ArgumentParser:
         required=True,
         type=Path,
         metavar="PATH",
-        help="folders and unextracted zip files in any mix, or one folder that holds them",
+        help="folders, unextracted zip files, files and lists of files in any mix, or one folder that holds them",
     )
     parser.add_argument("--out", required=True, type=Path, metavar="FILE", help="such as data/isic2017.h5")
     parser.add_argument("--name", help="of the set; default: SET, for a folder the name of FILE")

@@ -69,12 +69,9 @@ def parser() -> argparse.ArgumentParser:
         description=main.__doc__,
         examples=("--pred their-masks --truth ISIC-2017_Test_v2_Part1_GroundTruth.zip",),
     )
-    parser.add_argument(
-        "--pred", required=True, nargs="+", type=Path, metavar="PATH", help="folders or zip files of predicted masks"
-    )
-    parser.add_argument(
-        "--truth", required=True, nargs="+", type=Path, metavar="PATH", help="folders or zip files of target masks"
-    )
+    for name, masks in (("--pred", "predicted masks"), ("--truth", "target masks")):
+        kinds = "folders, zip files, files or lists of them"
+        parser.add_argument(name, required=True, nargs="+", type=Path, metavar="PATH", help=f"{masks}: {kinds}")
     parser.add_argument(
         "--threshold", type=float, metavar="T", help="threshold grayscale at this fraction of full scale, such as 0.5"
     )
@@ -135,6 +132,8 @@ def _notes(score: FolderScore) -> list[str]:
         notes.append(f"{score.num_resized} of the predictions had another size, and were resized")
     for side in score.grayscale:
         notes.append(f"the {side} held grayscale, and were thresholded")
+    if score.num_zero_one:
+        notes.append(f"{score.num_zero_one} of the predictions hold only 0 and 1, taken as fractions of full scale")
     if score.num_only_predicted or score.num_only_target:
         notes.append(
             f"left out: {score.num_only_predicted} predictions without a target, {score.num_only_target} targets "

@@ -149,7 +149,7 @@ def parser() -> argparse.ArgumentParser:
         nargs="+",
         type=Path,
         metavar="PATH",
-        help="folders or zip files of the masks at the images' own sizes: measure there, too",
+        help="folders, zip files or lists of the masks at the images' own sizes: measure there, too",
     )
     parser.add_argument(
         "--no-boundary", dest="boundary", action="store_false", help="leave hd95 and assd out, which take longest"

@@ -51,6 +51,7 @@ class FolderScore:
         num_resized: Number of predictions that were resized.
         num_only_predicted, num_only_target: Number of files without a partner, which were left out.
         grayscale: Names of the sides, as in `SIDES`, whose files were grayscale and were thresholded.
+        num_zero_one: Number of predictions among grayscale that hold only the levels 0 and 1 of 255.
         skipped: Lines about files that are no masks for this program, by kind.
     """
 
@@ -60,6 +61,7 @@ class FolderScore:
     num_only_target: int
     grayscale: tuple[str, ...]
     skipped: tuple[str, ...] = ()
+    num_zero_one: int = 0
 
 
 def score_files(
@@ -104,8 +106,8 @@ def score_files(
         ids = _partners(preds, targets, problems, common=common)
         problems.raise_if_any(headline)
         sides = [
-            _Side({id_: found[id_] for id_ in ids}, num_classes=num_classes, threshold=threshold)
-            for found in (preds, targets)
+            _Side({id_: found[id_] for id_ in ids}, num_classes=num_classes, threshold=threshold, is_target=is_target)
+            for found, is_target in ((preds, False), (targets, True))
         ]
         score = partial(_score, sides=sides, size=size, boundary=boundary, problems=problems)
         with image_threads() as pool:
@@ -119,6 +121,7 @@ def score_files(
         num_only_predicted=len(preds) - len(ids),
         num_only_target=len(targets) - len(ids),
         skipped=tuple(problems.left_out()),
+        num_zero_one=len(sides[0].with_zero_one),
         grayscale=tuple(name for name, side in zip(SIDES, sides, strict=True) if side.is_grayscale),
     )
 
@@ -126,14 +129,19 @@ def score_files(
 class _Side:
     """The files of predictions or of targets: all of them masks, or all of them grayscale to be thresholded."""
 
-    def __init__(self, files: Mapping[str, SourceFile], *, num_classes: int, threshold: float | None) -> None:
+    def __init__(
+        self, files: Mapping[str, SourceFile], *, num_classes: int, threshold: float | None, is_target: bool
+    ) -> None:
         self.files = files
+        self.is_target = is_target
         self.num_classes = num_classes
         # decided for all files together: some grayscale maps have only the levels of a mask
         self.threshold = threshold if threshold is not None and any(map(_is_grayscale, files.values())) else None
         self.levels = LevelTally(num_classes)
         # names of class masks with ignored pixels, which only targets may have
         self.with_ignored: list[str] = []
+        # names of maps with the levels of a mask of 0 and 1
+        self.with_zero_one: list[str] = []
 
     @property
     def is_grayscale(self) -> bool:
@@ -146,7 +154,7 @@ class _Side:
         try:
             content = file.read()
             if self.is_grayscale:
-                return decode_grayscale(content)
+                return self._read_grayscale(file.name, content)
             mask = decode_mask(content, self.num_classes)
             self.levels.add(file.name, mask)
             if self.num_classes > 1 and (mask == IGNORE).any():
@@ -158,6 +166,17 @@ class _Side:
         except ValueError as error:
             problems.add(UNREADABLE, f"{file.name}: {error}")
         return None
+
+    def _read_grayscale(self, name: str, content: bytes) -> np.ndarray:
+        levels = decode_grayscale(content)
+        is_zero_one = 0 < levels.max() <= np.float32(1 / 255)
+        if self.is_target:
+            # a mask of 0 and 1 among soft ones; one whose levels are all below the threshold is refused
+            mask = decode_mask(content, threshold=self.threshold)
+            return mask.astype(np.float32) if is_zero_one else levels
+        if is_zero_one:
+            self.with_zero_one.append(name)
+        return levels
 
     def mask(self, levels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
         """Turn the result of `read` into a mask of a size, uint8 (h, w)."""

@@ -168,9 +168,23 @@ def predict_images(
         probabilities=probabilities,
         contours=contours,
     )
-    unreadable = _predict(predictor, waiting, folder, write, batch_size=batch_size, progress=progress)
-    folder.write_table([image.image for image in images])
-    return unreadable
+    with _explained(folder.path):
+        failed = _predict(predictor, waiting, folder, write, batch_size=batch_size, progress=progress)
+        folder.write_table([image.image for image in images])
+    return failed
+
+
+@contextmanager
+def _explained(folder: Path) -> Iterator[None]:
+    """Say how to go on after a full disk."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _DISK_ERRORS:
+            raise
+        raise OSError(
+            f"{readable(str(folder))} cannot be written: {error.strerror}. Make room, then give the same command again"
+        ) from error
 
 
 def _result_names(paths: Sequence[PurePath]) -> list[PurePath]:

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mhsvm.models.checkpoint_checksum import verify_checksum
 from mhsvm.text_file import first_line
 
 # Entries that a profiler (thop) and torch's averaging of weights leave in a state dict.
@@ -45,11 +46,12 @@ def read_checkpoint(path: str | os.PathLike) -> dict[str, Any]:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"there is no checkpoint {path}")
-    if not zipfile.is_zipfile(path):
+    if not _is_zip(path):
         raise ValueError(
             f"{path} is not a checkpoint or is incomplete: torch.save writes a zip archive. "
             "Download or copy it again; save a file from before torch 1.6 again with a newer torch"
         )
+    verify_checksum(path)
     try:
         with torch.serialization.safe_globals(_numpy_scalars()):
             foreign = _unsafe_globals(path)
@@ -147,6 +149,14 @@ def _listed(names: Iterable[object], limit: int = 20) -> str:
     listed = [str(name) for name in names]
     more = f" … and {len(listed) - limit} more" if len(listed) > limit else ""
     return ", ".join(listed[:limit]) + more
+
+
+def _is_zip(path: Path) -> bool:
+    try:
+        return zipfile.is_zipfile(path)
+    except zipfile.BadZipFile:
+        # the end of the archive is damaged
+        return False
 
 
 def _numpy_scalars() -> list[Any]:

@@ -41,6 +41,8 @@ def unsupported_scan(u: Tensor, A: Tensor) -> str | None:
     reason = unsupported_by_triton(u)
     if reason is None and A.shape[-1] > _MAX_STATES:
         return f"its kernels hold at most {_MAX_STATES} states, and A has {A.shape[-1]}"
+    if reason is None and not u.numel():
+        return "its kernels take no empty batch"
     return reason
 
 

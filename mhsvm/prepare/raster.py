@@ -28,6 +28,7 @@ PILLOW_ERRORS = (
     AttributeError,
     OverflowError,
     RuntimeError,
+    MemoryError,
     struct.error,
     zlib.error,
     Image.DecompressionBombError,
@@ -78,7 +79,7 @@ def open_raster(content: bytes) -> Raster:
     except UnidentifiedImageError as error:
         raise ValueError(f"no {NAMES} file, or a damaged one") from error
     except PILLOW_ERRORS as error:
-        raise ValueError(f"{error}") from error
+        raise ValueError(_message(error)) from error
 
 
 def from_pillow(image: Image.Image) -> Raster:
@@ -119,20 +120,31 @@ def _black_is_zero(content: bytes) -> tuple[bytes, bool]:
     Pillow (seen with 13.0.0) turns the levels of such files of 1 to 8 bits but not of 16, and opens none that is
     big-endian or has 12 bits.
     """
-    order = {b"II*\0": "<", b"MM\0*": ">"}.get(content[:4])
-    if order is None:
+    order = {b"II": "<", b"MM": ">"}.get(content[:2])
+    version = struct.unpack_from(f"{order}H", content, 2)[0] if order else 0
+    if version not in (42, 43):
         return content, False
-    (offset,) = struct.unpack_from(f"{order}I", content, 4)
-    (num,) = struct.unpack_from(f"{order}H", content, offset)
-    entries = {}
-    for place in range(offset + 2, offset + 2 + 12 * num, 12):
-        tag, _, count, value = struct.unpack_from(f"{order}HHIH", content, place)
-        entries[tag] = (count, value, place)
-    count, bits, _ = entries.get(_BITS, (0, 0, 0))
-    _, photometric, place = entries.get(_PHOTOMETRIC, (0, 1, 0))
-    if count != 1 or bits not in (12, 16) or photometric != 0:
+    # entries of 12 bytes, or of 20 in a BigTIFF file: tag, type, count, value
+    number, place, length = ("H", 4, 12) if version == 42 else ("Q", 8, 20)
+    (offset,) = struct.unpack_from(f"{order}{'I' if version == 42 else 'Q'}", content, place)
+    (num_entries,) = struct.unpack_from(f"{order}{number}", content, offset)
+    start = offset + struct.calcsize(number)
+    values = {}
+    for entry in range(start, start + length * min(num_entries, 4096), length):
+        tag, kind, count = struct.unpack_from(f"{order}HH{'I' if version == 42 else 'Q'}", content, entry)
+        values[tag] = (count, {3: "H", 4: "I"}.get(kind, "B"), entry + (8 if version == 42 else 12))
+    count, bits_type, bits_place = values.get(_BITS, (0, "B", 0))
+    _, type_, place = values.get(_PHOTOMETRIC, (0, "B", 0))
+    bits = struct.unpack_from(f"{order}{bits_type}", content, bits_place)[0]
+    if not place or count != 1 or bits not in (12, 16) or struct.unpack_from(f"{order}{type_}", content, place)[0] != 0:
         return content, False
-    return b"".join([content[: place + 8], struct.pack(f"{order}H", 1), content[place + 10 :]]), True
+    one = struct.pack(f"{order}{type_}", 1)
+    return b"".join([content[:place], one, content[place + len(one) :]]), True
+
+
+def _message(error: Exception) -> str:
+    is_clear = isinstance(error, (ValueError, OSError, SyntaxError, Image.DecompressionBombError)) and str(error)
+    return f"{error}" if is_clear else f"a damaged file ({type(error).__name__}: {error})"
 
 
 def _brands(content: bytes) -> set[bytes]:
@@ -149,7 +161,7 @@ def _open_heic(content: bytes) -> Raster:
         image = opened.to_pillow()
         return Raster(*_upright_gray(image, is_inverted=False))
     except PILLOW_ERRORS as error:
-        raise ValueError(f"{error}") from error
+        raise ValueError(_message(error)) from error
 
 
 def _open_dicom(content: bytes) -> Raster:

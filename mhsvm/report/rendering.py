@@ -118,7 +118,11 @@ def _warnings(run: MeasuredRun, training: Training | None) -> list[str]:
     protocol, leakage, lines = run.summary["protocol"], run.summary["leakage"], []
     if SYNTHETIC in protocol["set"]:
         lines.append("The images are synthetic: the metrics say nothing about real lesions.")
-    lines += [f"{line[0].upper()}{line[1:]}." for line in absence_lines(run.scores)]
+    absent = absence_lines(run.scores)
+    if absent and "classes" in run.summary and "mean_over" not in run.summary:
+        lines.append("A class is absent from the ground truth, and the means of this older test count it: test again.")
+    else:
+        lines += [f"{line[0].upper()}{line[1:]}." for line in absent]
     if protocol["trained_on"] or protocol["chosen_on"]:
         lines.append(
             f"The checkpoint was trained on {protocol['trained_on']} of the test images and chosen on "

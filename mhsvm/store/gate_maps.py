@@ -3,14 +3,16 @@
 Shape letters: n images, m heads, k routes of a head, h w size of a block's map in cells.
 """
 
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-import h5py
 import numpy as np
 
-from mhsvm.files import replace_when_complete
-from mhsvm.store.hdf5 import open_for_reading, read_strings, write_attributes, write_strings
+from mhsvm.store.hdf5 import read_strings, write_attributes, write_strings
+from mhsvm.store.new_file import new_file
+from mhsvm.store.rows import MAP_FILTER
+from mhsvm.store.saved_file import SavedFile
 
 FORMAT = "mhsvm-gate-maps"
 
@@ -51,15 +53,20 @@ class GateMaps:
 
 
 def write_gate_maps(path: str | Path, maps: GateMaps) -> None:
-    """Write gate maps atomically."""
-    with replace_when_complete(path) as partial, h5py.File(partial, "w") as file:
+    """Write gate maps atomically.
+
+    Raises:
+        OSError: The disk is full, or refuses the file for another reason. Nothing is left of it.
+    """
+    with new_file(path) as new:
+        file = new.file
         write_attributes(file, FORMAT, {"gate": maps.gate}, {})
         write_strings(file, "ids", maps.ids)
         write_strings(file, "patterns", maps.patterns)
         write_strings(file, "blocks", [block.block for block in maps.blocks])
         for place, block in enumerate(maps.blocks):
             group = file.create_group(f"block{place:02d}")
-            group.create_dataset("gate", data=block.gate, compression="lzf")
+            group.create_dataset("gate", data=block.gate, **MAP_FILTER)
             group["closed"], group["route_share"] = block.closed, block.route_share
 
 
@@ -68,9 +75,11 @@ def read_gate_maps(path: str | Path) -> GateMaps:
 
     Raises:
         FileNotFoundError: The file does not exist.
+        OSError: It is a folder, or must not be read.
         ValueError: The file is not HDF5, is damaged, or has another format or schema version.
     """
-    with open_for_reading(path, FORMAT, "mhsvm test") as file:
+    with closing(SavedFile(path, format=FORMAT, how_to_make="mhsvm test")) as saved, saved.reading():
+        file = saved.file
         names = read_strings(file, "blocks")
         groups = [file[f"block{place:02d}"] for place in range(len(names))]
         blocks = [

@@ -5,25 +5,16 @@ Shape letters: n images, b batch, k classes, h w size in pixels.
 
 import io
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 from types import TracebackType
 
-import h5py
 import numpy as np
 
-from mhsvm.files import replace_when_complete
-from mhsvm.store.hdf5 import (
-    MAP_FILTER,
-    AttributeValue,
-    Rows,
-    open_for_reading,
-    read_attributes,
-    read_rows,
-    read_strings,
-    write_attributes,
-    write_strings,
-)
+from mhsvm.store.hdf5 import AttributeValue, read_attributes, read_strings, write_attributes, write_strings
+from mhsvm.store.new_file import new_file
+from mhsvm.store.rows import Rows, RowWriter
+from mhsvm.store.saved_file import SavedFile
 
 FORMAT = "mhsvm-predictions"
 
@@ -40,11 +31,12 @@ class PredictionSet:
         attributes: Descriptions that the writer received.
     """
 
-    def __init__(self, file: h5py.File):
-        self._file = file
-        self.path = Path(file.filename)
+    def __init__(self, saved: SavedFile) -> None:
+        file, self._saved, self.path = saved.file, saved, saved.path
         self.ids = read_strings(file, "ids")
-        self.size: tuple[int, int] = file["probability"].shape[-2:]
+        self._probability = saved.rows("probability", self.ids)
+        h, w = self._probability.shape[-2:]
+        self.size: tuple[int, int] = h, w
         self.num_classes = int(file.attrs["num_classes"])
         self.set_name = str(file.attrs["set_name"])
         self.set_checksum = str(file.attrs["set_checksum"])
@@ -56,11 +48,15 @@ class PredictionSet:
 
         Raises:
             FileNotFoundError: The file does not exist.
+            OSError: It is a folder, or must not be read.
             ValueError: The file is not HDF5, is damaged, or has another format or schema version.
         """
-        if isinstance(path, bytes):
-            return cls(h5py.File(io.BytesIO(path), "r"))
-        return cls(open_for_reading(path, FORMAT, "mhsvm test"))
+        with ExitStack() as stack:
+            saved = stack.enter_context(closing(SavedFile(path, format=FORMAT, how_to_make="mhsvm test")))
+            with saved.reading():
+                predictions = cls(saved)
+            stack.pop_all()
+        return predictions
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -72,11 +68,15 @@ class PredictionSet:
         self.close()
 
     def close(self) -> None:
-        self._file.close()
+        self._saved.close()
 
     def probability(self, rows: Rows) -> np.ndarray:
-        """Read probabilities in units of 1/255, uint8 (len(rows), h, w) or (len(rows), k, h, w)."""
-        return read_rows(self._file["probability"], rows)
+        """Read probabilities in units of 1/255, uint8 (len(rows), h, w) or (len(rows), k, h, w).
+
+        Raises:
+            ValueError: A row is damaged.
+        """
+        return self._probability.read(rows)
 
 
 class PredictionWriter:
@@ -115,19 +115,8 @@ class PredictionWriter:
 
     def __enter__(self) -> "PredictionWriter":
         with ExitStack() as stack:
-            target = self._path
-            if not isinstance(target, io.BytesIO):
-                target = stack.enter_context(replace_when_complete(target))
-            self._file = stack.enter_context(h5py.File(target, "w"))
-            shape = self._shape
-            self._probability = self._file.create_dataset(
-                "probability",
-                (0, *shape),
-                np.uint8,
-                maxshape=(None, *shape),
-                chunks=(1, *shape),
-                **MAP_FILTER,
-            )
+            self._new = stack.enter_context(new_file(self._path))
+            self._probability = RowWriter(self._new, "probability", self._shape, compress=True)
             self._open = stack.pop_all()
         return self
 
@@ -136,8 +125,9 @@ class PredictionWriter:
     ) -> None:
         if error is None:
             with self._open:
-                write_strings(self._file, "ids", list(self._ids))
-                write_attributes(self._file, FORMAT, self._own, self._foreign)
+                self._probability.close()
+                write_strings(self._new.file, "ids", list(self._ids))
+                write_attributes(self._new.file, FORMAT, self._own, self._foreign)
         else:
             self._open.__exit__(kind, error, traceback)
 
@@ -149,6 +139,7 @@ class PredictionWriter:
             probability: (b, h, w), or (b, k, h, w) for k classes. uint8 in units of 1/255, or floating point in 0..1,
                 which is rounded to these units.
         Raises:
+            OSError: The disk is full, or refuses the file for another reason.
             ValueError: The shape or range is wrong, or an id is repeated.
         """
         expected = (len(ids), *self._shape)
@@ -157,9 +148,7 @@ class PredictionWriter:
         repeated = [id_ for place, id_ in enumerate(ids) if id_ in self._ids or id_ in ids[:place]]
         if repeated:
             raise ValueError(f"every image is predicted once; repeated: {', '.join(repeated)}")
-        start = len(self._probability)
-        self._probability.resize(start + len(ids), axis=0)
-        self._probability[start:] = _in_255ths(probability)
+        self._probability.append(_in_255ths(probability))
         self._ids.update(dict.fromkeys(ids))
 
 

@@ -5,24 +5,16 @@ Shape letters: n samples, h w prepared size in pixels.
 
 import hashlib
 from collections.abc import Iterable
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 
-import h5py
 import numpy as np
 
-from mhsvm.files import replace_when_complete
-from mhsvm.store.hdf5 import (
-    MAP_FILTER,
-    AttributeValue,
-    Rows,
-    open_for_reading,
-    read_attributes,
-    read_rows,
-    read_strings,
-    write_attributes,
-    write_strings,
-)
+from mhsvm.store.hdf5 import AttributeValue, read_attributes, read_strings, write_attributes, write_strings
+from mhsvm.store.new_file import new_file
+from mhsvm.store.rows import Rows, RowWriter
+from mhsvm.store.saved_file import SavedFile
 from mhsvm.text_file import encode
 
 FORMAT = "mhsvm-set"
@@ -67,15 +59,16 @@ class PreparedSet:
         attributes: Origin of the set: source checksums, resizing methods, package version.
     """
 
-    def __init__(self, file: h5py.File):
-        self._file = file
-        self.path = Path(file.filename)
+    def __init__(self, saved: SavedFile) -> None:
+        file, self._saved, self.path = saved.file, saved, saved.path
         self.name = str(file.attrs["name"])
         self.ids = read_strings(file, "ids")
         self.subsets = read_strings(file, "subsets")
         self.groups = read_strings(file, "groups")
         self.original_sizes = file["original_sizes"][:]
-        self.size: tuple[int, int] = file["masks"].shape[1:]
+        self._images, self._masks = saved.rows("images", self.ids), saved.rows("masks", self.ids)
+        h, w = self._masks.shape
+        self.size: tuple[int, int] = h, w
         self.num_classes = int(file.attrs["num_classes"])
         self.checksum = str(file.attrs["checksum"])
         self.attributes = read_attributes(file)
@@ -88,9 +81,15 @@ class PreparedSet:
 
         Raises:
             FileNotFoundError: The file does not exist.
+            OSError: It is a folder, or must not be read.
             ValueError: The file is not HDF5, is damaged, or has another format or schema version.
         """
-        return cls(open_for_reading(path, FORMAT, "mhsvm prepare"))
+        with ExitStack() as stack:
+            saved = stack.enter_context(closing(SavedFile(path, format=FORMAT, how_to_make="mhsvm prepare")))
+            with saved.reading():
+                prepared = cls(saved)
+            stack.pop_all()
+        return prepared
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -106,15 +105,23 @@ class PreparedSet:
         return (PreparedSet.open, (self.path,))
 
     def close(self) -> None:
-        self._file.close()
+        self._saved.close()
 
     def images(self, rows: Rows) -> np.ndarray:
-        """Read images by a slice or by indices in any order, uint8 (len(rows), h, w, 3)."""
-        return read_rows(self._file["images"], rows)
+        """Read images by a slice or by indices in any order, uint8 (len(rows), h, w, 3).
+
+        Raises:
+            ValueError: An image is damaged.
+        """
+        return self._images.read(rows)
 
     def masks(self, rows: Rows) -> np.ndarray:
-        """Read masks by a slice or by indices in any order, uint8 (len(rows), h, w)."""
-        return read_rows(self._file["masks"], rows)
+        """Read masks by a slice or by indices in any order, uint8 (len(rows), h, w).
+
+        Raises:
+            ValueError: A mask is damaged.
+        """
+        return self._masks.read(rows)
 
 
 def write_set(
@@ -140,6 +147,7 @@ def write_set(
     Returns:
         The checksum of the set.
     Raises:
+        OSError: The disk is full, or refuses the file for another reason. Nothing is left of it.
         ValueError: A sample has another size or type, an id is repeated, or the number of samples is not `total`.
     """
     h, w = size
@@ -148,14 +156,14 @@ def write_set(
     checksum = hashlib.sha256(f"{num_classes} {h} {w}\n".encode())
     columns: list[tuple[str, str, str, tuple[int, int]]] = []
     seen: set[str] = set()
-    with replace_when_complete(path) as partial, h5py.File(partial, "w") as file:
-        images = file.create_dataset("images", (total, h, w, 3), np.uint8, chunks=(1, h, w, 3))
-        masks = file.create_dataset("masks", (total, h, w), np.uint8, chunks=(1, h, w), **MAP_FILTER)
+    with new_file(path) as new:
+        images, masks = RowWriter(new, "images", (h, w, 3)), RowWriter(new, "masks", (h, w), compress=True)
         for row, sample in enumerate(samples):
             _check_sample(sample, (h, w))
             if row == total or sample.id in seen:
                 raise ValueError(f"{total} samples with different ids were announced; {sample.id!r} is one too many")
-            images[row], masks[row] = sample.image, sample.mask
+            images.append(sample.image[None])
+            masks.append(sample.mask[None])
             for part in (encode(f"{sample.id}\n"), sample.image.tobytes(), sample.mask.tobytes()):
                 checksum.update(part)
             seen.add(sample.id)
@@ -164,10 +172,12 @@ def write_set(
             raise ValueError(f"{total} samples were announced, {len(columns)} were given")
         *strings, original_sizes = zip(*columns, strict=True)
         for key, values in zip(("ids", "subsets", "groups"), strings, strict=True):
-            write_strings(file, key, values)
-        file["original_sizes"] = np.array(original_sizes, np.int32)
+            write_strings(new.file, key, values)
+        new.file["original_sizes"] = np.array(original_sizes, np.int32)
         own: dict[str, AttributeValue] = {"name": name, "num_classes": num_classes, "checksum": checksum.hexdigest()}
-        write_attributes(file, FORMAT, own, attributes)
+        images.close()
+        masks.close()
+        write_attributes(new.file, FORMAT, own, attributes)
     return checksum.hexdigest()
 
 

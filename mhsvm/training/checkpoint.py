@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from mhsvm.files import replace_when_complete
+from mhsvm.models.checkpoint_checksum import add_checksum
 
 FORMAT = "mhsvm-checkpoint"
 SCHEMA = 1
@@ -57,16 +58,18 @@ def write_snapshot(path: str | Path, snapshot: dict) -> None:
     Raises:
         OSError: It cannot be written.
     """
-    # given a path, torch would write the temporary name into the file
-    with replace_when_complete(path) as partial, partial.open("wb") as file:
-        try:
-            torch.save(snapshot, file)
-        except RuntimeError as error:
-            # after an error of the disk, torch fails again on the missing data
-            refused = error.__context__
-            if not isinstance(refused, OSError):
-                raise
-            raise OSError(refused.errno, refused.strerror, str(path)) from refused
+    with replace_when_complete(path) as partial:
+        # given a path, torch would write the temporary name into the file
+        with partial.open("wb") as file:
+            try:
+                torch.save(snapshot, file)
+            except RuntimeError as error:
+                # after an error of the disk, torch fails again on the missing data
+                refused = error.__context__
+                if not isinstance(refused, OSError):
+                    raise
+                raise OSError(refused.errno, refused.strerror, str(path)) from refused
+        add_checksum(partial)
 
 
 def is_ours(content: Mapping[str, object]) -> bool:

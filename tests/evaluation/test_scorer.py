@@ -235,3 +235,19 @@ def test_masks_of_formats_that_are_not_read(write):
     # by their folder, these are the masks, and an overlay is not taken for one
     with pytest.raises(ValueError, match="no mask: 1\n    predictions: looked for"):
         score_files([pred], [target], common=True)
+
+
+def test_masks_of_zero_and_one_among_soft_ones_are_not_emptied(write):
+    soft = (blob(0) * 255).astype(np.uint8)
+    soft[np.nonzero(soft)[0][0], np.nonzero(soft)[1][0]] = 200
+    target = write("truth", {"a": blob(0), "b": soft})
+    pred = write("pred", {"a": blob(0) * 255, "b": blob(0) * 255})
+    score = score_files([pred], [target], threshold=0.5, boundary=False)
+    assert score.grayscale == ("truth",)
+    assert score.measured.confusion.tolist()[1][1] == 2 * blob(0).sum()
+    write("truth", {"a": blob(0) * 7})
+    with pytest.raises(ValueError, match="mask whose levels are all in the lower half: 1\n    truth/a.png"):
+        score_files([pred], [target], threshold=0.5)
+    # as predictions, these may be maps of small probabilities; their number is reported
+    score = score_files([write("maps", {"a": blob(0), "b": soft})], [pred], threshold=0.5, boundary=False)
+    assert score.num_zero_one == 1

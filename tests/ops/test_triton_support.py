@@ -69,3 +69,10 @@ def test_inputs_it_cannot_take(monkeypatch):
     assert "the tensor is float64" in triton_support.unsupported_scan(U.double(), A)
     message = "its kernels hold at most 64 states, and A has 65"
     assert triton_support.unsupported_scan(U, -torch.ones(1, 65)) == message
+
+
+def test_an_empty_batch_is_left_to_other_backends(monkeypatch):
+    """A tile of no sample would divide by zero, as seen on a GPU."""
+    monkeypatch.setattr(triton_support, "unsupported_by_triton", lambda x: None)
+    assert triton_support.unsupported_scan(torch.ones(1, 3, 2), torch.ones(2, 4)) is None
+    assert triton_support.unsupported_scan(torch.ones(0, 3, 2), torch.ones(2, 4)) == "its kernels take no empty batch"

@@ -104,6 +104,20 @@ def test_white_is_zero_at_every_depth(order, dtype):
         np.testing.assert_array_equal(decode_grayscale(content), MASK.astype(np.float32))
 
 
+def test_types_of_tags_and_bigtiff(encode):
+    # as programs write them: 32-bit values of tags, in which a big-endian 1 starts with zeros
+    plain = tiff(MASK * np.uint16(65535), photometric=1, order=">")
+    place = plain.index(struct.pack(">HHIH", 262, 3, 1, 1))
+    for value, expected in ((1, MASK), (0, 1 - MASK)):
+        content = plain[:place] + struct.pack(">HHII", 262, 4, 1, value) + plain[place + 12 :]
+        np.testing.assert_array_equal(decode_mask(content), expected)
+    tags = TiffImagePlugin.ImageFileDirectory_v2()
+    tags[262] = 0
+    inverted = encode((1 - MASK) * np.uint16(65535), "TIFF", tiffinfo=tags, big_tiff=True)
+    assert inverted[:4] == b"II\x2b\0"
+    np.testing.assert_array_equal(decode_mask(inverted), MASK)
+
+
 @pytest.mark.parametrize("compression", [None, "tiff_lzw", "tiff_adobe_deflate"])
 def test_white_is_zero_in_compressed_files_and_in_opened_images(encode, tmp_path, compression):
     tags = TiffImagePlugin.ImageFileDirectory_v2()
