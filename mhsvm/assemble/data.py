@@ -68,7 +68,8 @@ def describe_set(prepared: PreparedSet) -> str:
     h, w = prepared.size
     classes = "lesion masks" if prepared.num_classes == 1 else f"{prepared.num_classes} classes"
     kind = "synthetic images" if prepared.is_synthetic else "images"
-    return f"{prepared.name} ({prepared.path}): {prepared.attributes.get(LIMIT, len(prepared))} {kind} of {h} x {w} (height x width), {classes}"
+    count = prepared.attributes.get(LIMIT, len(prepared))
+    return f"{prepared.name} ({prepared.path}): {count} {kind} of {h} x {w} (height x width), {classes}"
 
 
 def describe_data(prepared: PreparedSet, split: Split) -> dict:
