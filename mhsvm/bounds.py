@@ -6,7 +6,10 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TypeVar
 
-# As intervals, with brackets as in mathematics: [ includes the end, ( does not. (-inf, inf) is any finite number.
+# A training computes in float32: larger numbers, and products with them, become infinite there.
+LARGEST = 1e30
+
+# As intervals, with brackets as in mathematics: [ includes the end, ( does not. An infinite end is LARGEST.
 BOUNDS = {
     # torch takes seeds of 64 bits; further processes add their rank
     "run.seed": "[0, 9223372036854775807]",
@@ -40,7 +43,7 @@ BOUNDS = {
     "optimizer.Adadelta.rho": "[0, 1)",
     "optimizer.Adagrad.lr_decay": "[0, inf)",
     "optimizer.ASGD.lambd": "[0, inf)",
-    "optimizer.ASGD.alpha": "[0, inf)",
+    "optimizer.ASGD.alpha": "[0, 1]",
     "optimizer.ASGD.t0": "[0, inf)",
     "optimizer.RMSprop.momentum": "[0, 1)",
     "optimizer.RMSprop.alpha": "[0, 1)",
@@ -52,7 +55,7 @@ BOUNDS = {
     "optimizer.*.lr": "(0, inf)",
     "optimizer.*.betas": "[0, 1)",
     "optimizer.*.eps": "(0, inf)",
-    "optimizer.*.weight_decay": "[0, inf)",
+    "optimizer.*.weight_decay": "[0, 1000000]",
     "schedule.StepLR.step_size": "[1, 1000000]",
     "schedule.MultiStepLR.milestones": "[1, 1000000]",
     "schedule.CosineAnnealingLR.T_max": "[1, 1000000]",
@@ -68,7 +71,7 @@ BOUNDS = {
     "schedule.WarmupMultiStepLR.milestones": "[1, 1000000]",
     "schedule.WarmupCosineLR.warmup_epochs": "[0, 1000000]",
     "schedule.WarmupCosineLR.T_max": "[1, 1000000]",
-    "schedule.*.gamma": "(0, inf)",
+    "schedule.*.gamma": "(0, 1000]",
     "schedule.*.eta_min": "[0, inf)",
     "train.epochs": "[1, 1000000]",
     "train.batch_size": "[1, 65536]",
@@ -104,12 +107,13 @@ class Interval:
         """Parse an interval such as "[0, 1)"."""
         match = re.fullmatch(r"([\[(])(\S+), (\S+)([\])])", text)
         assert match, text
-        low, high = (float(end) if "inf" in end else int(end) for end in match.group(2, 3))
-        return cls(low, high, match[1] == "(", match[4] == ")")
+        low, high = ({"-inf": -LARGEST, "inf": LARGEST}.get(end) or int(end) for end in match.group(2, 3))
+        return cls(low, high, match[1] == "(" and low != -LARGEST, match[4] == ")" and high != LARGEST)
 
     def __contains__(self, value: float) -> bool:
         above = value > self.low if self.low_is_open else value >= self.low
-        return above and (value < self.high if self.high_is_open else value <= self.high)
+        below = value < self.high if self.high_is_open else value <= self.high
+        return above and below
 
     def rule(self, value: float) -> str:
         """The rule that a number breaks, which follows "is"."""
@@ -133,7 +137,7 @@ def check_value(key: str, value: object) -> None:
         length = _find(LENGTHS, key)
         if length is not None and len(value) != length:
             raise ValueError(f"{key} has {length} values, not {len(value)}: {_shown(value)}")
-    interval = bound_of(key) or Interval(-math.inf, math.inf, True, True)
+    interval = bound_of(key) or Interval.parse("(-inf, inf)")
     for item in value if isinstance(value, tuple) else (value,):
         if isinstance(item, (int, float)) and not isinstance(item, bool) and item not in interval:
             each = "each of " if isinstance(value, tuple) else ""

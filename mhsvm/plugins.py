@@ -20,9 +20,11 @@ def import_plugins(modules: Iterable[str]) -> None:
     """Import modules that the user names, from where Python finds them or from the current folder.
 
     Raises:
-        ValueError: One cannot be imported.
+        ValueError: One is no name of a module, or cannot be imported.
     """
     for name in modules:
+        if not all(part.isidentifier() for part in name.split(".")):
+            raise ValueError(f"a plugin is the name of a module, such as my_losses, not the path {name!r} of a file")
         if name not in sys.modules and os.getcwd() not in sys.path:
             sys.path.append(os.getcwd())
         try:

@@ -1,9 +1,12 @@
 """Make docs/results.md from records of finished and tested runs: `python scripts/results.py --help`."""
 
+from __future__ import annotations
+
 import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 # works from a clone that is not installed, too
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -11,8 +14,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from mhsvm.cli.main import run
 from mhsvm.cli.parser import CommandParser
 from mhsvm.text_file import read_text, write_text
-from results_page import read_published, results_page
-from results_records import Record, find_runs, read_records, read_run, write_records
+
+if TYPE_CHECKING:
+    from results_records import Record
 
 ROOT = Path(__file__).resolve().parents[1]
 RECORDS = ROOT / "scripts" / "records"
@@ -41,6 +45,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--notes", type=Path, default=RECORDS / "notes.md", metavar="FILE", help="text for the end of the page"
     )
     arguments = parser.parse_args(argv)
+    from results_page import read_published, results_page
+
     records = _collect(arguments)
     page = results_page(records, read_published(RECORDS / "published.csv"))
     if arguments.notes.is_file():
@@ -52,6 +58,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _collect(arguments: argparse.Namespace) -> list[Record]:
     """Records of the given folders; with --keep, or without folders, those of the file."""
+    from results_records import find_runs, read_records, read_run, write_records
+
     given = []
     for folder in find_runs(arguments.runs):
         record, reason = read_run(folder)

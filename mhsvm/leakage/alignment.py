@@ -5,6 +5,8 @@ frame, so a map is valid at every resolution. Shapes: p pairs, n images, s side.
 """
 
 import math
+from collections.abc import Callable, Iterable
+from functools import partial
 
 import numpy as np
 import torch
@@ -34,21 +36,28 @@ def detail(grays: np.ndarray, *, finest: float, coarsest: float) -> torch.Tensor
     return torch.from_numpy(structure / (contrast + 2)).float()
 
 
-def search(first: torch.Tensor, second: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def search(
+    first: torch.Tensor, second: torch.Tensor, *, on_pairs: Callable[[int], object] = lambda num: None
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Find the best map on a grid of scales and angles, each with its best shift.
 
     Args:
         first, second: `detail` of the two images of each pair, (p, s, s).
+        on_pairs: Called with the number of pairs in each part of the work.
     Returns:
         Maps (p, 2, 3) and correlations (p).
     """
     chunks = zip(first.split(_CHUNK), second.split(_CHUNK), strict=True)
-    maps, scores = zip(*(_search_chunk(a, b) for a, b in chunks), strict=True)
-    return torch.cat(maps), torch.cat(scores)
+    return _join(chunks, _search_chunk, on_pairs)
 
 
 def refine(
-    first: torch.Tensor, second: torch.Tensor, maps: torch.Tensor, *, steps: int
+    first: torch.Tensor,
+    second: torch.Tensor,
+    maps: torch.Tensor,
+    *,
+    steps: int,
+    on_pairs: Callable[[int], object] = lambda num: None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Improve maps by Gauss-Newton steps on the correlation.
 
@@ -58,14 +67,27 @@ def refine(
         first, second: `detail` of the two images of each pair, (p, s, s).
         maps: Initial maps, (p, 2, 3).
         steps: Number of Gauss-Newton steps.
+        on_pairs: Called with the number of pairs in each part of the work.
     Returns:
         The best maps found (p, 2, 3), and their correlations (p) over the common part of the frames.
     """
     # the Jacobian has six numbers per pixel
     chunk = max(1, _CHUNK * 1024 // first[0].numel())
     chunks = zip(first.split(chunk), second.split(chunk), maps.split(chunk), strict=True)
-    found, scores = zip(*(_refine_chunk(a, b, start, steps) for a, b, start in chunks), strict=True)
-    return torch.cat(found), torch.cat(scores)
+    return _join(chunks, partial(_refine_chunk, steps=steps), on_pairs)
+
+
+def _join(
+    chunks: Iterable[tuple[torch.Tensor, ...]],
+    align: Callable[..., tuple[torch.Tensor, torch.Tensor]],
+    on_pairs: Callable[[int], object],
+) -> tuple[torch.Tensor, torch.Tensor]:
+    found = []
+    for chunk in chunks:
+        found.append(align(*chunk))
+        on_pairs(len(chunk[0]))
+    maps, scores = zip(*found, strict=True)
+    return torch.cat(maps), torch.cat(scores)
 
 
 def _blur(images: np.ndarray, sigma: float) -> np.ndarray:

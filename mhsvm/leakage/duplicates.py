@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from PIL import Image
 from scipy import fft
+from tqdm import tqdm
 
 from mhsvm.leakage import alignment, perceptual_hash
 
@@ -112,8 +113,8 @@ def find_duplicates(
     # one image represents all its copies, which may be in either set
     sides = (np.array([any(side[row] for row in rows) for rows in copies]) for side in (in_a, in_b))
     scores = {(number, number): 1.0 for number in range(len(copies))}
-    with _one_thread():
-        scores |= _confirm(grays, _propose(grays, *sides), threshold)
+    with _one_thread(), tqdm(desc="near-duplicates", unit="pair", disable=None, dynamic_ncols=True) as bar:
+        scores |= _confirm(grays, _propose(grays, *sides), threshold, bar)
     found = {}
     for (one, other), score in scores.items():
         for row, column in itertools.product(copies[one], copies[other]):
@@ -256,7 +257,7 @@ def _most_similar(
     return [(int(one), int(other)) for _, one, other in pairs[best]]
 
 
-def _confirm(grays: np.ndarray, candidates: np.ndarray, threshold: float) -> dict[tuple[int, int], float]:
+def _confirm(grays: np.ndarray, candidates: np.ndarray, threshold: float, bar: tqdm) -> dict[tuple[int, int], float]:
     """Align candidates at a quarter, a half and all of the resolution, and score those that pass."""
     half = _halve(grays)
     maps, scores = torch.empty(0), torch.empty(0)
@@ -267,17 +268,19 @@ def _confirm(grays: np.ndarray, candidates: np.ndarray, threshold: float) -> dic
         (grays, 1, (0.7, 3.0), min(_MIN_FIRST_FINE, threshold)),
         (grays, 6, (0.7, 3.0), threshold),
     )
-    for images, steps, (finest, coarsest), least in passes:
+    for number, (images, steps, (finest, coarsest), least) in enumerate(passes, start=1):
         if not len(candidates):
             break
+        bar.set_description(f"near-duplicates, pass {number} of {len(passes)}", refresh=False)
+        bar.reset(total=len(candidates))
         used, places = np.unique(candidates[:, :2], return_inverse=True)
         details = alignment.detail(images[used], finest=finest, coarsest=coarsest)
         first, second = (details[column] for column in places.reshape(-1, 2).T)
         second = _transform(second, candidates[:, 2])
         if steps:
-            maps, scores = alignment.refine(first, second, maps, steps=steps)
+            maps, scores = alignment.refine(first, second, maps, steps=steps, on_pairs=bar.update)
         else:
-            maps, scores = alignment.search(first, second)
+            maps, scores = alignment.search(first, second, on_pairs=bar.update)
         kept = (scores >= least).numpy()
         candidates, maps, scores = candidates[kept], maps[kept], scores[kept]
     confirmed: dict[tuple[int, int], float] = {}

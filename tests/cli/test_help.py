@@ -14,13 +14,14 @@ import mhsvm
 from mhsvm.cli.main import COMMANDS, EXAMPLES, main, run
 from mhsvm.cli.options import with_options
 from mhsvm.cli.parser import program
+from mhsvm.leakage import find_duplicates
 from mhsvm.prepare.sets import find_set
 from tests.fixtures.commands import check_command, command_main, parser_of
 
 ROOT = Path(mhsvm.__file__).parent
 HEAVY = {"torch", "numpy", "scipy", "h5py", "PIL", "numba", "triton", "matplotlib", "tensorboardX", "jinja2", "monai"}
-# These start commands, and other programs with options of their own.
-START_PROGRAMS = {"sweep/run_state.py", "system.py"}
+# These start or name commands and other programs with options of their own.
+START_PROGRAMS = {"sweep/run_state.py", "system.py", "ops/scan/mamba_ssm.py"}
 
 SCRIPTS = [path.as_posix() for path in (Path("scripts/release_weights.py"), Path("scripts/results.py"))]
 
@@ -179,3 +180,30 @@ def test_options_have_long_names_beside_the_letters():
         words = names.split()
         for long, letter in zip(words[::2], words[1::2], strict=True):
             assert actions[f"--{long}"] is actions[f"--{letter}"]
+
+
+def test_bars_are_shown_in_terminals_only():
+    """A bar has `disable=None`, or `hidden`, which is None or True."""
+    num_bars = 0
+    folders = (ROOT, ROOT.parent / "benchmarks", ROOT.parent / "scripts")
+    for path in [path for folder in folders for path in folder.rglob("*.py")]:
+        nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+        calls = [node for node in nodes if isinstance(node, ast.Call) and ast.unparse(node.func) in ("tqdm", "trange")]
+        disable = {ast.unparse(each.value) for call in calls for each in call.keywords if each.arg == "disable"}
+        num_bars += len(calls)
+        assert len(calls) == sum(each.arg == "disable" for call in calls for each in call.keywords), path
+        assert disable <= {"None", "hidden"}, path
+        if "hidden" in disable:
+            values = [ast.unparse(node.value) for node in nodes if ast.unparse(node).startswith("hidden = ")]
+            assert values, path
+            assert all(value.startswith("None if ") and value.endswith(" else True") for value in values), path
+    assert num_bars >= 8
+
+
+def test_the_search_for_near_duplicates_has_a_bar_in_a_terminal(scenes, capsys, monkeypatch):
+    ids = [str(number) for number in range(len(scenes))]
+    pairs = find_duplicates(scenes, ids)
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    assert find_duplicates(scenes, ids) == pairs
+    assert "near-duplicates, pass 1 of 4: 100%" in capsys.readouterr().err

@@ -62,6 +62,12 @@ def test_what_is_left_out_is_counted_by_kind(lay_out):
     assert "own/a_superpixels.png" not in kept
 
 
+def test_images_without_an_ending_are_counted(lay_out, picture):
+    folder = lay_out({"IM0001": bytes(128) + b"DICM", "IM0002": picture(), "README": b"text", "a.png": picture()})
+    assert walk(folder)[1] == [f"2 images without an ending in their names, such as {folder / 'IM0001'}"]
+    assert walk(folder / "IM0002") == (["own/IM0002"], [], "")
+
+
 def test_single_files_have_the_name_of_their_folder(lay_out):
     folder = lay_out({"train/images/a.png": b"", "train/masks/a.png": b"", "val/masks/b.png": b""})
     assert walk(folder / "train/images/a.png")[0] == ["images/a.png"]

@@ -41,7 +41,9 @@ class _Functions(Listener):
             # imported here, because no bar is needed if the kernels are on disk
             from tqdm import tqdm
 
-            self._bar = tqdm(desc=f"{_MESSAGE}: {self._name}", unit=" functions", leave=False, dynamic_ncols=True)
+            self._bar = tqdm(
+                desc=f"{_MESSAGE}: {self._name}", unit=" functions", leave=False, disable=None, dynamic_ncols=True
+            )
         self._bar.update()
 
     def on_end(self, event: Event) -> None:
