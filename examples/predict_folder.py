@@ -13,14 +13,13 @@ from pathlib import Path
 from PIL import Image
 
 import mhsvm
-
-ENDINGS = (".jpg", ".jpeg", ".png", ".bmp")
+from mhsvm.prepare.formats import is_read
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Segment the images in batches, so that a folder of any size fits into memory."""
     arguments = parse(argv)
-    paths = sorted(path for path in arguments.images.iterdir() if path.suffix.lower() in ENDINGS)
+    paths = sorted(path for path in arguments.images.iterdir() if is_read(path.name))
     arguments.overlays.mkdir(parents=True, exist_ok=True)
     # loaded once, used for every batch
     predictor = mhsvm.load_predictor(arguments.weights, device=arguments.device, batch_size=arguments.batch_size)

@@ -21,7 +21,7 @@ _HAM10000 = re.compile(r"ham10000_(?P<role>images|segmentations?|masks)(?:_part_
 _ENDING = re.compile(r"(?:[-_ ]?(?:v\d+|copy|\d+|\(\d+\)))+$", re.IGNORECASE)
 _SEGMENTATION = ("", "part1", "task1", "task1-2")
 _HAM10000_IDS, _HAM10000_COUNT = range(24306, 34321), 10015
-_ISIC2016_COUNTS = {"train": 900, "test": 379}
+_ISIC2016_COUNTS, _ISIC2016_LAST_ID = {"train": 900, "test": 379}, 11402
 
 
 @dataclass(frozen=True)
@@ -93,4 +93,7 @@ def recognize(ids: Collection[str], masks: Iterable[str], subsets: Iterable[str]
     if len(ids) == _HAM10000_COUNT or 10 * sum(number in _HAM10000_IDS for number in numbers) > 9 * len(numbers):
         return "HAM10000"
     endings = Counter(PurePosixPath(path).stem.endswith("_Segmentation") for path in masks)
-    return "ISIC 2016" if endings[True] > endings[False] or Counter(subsets) == _ISIC2016_COUNTS else None
+    # a part of ISIC 2017 with as many images would have later ids, too
+    counts = (*_ISIC2016_COUNTS.values(), sum(_ISIC2016_COUNTS.values()))
+    of_2016 = Counter(subsets) == _ISIC2016_COUNTS or (len(ids) in counts and max(numbers) <= _ISIC2016_LAST_ID)
+    return "ISIC 2016" if of_2016 or endings[True] > endings[False] else None

@@ -24,6 +24,8 @@ from mhsvm.text_file import encode
 DEFAULT_SIZE = 256
 # Attribute of a set prepared from a folder, used to detect changes of the folder.
 _FOLDER_STATE = "folder_state"
+# Changed when files are decoded to other pixels than before, so that folders are prepared again.
+_DECODING = "decoding 2\n"
 
 
 def find_set(name_or_path: StrPath, root: StrPath = "data") -> Path:
@@ -188,10 +190,12 @@ def _folder_state(folder: Path) -> str:
     """Compute a sha256 over names, sizes and times of the images and archives in a folder."""
 
     def describe(file: SourceFile) -> str:
-        return f"{file.name}\t{file.num_bytes}\t{file.location.stat().st_mtime_ns}\n"
+        # a broken link has no time; the preparation reports it
+        changed = file.location.stat().st_mtime_ns if file.location.exists() else 0
+        return f"{file.name}\t{file.num_bytes}\t{changed}\n"
 
     # Problems are ignored here; the preparation reports them.
     with open_sources([folder], Problems()) as files:
         read = (*EXTENSIONS, SOURCES["folder"].group_table.file_name)
         lines = sorted(describe(file) for file in files if file.name.lower().endswith(read))
-    return hashlib.sha256(encode("".join(lines))).hexdigest()
+    return hashlib.sha256(encode("".join([_DECODING, *lines]))).hexdigest()

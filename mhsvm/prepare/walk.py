@@ -108,6 +108,8 @@ class _Walk:
         if source.is_dir():
             root = source.resolve().name
             for location in self._walk(source):
+                if not location.suffix and _looks_like_image(location):
+                    self._problems.leave_out("images without an ending in their names", readable(str(location)))
                 self._add_file(location, PurePosixPath(root, *location.relative_to(source).parts))
         elif _is_archive(source):
             self._add_archive(source)
@@ -143,7 +145,9 @@ class _Walk:
             visited.add(real)
             # a folder of results is read if it is given itself
             if Path(parent) != folder and any(marks <= {*folders, *names} for marks in _RESULTS):
-                self._problems.leave_out("folders of results of this program", readable(parent))
+                self._problems.leave_out(
+                    "folders of results of this program, read only if given themselves", readable(parent)
+                )
                 folders.clear()
                 continue
             folders[:] = sorted(name for name in folders if not is_noise(name))
@@ -159,6 +163,15 @@ class _Walk:
             if kind is not None:
                 self._problems.leave_out(f"{kind} {UNREAD_ARCHIVES if kind in ARCHIVES else UNREAD_IMAGES}", file.name)
             self.files.append(file)
+
+
+def _looks_like_image(path: Path) -> bool:
+    """Whether a file without an ending, as programs export DICOM files, starts like an image."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        start = file.read(132)
+    return start[128:] == b"DICM" or start.startswith((b"\x89PNG", b"\xff\xd8\xff", b"II*\0", b"MM\0*"))
 
 
 def _refuse(error: OSError) -> None:

@@ -39,8 +39,9 @@ def _draw_intervals(comparison: Comparison) -> Figure:
     axes = figure.subplots()
     for place, run in enumerate(runs):
         rows = np.arange(len(_SHOWN)) + (place - (len(runs) - 1) / 2) * 0.8 / len(runs)
-        values = [run.described["metrics"][name] for name in _SHOWN]
-        limits = np.array([run.described["intervals"]["limits"][name] for name in _SHOWN])
+        # None, which becomes NaN and is not drawn, where a metric is not defined
+        values = np.array([run.described["metrics"][name] for name in _SHOWN], float)
+        limits = np.array([run.described["intervals"]["limits"][name] for name in _SHOWN], float)
         color = as_fractions(_COLORS[place % len(_COLORS)])
         # another marker each time that the colors repeat
         marker = _MARKERS[(place + place // len(_COLORS)) % len(_MARKERS)]

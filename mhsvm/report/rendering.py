@@ -153,7 +153,8 @@ def _axis_start(groupings: Sequence[Grouping]) -> float:
     """Start of the axis of all groups' intervals, in tenths; its end is 1."""
     described = [group.described for grouping in groupings for group in grouping.groups if group.described]
     lows = [each["intervals"]["limits"]["dsc_per_image"][0] for each in described]
-    return min(math.floor(10 * min(lows, default=0)) / 10, 0.9)
+    # None where no class of the mean occurs, as in images without a lesion
+    return min(math.floor(10 * min((low for low in lows if low is not None), default=0)) / 10, 0.9)
 
 
 def _costs(training: Training | None, times: Mapping | None) -> list[tuple[str, ...]]:

@@ -11,6 +11,7 @@ from PIL import Image
 
 from mhsvm.assemble import evaluation, load_predictor, load_trained
 from mhsvm.cli import test as command
+from mhsvm.cli.compare import main as compare
 from mhsvm.cli.main import run
 from mhsvm.cli.report import main as page
 from mhsvm.data.augment import Augment
@@ -536,6 +537,24 @@ def test_an_absent_class_and_lesion_masks(workplace, make_set, make_checkpoint, 
     assert '<p class="warning">Class 2 is absent from the ground truth' in text
     with pytest.raises(ValueError, match=r"binary\.h5 of 3 classes has no pixel of a class; prepare it again:\n"):
         run_test(checkpoint, data="binary")
+
+
+def test_no_class_occurs_in_any_image(workplace, make_set, make_checkpoint, capsys):
+    path = make_set(num=15, num_classes=3)
+    settings = ("model.num_classes", "3", "loss.name", "ce_dice")
+    _relabel(path, "none", {1: 0, 2: 0, 255: 0})
+    for name in ("run", "other"):
+        checkpoint = make_checkpoint(path, *settings, path=f"results/{name}/checkpoints/best.pt")
+        run_test(checkpoint, "--no-boundary", data="none")
+    content = summary_in(workplace / "results/run/tests/none-all")
+    assert (content["mean_over"], content["metrics"]["dsc"]) == ([], None)
+    assert "no class occurs: there is no mean" in capsys.readouterr().out
+    # a page, with a group of 15 images without lesion, and a comparison
+    page(["results/run"])
+    assert "occur in the ground truth: none." in (workplace / "results/run/tests/none-all/report.html").read_text()
+    compare(["results/run", "results/other", "--out", "compared"])
+    runs = json.loads((workplace / "compared/comparison.json").read_text())["runs"]
+    assert [each["metrics"]["dsc"] for each in runs] == [None, None]
 
 
 def test_other_classes_than_the_networks(make_set, make_checkpoint):

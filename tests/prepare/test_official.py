@@ -70,4 +70,8 @@ def test_sets_are_recognized_by_their_files(ids, mask, subset, expected):
 def test_isic_2016_is_recognized_by_its_counts():
     ids, subsets = [f"ISIC_{number:07d}" for number in range(1279)], ["train"] * 900 + ["test"] * 379
     assert recognize(ids, [f"masks/{id_}.png" for id_ in ids], subsets) == "ISIC 2016"
-    assert recognize(ids, [f"masks/{id_}.png" for id_ in ids], ["train"] * 1279) is None
+    assert recognize(ids, [f"masks/{id_}.png" for id_ in ids], [""] * 1279) == "ISIC 2016"
+    # a part of another year
+    ids = [*ids[:-1], "ISIC_0015294"]
+    assert recognize(ids, [f"masks/{id_}.png" for id_ in ids], [""] * 1279) is None
+    assert recognize(ids[:1000], [f"masks/{id_}.png" for id_ in ids[:1000]], [""] * 1000) is None

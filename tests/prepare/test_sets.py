@@ -141,3 +141,31 @@ def test_folder_with_problems(ready_split):
 def test_missing_path(tmp_path):
     with pytest.raises(FileNotFoundError, match="there is no file"):
         open_set(tmp_path / "absent")
+
+
+def test_a_folder_that_was_decoded_otherwise_is_prepared_again(ready_split, monkeypatch):
+    source = ready_split
+    with open_set(source, size=16) as prepared:
+        path = prepared.path
+    before = path.stat().st_mtime_ns
+    open_set(source, size=16).close()
+    assert path.stat().st_mtime_ns == before
+    monkeypatch.setattr(sets, "_DECODING", "decoding 3\n")
+    open_set(source, size=16).close()
+    assert path.stat().st_mtime_ns != before
+
+
+def test_a_broken_link_in_a_folder_is_named(ready_split, tmp_path):
+    source = ready_split
+    (source / "val/images/1.png").unlink()
+    (source / "val/images/1.png").symlink_to(tmp_path / "absent.png")
+    with pytest.raises(ValueError, match=r"unreadable file: 1\n    mine/val/images/1\.png: "):
+        open_set(source, size=16)
+
+
+def test_files_that_are_left_out_of_a_folder_are_counted(ready_split, capsys):
+    source = ready_split
+    (source / "a.psd").touch()
+    open_set(source, size=16).close()
+    noted = f"{source}: left out: 1 .psd images, a format that is not read, such as mine/a.psd"
+    assert noted in capsys.readouterr().err

@@ -45,7 +45,9 @@ def test_results_of_this_program_are_no_images(lay_out, marks):
     folder = lay_out({"a.png": b"", **{f"x/out/{name}": b"" for name in [*marks, "masks/a.png"]}})
     names, left_out, wrong = walk(folder)
     assert (names, wrong) == (["own/a.png"], "")
-    assert left_out == [f"1 folders of results of this program, such as {folder / 'x/out'}"]
+    assert left_out == [
+        f"1 folders of results of this program, read only if given themselves, such as {folder / 'x/out'}"
+    ]
     # given itself, it is read
     assert "out/masks/a.png" in walk(folder / "x/out")[0]
 
@@ -60,6 +62,12 @@ def test_what_is_left_out_is_counted_by_kind(lay_out):
         "1 images of superpixels, such as own/a_superpixels.png",
     ]
     assert "own/a_superpixels.png" not in kept
+
+
+def test_images_without_an_ending_are_counted(lay_out, picture):
+    folder = lay_out({"IM0001": bytes(128) + b"DICM", "IM0002": picture(), "README": b"text", "a.png": picture()})
+    assert walk(folder)[1] == [f"2 images without an ending in their names, such as {folder / 'IM0001'}"]
+    assert walk(folder / "IM0002") == (["own/IM0002"], [], "")
 
 
 def test_single_files_have_the_name_of_their_folder(lay_out):
