@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from mhsvm.files import partial_path
+from mhsvm.files import full_disk_named, partial_path
 
 # Programs that show a folder put these there; they stay, and are no reason to refuse it.
 _OF_SYSTEMS = (".DS_Store", "Thumbs.db", "desktop.ini")
@@ -62,13 +62,15 @@ class ResultFolder:
 
         Raises:
             FileExistsError: See `check`.
+            OSError: The disk is full; the older results stay.
         """
         self.check(folder)
         created = not folder.exists()
         partial = partial_path(folder / _NAME)
         partial.mkdir()
         try:
-            yield partial
+            with full_disk_named(folder):
+                yield partial
             self._move(partial, folder)
         finally:
             shutil.rmtree(partial, ignore_errors=True)

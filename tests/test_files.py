@@ -1,13 +1,15 @@
 """A file is complete or not there, whatever happens to the process that writes it."""
 
+import errno
 import os
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-from mhsvm.files import replace_when_complete
+from mhsvm.files import full_disk_named, replace_when_complete
 
 
 def test_file_appears_at_the_end(tmp_path):
@@ -52,3 +54,12 @@ def test_next_run_removes_what_a_killed_one_left(tmp_path):
     with replace_when_complete(path) as partial:
         partial.write_text("whole")
     assert set(tmp_path.iterdir()) == others | {path}
+
+
+@pytest.mark.parametrize("name", [None, ".a.txt.host-1.partial"])
+def test_a_full_disk_is_reported_with_the_file(name):
+    path = Path("results") / "a.txt"
+    with pytest.raises(OSError, match=r"No space left on device: '.*a\.txt'"), full_disk_named(path):
+        raise OSError(errno.ENOSPC, "No space left on device", name)
+    with pytest.raises(FileNotFoundError, match=r"\.partial|None|gone"), full_disk_named(path):
+        raise FileNotFoundError(errno.ENOENT, "gone", name)

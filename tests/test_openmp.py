@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 
@@ -59,7 +60,7 @@ def test_a_choice_of_ours_is_not_the_users(monkeypatch):
 
 def test_importing_the_package_is_early_enough():
     """Without torch, so it takes no time: the package chooses when it is imported."""
-    environment = {"PYTHONPATH": ":".join(sys.path)}
+    environment = {"PYTHONPATH": os.pathsep.join(sys.path)}
     code = "import os, mhsvm; print(os.environ['GOMP_SPINCOUNT'])"
     printed = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert printed.stdout.strip() == WAITING["GOMP_SPINCOUNT"]

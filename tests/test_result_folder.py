@@ -1,5 +1,6 @@
 """Results replace older results of their kind, and no file that this program did not write."""
 
+import errno
 import os
 import socket
 import subprocess
@@ -164,3 +165,16 @@ def test_a_process_killed_between_the_files_can_be_repeated(tmp_path, monkeypatc
     (stale / "summary.json").write_text(SUMMARY % "half")
     write(folder, "new")
     assert contents(folder).keys() == {"cases.csv", "summary.json", "log.txt", "figures/a.png"}
+
+
+def test_a_full_disk_is_reported_with_the_folder_and_older_results_stay(tmp_path):
+    write(tmp_path / "test", "old")
+
+    def fill():
+        with RESULTS.replace(tmp_path / "test") as partial:
+            (partial / "cases.csv").write_text("new")
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(OSError, match=r"No space left on device: '.*test'"):
+        fill()
+    assert contents(tmp_path / "test")["cases.csv"] == "old"

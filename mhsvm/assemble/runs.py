@@ -95,7 +95,7 @@ def plan_resumed(folder: StrPath, settings: Sequence[str] = ()) -> Plan:
     run = RunFolder(folder)
     if not run.last.is_file():
         raise FileNotFoundError(f"{folder} is not a run that can be resumed: there is no {run.last}")
-    checkpoint = read_checkpoint(run.last)
+    checkpoint = _read_last(run)
     check_parts(checkpoint, run.last, "config", "data", "model")
     # its config.yaml is the user's, like the one that a training starts with
     config = recorded_config(
@@ -114,6 +114,14 @@ def plan_resumed(folder: StrPath, settings: Sequence[str] = ()) -> Plan:
             f"the run's split.txt was changed: its hash is {split.hash[:12]}…, not {recorded['split_hash'][:12]}…"
         )
     return Plan(config, run, split, recorded["checksum"], checkpoint, notes)
+
+
+def _read_last(run: RunFolder) -> dict:
+    try:
+        return read_checkpoint(run.last)
+    except ValueError as error:
+        way_out = f"copy {run.best} over it to go on from the best epoch, or " if run.best.is_file() else ""
+        raise ValueError(f"{error}. To resume, {way_out}start the run again under another name") from error
 
 
 def open_plan(plan: Plan, world: World) -> tuple[Job, Progress]:

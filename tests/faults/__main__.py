@@ -9,8 +9,14 @@ from pathlib import Path
 
 from tests.faults.outcomes import bad_outcomes, format_counts
 
-# a module of this folder each
-PROGRAMS = ("flips", "mutations")
+# each module of this folder that is neither a test nor shared
+PROGRAMS = tuple(
+    sorted(
+        path.stem
+        for path in Path(__file__).parent.glob("*.py")
+        if not path.stem.startswith(("_", "test_")) and path.stem != "outcomes"
+    )
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
