@@ -25,7 +25,7 @@ from mhsvm.text_file import write_text
 from mhsvm.training.checkpoint import check_parts
 from mhsvm.training.job import Job, Progress
 from mhsvm.training.run_folder import RunFolder
-from mhsvm.training.training_state import restore
+from mhsvm.training.training_state import changed_threads, restore
 
 
 @dataclass(frozen=True)
@@ -162,8 +162,10 @@ def open_plan(plan: Plan, world: World) -> tuple[Job, Progress]:
         _check_set(prepared, plan.checksum)
         job = build_job(plan.config, prepared, plan.split, world)
         job = replace(job, notes=(*plan.notes, *job.notes))
-        progress = job.fresh_progress() if plan.checkpoint is None else restore(job, plan.checkpoint)
-    return job, progress
+        if plan.checkpoint is None:
+            return job, job.fresh_progress()
+        progress = restore(job, plan.checkpoint)
+    return replace(job, notes=(*job.notes, *changed_threads(job, plan.checkpoint))), progress
 
 
 def _refuse_contradictions(config: CfgNode, settings: Sequence[Any], folder: StrPath) -> int:

@@ -95,7 +95,7 @@ def _plan_resumed(
 ) -> Plan:
     from mhsvm.assemble import plan_resumed
 
-    # held before anything is read, so that nobody goes on with the run meanwhile
+    # held before anything is read, so that no other process goes on with the run meanwhile
     if not arguments.profile and (run.last.is_file() or run.is_unsaved_start()):
         lock.hold(run.path)
     return plan_resumed(run.path, settings, num_processes=world.size)

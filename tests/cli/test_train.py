@@ -81,6 +81,25 @@ def test_ctrl_c_then_resume_equals_a_straight_run(num_steps, config, signal_at_s
     assert_same_ends(Path("results/straight"), Path("results/broken"))
 
 
+def test_another_number_of_threads_is_said(config, signal_at_step, capsys):
+    threads = torch.get_num_threads()
+    signal_at_step(2, signal.SIGTERM)
+    assert main(["--config", str(config)]) == 143
+    last = Path("results/small/checkpoints/last.pt")
+    checkpoint = read_checkpoint(last)
+    assert checkpoint["training"]["threads"] == threads
+    checkpoint["training"]["threads"] = 64
+    save_checkpoint(last, checkpoint)
+    capsys.readouterr()
+    assert main(["--resume", "results/small"]) == 0
+    number = "1 thread" if threads == 1 else f"{threads} threads"
+    line = f"resumed with {number} instead of 64: the last digits of losses may differ"
+    assert line in capsys.readouterr().out
+    # the next one has the same number
+    assert main(["--resume", "results/small"]) == 0
+    assert "instead of" not in capsys.readouterr().out
+
+
 def test_sigterm_ends_cleanly(config, signal_at_step):
     signal_at_step(2, signal.SIGTERM)
     assert main(["--config", str(config)]) == 143
