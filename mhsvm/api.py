@@ -68,7 +68,8 @@ class Run:
 
     Attributes:
         config: Its settings.
-        history: The metrics of each epoch, such as `train_loss`, `val_loss` and `val_dsc`.
+        history: The metrics of each epoch, such as `train_loss`, `val_loss` and `val_dsc`; None where one is not
+            defined, because no class occurs in the validation part.
         folder: The run folder; None if nothing was written.
     """
 

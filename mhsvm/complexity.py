@@ -31,6 +31,7 @@ from torch.utils.flop_counter import FlopCounterMode, flop_registry
 from torch.utils.hooks import RemovableHandle
 
 from mhsvm.layers import Mamba, RouteS6
+from mhsvm.layers.plain import global_hooks_ignored
 
 OPERATIONS_PER_STATE = 9
 
@@ -109,7 +110,9 @@ def measure_complexity(
     _check_backend(model)
     mixers = _MixerCounter(model)
     flops, observer = FlopCounterMode(display=False), _Observer(mixers)
-    with mixers, FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad(), flops, observer:
+    fake = FakeTensorMode(allow_non_fake_inputs=True)
+    # the counter of operations registers global hooks, and the memory of a hooked network is another
+    with mixers, fake, torch.no_grad(), flops, global_hooks_ignored(), observer:
         images = torch.empty(batch, in_channels, *size)
         observer.hold(images)
         model(images)

@@ -47,6 +47,14 @@ def test_layers_are_those_that_hooks_see():
     assert counted == sum(seen.values())
 
 
+@pytest.mark.parametrize(
+    ("name", "tensor_bytes"),
+    [("mhs_vm", 97_127_136), ("vm_unet", 138_808_288)],
+)
+def test_memory_is_that_of_networks_without_hooks(name, tensor_bytes):
+    assert measure_complexity(create_model(name, backend="cpu")).tensor_bytes == tensor_bytes
+
+
 @functools.cache
 def tiny_counted(name):
     """A network and its complexity for an image of 64 x 64, shared by tests."""

@@ -8,6 +8,7 @@ from mhsvm.data.split_file import Split
 from mhsvm.data.splits import make_split
 from mhsvm.leakage import duplicate_groups
 from mhsvm.prepare.class_levels import check_classes
+from mhsvm.prepare.pipeline import LIMIT
 from mhsvm.prepare.sets import DEFAULT_SIZE, find_set, open_set, require_size
 from mhsvm.store import SYNTHETIC, PreparedSet
 
@@ -67,7 +68,8 @@ def describe_set(prepared: PreparedSet) -> str:
     h, w = prepared.size
     classes = "lesion masks" if prepared.num_classes == 1 else f"{prepared.num_classes} classes"
     kind = "synthetic images" if prepared.is_synthetic else "images"
-    return f"{prepared.name} ({prepared.path}): {len(prepared)} {kind} of {h} x {w} (height x width), {classes}"
+    count = prepared.attributes.get(LIMIT, len(prepared))
+    return f"{prepared.name} ({prepared.path}): {count} {kind} of {h} x {w} (height x width), {classes}"
 
 
 def describe_data(prepared: PreparedSet, split: Split) -> dict:

@@ -5,6 +5,7 @@ in backticks, and `with_options` puts the option in its place.
 """
 
 import argparse
+import math
 import re
 import sys
 from collections.abc import Sequence
@@ -17,7 +18,9 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="auto", help="auto (the GPU if there is one), cpu, cuda, cuda:1, …")
     parser.add_argument("--batch-size", type=positive, metavar="N", help="images at a time; default: the checkpoint's")
     parser.add_argument("--backend", metavar="NAME", help="of the scans; default: MHSVM_BACKEND's, or the checkpoint's")
-    parser.add_argument("--gate-threshold", type=float, metavar="T", help="of MHS-VM's gate; default: the checkpoint's")
+    parser.add_argument(
+        "--gate-threshold", type=number, metavar="T", help="of MHS-VM's gate; default: the checkpoint's"
+    )
     add_plugins_option(parser, "named by the checkpoint, which imports none by itself, or for metrics")
 
 
@@ -64,6 +67,17 @@ def with_options(message: str, parser: argparse.ArgumentParser) -> str:
     """Replace the arguments that a message quotes in backticks by the options of a command."""
     names = {action.dest: action.option_strings[0] for action in parser._actions if action.option_strings}
     return re.sub(r"`(\w+)`", lambda match: names.get(match[1], match[1]), message)
+
+
+def number(text: str) -> float:
+    """A finite number."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"takes a finite number, not {text!r}")
+    return value
 
 
 def positive(text: str) -> int:

@@ -31,6 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         num_classes=arguments.num_classes,
         threshold=arguments.threshold,
         mask_suffix=arguments.mask_suffix,
+        limit=arguments.limit,
         num_workers=arguments.num_workers,
         overwrite=arguments.overwrite,
         progress=True,
@@ -42,6 +43,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"left out: {count} images and masks of {origin}")
     if summary.num_empty:
         print(f"{summary.num_empty} of the masks show no lesion")
+    for fact in summary.facts:
+        print(f"note: {fact}")
     for warning in _warnings(summary, num_classes=arguments.num_classes):
         print(f"warning: {warning}")
     for line in summary.skipped:
@@ -95,6 +98,9 @@ def parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--mask-suffix", metavar="END", help="of the masks' names, such as _seg2; usual ones, such as _mask, are known"
+    )
+    parser.add_argument(
+        "--limit", type=int, metavar="N", help="prepare N images at most, equally from each subset, for a quick try"
     )
     parser.add_argument("--workers", dest="num_workers", type=int, metavar="N", help="threads, default one per core")
     add_plugins_option(parser, "for data sets")

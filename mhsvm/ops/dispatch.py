@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mhsvm.nearest import did_you_mean
 from mhsvm.ops.backends import Backend, all_backends, find_backend
 
 logger = logging.getLogger(__name__)
@@ -235,7 +236,8 @@ def _source(backend: str) -> str:
 
 
 def _unknown(name: str) -> str:
-    return f"unknown name {name!r}; known are: auto, {', '.join(row.name for row in all_backends())}"
+    known = ["auto", *(row.name for row in all_backends())]
+    return f"unknown name {name!r}; known are: {', '.join(known)}{did_you_mean(name, known)}"
 
 
 def _full_name(function: Callable[..., Any]) -> str:

@@ -1,11 +1,21 @@
 """Sizes of images and masks by the headers of their files, which are read long before all pixels could be."""
 
 import io
+from collections.abc import Sequence
+from functools import partial
+from lzma import LZMAError
+from zipfile import BadZipFile
 
 from PIL import Image
 
 from mhsvm.prepare.archive import SourceFile
+from mhsvm.prepare.pairs import Pair
+from mhsvm.prepare.problems import Problems, Rule
 from mhsvm.prepare.raster import PILLOW_ERRORS, check_size, open_raster, pillow_formats
+from mhsvm.threads import in_order
+
+UNREADABLE = Rule("unreadable file", "download it again, or export it as PNG; images of one frame are read")
+SHAPES = Rule("mask and image of different sizes", "export masks at the size of their images, after EXIF orientation")
 
 # Enough for the header of most files; the headers of others, such as TIFF, may be anywhere.
 _START = 2**16
@@ -13,6 +23,29 @@ _ORIENTATION, _SIDEWAYS = 0x0112, (5, 6, 7, 8)
 
 
 Sizes = frozenset[tuple[int, int]]
+
+
+def check_headers(pairs: Sequence[Pair], problems: Problems, *, num_workers: int) -> None:
+    """Add a problem for each file that is no image, and for each pair of different sizes."""
+    for _ in in_order(partial(_check_pair, problems=problems), pairs, num_workers=num_workers):
+        pass
+
+
+def note_sizes(id_: str, image: tuple[int, ...], mask: tuple[int, ...], problems: Problems) -> None:
+    """Add the problem of an image and a mask of different heights and widths."""
+    sizes = [f"{h} x {w}" for h, w in (image[:2], mask[:2])]
+    problems.add(SHAPES, f"{id_}: the image has {sizes[0]} pixels, the mask {sizes[1]} (height x width)")
+
+
+def _check_pair(pair: Pair, *, problems: Problems) -> None:
+    found: list[Sizes] = []
+    for file in (pair.image, pair.mask):
+        try:
+            found.append(read_sizes(file))
+        except ValueError as error:
+            problems.add(UNREADABLE, f"{file.name}: {error}")
+    if len(found) == 2 and not found[0] & found[1]:
+        note_sizes(pair.id, max(found[0]), max(found[1]), problems)
 
 
 def read_sizes(file: SourceFile) -> Sizes:
@@ -25,7 +58,7 @@ def read_sizes(file: SourceFile) -> Sizes:
     """
     try:
         return _sizes_of(_read_start(file))
-    except PILLOW_ERRORS:
+    except (*PILLOW_ERRORS, BadZipFile, LZMAError):
         content = file.read()
     try:
         return _sizes_of(content)
@@ -48,8 +81,10 @@ def _read_start(file: SourceFile) -> bytes:
 def _sizes_of(content: bytes) -> Sizes:
     image = Image.open(io.BytesIO(content), formats=pillow_formats())
     check_size(image.width, image.height)
-    upright, sideways = (image.height, image.width), (image.width, image.height)
-    if image.format == "PNG" and "exif" not in image.info:
-        # its orientation may be stated after its pixels
-        return frozenset({upright, sideways})
-    return frozenset({sideways if image.getexif().get(_ORIENTATION) in _SIDEWAYS else upright})
+    size, swapped = (image.height, image.width), (image.width, image.height)
+    # the orientation of a PNG may be stated after its pixels
+    is_known = image.format != "PNG" or "exif" in image.info
+    if is_known and image.getexif().get(_ORIENTATION) not in _SIDEWAYS:
+        return frozenset({size})
+    # Pillow turns the sizes of other formats, such as TIFF, before or after it reads the pixels, by its version
+    return frozenset({swapped}) if image.format in ("JPEG", "MPO", "WEBP") else frozenset({size, swapped})

@@ -18,7 +18,7 @@ _ISIC = re.compile(
 )
 _HAM10000 = re.compile(r"ham10000_(?P<role>images|segmentations?|masks)(?:_part_?\d+|_lesion(?:_tschandl)?)?", re.I)
 # A name gets such an ending as a new version, or where it is downloaded twice or in parts.
-_ENDING = re.compile(r"(?:[-_ ]?(?:v\d+|copy|\d+|\(\d+\)))+$", re.IGNORECASE)
+_ENDING = re.compile(r"(?:[-_ ]{0,3}(?:v\d+|copy|\d{8}T\d{6}Z|\d+|\((?:\d+|copy)\)))+$", re.IGNORECASE)
 _SEGMENTATION = ("", "part1", "task1", "task1-2")
 _HAM10000_IDS, _HAM10000_COUNT = range(24306, 34321), 10015
 _ISIC2016_COUNTS, _ISIC2016_LAST_ID = {"train": 900, "test": 379}, 11402

@@ -18,8 +18,13 @@ from tqdm import tqdm
 from mhsvm.prepare.archive import SourceFile, source_checksums
 from mhsvm.prepare.class_levels import LevelTally
 from mhsvm.prepare.decode import IGNORE, MaskLevelsError, check_threshold, decode_image, decode_mask
+from mhsvm.prepare.facts import Facts
 from mhsvm.prepare.groups import read_groups
+from mhsvm.prepare.headers import UNREADABLE as UNREADABLE
+from mhsvm.prepare.headers import check_headers, note_sizes
 from mhsvm.prepare.identity import OTHER_SET, check_identity, is_synthetic, left_out_files, set_name
+from mhsvm.prepare.limit import first_pairs
+from mhsvm.prepare.out_path import check_out, check_space
 from mhsvm.prepare.pairs import Pair, find_pairs
 from mhsvm.prepare.problems import Problems, Rule
 from mhsvm.prepare.resize import (
@@ -40,7 +45,6 @@ from mhsvm.system import num_cores
 from mhsvm.threads import in_order
 from mhsvm.version import __version__
 
-UNREADABLE = Rule("unreadable file", "download it again, or export it as PNG; images of one frame are read")
 GRAY_LEVELS = Rule(
     "mask with other levels than black and white",
     "threshold it at half and save it as PNG (a JPEG always has gray levels); for class indices give `num_classes`. "
@@ -51,8 +55,8 @@ CLASSES = Rule("class mask with a level that is no class", "save indices 0..K-1 
 PAIRS = "pairs"
 # Attributes of a set: the threshold that made masks with gray levels binary, and the ending of its masks' names.
 MASK_THRESHOLD, MASK_SUFFIX = "mask_threshold", "mask_suffix"
-
-SHAPES = Rule("mask and image of different sizes", "export masks at the size of their images, after EXIF orientation")
+# Attribute of a set that holds the first images only: their number, and that of all.
+LIMIT = "limit"
 
 
 @dataclass(frozen=True)
@@ -65,6 +69,7 @@ class Summary:
         absent: Classes from 1 on that no prepared mask holds; for lesion masks, 1 if none shows a lesion.
         name: Name of the set.
         left_out: Number of images and masks by the official set and task that they belong to instead.
+        facts: Lines about images and masks: coarse masks, equal files, a size that no network takes.
         skipped: Lines about all other files and folders that were left out, by kind.
     """
 
@@ -79,6 +84,7 @@ class Summary:
     name: str = ""
     left_out: Mapping[str, int] = field(default_factory=dict)
     skipped: tuple[str, ...] = ()
+    facts: tuple[str, ...] = ()
 
 
 def prepare_set(
@@ -91,6 +97,7 @@ def prepare_set(
     num_classes: int = 1,
     threshold: float | None = None,
     mask_suffix: str | None = None,
+    limit: int | None = None,
     num_workers: int | None = None,
     overwrite: bool = False,
     progress: bool = False,
@@ -109,6 +116,8 @@ def prepare_set(
         threshold: Fraction of full scale, in (0, 1], at and above which a gray level of a mask is lesion; None refuses
             masks with gray levels.
         mask_suffix: End of the masks' names, such as "_seg2"; None takes usual ones, such as "_mask".
+        limit: Prepare this number of images at most, equally from each subset, for a quick try. The set is then called
+            NAME-first-LIMIT.
         num_workers: Number of threads; None takes one per core.
         overwrite: Whether `out` may be replaced.
         progress: Show a progress bar in a terminal.
@@ -116,7 +125,8 @@ def prepare_set(
     Returns:
         A summary.
     Raises:
-        ValueError: An argument is wrong, or the source has problems. All of them are listed, and nothing is written.
+        ValueError: An argument is wrong, or the source has problems, and nothing is written. All problems of names and
+            headers are listed before images are decoded, then all problems of their content.
         FileExistsError: `out` exists and `overwrite` is not set.
     """
     start, out, problems = time.perf_counter(), Path(out), Problems()
@@ -126,7 +136,7 @@ def prepare_set(
     check_threshold(threshold, num_classes)
     if num_workers is not None and num_workers < 1:
         raise ValueError(f"at least 1 worker is needed; got {num_workers}")
-    _check_out(out, source, overwrite=overwrite)
+    check_out(out, source, overwrite=overwrite)
     headline = f"the source of {out} has problems, and nothing was written:"
     with open_sources([Path(path) for path in paths], problems) as files:
         pairs, left_out = (
@@ -135,12 +145,19 @@ def prepare_set(
         )
         check_identity(pairs, left_out, described, problems)
         if not pairs or OTHER_SET in problems:
-            # nothing of another set is decoded
+            # nothing of another set is read
             problems.raise_if_any(headline)
         synthetic = is_synthetic(files)
         name = set_name(name or (out.stem if source == "folder" else source), source, pairs, synthetic=synthetic)
-        groups = read_groups(files, described, {pair.id for pair in pairs}, problems)
-        tally = LevelTally(num_classes)
+        groups, num_pairs = read_groups(files, described, {pair.id for pair in pairs}, problems), len(pairs)
+        if limit is not None and len(pairs := first_pairs(pairs, limit)) < num_pairs:
+            name = f"{name}-first-{limit}"
+        num_workers = num_workers or num_cores()
+        check_headers(pairs, problems, num_workers=num_workers)
+        # before images are decoded, which may take long
+        problems.raise_if_any(headline)
+        check_space(out, len(pairs), size)
+        tally, facts = LevelTally(num_classes), Facts(size, num_classes)
         convert = partial(
             _convert,
             groups=groups,
@@ -148,15 +165,16 @@ def prepare_set(
             num_classes=num_classes,
             threshold=threshold,
             tally=tally,
+            facts=facts,
             problems=problems,
         )
-        converted = in_order(convert, pairs, num_workers=num_workers or num_cores())
+        converted = in_order(convert, pairs, num_workers=num_workers)
         hidden = None if progress else True
         bar = tqdm(converted, total=len(pairs), desc=out.name, unit="image", mininterval=0.5, disable=hidden)
         found = _Found()
         checksum = write_set(
             out,
-            _while_good(bar, num_classes, tally, problems, headline, found),
+            _while_good(bar, num_classes, tally, facts, problems, headline, found),
             name=name,
             size=size,
             num_classes=num_classes,
@@ -166,6 +184,7 @@ def prepare_set(
                 **({MASK_THRESHOLD: threshold} if threshold is not None else {}),
                 **({MASK_SUFFIX: mask_suffix} if mask_suffix is not None else {}),
                 PAIRS: pairs_digest(pairs),
+                **({LIMIT: f"{len(pairs)} of {num_pairs}"} if len(pairs) < num_pairs else {}),
                 **({SYNTHETIC: 1} if synthetic else {}),
                 **(attributes or {}),
             },
@@ -184,6 +203,7 @@ def prepare_set(
         name=name,
         left_out=left_out,
         skipped=tuple(problems.left_out()),
+        facts=facts.lines(out),
     )
 
 
@@ -191,13 +211,6 @@ def pairs_digest(pairs: Sequence[Pair]) -> str:
     """sha256 over the ids and sizes in bytes of images and masks, the same in folders and archives of any names."""
     lines = [f"{pair.id}\t{pair.image.num_bytes}\t{pair.mask.num_bytes}\n" for pair in pairs]
     return hashlib.sha256("".join(lines).encode()).hexdigest()
-
-
-def _check_out(out: Path, source: str, *, overwrite: bool) -> None:
-    if out.is_dir():
-        raise ValueError(f"the prepared set is one file; {out} is a folder: give such as {out / f'{source}.h5'}")
-    if out.exists() and not overwrite:
-        raise FileExistsError(f"{out} exists already; give `overwrite` to replace it")
 
 
 def _provenance(num_classes: int, files: Sequence[SourceFile]) -> dict[str, AttributeValue]:
@@ -227,6 +240,7 @@ def _while_good(
     converted: Iterable[Sample | None],
     num_classes: int,
     tally: LevelTally,
+    facts: Facts,
     problems: Problems,
     headline: str,
     found: _Found,
@@ -235,6 +249,7 @@ def _while_good(
     for sample in converted:
         if sample is not None and not problems:
             found.add(sample.mask, num_classes)
+            facts.add_mask(sample)
             yield sample
     tally.note_lesion_masks(problems, "masks")
     problems.raise_if_any(headline)
@@ -248,12 +263,15 @@ def _convert(
     num_classes: int,
     threshold: float | None,
     tally: LevelTally,
+    facts: Facts,
     problems: Problems,
 ) -> Sample | None:
     """Decode, check and resize a pair; on an error, add it to `problems` and return None."""
     image = mask = None
     try:
-        image = decode_image(pair.image.read())
+        content = pair.image.read()
+        facts.add_file(pair.id, content)
+        image = decode_image(content)
     except ValueError as error:
         problems.add(UNREADABLE, f"{pair.image.name}: {error}")
     try:
@@ -266,8 +284,7 @@ def _convert(
     if image is None or mask is None:
         return None
     if image.shape[:2] != mask.shape:
-        shapes = [f"{array.shape[0]} x {array.shape[1]}" for array in (image, mask)]
-        problems.add(SHAPES, f"{pair.id}: the image has {shapes[0]} pixels, the mask {shapes[1]} (height x width)")
+        note_sizes(pair.id, image.shape, mask.shape, problems)
         return None
     resized = mask_coverage(mask, size) if num_classes == 1 else resize_classes(mask, size, num_classes)
     return Sample(pair.id, resize_image(image, size), resized, mask.shape, pair.subset, groups.get(pair.id, ""))

@@ -145,7 +145,9 @@ class _Walk:
             visited.add(real)
             # a folder of results is read if it is given itself
             if Path(parent) != folder and any(marks <= {*folders, *names} for marks in _RESULTS):
-                self._problems.leave_out("folders of results of this program", readable(parent))
+                self._problems.leave_out(
+                    "folders of results of this program, read only if given themselves", readable(parent)
+                )
                 folders.clear()
                 continue
             folders[:] = sorted(name for name in folders if not is_noise(name))

@@ -10,6 +10,7 @@ from mhsvm.assemble import build_job, build_set
 from mhsvm.assemble.data import with_size
 from mhsvm.data.split_file import Split
 from mhsvm.data.splits import make_split
+from mhsvm.errors import Errors
 from mhsvm.prepare.class_levels import check_classes
 from mhsvm.prepare.sets import find_set, open_set
 from mhsvm.store import PreparedSet
@@ -53,11 +54,15 @@ def check_grid(runs: Sequence[GridRun], *, further_sets: Sequence[str]) -> Check
         runs: The runs of the sweep.
         further_sets: Names or paths of additional test sets for every run.
     Raises:
-        ValueError: Settings, split, set and network do not fit, or a split lacks a part; the run is named.
+        ValueError: Settings, split, set and network do not fit, or a split lacks a part; a run of each such combination
+            of settings is named.
         FileNotFoundError: A set does not exist.
     """
     test_sets, largest, seen = {}, 0, {}
+    errors, failed = Errors(), set()
     for run in runs:
+        if run.variant in failed:
+            continue
         try:
             with build_set(run.config) as prepared:
                 with_size(run.config, prepared)
@@ -66,9 +71,12 @@ def check_grid(runs: Sequence[GridRun], *, further_sets: Sequence[str]) -> Check
                 if run.variant not in seen:
                     largest = max(largest, _build_once(run.config, prepared, split))
                     seen[run.variant] = [_open_further(name, run.config, prepared.size) for name in further_sets]
+            test_sets[run.name] = _with_unique_names([own, *seen[run.variant]])
         except (ValueError, FileNotFoundError) as error:
-            raise type(error)(f"{run.name}: {error}") from error
-        test_sets[run.name] = _with_unique_names([own, *seen[run.variant]])
+            failed.add(run.variant)
+            kind = FileNotFoundError if isinstance(error, FileNotFoundError) else ValueError
+            errors.add(kind(f"{run.name}: {error}"))
+    errors.raise_if_any("combinations of settings cannot be trained")
     return Checked(test_sets, largest)
 
 

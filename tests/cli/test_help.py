@@ -157,6 +157,11 @@ def test_a_command_has_the_name_by_which_it_was_called(argv0, command, name, mon
         (["predict", "--weights", "isic2017-wu-sort", "--source", ".", "--out", "c"], "mean 'isic2017-wu-sorted'?"),
         (["train", "--config", "a.yaml", "model.name", "vmunet"], "config a.yaml does not exist"),
         (["profile", "--model", "vmunet"], "Did you mean 'vm_unet'?"),
+        (["profile", "--model", "mhs_vm", "model.backend", "chunkd"], "Did you mean 'chunked'?"),
+        (
+            ["test", "--checkpoint", "a.pt", "--data", "b", "--gate-threshold", "nan"],
+            "takes a finite number, not 'nan'",
+        ),
         (["draw-routes", "--pattern", "c", "--out", "a.png"], "Did you mean 'C'?"),
     ],
 )

@@ -415,7 +415,10 @@ def test_results_below_the_source_are_not_taken_for_images(workplace, checkpoint
     # nor by a run into another folder
     assert run_predict(checkpoint, "photos", "other") == 0
     assert files_below(workplace / "other/masks") == ["a.png"]
-    assert "left out: 1 folders of results of this program, such as photos/masks" in capsys.readouterr().out
+    assert (
+        "left out: 1 folders of results of this program, read only if given themselves, such as photos/masks"
+        in capsys.readouterr().out
+    )
 
 
 def test_zip_files_and_lists_give_the_same_masks(workplace, checkpoint, pack):

@@ -158,6 +158,10 @@ def test_a_folder_with_other_settings_is_refused(config, in_process, capsys):
         (["--test", "classes"], "have num_classes 3, model.num_classes is 1: leave this set out"),
         (["run.device", "cuda:9"], "run.device cuda:9 does not exist:"),
         (["--set", "train.step=eager,graph"], "step=graph_seed42: train.step graph needs a GPU"),
+        (
+            ["--set", "optimizer.name=Lion,SDG", "--seeds", "0-3"],
+            "error: 2 combinations of settings cannot be trained:\n  ",
+        ),
         (["--epochs", "3"], "unknown option '--epochs'"),
         (["train.epochs"], "'train.epochs' at the end has no value"),
     ],

@@ -17,6 +17,8 @@ ISIC = [f"ISIC_{number:07d}" for number in range(20)]
         ("ISIC-2017_Test_v2_Part1_GroundTruth", ("ISIC 2017", "part1", "test", "mask")),
         ("ISIC-2017_Training_Part2_GroundTruth (1)", ("ISIC 2017", "part2", "train", "mask")),
         ("ISIC2018_Task1-2_Validation_Input", ("ISIC 2018", "task1-2", "val", "image")),
+        ("ISIC2018_Task1-2_Test_Input - Copy (2)", ("ISIC 2018", "task1-2", "test", "image")),
+        ("isic2018_task1-2_test_input-20240131T101500Z-001", ("ISIC 2018", "task1-2", "test", "image")),
         ("ISIC2018_Task2_Training_GroundTruth_v3", ("ISIC 2018", "task2", "train", "mask")),
         ("ISIC_2019_Training_Input", ("ISIC 2019", "", "train", "image")),
         ("ISIC_2020_Training_JPEG", ("ISIC 2020", "", "train", "image")),

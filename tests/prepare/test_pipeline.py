@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mhsvm.prepare.pipeline import MASK_THRESHOLD, prepare_set
+from mhsvm.prepare import pipeline
+from mhsvm.prepare.pipeline import LIMIT, MASK_THRESHOLD, prepare_set
 from mhsvm.prepare.resize import mask_coverage, resize_image
 from mhsvm.store import PreparedSet
 from mhsvm.synthetic import write_synthetic_set
@@ -198,30 +199,47 @@ def test_empty_class_masks_are_allowed_and_their_classes_are_absent(own, lay_out
     assert (summary.num_empty, summary.num_only_ignored, summary.absent) == (4, 0, (1, 2))
 
 
-def test_all_problems_in_one_message(own, lay_out, encode, picture, lesion, tmp_path):
+def test_all_problems_of_names_and_headers_in_one_message_before_decoding(
+    own, lay_out, picture, lesion, tmp_path, monkeypatch
+):
     own |= {
         "train/images/alone.png": picture(),
         "train/masks/lost.png": lesion(),
         "train/images/0.jpg": picture(format="JPEG"),
-        "val/images/cut.png": picture()[:60],
-        "val/masks/cut.png": lesion(),
         "val/images/text.png": picture(),
         "val/masks/text.png": b"no image",
-        "val/images/jpeg.png": picture(),
-        "val/masks/jpeg.jpg": lesion(format="JPEG"),
         "test/images/small.png": picture(),
         "test/masks/small.png": lesion(height=10, width=15),
+        "test/images/side.png": picture(),
+        "test/masks/side.jpg": lesion(height=30, width=20, format="JPEG"),
     }
+    monkeypatch.setattr(pipeline, "decode_image", pytest.fail)
     message = wrong_with(lay_out(own), tmp_path)
     for line in (
         "id that occurs twice: 1\n    0: own/train/images/0.jpg, own/train/images/0.png\n",
         "image without a mask: 1\n    alone: own/train/images/alone.png\n",
         "mask without an image: 1\n    lost: own/train/masks/lost.png\n",
-        "unreadable file: 2\n    own/val/images/cut.png: ",
-        "    own/val/masks/text.png: no BMP, PNG, JPEG, TIFF, WebP, ",
+        "unreadable file: 1\n    own/val/masks/text.png: no BMP, PNG, JPEG, TIFF, WebP, ",
+        "mask and image of different sizes: 1\n    small: the image has 30 x 20 pixels, the mask 15 x 10",
+    ):
+        assert line in message
+
+
+def test_all_problems_of_contents_in_one_message(own, lay_out, picture, lesion, tmp_path):
+    own |= {
+        "val/images/cut.png": picture()[:60],
+        "val/masks/cut.png": lesion(),
+        "val/images/jpeg.png": picture(),
+        "val/masks/jpeg.jpg": lesion(format="JPEG"),
+        "test/images/side.png": picture(),
+        "test/masks/side.png": lesion(height=30, width=20),
+    }
+    message = wrong_with(lay_out(own), tmp_path)
+    for line in (
+        "unreadable file: 1\n    own/val/images/cut.png: ",
         "mask with other levels than black and white: 1\n    own/val/masks/jpeg.jpg: ",
         "    fix: threshold it at half and save it as PNG (a JPEG always has gray levels); for class indices give ",
-        "mask and image of different sizes: 1\n    small: the image has 20 x 30 pixels, the mask 10 x 15",
+        "mask and image of different sizes: 1\n    side: the image has 20 x 30 pixels, the mask 30 x 20",
     ):
         assert line in message
 
@@ -387,3 +405,23 @@ def test_pairs_of_formats_that_are_not_read_are_problems(own, lay_out, tmp_path)
     # another file of the same image is read, and other folders are not part of the set
     summary = prepare_set("folder", [source], tmp_path / "out.h5")
     assert [line.partition(",")[0] for line in summary.skipped] == ["1 .npy images", "1 .psd images"]
+
+
+def test_the_first_images_are_never_taken_for_the_whole_set(lay_out, picture, lesion, tmp_path):
+    files = {}
+    for seed, (subset, name) in enumerate(
+        [("train", n) for n in "abcde"] + [("val", "f"), ("test", "g"), ("test", "h")]
+    ):
+        files |= {f"{subset}/images/{name}.png": picture(seed), f"{subset}/masks/{name}.png": lesion(seed)}
+    source = lay_out(files)
+    summary = prepare_set("folder", [source], tmp_path / "few.h5", name="own", size=16, limit=5)
+    assert summary.subsets == {"train": 2, "val": 1, "test": 2}
+    with PreparedSet.open(summary.path) as prepared:
+        assert (prepared.name, prepared.attributes[LIMIT]) == ("own-first-5", "5 of 8")
+        assert prepared.ids == ("a", "b", "f", "g", "h")
+    whole = prepare_set("folder", [source], tmp_path / "own.h5", name="own", size=16, limit=8)
+    assert (whole.name, whole.num_samples) == ("own", 8)
+    with PreparedSet.open(whole.path) as prepared:
+        assert LIMIT not in prepared.attributes
+    with pytest.raises(ValueError, match="`limit` is a number of images, 1 or more; received 0"):
+        prepare_set("folder", [source], tmp_path / "none.h5", limit=0)
