@@ -45,9 +45,8 @@ def test_results_of_this_program_are_no_images(lay_out, marks):
     folder = lay_out({"a.png": b"", **{f"x/out/{name}": b"" for name in [*marks, "masks/a.png"]}})
     names, left_out, wrong = walk(folder)
     assert (names, wrong) == (["own/a.png"], "")
-    assert left_out == [
-        f"1 folders of results of this program, read only if given themselves, such as {folder / 'x/out'}"
-    ]
+    results = "folders of results of this program, read only if given themselves"
+    assert left_out == [f"1 {results}, such as {folder / 'x/out'}"]
     # given itself, it is read
     assert "out/masks/a.png" in walk(folder / "x/out")[0]
 
