@@ -36,6 +36,7 @@ from mhsvm.assemble.networks import choose_backend
 from mhsvm.evaluation.folder import write_result
 from mhsvm.evaluation.testing import TestResult, evaluate_test
 from mhsvm.files import StrPath
+from mhsvm.folder_lock import FolderLock
 from mhsvm.inference import overlay
 from mhsvm.inference.predictor import ImageLike, Prediction, Predictor, read_rgb
 from mhsvm.plugins import import_plugins
@@ -126,10 +127,10 @@ def train(
         raise ValueError("a run is resumed with its own config: give only the settings to change, as a dictionary")
     if resume is not None and folder is not None:
         raise ValueError("a run is resumed in its own folder: leave `folder` out")
-    with open_world() as world:
-        plan = world.from_first(lambda: _plan(config, folder, resume, world.size))
+    with open_world() as world, FolderLock("a training") as lock:
+        plan = world.from_first(lambda: _plan(config, folder, resume, world.size, lock))
         job, position = open_plan(plan, world)
-        world.from_first(plan.create_folder)
+        world.from_first(lambda: plan.create_folder(lock))
         record = MemoryRecord() if plan.run is None else plan.run
         run_training(job, position, record, show_bar=progress)
     return _finished(plan, job, position.history, record)
@@ -257,12 +258,19 @@ def draw_prediction(image: ImageLike, mask: np.ndarray, *, num_classes: int = 1)
     return overlay.draw_prediction(pixels, mask, num_classes=num_classes)
 
 
-def _plan(config: Config | None, folder: StrPath | None, resume: StrPath | None, num_processes: int) -> Plan:
+def _plan(
+    config: Config | None, folder: StrPath | None, resume: StrPath | None, num_processes: int, lock: FolderLock
+) -> Plan:
     if resume is not None:
         settings = config if isinstance(config, Mapping) else {}
-        return plan_resumed(resume, [word for pair in _pairs(settings) for word in pair])
+        resumed = RunFolder(resume)
+        if resumed.last.is_file() or resumed.is_unsaved_start():
+            lock.hold(resume)
+        return plan_resumed(resume, [word for pair in _pairs(settings) for word in pair], num_processes=num_processes)
     run = None if folder is None else RunFolder(folder)
     if run is not None:
+        if run.is_unsaved_start():
+            lock.hold(run.path)
         run.check_new()
     return plan_run(_config(config), run, num_processes=num_processes)
 

@@ -17,6 +17,7 @@ from mhsvm.config import get_value, pair_up, read_value, set_value
 from mhsvm.data.split_file import Split
 from mhsvm.errors import Errors
 from mhsvm.files import StrPath
+from mhsvm.folder_lock import FolderLock
 from mhsvm.models.checkpoint_file import read_checkpoint
 from mhsvm.runtime.distributed import World
 from mhsvm.store import PreparedSet
@@ -24,7 +25,7 @@ from mhsvm.text_file import write_text
 from mhsvm.training.checkpoint import check_parts
 from mhsvm.training.job import Job, Progress
 from mhsvm.training.run_folder import RunFolder
-from mhsvm.training.training_state import restore
+from mhsvm.training.training_state import changed_threads, restore
 
 
 @dataclass(frozen=True)
@@ -47,15 +48,20 @@ class Plan:
     checkpoint: dict | None = None
     notes: tuple[str, ...] = ()
 
-    def create_folder(self) -> None:
+    def create_folder(self, lock: FolderLock) -> None:
         """Make the folder of a new run, and record an extension of a resumed one; a run in memory needs no folder.
 
+        Args:
+            lock: Holds the folder from then on.
         Raises:
             FileExistsError: The folder exists.
+            ValueError: Another process works in it.
         """
         if self.run is None:
             return
         if self.checkpoint is None:
+            self.run.path.mkdir(parents=True, exist_ok=True)
+            lock.hold(self.run.path)
             self.run.create(config=self.config.dump(), split=self.split)
         elif read_value(self.run.config, EPOCHS) != self.config.train.epochs:
             # of the rest, config.yaml may name more plugins than the checkpoint
@@ -81,18 +87,21 @@ def plan_run(config: CfgNode, run: RunFolder | None, *, num_processes: int = 1) 
     return Plan(config, run, split, checksum)
 
 
-def plan_resumed(folder: StrPath, settings: Sequence[str] = ()) -> Plan:
-    """Read a run folder to go on from its last checkpoint.
+def plan_resumed(folder: StrPath, settings: Sequence[str] = (), *, num_processes: int = 1) -> Plan:
+    """Read a run folder to go on from its last checkpoint, or from the start if it ended before its first one.
 
     Args:
         folder: The run folder. The plugins that its config.yaml names are imported.
         settings: Pairs KEY VALUE, which must agree with the run's config, except `train.epochs`, which extends it.
+        num_processes: Processes that train together.
     Raises:
         FileNotFoundError: The folder has no checkpoint.
         ValueError: A setting differs from the run's, its epochs cannot be changed so, its split file was changed, or
             its checkpoint names plugins that its config.yaml does not name.
     """
     run = RunFolder(folder)
+    if run.is_unsaved_start() and run.config.is_file():
+        return _plan_again(run, settings, num_processes=num_processes)
     if not run.last.is_file():
         raise FileNotFoundError(f"{folder} is not a run that can be resumed: there is no {run.last}")
     checkpoint = _read_last(run)
@@ -114,6 +123,21 @@ def plan_resumed(folder: StrPath, settings: Sequence[str] = ()) -> Plan:
             f"the run's split.txt was changed: its hash is {split.hash[:12]}…, not {recorded['split_hash'][:12]}…"
         )
     return Plan(config, run, split, recorded["checksum"], checkpoint, notes)
+
+
+def _plan_again(run: RunFolder, settings: Sequence[str], *, num_processes: int) -> Plan:
+    """Plan a run that ended before its first checkpoint: its config is the one in its folder."""
+    config = read_config(run.config)
+    epochs = _refuse_contradictions(config, settings, run.path)
+    if epochs != config.train.epochs:
+        config = read_config(run.config, [EPOCHS, str(epochs)])
+    plan = plan_run(config, run, num_processes=num_processes)
+    if run.split.is_file() and Split.load(run.split).hash != plan.split.hash:
+        raise ValueError(
+            f"{run.split} is not the split that {config.data.split} names now. Nothing was trained yet: start with "
+            f"`config` {run.config}"
+        )
+    return replace(plan, notes=("nothing was saved before: starting again from config.yaml",))
 
 
 def _read_last(run: RunFolder) -> dict:
@@ -138,8 +162,10 @@ def open_plan(plan: Plan, world: World) -> tuple[Job, Progress]:
         _check_set(prepared, plan.checksum)
         job = build_job(plan.config, prepared, plan.split, world)
         job = replace(job, notes=(*plan.notes, *job.notes))
-        progress = job.fresh_progress() if plan.checkpoint is None else restore(job, plan.checkpoint)
-    return job, progress
+        if plan.checkpoint is None:
+            return job, job.fresh_progress()
+        progress = restore(job, plan.checkpoint)
+    return replace(job, notes=(*job.notes, *changed_threads(job, plan.checkpoint))), progress
 
 
 def _refuse_contradictions(config: CfgNode, settings: Sequence[Any], folder: StrPath) -> int:

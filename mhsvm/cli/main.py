@@ -3,6 +3,7 @@
 A command parses, calls and prints: its file imports the library only after parsing, so that `--help` is quick.
 """
 
+import errno
 import importlib
 import sys
 from collections.abc import Callable, Sequence
@@ -37,6 +38,8 @@ EXAMPLES = (
     "mhsvm train --config configs/ultralight_isic2017.yaml",
 )
 
+_OF_DISKS = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
+
 
 def run(command: Main, argv: Sequence[str] | None = None) -> int:
     """Run a command: an error of the user is one message on stderr and status 2, not a traceback."""
@@ -44,7 +47,8 @@ def run(command: Main, argv: Sequence[str] | None = None) -> int:
         return command(argv)
     except (ValueError, OSError) as error:
         print(f"error: {_with_options(str(error), command)}", file=sys.stderr)
-        return 2
+        # of the user's errors, only a disk may be in order again without a change of the command; a sweep tries again
+        return 1 if getattr(error, "errno", None) in _OF_DISKS else 2
     except RuntimeError as error:
         # compared by name, because this file must not import torch
         if type(error).__name__ != "OutOfMemoryError":

@@ -24,9 +24,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Train and test a config with several seeds, folds and settings, and put the results into one table."""
     arguments, settings = parse_with_settings(parser(), argv)
     from mhsvm.assemble import read_config
+    from mhsvm.folder_lock import FolderLock
     from mhsvm.sweep.check import check_grid
     from mhsvm.sweep.grid import make_grid
-    from mhsvm.sweep.lock import hold_folder
     from mhsvm.sweep.mps import runs_at_once
     from mhsvm.sweep.places import find_places
     from mhsvm.sweep.run_state import RunState
@@ -54,8 +54,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.dry_run:
         _show_plan(states, places)
         return 0
-    with hold_folder(folder) as lock, logging_to(ConsoleHandler(), LogFile(folder / "log.txt")):
-        return _run(states, places, folder, retries=arguments.retries, lock=lock)
+    folder.mkdir(parents=True, exist_ok=True)
+    # a training of a killed sweep keeps the folder, so that a second sweep does not write the same files
+    with FolderLock("a sweep, or a training of a killed sweep,") as lock:
+        held = lock.hold(folder)
+        with logging_to(ConsoleHandler(), LogFile(folder / "log.txt")):
+            return _run(states, places, folder, retries=arguments.retries, lock=held)
 
 
 def parser() -> CommandParser:
@@ -114,7 +118,7 @@ def _run(states: Sequence[RunState], places: Sequence[Place], folder: Path, *, r
     from mhsvm.sweep.schedule import Task, run_tasks
 
     tasks = [
-        Task(state.run.name, folder / "logs" / f"{state.run.name}.txt", state.begin_next)
+        Task(state.run.name, folder / "logs" / f"{state.run.name}.txt", state.next_command)
         for state in states
         if state.next_command() is not None
     ]

@@ -15,6 +15,7 @@ from mhsvm.cli.parser import CommandParser, program
 
 if TYPE_CHECKING:
     from mhsvm.assemble import Plan
+    from mhsvm.folder_lock import FolderLock
     from mhsvm.runtime.distributed import World
     from mhsvm.training.job import Job, Progress
     from mhsvm.training.profile import TrainingProfile
@@ -57,32 +58,47 @@ def parser() -> CommandParser:
 
 def _start(arguments: argparse.Namespace, settings: Sequence[str], world: World) -> int:
     from mhsvm.assemble import open_plan
+    from mhsvm.folder_lock import FolderLock
 
-    plan = world.from_first(lambda: _plan(arguments, settings, world))
-    job, progress = open_plan(plan, world)
-    if arguments.profile:
-        with world.together():
-            return _profile(job)
-    assert plan.run is not None, "the command always has a run folder"
-    world.from_first(plan.create_folder)
-    return _run(job, progress, plan.run)
+    # the first process holds the folder for all
+    with FolderLock("a training") as lock:
+        plan = world.from_first(lambda: _plan(arguments, settings, world, lock))
+        job, progress = open_plan(plan, world)
+        if arguments.profile:
+            with world.together():
+                return _profile(job)
+        assert plan.run is not None, "the command always has a run folder"
+        world.from_first(lambda: plan.create_folder(lock))
+        return _run(job, progress, plan.run)
 
 
-def _plan(arguments: argparse.Namespace, settings: Sequence[str], world: World) -> Plan:
-    from mhsvm.assemble import plan_resumed, plan_run, read_config, run_folder
+def _plan(arguments: argparse.Namespace, settings: Sequence[str], world: World, lock: FolderLock) -> Plan:
+    from mhsvm.assemble import plan_run, read_config, run_folder
+    from mhsvm.training.run_folder import RunFolder
 
     if arguments.resume:
-        return plan_resumed(arguments.resume, settings)
+        return _plan_resumed(RunFolder(arguments.resume), arguments, settings, world, lock)
     config = read_config(arguments.config, settings)
     run = run_folder(config, name=Path(arguments.config).stem)
-    if world.restarts > 0 and not arguments.profile:
+    if world.restarts > 0 and not arguments.profile and run.last.is_file():
         # torchrun repeats its command after one of the processes has failed
-        run.remove_unsaved_start()
-        if run.last.is_file():
-            return plan_resumed(run.path, settings)
+        return _plan_resumed(run, arguments, settings, world, lock)
     if not arguments.profile:
+        if run.is_unsaved_start():
+            lock.hold(run.path)
         run.check_new()
     return plan_run(config, run, num_processes=world.size)
+
+
+def _plan_resumed(
+    run: RunFolder, arguments: argparse.Namespace, settings: Sequence[str], world: World, lock: FolderLock
+) -> Plan:
+    from mhsvm.assemble import plan_resumed
+
+    # held before anything is read, so that no other process goes on with the run meanwhile
+    if not arguments.profile and (run.last.is_file() or run.is_unsaved_start()):
+        lock.hold(run.path)
+    return plan_resumed(run.path, settings, num_processes=world.size)
 
 
 def _profile(job: Job) -> int:

@@ -4,11 +4,11 @@ torch.save writes a zip archive. Ours end with a comment of the archive that hol
 other files have the CRC-32 of each member only, which leaves the archive's own tables uncovered.
 """
 
+import io
 import struct
 import zipfile
 import zlib
 from pathlib import Path
-from typing import BinaryIO
 
 _MARK = b"mhsvm-crc32:"
 _COMMENT_SIZE = len(_MARK) + 8
@@ -19,7 +19,8 @@ _SIGNATURE = b"PK\5\6"
 _END = struct.Struct("<20xH")
 # holds that record and our comment; a longer comment is of another program
 _TAIL = 64
-_BLOCK = 2**20
+# fits into a cache of the processor
+_BLOCK = 2**18
 # errors of Python's reader for archives with damaged tables or members
 _ZIP_ERRORS = (
     *(zipfile.BadZipFile, zlib.error, struct.error),
@@ -64,11 +65,12 @@ def verify_checksum(path: Path) -> None:
         raise ValueError(f"{path} is damaged: {reason}. Copy or download it again, or take another checkpoint")
 
 
-def _checksum(file: BinaryIO, size: int) -> int:
+def _checksum(file: io.BufferedReader | io.BufferedRandom, size: int) -> int:
+    """CRC-32 of the first `size` bytes of a file."""
     file.seek(0)
-    checksum = 0
-    while size > 0 and (block := file.read(min(size, _BLOCK))):
-        checksum, size = zlib.crc32(block, checksum), size - len(block)
+    checksum, buffer = 0, memoryview(bytearray(_BLOCK))
+    while size > 0 and (num_read := file.readinto(buffer[: min(size, _BLOCK)])):
+        checksum, size = zlib.crc32(buffer[:num_read], checksum), size - num_read
     return checksum
 
 

@@ -58,11 +58,6 @@ class RunState:
                 "choose another one with `folder`, or remove that one"
             )
 
-    def begin_next(self) -> Command | None:
-        """Remove an unsaved start of a training and return `next_command`."""
-        self.files.remove_unsaved_start()
-        return self.next_command()
-
     def next_command(self) -> Command | None:
         """Return the command that starts or resumes the training, then each test; None at the end."""
         if not self.is_trained():

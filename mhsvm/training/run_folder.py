@@ -1,6 +1,5 @@
 """The folder of a run: the names of its files, and the record of its epochs."""
 
-import shutil
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,6 +8,7 @@ from tensorboardX import SummaryWriter
 
 from mhsvm.data.split_file import Split
 from mhsvm.files import StrPath
+from mhsvm.folder_lock import NAME as LOCK
 from mhsvm.system import peak_memory
 from mhsvm.text_file import append_json_line, read_lines, write_json_lines, write_text
 
@@ -27,6 +27,7 @@ class RunFolder:
         self.log = self.path / "log.txt"
         self.metrics = self.path / "metrics.jsonl"
         self.times = self.path / "times.jsonl"
+        self.tensorboard = self.path / "tensorboard"
         self.best = self.path / "checkpoints" / "best.pt"
         self.last = self.path / "checkpoints" / "last.pt"
 
@@ -34,24 +35,46 @@ class RunFolder:
         """Make sure that nothing is overwritten.
 
         Raises:
-            FileExistsError: The folder exists.
+            FileExistsError: The folder exists, and holds more than an unsaved start.
         """
-        if self.path.exists():
+        if self.path.exists() and not self.is_unsaved_start():
             raise FileExistsError(
                 f"{self.path} exists: go on with `resume` {self.path}, or choose another name with run.name NAME"
             )
 
+    def is_unsaved_start(self) -> bool:
+        """Whether the folder holds nothing but files of a training that ended before its first checkpoint.
+
+        Such a training has lost nothing, and is started again from its config.
+        """
+        return self.path.is_dir() and all(self._is_of_start(path) for path in self.path.rglob("*"))
+
     def remove_unsaved_start(self) -> None:
-        """Remove the files of a training that ended before its first checkpoint; any other file stays."""
-        files = {self.config, self.split, self.log, self.metrics, self.times}
-        left = {*files, self.last.parent, self.path / "tensorboard"}
-        unsaved = self.config.is_file() and not self.last.exists() and not self.best.exists()
-        if unsaved and {*self.path.iterdir()} <= left:
-            shutil.rmtree(self.path)
+        """Remove an unsaved start; its folder stays if it is locked."""
+        if not self.is_unsaved_start():
+            return
+        for path in sorted(self.path.rglob("*"), reverse=True):
+            if path.is_dir():
+                path.rmdir()
+            elif path.name != LOCK:
+                path.unlink()
+        if not any(self.path.iterdir()):
+            self.path.rmdir()
+
+    def _is_of_start(self, path: Path) -> bool:
+        if path.is_symlink():
+            return False
+        if path in (self.last.parent, self.tensorboard):
+            return path.is_dir()
+        if path.match(".*.partial") or path.parent == self.tensorboard:
+            return path.is_file() and (path.parent != self.tensorboard or path.match("events.out.tfevents.*"))
+        files = (self.config, self.split, self.log, self.metrics, self.times, self.path / LOCK)
+        return path.is_file() and path in files
 
     def create(self, *, config: str, split: Split) -> None:
-        """Make the folder with the config (YAML text) and the split of the run."""
+        """Make the folder with the config (YAML text) and the split of the run, instead of an unsaved start."""
         self.check_new()
+        self.remove_unsaved_start()
         self.best.parent.mkdir(parents=True)
         write_text(self.config, config)
         split.save(self.split)
@@ -77,7 +100,7 @@ class Recorder:
         self._hardware = dict(hardware)
         self._since = time.perf_counter()
         write_json_lines(self._path, history)
-        self._writer = SummaryWriter(str(run.path / "tensorboard"), purge_step=len(history) + 1)
+        self._writer = SummaryWriter(str(run.tensorboard), purge_step=len(history) + 1)
         # a block of code in Markdown
         config = read_lines(run.config)
         self._writer.add_text("config", "\n".join(f"    {line}" for line in config), len(history))

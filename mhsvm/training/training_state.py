@@ -20,8 +20,21 @@ def checkpoint_content(job: Job, progress: Progress) -> dict:
             "random_states": random_states,
             **({"other_random_states": others} if others else {}),
             "progress": dict(vars(progress)),
+            "threads": torch.get_num_threads(),
         },
     }
+
+
+def changed_threads(job: Job, checkpoint: dict) -> tuple[str, ...]:
+    """A note for the log if a training on the processor goes on with another number of threads than before.
+
+    Sums are split among threads, and their rounding depends on it. Checkpoints of older versions have no number.
+    """
+    before, now = checkpoint["training"].get("threads"), torch.get_num_threads()
+    if job.device.type != "cpu" or before in (None, now):
+        return ()
+    number = f"{now} thread" if now == 1 else f"{now} threads"
+    return (f"resumed with {number} instead of {before}: the last digits of losses may differ",)
 
 
 def restore(job: Job, checkpoint: dict) -> Progress:

@@ -1,6 +1,8 @@
 """Training from the command line: what a run leaves, resuming after every kind of end, and bad input."""
 
+import errno
 import json
+import os
 import re
 import signal
 import subprocess
@@ -15,6 +17,7 @@ from mhsvm.cli import test as test_command
 from mhsvm.cli.main import run
 from mhsvm.cli.train import main
 from mhsvm.config import load_config, read_value
+from mhsvm.folder_lock import FolderLock
 from mhsvm.models.checkpoint_file import read_checkpoint
 from mhsvm.training.checkpoint import save_checkpoint
 
@@ -78,6 +81,25 @@ def test_ctrl_c_then_resume_equals_a_straight_run(num_steps, config, signal_at_s
     assert_same_ends(Path("results/straight"), Path("results/broken"))
 
 
+def test_another_number_of_threads_is_said(config, signal_at_step, capsys):
+    threads = torch.get_num_threads()
+    signal_at_step(2, signal.SIGTERM)
+    assert main(["--config", str(config)]) == 143
+    last = Path("results/small/checkpoints/last.pt")
+    checkpoint = read_checkpoint(last)
+    assert checkpoint["training"]["threads"] == threads
+    checkpoint["training"]["threads"] = 64
+    save_checkpoint(last, checkpoint)
+    capsys.readouterr()
+    assert main(["--resume", "results/small"]) == 0
+    number = "1 thread" if threads == 1 else f"{threads} threads"
+    line = f"resumed with {number} instead of 64: the last digits of losses may differ"
+    assert line in capsys.readouterr().out
+    # the next one has the same number
+    assert main(["--resume", "results/small"]) == 0
+    assert "instead of" not in capsys.readouterr().out
+
+
 def test_sigterm_ends_cleanly(config, signal_at_step):
     signal_at_step(2, signal.SIGTERM)
     assert main(["--config", str(config)]) == 143
@@ -101,6 +123,55 @@ def test_kill_9_then_resume_equals_a_straight_run(config, assert_same_ends):
     assert main(["--resume", "results/broken"]) == 0
     assert [json.loads(line)["epoch"] for line in metrics.read_text().splitlines()] == list(range(1, 21))
     assert_same_ends(Path("results/straight"), Path("results/broken"))
+
+
+@pytest.fixture
+def unsaved(config, monkeypatch):
+    """The folder of a run whose disk was full before its first checkpoint."""
+
+    def fail(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("mhsvm.training.checkpoint_writer.write_snapshot", fail)
+        assert run(main, ["--config", str(config), "train.epochs", "2"]) == 1
+    assert not list(Path("results/small/checkpoints").iterdir())
+    return Path("results/small")
+
+
+@pytest.mark.parametrize("how", ["config", "resume"])
+def test_a_run_that_ended_before_its_first_checkpoint_starts_again(how, unsaved, config, assert_same_ends, capsys):
+    assert main(["--config", str(config), "train.epochs", "2", "run.name", "straight"]) == 0
+    arguments = ["--config", str(config), "train.epochs", "2"] if how == "config" else ["--resume", str(unsaved)]
+    assert main(arguments) == 0
+    again = "nothing was saved before: starting again from config.yaml"
+    assert (again in capsys.readouterr().out) == (how == "resume")
+    assert_same_ends(Path("results/straight"), unsaved)
+
+
+def test_an_unsaved_start_with_another_file_is_left_as_it_is(unsaved, config, capsys):
+    (unsaved / "notes.txt").write_text("mine")
+    assert run(main, ["--config", str(config)]) == 2
+    assert "results/small exists: go on with --resume" in capsys.readouterr().err
+    assert run(main, ["--resume", str(unsaved)]) == 2
+    assert "is not a run that can be resumed" in capsys.readouterr().err
+    assert (unsaved / "notes.txt").read_text() == "mine"
+
+
+def test_a_second_process_is_refused(config, capsys):
+    assert main(["--config", str(config), "train.epochs", "1"]) == 0
+    before = Path("results/small/metrics.jsonl").read_bytes()
+    with FolderLock("a training") as lock:
+        lock.hold("results/small")
+        assert run(main, ["--resume", "results/small", "train.epochs", "2"]) == 2
+        assert f"error: a training is running in results/small, process {os.getpid()} on" in capsys.readouterr().err
+        # a start that has not saved yet
+        Path("results/other").mkdir()
+        lock.hold("results/other")
+        assert run(main, ["--config", str(config), "run.name", "other"]) == 2
+        assert "error: a training is running in results/other" in capsys.readouterr().err
+    assert Path("results/small/metrics.jsonl").read_bytes() == before
+    assert main(["--resume", "results/small", "train.epochs", "2"]) == 0
 
 
 def test_a_run_that_is_done_stays_as_it_is(config):

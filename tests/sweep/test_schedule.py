@@ -10,9 +10,9 @@ import time
 
 import pytest
 
+from mhsvm.folder_lock import FolderLock
 from mhsvm.runtime.stop import StopSignal
 from mhsvm.sweep import schedule
-from mhsvm.sweep.lock import hold_folder
 from mhsvm.sweep.places import Place
 from mhsvm.sweep.schedule import Command, Task, run_tasks
 
@@ -106,13 +106,14 @@ def test_a_task_that_does_not_stop_is_killed(make_task, tmp_path, monkeypatch):
 def test_a_folder_is_held_until_the_last_process_has_ended(make_task, tmp_path):
     program = (
         "import os, sys; from pathlib import Path; from mhsvm.runtime.stop import StopSignal;"
-        "from mhsvm.sweep.lock import hold_folder; from mhsvm.sweep.places import Place;"
+        "from mhsvm.folder_lock import FolderLock; from mhsvm.sweep.places import Place;"
         "from mhsvm.sweep.schedule import Command, Task, run_tasks\n"
         "folder = Path(sys.argv[1])\n"
         "script = f'echo $$ > {folder}/pid.part; mv {folder}/pid.part {folder}/pid; exec sleep 60'\n"
         "task = Task('slow', folder / 'log', lambda: Command('sleeping', ['sh', '-c', script]))\n"
-        "with hold_folder(folder) as lock:\n"
-        "    run_tasks([task], [Place('cpu')], retries=0, stop=StopSignal(), inherited=[lock])\n"
+        "with FolderLock('a sweep') as lock:\n"
+        "    held = lock.hold(folder)\n"
+        "    run_tasks([task], [Place('cpu')], retries=0, stop=StopSignal(), inherited=[held])\n"
     )
     pid = tmp_path / "pid"
     with subprocess.Popen([sys.executable, "-c", program, str(tmp_path)]) as sweep:
@@ -121,14 +122,18 @@ def test_a_folder_is_held_until_the_last_process_has_ended(make_task, tmp_path):
             time.sleep(0.02)
         sweep.kill()
     try:
-        with pytest.raises(ValueError, match="a sweep, or a training of a killed sweep, is running in"):
-            hold_folder(tmp_path).__enter__()
+        with (
+            FolderLock("a sweep") as lock,
+            pytest.raises(ValueError, match=f"a sweep is running in .*process {sweep.pid}"),
+        ):
+            lock.hold(tmp_path)
     finally:
         os.kill(int(pid.read_text()), signal.SIGKILL)
     deadline = time.monotonic() + 10
     while True:
         try:
-            with hold_folder(tmp_path):
+            with FolderLock("a sweep") as lock:
+                lock.hold(tmp_path)
                 return
         except ValueError:
             assert time.monotonic() < deadline

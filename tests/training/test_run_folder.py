@@ -18,18 +18,39 @@ def test_an_unsaved_start_is_removed_and_nothing_else(tmp_path):
     run.remove_unsaved_start()
     assert not run.path.exists()
 
-    for kept in (run.last, run.best, run.path / "notes.txt"):
+    for name in (
+        "checkpoints/last.pt",
+        "checkpoints/best.pt",
+        "notes.txt",
+        "tensorboard/mine.png",
+        "tests/summary.json",
+    ):
         run.create(config="", split=SPLIT)
+        kept = run.path / name
+        kept.parent.mkdir(exist_ok=True)
         kept.write_text("mine")
         run.remove_unsaved_start()
         assert kept.read_text() == "mine"
+        assert run.config.is_file()
+        with pytest.raises(FileExistsError, match="go on with `resume`"):
+            run.create(config="", split=SPLIT)
         kept.unlink()
+        if name.startswith("tests"):
+            kept.parent.rmdir()
         run.remove_unsaved_start()
+        assert not run.path.exists()
 
-    run.path.mkdir()
-    (run.path / "log.txt").write_text("of something else")
-    run.remove_unsaved_start()
-    assert run.log.is_file()
+
+def test_a_start_of_a_killed_process_is_made_again(tmp_path):
+    run = RunFolder(tmp_path / "run")
+    run.create(config="older: 1", split=SPLIT)
+    run.split.unlink()
+    (run.last.parent / ".last.pt.host-12.partial").write_text("half")
+    run.tensorboard.mkdir()
+    (run.tensorboard / "events.out.tfevents.1.host").write_text("")
+    run.create(config="newer: 1", split=SPLIT)
+    assert sorted(path.name for path in run.path.rglob("*")) == ["checkpoints", "config.yaml", "split.txt"]
+    assert run.config.read_text() == "newer: 1"
 
 
 def test_times_are_those_of_all_that_was_done(tmp_path, monkeypatch):
@@ -80,6 +101,9 @@ def read_events(content):
 
 
 def test_an_existing_run_folder_is_an_error(tmp_path):
-    RunFolder(tmp_path / "run").create(config="", split=SPLIT)
+    run = RunFolder(tmp_path / "run")
+    run.create(config="", split=SPLIT)
+    run.check_new()
+    run.last.touch()
     with pytest.raises(FileExistsError, match="go on with `resume`"):
         RunFolder(tmp_path / "run").check_new()
