@@ -13,14 +13,14 @@ from mhsvm.cli.parser import CommandParser, program
 
 if TYPE_CHECKING:
     from mhsvm.assemble import Trained
-    from mhsvm.inference.image_folder import FoundImages
+    from mhsvm.inference.found_images import FoundImages
     from mhsvm.inference.predictor import Predictor
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Segment images: masks at each image's own size, overlays to look at, and a table of areas."""
     arguments = parser().parse_args(argv)
-    from mhsvm.inference.image_folder import open_images
+    from mhsvm.inference.found_images import open_images
     from mhsvm.models.pretrained import find_pretrained
 
     paths = arguments.checkpoints if arguments.weights is None else [find_pretrained(arguments.weights).path]

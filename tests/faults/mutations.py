@@ -17,7 +17,7 @@ from pydicom.dataset import FileMetaDataset
 from pydicom.pixels import set_pixel_data
 from pydicom.uid import ExplicitVRLittleEndian, RLELossless, VLPhotographicImageStorage, generate_uid
 
-from mhsvm.inference.image_folder import open_images
+from mhsvm.inference.found_images import open_images
 from mhsvm.prepare.decode import decode_grayscale, decode_image, decode_mask
 from mhsvm.prepare.problems import Problems
 from mhsvm.prepare.walk import open_sources
