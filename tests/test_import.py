@@ -38,7 +38,7 @@ DATA = BASE | {"ops", "store", "data"}
 INFERENCE = DATA | NETWORKS | {"metrics", "prepare", "runtime", "inference"}
 EVALUATION = INFERENCE | {"leakage", "evaluation"}
 TRAINING = EVALUATION | {"losses", "training"}
-ASSEMBLE = TRAINING | {"config", "complexity", "assemble"}
+ASSEMBLE = TRAINING | {"config", "defaults", "complexity", "assemble"}
 MAY_IMPORT = {
     "version": set(),
     "nearest": set(),
@@ -48,7 +48,8 @@ MAY_IMPORT = {
     "yaml_file": {"text_file"},
     "bounds": set(),
     "setting_types": set(),
-    "config": {"nearest", "errors", "yaml_file", "bounds", "setting_types"},
+    "defaults": set(),
+    "config": {"nearest", "errors", "yaml_file", "bounds", "setting_types", "defaults"},
     "files": set(),
     "text_file": {"files"},
     "result_folder": {"files"},
@@ -80,7 +81,8 @@ MAY_IMPORT = {
     "assemble": ASSEMBLE,
     "sweep": ASSEMBLE,
     "cli": ASSEMBLE | {"api", "sweep", "report", "synthetic"},
-    "api": ASSEMBLE,
+    "finished_run": ASSEMBLE,
+    "api": ASSEMBLE | {"finished_run"},
     "__main__": {"cli"},
 }
 
