@@ -53,7 +53,7 @@ def read_training(run: Path) -> Training:
         name=run.resolve().name,
         config=read_text(config),
         epochs=read_value(config, "train.epochs"),
-        history=tuple(read_json_lines(metrics)),
+        history=tuple(_read_lines(metrics, "epoch")),
         cost=read_cost(run / "times.jsonl"),
     )
 
@@ -62,7 +62,7 @@ def read_cost(path: Path) -> TrainingCost:
     """Sum the times of all epochs; runs of older versions have no such file."""
     if not path.is_file():
         return TrainingCost(None, None, "")
-    lines = read_json_lines(path)
+    lines = _read_lines(path, "processes", "device", "torch", "seconds")
     names = {(f"{n} x " if (n := line["processes"]) > 1 else "") + line["device"]: None for line in lines}
     versions = {f"torch {line['torch']}": None for line in lines}
     memory = [line["memory_gib"] for line in lines if line.get("memory_gib") is not None]
@@ -75,7 +75,13 @@ def read_cost(path: Path) -> TrainingCost:
 
 def read_test_times(path: Path) -> dict | None:
     """Read `num_images`, `seconds`, `memory_gib`, `device`, `torch` of a test; None for tests of older versions."""
-    return read_json(path) if path.is_file() else None
+    if not path.is_file():
+        return None
+    times = read_json(path, remedy="test again")
+    missing = {"num_images", "seconds", "device", "torch"} - set(times)
+    if missing:
+        raise ValueError(f"{path} is damaged (it has no {', '.join(sorted(missing))}): test again")
+    return times
 
 
 def format_duration(seconds: float) -> str:
@@ -85,3 +91,12 @@ def format_duration(seconds: float) -> str:
     if hours:
         return f"{hours} h {minutes} min"
     return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+def _read_lines(path: Path, *keys: str) -> list[dict]:
+    lines = read_json_lines(path)
+    for number, line in enumerate(lines, start=1):
+        missing = [key for key in keys if key not in line]
+        if missing:
+            raise ValueError(f"{path}, line {number}, is damaged: it has no {', '.join(missing)}")
+    return lines

@@ -40,14 +40,21 @@ def test_a_damaged_file_is_named(run):
     metrics = run / "metrics.jsonl"
     metrics.write_text('{"epoch": 1}\n{"epo')
     assert read_training(run).history == ({"epoch": 1},)
+    metrics.write_text('{"epoch": 1}\n{}\n')
+    with pytest.raises(ValueError, match=r"metrics\.jsonl, line 2, is damaged: it has no epoch"):
+        read_training(run)
     metrics.write_text('{"epo\n{"epoch": 2}\n')
     with pytest.raises(ValueError, match=r"metrics\.jsonl, line 1, is damaged"):
         read_training(run)
 
 
 def test_times_of_a_test(run):
-    (run / "times.json").write_text('{"seconds": 3.5}\n')
-    assert read_test_times(run / "times.json") == {"seconds": 3.5}
+    times = {"num_images": 2, "seconds": 3.5, "device": "card", "torch": "2.14"}
+    (run / "times.json").write_text(json.dumps(times))
+    assert read_test_times(run / "times.json") == times
+    (run / "times.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"times\.json is damaged \(it has no device, num_images"):
+        read_test_times(run / "times.json")
     assert read_test_times(run / "nothing.json") is None
 
 
