@@ -40,7 +40,7 @@ INFERENCE = DATA | NETWORKS | {"metrics", "prepare", "runtime", "inference"}
 EVALUATION = INFERENCE | {"leakage", "evaluation"}
 TRAINING = EVALUATION | {"losses", "training"}
 EXPORT = INFERENCE | {"export"}
-ASSEMBLE = TRAINING | EXPORT | {"config", "complexity", "synthetic", "assemble"}
+ASSEMBLE = TRAINING | EXPORT | {"config", "defaults", "complexity", "synthetic", "assemble"}
 MAY_IMPORT = {
     "version": set(),
     "nearest": set(),
@@ -50,7 +50,8 @@ MAY_IMPORT = {
     "yaml_file": {"text_file"},
     "bounds": set(),
     "setting_types": set(),
-    "config": {"nearest", "errors", "yaml_file", "bounds", "setting_types"},
+    "defaults": set(),
+    "config": {"nearest", "errors", "yaml_file", "bounds", "setting_types", "defaults"},
     "files": set(),
     "ownership": set(),
     "text_file": {"files"},
@@ -85,7 +86,8 @@ MAY_IMPORT = {
     "assemble": ASSEMBLE,
     "sweep": ASSEMBLE,
     "cli": ASSEMBLE | {"api", "sweep", "report", "synthetic"},
-    "api": ASSEMBLE,
+    "finished_run": ASSEMBLE,
+    "api": ASSEMBLE | {"finished_run"},
     "__main__": {"cli"},
 }
 
