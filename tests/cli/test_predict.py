@@ -1,6 +1,5 @@
 """`mhsvm predict`: a mask and an overlay for every image that can be read, and a name for every one that cannot."""
 
-import csv
 import json
 from pathlib import Path
 
@@ -15,33 +14,7 @@ from mhsvm.assemble import load_trained
 from mhsvm.cli import predict as command
 from mhsvm.cli.main import run
 from mhsvm.inference.overlay import PREDICTION, class_palette
-
-
-def run_predict(checkpoint, source, out="out", *options):
-    return command.main(["--p", str(checkpoint), "--source", str(source), "--out", out, "--device", "cpu", *options])
-
-
-def draw(path: Path, *, size=(40, 56), seed=0):
-    """A dark square on bright ground, (height, width)."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    image = np.random.default_rng(seed).integers(150, 256, size=(*size, 3), dtype=np.uint8)
-    image[8:24, 10:30] //= 3
-    Image.fromarray(image).save(path)
-    return path
-
-
-def files_below(folder: Path) -> list[str]:
-    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
-
-
-def has_lesion(content):
-    """Of fresh weights: let about half of the pixels be lesion."""
-    content["model"]["head.weight"] *= 50
-
-
-@pytest.fixture
-def checkpoint(make_set, make_checkpoint):
-    return make_checkpoint(make_set(), change=has_lesion)
+from tests.fixtures.predicted import draw, files_below, has_lesion, read_areas, run_predict
 
 
 def test_a_folder_keeps_its_tree_and_every_image_its_size(workplace, checkpoint, capsys):
@@ -83,33 +56,6 @@ def test_the_overlay_shows_image_and_outline(workplace, checkpoint):
     # colours are near, not equal, in a JPEG
     assert (np.abs(drawn - np.array(PREDICTION)).max(axis=-1) < 60).any()
     assert np.median(np.abs(drawn - plain)) < 30
-
-
-def test_images_of_one_stem_are_kept_apart(workplace, checkpoint):
-    for seed, name in enumerate(("a.png", "a.bmp", "a.png.bmp", "b.png", "sub/a.png")):
-        draw(workplace / "photos" / name, size=(30 + seed, 30), seed=seed)
-    assert run_predict(checkpoint, "photos") == 0
-    names = ["a.bmp.png", "a.png.bmp.png", "a.png.png", "b.png", "sub/a.png"]
-    assert files_below(workplace / "out/masks") == names
-    heights = []
-    for name in names:
-        with Image.open(workplace / "out/masks" / name) as mask:
-            heights.append(mask.height)
-    assert heights == [31, 32, 30, 33, 34]
-
-
-def test_unreadable_images_are_all_named_and_nothing_else_is_lost(workplace, checkpoint, capsys):
-    draw(workplace / "photos/a.png")
-    draw(workplace / "photos/z.png")
-    (workplace / "photos/m.jpg").write_bytes(b"not an image")
-    whole = draw(workplace / "photos/n.png").read_bytes()
-    (workplace / "photos/n.png").write_bytes(whole[: len(whole) // 2])
-    assert run_predict(checkpoint, "photos", "out", "--batch-size", "2") == 1
-    assert files_below(workplace / "out/masks") == ["a.png", "z.png"]
-    captured = capsys.readouterr()
-    assert "error: 2 of 4 images could not be read:\n  photos/m.jpg: no BMP, " in captured.err
-    assert "\n  photos/n.png: " in captured.err
-    assert "2 masks in out/masks" in captured.out
 
 
 def test_several_classes_are_a_palette_of_indices(workplace, make_set, make_checkpoint):
@@ -232,11 +178,6 @@ def test_a_threshold_is_a_probability(checkpoint):
         mhsvm.load_predictor([], device="cpu")
 
 
-def read_areas(folder: Path) -> list[dict]:
-    with (folder / "areas.csv").open() as file:
-        return list(csv.DictReader(file))
-
-
 def test_several_checkpoints_and_views_are_averaged(workplace, make_set, make_checkpoint):
     def other_weights(content):
         has_lesion(content)
@@ -328,74 +269,6 @@ def test_several_classes_have_a_probability_an_area_and_contours_each(workplace,
     assert {region["class"] for region in regions} == set(np.unique(mask[mask > 0]).tolist())
 
 
-def test_a_second_run_predicts_only_what_is_new_or_changed(workplace, checkpoint, capsys):
-    for seed in range(3):
-        draw(workplace / f"photos/{seed}.png", seed=seed)
-    assert run_predict(checkpoint, "photos") == 0
-    before = {path: path.stat().st_mtime_ns for path in (workplace / "out/masks").iterdir()}
-    draw(workplace / "photos/1.png", size=(50, 44), seed=9)
-    draw(workplace / "photos/3.png", seed=3)
-    capsys.readouterr()
-    assert run_predict(checkpoint, "photos") == 0
-    assert "2 of 4 images are done and skipped" in capsys.readouterr().out
-    written = {path.name for path in (workplace / "out/masks").iterdir() if before.get(path) != path.stat().st_mtime_ns}
-    assert written == {"1.png", "3.png"}
-    assert [(row["image"], row["height"]) for row in read_areas(workplace / "out")] == [
-        ("0.png", "40"),
-        ("1.png", "50"),
-        ("2.png", "40"),
-        ("3.png", "40"),
-    ]
-
-
-def test_a_run_that_was_killed_goes_on(workplace, checkpoint, capsys):
-    for seed in range(3):
-        draw(workplace / f"photos/{seed}.png", seed=seed)
-    assert run_predict(checkpoint, "photos", "whole") == 0
-    assert run_predict(checkpoint, "photos") == 0
-    records = workplace / "out/predictions.jsonl"
-    lines = records.read_text().splitlines(keepends=True)
-    # killed while it wrote the record of the second image, and one of its files is half there
-    records.write_text(lines[0] + lines[1][:25])
-    (workplace / "out/masks/1.png").write_bytes(b"half")
-    (workplace / "out/areas.csv").unlink()
-    capsys.readouterr()
-    assert run_predict(checkpoint, "photos") == 0
-    assert "1 of 3 images are done and skipped" in capsys.readouterr().out
-    for name in ("masks/0.png", "masks/1.png", "masks/2.png", "areas.csv"):
-        assert (workplace / "out" / name).read_bytes() == (workplace / "whole" / name).read_bytes()
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        (["--tta", "flips"], "out was begun with other settings: tta none, not flips. Give the same to go on, or"),
-        (["--contours"], "out was begun with other settings: contours False, not True"),
-        (["--threshold", "0.3"], "out was begun with other settings: threshold 0.5, not 0.3"),
-        (["--source", "others"], "out was begun with other settings: source "),
-        (["--p", "other.pt"], "out was begun with other settings: checkpoints ['best.pt "),
-    ],
-)
-def test_other_settings_do_not_go_into_the_same_folder(workplace, make_checkpoint, make_set, capsys, options, message):
-    prepared_path = make_set()
-    checkpoint = make_checkpoint(prepared_path)
-    make_checkpoint(prepared_path, path="other.pt", change=has_lesion)
-    draw(workplace / "photos/a.png")
-    draw(workplace / "others/a.png")
-    assert run_predict(checkpoint, "photos") == 0
-    given = ["--p", str(checkpoint), "--source", "photos", "--out", "out", "--device", "cpu", *options]
-    assert run(command.main, given) == 2
-    assert capsys.readouterr().err.startswith(f"error: {message}")
-
-
-def test_results_are_not_renamed_under_way(workplace, checkpoint, capsys):
-    draw(workplace / "photos/a.png")
-    assert run_predict(checkpoint, "photos") == 0
-    draw(workplace / "photos/a.bmp")
-    with pytest.raises(ValueError, match=r"out holds the results of a\.png as a, but with the present images they are"):
-        run_predict(checkpoint, "photos")
-
-
 def test_what_a_network_cannot_do(workplace, checkpoint, capsys):
     draw(workplace / "a.png")
     with pytest.raises(SystemExit, match="2"):
@@ -404,64 +277,3 @@ def test_what_a_network_cannot_do(workplace, checkpoint, capsys):
     with pytest.raises(ValueError, match="the threshold is a probability, 0 to 1; received 127"):
         run_predict(checkpoint, "a.png", "out", "--threshold", "127")
     assert not (workplace / "out").exists()
-
-
-def test_results_below_the_source_are_not_taken_for_images(workplace, checkpoint, capsys):
-    draw(workplace / "photos/a.png")
-    draw(workplace / "photos/.thumbnails/a.png", seed=1)
-    for _ in range(2):
-        assert run_predict(checkpoint, "photos", "photos/masks") == 0
-        assert [row["image"] for row in read_areas(workplace / "photos/masks")] == ["a.png"]
-    # nor by a run into another folder
-    assert run_predict(checkpoint, "photos", "other") == 0
-    assert files_below(workplace / "other/masks") == ["a.png"]
-    assert (
-        "left out: 1 folders of results of this program, read only if given themselves, such as photos/masks"
-        in capsys.readouterr().out
-    )
-
-
-def test_zip_files_and_lists_give_the_same_masks(workplace, checkpoint, pack):
-    paths = [draw(workplace / f"photos/{seed}.png", seed=seed) for seed in range(3)]
-    archive = pack({f"x/{path.name}": path.read_bytes() for path in paths[:2]})
-    (workplace / "list.txt").write_text("".join(f"{path}\n" for path in paths[1:]))
-    assert run_predict(checkpoint, "photos", "whole") == 0
-    assert run_predict(checkpoint, archive, "zip") == 0
-    assert run_predict(checkpoint, "list.txt", "list") == 0
-    assert files_below(workplace / "zip/masks") == ["x/0.png", "x/1.png"]
-    assert files_below(workplace / "list/masks") == ["1.png", "2.png"]
-    for result in ("zip/masks/x/0.png", "zip/masks/x/1.png", "list/masks/1.png", "list/masks/2.png"):
-        name = Path(result).name
-        assert (workplace / result).read_bytes() == (workplace / "whole/masks" / name).read_bytes()
-    several = ["--p", str(checkpoint), "--source", *map(str, paths[:2]), "--out", "two", "--device", "cpu"]
-    assert command.main(several) == 0
-    assert files_below(workplace / "two/masks") == ["0.png", "1.png"]
-
-
-def test_images_of_formats_that_are_not_read_are_errors(workplace, checkpoint, capsys):
-    draw(workplace / "photos/a.webp")
-    for name in ("b.svg", "c.svg", "d.nef", "e.txt"):
-        (workplace / "photos" / name).write_text("x")
-    assert run_predict(checkpoint, "photos") == 1
-    captured = capsys.readouterr()
-    assert "1 masks in out/masks" in captured.out
-    assert "error: 3 of 4 images could not be read:\n  1 .nef images, a format that is not read" in captured.err
-    assert "\n  2 .svg images, a format that is not read, such as photos/b.svg" in captured.err
-
-
-def test_missing_masks_and_damaged_records_are_done_again(workplace, checkpoint, capsys):
-    for seed in range(3):
-        draw(workplace / f"photos/{seed}.png", seed=seed)
-    assert run_predict(checkpoint, "photos") == 0
-    whole = {name: (workplace / "out/masks" / name).read_bytes() for name in ("0.png", "1.png", "2.png")}
-    records = workplace / "out/predictions.jsonl"
-    records.write_text(records.read_text().replace('"width"', "width", 1))
-    (workplace / "out/masks/1.png").write_bytes(b"")
-    (workplace / "out/overlays/2.jpg").unlink()
-    capsys.readouterr()
-    assert run_predict(checkpoint, "photos") == 0
-    printed = capsys.readouterr().out
-    assert "1 records of out are damaged; their images are done again" in printed
-    assert "are done and skipped" not in printed
-    assert {name: (workplace / "out/masks" / name).read_bytes() for name in whole} == whole
-    assert len(read_areas(workplace / "out")) == 3

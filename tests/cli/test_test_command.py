@@ -11,27 +11,17 @@ from PIL import Image
 
 from mhsvm.assemble import evaluation, load_predictor, load_trained
 from mhsvm.cli import test as command
-from mhsvm.cli.compare import main as compare
 from mhsvm.cli.main import run
-from mhsvm.cli.report import main as page
 from mhsvm.data.augment import Augment
 from mhsvm.evaluation import folder as folder_module
 from mhsvm.metrics import Scores, bootstrap_intervals, boundary_distances, confusion_counts, summarize
-from mhsvm.models import create_model
 from mhsvm.prepare.pipeline import prepare_set
-from mhsvm.store import PredictionSet, PreparedSet, Sample, read_gate_maps, write_set
+from mhsvm.store import PredictionSet, PreparedSet, read_gate_maps
+from tests.fixtures.tested import run_test, summary_in
 
 CPU = torch.device("cpu")
 MHS_VM = ("model.name", "mhs_vm", "model.mhs_vm.dims", "8,16", "model.mhs_vm.depths", "1,1")
 MHS_VM = (*MHS_VM, "model.mhs_vm.decoder_depths", "1,1", "model.mhs_vm.d_state", "2")
-
-
-def run_test(checkpoint, *options, data="lesions"):
-    assert command.main(["--p", str(checkpoint), "--d", data, "--device", "cpu", *options]) == 0
-
-
-def summary_in(folder):
-    return json.loads((folder / "summary.json").read_text())
 
 
 @pytest.fixture
@@ -332,70 +322,12 @@ def test_the_own_set_at_another_size(workplace, make_set, make_checkpoint, capsy
     assert (content["protocol"]["num_images"], content["checkpoint"]["size"]) == (3, [32, 32])
 
 
-@pytest.mark.parametrize(("name", "split", "num"), [("isic2018", "vmunet-7-3", 4), ("ph2", "all", 15)])
-def test_a_published_file(workplace, make_set, make_published, capsys, name, split, num):
-    make_set(name)
-    run_test(make_published("ultralight_vm_unet", d_state=2), data=name)
-    content = summary_in(workplace / f"results/published/tests/{name}-{split}")
-    assert (content["protocol"]["num_images"], content["protocol"]["trained_on"]) == (num, None)
-    assert content["checkpoint"]["published"] is True
-    printed = capsys.readouterr().out
-    assert f"{num} test images; how many of them the checkpoint was trained on: unknown" in printed
-    assert "gate" not in printed
-
-
-def test_a_published_file_measures_like_ours(workplace, make_set, make_checkpoint, make_published):
-    ours = make_checkpoint(make_set())
-    published = make_published("ultralight_vm_unet", d_state=2)
-    torch.save({"model_state_dict": torch.load(published, weights_only=True), "epoch": 3}, published)
-    for checkpoint, out in ((ours, "a"), (published, "b")):
-        run_test(checkpoint, "--split", "all", "--out", out)
-    assert summary_in(workplace / "a")["metrics"] == summary_in(workplace / "b")["metrics"]
-
-
-def test_published_heads_and_gate_threshold(workplace, make_set, make_published_mhs_vm, capsys):
-    make_set("ph2", num=4)
-    checkpoint = make_published_mhs_vm()
-    note = "note: the file does not hold its gate threshold: taking its authors' 0.4"
-    run_test(checkpoint, "--h", "3", data="ph2")
-    printed = capsys.readouterr().out
-    assert note in printed
-    assert "mhs_vm with 3 heads" in printed
-    folder = workplace / "results/published/tests/ph2-all"
-    assert summary_in(folder)["model"]["gate_threshold"] == 0.4
-    run_test(checkpoint, "--gate-threshold", "0.1", data="ph2")
-    assert note not in capsys.readouterr().out
-    assert summary_in(folder)["model"]["gate_threshold"] == 0.1
-    with pytest.raises(ValueError, match=r"has 3 heads, not 4: they scan along C, X, S\. Give `heads` 3"):
-        run_test(checkpoint, "--h", "4", data="ph2")
-
-
 def test_own_gate_threshold_comes_from_the_config(workplace, make_set, make_checkpoint, capsys):
     checkpoint = make_checkpoint(make_set(num=10), *MHS_VM, "model.mhs_vm.gate_threshold", "0.25")
     run_test(checkpoint, "--h", "4")
     folder = workplace / "results/run/tests/lesions-ratio-60-20-20-1"
     assert summary_in(folder)["model"]["gate_threshold"] == 0.25
     assert "note:" not in capsys.readouterr().out
-
-
-def test_several_classes(workplace, make_set, make_checkpoint, capsys):
-    prepared_path = make_set(num_classes=3)
-    checkpoint = make_checkpoint(prepared_path, "model.num_classes", "3", "loss.name", "ce_dice")
-    run_test(checkpoint)
-    folder = workplace / "results/run/tests/lesions-ratio-60-20-20-1"
-    content = summary_in(folder)
-    matrix = np.array(content["confusion_matrix"])
-    assert matrix.shape == (3, 3)
-    # the last of 32 rows of each image is ignored
-    assert matrix.sum() == 3 * 31 * 32
-    assert list(content["classes"]) == ["1", "2"]
-    with (folder / "cases.csv").open() as file:
-        rows = list(csv.DictReader(file))
-    assert [row["class"] for row in rows] == ["1", "2"] * 3
-    assert sum(int(row["tp"]) for row in rows if row["class"] == "2") == matrix[2, 2]
-    with PredictionSet.open(folder / "predictions.h5") as predictions:
-        assert predictions.probability([0]).shape == (1, 3, 32, 32)
-    assert f"confusion_matrix: {matrix.tolist()}" in capsys.readouterr().out
 
 
 def test_a_folder_is_tested_as_it_is(workplace, make_set, make_checkpoint):
@@ -481,91 +413,6 @@ def test_everything_that_is_wrong_is_said_at_once_before_any_work(
     assert not (workplace / "results/run/tests").exists()
 
 
-def test_a_bare_state_dict_needs_the_name_of_its_network(workplace, make_set, capsys):
-    make_set()
-    torch.save(create_model("ultralight_vm_unet").state_dict(), "bare.pt")
-    with pytest.raises(ValueError, match="these are the names of this package, .* Name the model"):
-        run_test("bare.pt")
-    run_test("bare.pt", "--model", "ultralight_vm_unet")
-    assert "bare.pt: ultralight_vm_unet, 49457 parameters" in capsys.readouterr().out
-    with pytest.raises(ValueError, match="the file holds weights of ultralight_vm_unet"):
-        run_test("bare.pt", "--model", "vm_unet")
-
-
-def test_another_published_network_than_the_one_asked_for(make_set, make_published):
-    make_set()
-    with pytest.raises(ValueError, match="the file holds the weights of ultralight_vm_unet, not of mhs_vm"):
-        run_test(make_published("ultralight_vm_unet", d_state=2), "--model", "mhs_vm")
-
-
-def _relabel(path, name, levels):
-    """Write data/NAME.h5 with other levels in the masks: {level before: level after}."""
-    with PreparedSet.open(path) as prepared:
-        images, masks = prepared.images(slice(None)), prepared.masks(slice(None))
-        changed = np.arange(256, dtype=np.uint8)
-        changed[list(levels)] = list(levels.values())
-        sizes = [prepared.size] * len(masks)
-        samples = [Sample(*row) for row in zip(prepared.ids, images, changed[masks], sizes, strict=True)]
-        write_set(
-            path.with_name(f"{name}.h5"),
-            samples,
-            name=name,
-            size=prepared.size,
-            num_classes=prepared.num_classes,
-            attributes={},
-            total=len(samples),
-        )
-
-
-def test_an_absent_class_and_lesion_masks(workplace, make_set, make_checkpoint, capsys):
-    path = make_set(num=5, num_classes=3)
-    checkpoint = make_checkpoint(path, "model.num_classes", "3", "loss.name", "ce_dice")
-    _relabel(path, "absent", {2: 0})
-    _relabel(path, "binary", {1: 255, 2: 255})
-    run_test(checkpoint, "--no-boundary", data="absent")
-    content = summary_in(workplace / "results/run/tests/absent-all")
-    assert content["mean_over"] == [1]
-    assert content["metrics"]["dsc"] == content["classes"]["1"]["metrics"]["dsc"]
-    assert content["classes"]["2"]["predicted"]["pixels"] == np.array(content["confusion_matrix"])[:, 2].sum()
-    printed = capsys.readouterr().out
-    assert "warning: class 2 is absent from the ground truth of all 5 images" in printed
-    assert "class 2: absent, predicted in " in printed
-    page(["results/run/tests/absent-all"])
-    text = (workplace / "results/run/tests/absent-all/report.html").read_text()
-    assert "means over the classes that occur in the ground truth: 1.</p>" in text
-    assert '<tr><td>2</td><td colspan="3">absent, predicted in ' in text
-    assert '<p class="warning">Class 2 is absent from the ground truth' in text
-    with pytest.raises(ValueError, match=r"binary\.h5 of 3 classes has no pixel of a class; prepare it again:\n"):
-        run_test(checkpoint, data="binary")
-
-
-def test_no_class_occurs_in_any_image(workplace, make_set, make_checkpoint, capsys):
-    path = make_set(num=15, num_classes=3)
-    settings = ("model.num_classes", "3", "loss.name", "ce_dice")
-    _relabel(path, "none", {1: 0, 2: 0, 255: 0})
-    for name in ("run", "other"):
-        checkpoint = make_checkpoint(path, *settings, path=f"results/{name}/checkpoints/best.pt")
-        run_test(checkpoint, "--no-boundary", data="none")
-    content = summary_in(workplace / "results/run/tests/none-all")
-    assert (content["mean_over"], content["metrics"]["dsc"]) == ([], None)
-    assert "no class occurs: there is no mean" in capsys.readouterr().out
-    # a page, with a group of 15 images without lesion, and a comparison
-    page(["results/run"])
-    assert "occur in the ground truth: none." in (workplace / "results/run/tests/none-all/report.html").read_text()
-    compare(["results/run", "results/other", "--out", "compared"])
-    runs = json.loads((workplace / "compared/comparison.json").read_text())["runs"]
-    assert [each["metrics"]["dsc"] for each in runs] == [None, None]
-
-
-def test_other_classes_than_the_networks(make_set, make_checkpoint):
-    checkpoint = make_checkpoint(make_set())
-    make_set("organs", num_classes=3)
-    with pytest.raises(
-        ValueError, match=r"the masks of .*organs\.h5 have num_classes 3 and the network .* has 1: test it"
-    ):
-        run_test(checkpoint, data="organs")
-
-
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -584,88 +431,3 @@ def test_help_is_not_heads(capsys):
     with pytest.raises(SystemExit, match="0"):
         command.main(["--help"])
     assert "check that the checkpoint has N heads" in capsys.readouterr().out
-
-
-def brighten_into_test(prepared_path, image_id, like):
-    """Make an image of a set the same as another one, in other light."""
-    with PreparedSet.open(prepared_path) as prepared:
-        images, masks = prepared.images(slice(None)), prepared.masks(slice(None))
-        columns = [prepared.ids, prepared.subsets]
-        size = prepared.size
-    rows = {name: row for row, name in enumerate(columns[0])}
-    images[rows[image_id]] = np.clip(images[rows[like]] * 0.9 + 3, 0, 255).astype(np.uint8)
-    samples = [Sample(*each, size, subset) for *each, subset in zip(columns[0], images, masks, columns[1], strict=True)]
-    write_set(prepared_path, samples, name="lesions", size=size, num_classes=1, attributes={}, total=len(samples))
-
-
-@pytest.fixture
-def leaking(make_set, make_checkpoint):
-    """A checkpoint with an image in its test part that it was trained on in other light: checkpoint, both ids."""
-    prepared_path = make_set()
-    data = torch.load(make_checkpoint(prepared_path), weights_only=True)["data"]
-    test_id, train_id = data["test_ids"][0], data["train_ids"][0]
-    brighten_into_test(prepared_path, test_id, like=train_id)
-    return make_checkpoint(prepared_path), test_id, train_id
-
-
-def test_near_duplicates_of_training_images_are_named_and_both_figures_given(workplace, leaking, capsys):
-    checkpoint, test_id, train_id = leaking
-    run_test(checkpoint)
-    folder = workplace / "results/run/tests/lesions-ratio-60-20-20-1"
-    content = summary_in(folder)
-    with (folder / "cases.csv").open() as file:
-        rows = list(csv.DictReader(file))
-    counts = torch.tensor([[int(row[name]) for name in ("tp", "fp", "fn", "tn")] for row in rows])
-    unseen = counts[[row["id"] != test_id for row in rows]]
-    leakage = content["leakage"]
-    assert (leakage["seen"], leakage["unknown"], leakage["dropped"]) == ([test_id], None, False)
-    assert leakage["metrics"] == {"every": summarize(counts), "unseen": summarize(unseen)}
-    assert leakage["num_images"] == {"every": 3, "unseen": 2}
-    assert {"leaks.csv", "leaks-1.png"} <= {path.name for path in folder.iterdir()}
-    printed = capsys.readouterr().out
-    assert "leakage: test images with a counterpart in training, by kind: near-duplicate 1" in printed
-    assert f"leakage: {test_id} (like {train_id})" in printed
-    assert f"dsc, pooled: {summarize(counts)['dsc']:.4f} of all 3 test images; without" in printed
-
-
-def test_seen_images_are_dropped_if_asked(workplace, leaking, capsys):
-    checkpoint, test_id, _ = leaking
-    run_test(checkpoint)
-    run_test(checkpoint, "--drop-seen")
-    tests = workplace / "results/run/tests"
-    plain, dropped = (summary_in(tests / f"lesions-ratio-60-20-20-1{suffix}") for suffix in ("", "-unseen"))
-    with (tests / "lesions-ratio-60-20-20-1-unseen/cases.csv").open() as file:
-        assert test_id not in [row["id"] for row in csv.DictReader(file)]
-    assert dropped["protocol"]["num_images"] == 2
-    both = dropped["leakage"]["metrics"]
-    assert {name: dropped["metrics"][name] for name in both["unseen"]} == both["unseen"]
-    assert both["unseen"] == plain["leakage"]["metrics"]["unseen"]
-    # the same images, in another order
-    assert both["every"] == pytest.approx(plain["leakage"]["metrics"]["every"], rel=1e-12)
-    assert dropped["leakage"]["dropped"] is True
-    assert "left out: 1, measured: 2" in capsys.readouterr().out
-
-
-def test_what_cannot_be_dropped(workplace, make_set, make_checkpoint, make_published):
-    checkpoint = make_checkpoint(make_set())
-    with pytest.raises(ValueError, match="the checkpoint does not record which images .* Leave `drop_seen` out"):
-        run_test(make_published("ultralight_vm_unet", d_state=2), "--drop-seen")
-    part = torch.load(checkpoint, weights_only=True)["data"]["train_ids"][0]
-    with PreparedSet.open(workplace / "data/lesions.h5") as prepared:
-        lines = [f"{name}\t{'test' if name == part else 'unused'}" for name in prepared.ids]
-    (workplace / "split.txt").write_text("\n".join(lines))
-    with pytest.raises(ValueError, match="the checkpoint has seen all 1 test images: name another split with `split`"):
-        run_test(checkpoint, "--split", "file:split.txt", "--drop-seen")
-
-
-def test_without_the_training_set_only_ids_are_compared(workplace, make_set, make_checkpoint, capsys):
-    prepared_path = make_set()
-    checkpoint = make_checkpoint(prepared_path)
-    make_set("elsewhere", first_id=2, num=4)
-    prepared_path.unlink()
-    run_test(checkpoint, data="elsewhere")
-    assert (
-        "leakage: only ids were compared, as the training set is not available: there is no" in capsys.readouterr().out
-    )
-    with pytest.raises(ValueError, match="only ids were compared, .* Leave `drop_seen` out"):
-        run_test(checkpoint, "--drop-seen", data="elsewhere")
