@@ -7,14 +7,12 @@ mask, probability = mhsvm.predict("lesion.jpg", run)
 """
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
-from torch import nn
 from yacs.config import CfgNode
 
 from mhsvm.assemble import (
@@ -32,17 +30,17 @@ from mhsvm.assemble import (
     plan_run,
 )
 from mhsvm.assemble import read_config as load_config
-from mhsvm.assemble.networks import choose_backend
+from mhsvm.config import dotted
 from mhsvm.evaluation.folder import write_result
 from mhsvm.evaluation.testing import TestResult, evaluate_test
 from mhsvm.files import StrPath
+from mhsvm.finished_run import Run, finished_run
 from mhsvm.folder_lock import FolderLock
 from mhsvm.inference import overlay
 from mhsvm.inference.predictor import ImageLike, Prediction, Predictor, read_rgb
 from mhsvm.plugins import import_plugins
 from mhsvm.runtime.distributed import open_world
 from mhsvm.store import PreparedSet
-from mhsvm.training.job import Job
 from mhsvm.training.record import MemoryRecord
 from mhsvm.training.run_folder import RunFolder
 from mhsvm.training.trainer import train as run_training
@@ -62,35 +60,6 @@ __all__ = [
 ]
 
 Config: TypeAlias = CfgNode | StrPath | Mapping[str, Any]
-
-
-class Run:
-    """A finished training.
-
-    Attributes:
-        config: Its settings.
-        history: The metrics of each epoch, such as `train_loss`, `val_loss` and `val_dsc`; None where one is not
-            defined, because no class occurs in the validation part.
-        folder: The run folder; None if nothing was written.
-    """
-
-    def __init__(
-        self, config: CfgNode, history: Sequence[dict], folder: Path | None, load: Callable[[], Trained]
-    ) -> None:
-        self.config = config
-        self.history = tuple(history)
-        self.folder = folder
-        self._load = load
-
-    @cached_property
-    def trained(self) -> Trained:
-        """The network with the weights of its best epoch, and the record of its training."""
-        return self._load()
-
-    @property
-    def model(self) -> nn.Module:
-        """The network with the weights of its best epoch (lowest validation loss), in evaluation mode."""
-        return self.trained.model
 
 
 def train(
@@ -133,7 +102,7 @@ def train(
         world.from_first(lambda: plan.create_folder(lock))
         record = MemoryRecord() if plan.run is None else plan.run
         run_training(job, position, record, show_bar=progress)
-    return _finished(plan, job, position.history, record)
+    return finished_run(plan, job, position.history, record)
 
 
 def evaluate(
@@ -266,7 +235,7 @@ def _plan(
         resumed = RunFolder(resume)
         if resumed.last.is_file() or resumed.is_unsaved_start():
             lock.hold(resume)
-        return plan_resumed(resume, [word for pair in _pairs(settings) for word in pair], num_processes=num_processes)
+        return plan_resumed(resume, [word for pair in dotted(settings) for word in pair], num_processes=num_processes)
     run = None if folder is None else RunFolder(folder)
     if run is not None:
         if run.is_unsaved_start():
@@ -279,38 +248,13 @@ def _config(config: Config | None) -> CfgNode:
     if isinstance(config, CfgNode):
         return config
     if isinstance(config, Mapping):
-        return load_config(None, [word for pair in _pairs(config) for word in pair])
+        return load_config(None, [word for pair in dotted(config) for word in pair])
     if not isinstance(config, (str, os.PathLike)):
         raise ValueError(
             "a config is the path of a YAML file, a dictionary of settings or a config from load_config; "
             f"received {config!r}"
         )
     return load_config(config)
-
-
-def _pairs(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in settings.items():
-        if isinstance(value, Mapping):
-            yield from _pairs(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
-
-
-def _finished(plan: Plan, job: Job, history: Sequence[dict], record: MemoryRecord | RunFolder) -> Run:
-    if isinstance(record, RunFolder):
-        return Run(plan.config, history, record.path, lambda: load_trained(record.best, device=job.device))
-    if record.best is not None:
-        job.kept_model.load_state_dict(record.best)
-    model = job.kept_model.eval()
-    trained = Trained(
-        path=None,
-        model=model,
-        config=plan.config,
-        published=False,
-        data=job.description["data"],
-        backend=choose_backend(plan.config),
-    )
-    return Run(plan.config, history, None, lambda: trained)
 
 
 def _predictor(trained: Run | Predictor | StrPath | Sequence[StrPath], device: str, *, batch_size: int) -> Predictor:

@@ -72,7 +72,12 @@ def cache_path(folder: Path, name: str) -> Path:
     if os.access(folder, os.W_OK):
         return folder / f".{name}"
     key = hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:16]
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mhsvm" / key / name
+    return user_cache() / key / name
+
+
+def user_cache() -> Path:
+    """The folder of this package in the user's cache; it need not exist."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mhsvm"
 
 
 def _sync(path: Path) -> None:

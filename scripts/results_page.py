@@ -7,7 +7,7 @@ from pathlib import Path
 
 from yacs.config import CfgNode
 
-from mhsvm.config import DEFAULTS
+from mhsvm.defaults import DEFAULTS
 from mhsvm.prepare.sets import DEFAULT_SIZE
 from mhsvm.report.training import format_duration
 from mhsvm.table import format_markdown_table
@@ -25,7 +25,7 @@ _INTRODUCTION = """# Results
 IoU and DSC are pooled: one confusion matrix over all pixels of the test images, as the papers print them. The metrics
 per image are averages over images. Several seeds are shown as mean ± sample standard deviation. The time is that of
 training and validation, averaged over the seeds. A recipe names the settings that differ from the defaults of
-`mhsvm/config.py`. Published numbers were measured by others, each with the protocol in its row: **only rows of one
+`mhsvm/defaults.py`. Published numbers were measured by others, each with the protocol in its row: **only rows of one
 protocol compare.**
 """
 

@@ -6,7 +6,8 @@ import re
 import pytest
 
 from mhsvm.bounds import BOUNDS, LENGTHS, Interval, bound_of, check_value
-from mhsvm.config import DEFAULTS, get_value, load_config
+from mhsvm.config import get_value, load_config
+from mhsvm.defaults import DEFAULTS
 from mhsvm.registry import Registry
 
 

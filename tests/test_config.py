@@ -5,7 +5,8 @@ import pytest
 
 from mhsvm import losses, models
 from mhsvm.assemble import read_config
-from mhsvm.config import DEFAULTS, config_from_dict, get_value, load_config, pair_up, to_dict
+from mhsvm.config import config_from_dict, get_value, load_config, pair_up, to_dict
+from mhsvm.defaults import DEFAULTS
 from mhsvm.models.registry import MODELS
 from mhsvm.training.optimizers import OPTIMIZERS
 from mhsvm.training.schedules import SCHEDULES

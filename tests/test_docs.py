@@ -11,7 +11,7 @@ from PIL import Image
 from yacs.config import CfgNode
 
 from mhsvm.cli.main import COMMANDS
-from mhsvm.config import DEFAULTS
+from mhsvm.defaults import DEFAULTS
 from mhsvm.models.pretrained import find_pretrained
 from mhsvm.routes.patterns import PATTERNS
 from tests.fixtures.commands import check_command, command_main, parser_of

@@ -22,6 +22,7 @@ BASE = {
     "registry",
     "plugins",
     "files",
+    "ownership",
     "text_file",
     "result_folder",
     "folder_lock",
@@ -33,12 +34,13 @@ BASE = {
     "nearest",
     "errors",
 }
-NETWORKS = BASE | {"ops", "routes", "layers", "models"}
-DATA = BASE | {"ops", "store", "data"}
+NETWORKS = BASE | {"native", "ops", "routes", "layers", "models"}
+DATA = BASE | {"native", "ops", "store", "data"}
 INFERENCE = DATA | NETWORKS | {"metrics", "prepare", "runtime", "inference"}
 EVALUATION = INFERENCE | {"leakage", "evaluation"}
 TRAINING = EVALUATION | {"losses", "training"}
-ASSEMBLE = TRAINING | {"config", "complexity", "assemble"}
+EXPORT = INFERENCE | {"export"}
+ASSEMBLE = TRAINING | EXPORT | {"config", "defaults", "complexity", "synthetic", "assemble"}
 MAY_IMPORT = {
     "version": set(),
     "nearest": set(),
@@ -48,8 +50,10 @@ MAY_IMPORT = {
     "yaml_file": {"text_file"},
     "bounds": set(),
     "setting_types": set(),
-    "config": {"nearest", "errors", "yaml_file", "bounds", "setting_types"},
+    "defaults": set(),
+    "config": {"nearest", "errors", "yaml_file", "bounds", "setting_types", "defaults"},
     "files": set(),
+    "ownership": set(),
     "text_file": {"files"},
     "result_folder": {"files"},
     "folder_lock": {"files"},
@@ -58,7 +62,8 @@ MAY_IMPORT = {
     "system": {"cgroup", "version", "text_file"},
     "threads": {"system"},
     "table": set(),
-    "ops": BASE,
+    "native": BASE,
+    "ops": BASE | {"native"},
     "routes": BASE,
     "layers": BASE | {"ops", "routes"},
     "models": NETWORKS,
@@ -72,6 +77,7 @@ MAY_IMPORT = {
     "leakage": DATA | {"metrics"},
     "runtime": BASE | {"ops"},
     "inference": INFERENCE,
+    "export": EXPORT,
     "evaluation": EVALUATION,
     "training": TRAINING,
     # A report reads what others have written, and never runs a model.
@@ -80,7 +86,8 @@ MAY_IMPORT = {
     "assemble": ASSEMBLE,
     "sweep": ASSEMBLE,
     "cli": ASSEMBLE | {"api", "sweep", "report", "synthetic"},
-    "api": ASSEMBLE,
+    "finished_run": ASSEMBLE,
+    "api": ASSEMBLE | {"finished_run"},
     "__main__": {"cli"},
 }
 

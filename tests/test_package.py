@@ -21,4 +21,5 @@ def test_the_wheel_has_the_package_with_its_data_and_nothing_else(tmp_path):
     with zipfile.ZipFile(path) as wheel:
         packaged = {name for name in wheel.namelist() if ".dist-info/" not in name}
     assert packaged == {name for name in tracked if name.startswith("mhsvm/")}
-    assert {"mhsvm/py.typed", "mhsvm/report/templates/report.html", "mhsvm/models/weights/index.csv"} <= packaged
+    expected = {"py.typed", "report/templates/report.html", "models/weights/index.csv", "native/ultralight.c"}
+    assert {f"mhsvm/{name}" for name in expected} <= packaged

@@ -7,7 +7,8 @@ from typing import Any
 
 from yacs.config import CfgNode
 
-from mhsvm.config import DEFAULTS, config_from_dict, load_config
+from mhsvm.config import config_from_dict, load_config
+from mhsvm.defaults import DEFAULTS
 from mhsvm.files import StrPath
 from mhsvm.layers.mixers import MIXERS
 from mhsvm.losses import LOSSES

@@ -12,13 +12,13 @@ Percentages give each part at least one image, as long as there are enough image
 import functools
 import hashlib
 import logging
-import math
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
+from mhsvm.data.assignment import counts_by_percent, fill_every_part, fill_parts
 from mhsvm.data.split_file import PARTS, UNUSED, VAL_AND_TEST, Split, SplitFile
 from mhsvm.registry import Registry
 from mhsvm.text_file import encode
@@ -151,13 +151,13 @@ def _official(members: Members) -> dict[str, str]:
 def _wu_sorted(members: Members) -> dict[str, str]:
     # The published rule is an order of ids: groups are not looked at.
     training, counts = _wu_training(members, name="wu-sorted")
-    return _fill([[image_id] for image_id in sorted(training.ids)], counts)
+    return fill_parts([[image_id] for image_id in sorted(training.ids)], counts)
 
 
 @register_split("wu-shuffled-<seed>")
 def _wu_shuffled(members: Members, seed: str) -> dict[str, str]:
     training, counts = _wu_training(members, name="wu-shuffled")
-    return _fill(training.units(int(seed)), counts)
+    return fill_parts(training.units(int(seed)), counts)
 
 
 @register_split("vmunet-7-3")
@@ -173,9 +173,9 @@ def _vmunet(members: Members, seed: str = "42") -> dict[str, str]:
         )
     percentages, units = (Fraction(70), Fraction(0), Fraction(30)), pool.units(int(seed))
     _check_enough(f"vmunet-7-3-{seed}", percentages, units, members)
-    train, _, test = _counts_of(total, percentages)
+    train, _, test = counts_by_percent(total, percentages)
     train, test = VMUNET_COUNTS.get((members.dataset, total), (train, test))
-    parts = _fill_every(units, (train, 0, test))
+    parts = fill_every_part(units, (train, 0, test))
     _LOG.warning(
         "split vmunet-7-3: as in the published protocol, its validation images are its test images, so the checkpoint "
         "is selected on the test data: use this split for comparison only"
@@ -217,7 +217,7 @@ def _counts(members: Members, train: str, val: str, test: str, seed: str) -> dic
             f"split counts-{train}-{val}-{test} needs {sum(counts)} images, {members.dataset} has "
             f"{len(members.ids)}: change the counts, or {suggest_split(members.groups)}"
         )
-    return _fill(members.units(int(seed)), counts)
+    return fill_parts(members.units(int(seed)), counts)
 
 
 @register_split("ratio-<train%>-<val%>-<test%>-<seed>")
@@ -230,7 +230,7 @@ def _ratio(members: Members, train: str, val: str, test: str, seed: str) -> dict
         )
     units = members.units(int(seed))
     _check_enough(f"ratio-{train}-{val}-{test}-{seed}", percentages, units, members)
-    return _fill_every(units, _counts_of(len(members.ids), percentages))
+    return fill_every_part(units, counts_by_percent(len(members.ids), percentages))
 
 
 @register_split("file:PATH")
@@ -282,44 +282,6 @@ def _check_enough(name: str, percentages: Sequence[Fraction], units: Sequence[li
             f"split {name!r} has {needed} parts and needs at least {needed} images or groups, and {members.dataset} "
             f"has {len(units)}: {suggest_split(members.groups)}"
         )
-
-
-def _counts_of(total: int, percentages: Sequence[Fraction]) -> tuple[int, int, int]:
-    """Split a total at the rounded sums of the percentages, so that 0 % is always 0 images.
-
-    A part with a percentage has at least one image, which the largest part gives.
-    """
-    train, val, _ = percentages
-    ends = [math.floor(Fraction(total) * percent / 100 + Fraction(1, 2)) for percent in (train, train + val)]
-    counts = [ends[0], ends[1] - ends[0], total - ends[1]]
-    for part, percent in enumerate(percentages):
-        if percent > 0 and counts[part] == 0:
-            counts[counts.index(max(counts))] -= 1
-            counts[part] = 1
-    return counts[0], counts[1], counts[2]
-
-
-def _fill_every(units: Sequence[list[str]], counts: Sequence[int]) -> dict[str, str]:
-    """Assign units as `_fill` does; if groups leave a part with a count empty, it gets the smallest unit of another."""
-    parts = _fill(units, counts)
-    for part, count in zip(PARTS, counts, strict=True):
-        if count and part not in parts.values():
-            num_units = Counter(parts[unit[0]] for unit in units)
-            movable: list[list[str]] = [unit for unit in units if num_units[parts[unit[0]]] > 1]
-            parts.update(dict.fromkeys(sorted(movable, key=len)[0], part))
-    return parts
-
-
-def _fill(units: Iterable[list[str]], counts: Sequence[int]) -> dict[str, str]:
-    """Assign units to train, val and test by the rule in the docstring of the module."""
-    room = dict(zip(PARTS, counts, strict=True))
-    parts: dict[str, str] = {}
-    for unit in units:
-        fitting = [part for part in PARTS if room[part] >= len(unit)]
-        part = fitting[0] if fitting else max(PARTS, key=room.__getitem__)
-        room[part] -= len(unit)
-        parts.update(dict.fromkeys(unit, part))
-    return parts
 
 
 def _shorten(names: Sequence[str], limit: int = 20) -> str:

@@ -19,8 +19,8 @@ from mhsvm.prepare.archive import SourceFile
 from mhsvm.prepare.class_levels import LevelTally
 from mhsvm.prepare.decode import IGNORE, MaskLevelsError, check_threshold, decode_grayscale, decode_mask
 from mhsvm.prepare.mask_levels import FAINT
+from mhsvm.prepare.mask_problems import note_mask_error
 from mhsvm.prepare.pairs import mask_files, match_masks
-from mhsvm.prepare.pipeline import CLASSES, UNREADABLE
 from mhsvm.prepare.problems import Problems, Rule
 from mhsvm.prepare.resize import mask_coverage, resize_classes
 from mhsvm.prepare.walk import open_sources
@@ -160,11 +160,8 @@ class _Side:
             if self.num_classes > 1 and (mask == IGNORE).any():
                 self.with_ignored.append(file.name)
             return mask
-        except MaskLevelsError as error:
-            rule = GRAY_LEVELS if self.num_classes == 1 else CLASSES
-            problems.add(error.rule or rule, f"{file.name}: {error}")
         except ValueError as error:
-            problems.add(UNREADABLE, f"{file.name}: {error}")
+            note_mask_error(error, file.name, problems, num_classes=self.num_classes, gray_levels=GRAY_LEVELS)
         return None
 
     def _read_grayscale(self, name: str, content: bytes) -> np.ndarray:

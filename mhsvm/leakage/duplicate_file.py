@@ -7,7 +7,8 @@ import logging
 from pathlib import Path
 
 from mhsvm.files import cache_path
-from mhsvm.leakage.duplicates import DEFAULT_THRESHOLD, MIN_SIDE, VERSION, DuplicatePair, find_duplicates, merge_groups
+from mhsvm.leakage.duplicates import DEFAULT_THRESHOLD, VERSION, DuplicatePair, find_duplicates, merge_groups
+from mhsvm.leakage.small_copy import MIN_SIDE
 from mhsvm.store import PreparedSet
 from mhsvm.text_file import read_json, write_json
 

@@ -13,11 +13,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from PIL import Image
-from scipy import fft
 from tqdm import tqdm
 
 from mhsvm.leakage import alignment, perceptual_hash
+from mhsvm.leakage.small_copy import gray_copy, halve
 
 # Increased with every change of the results, so that results of an older search are not reused.
 VERSION = 3
@@ -37,12 +36,6 @@ _MARGIN = 5
 _LESION_ANGLES = (-15, 15)
 # Mirrored or rotated copies need this similarity before alignment: lesions are round enough to fit each other.
 _MIN_TRANSFORMED_SIMILARITY = 0.9
-# Side in pixels of the last comparison; smaller images lack the structure that distinguishes lesions.
-MIN_SIDE = 128
-# Variance in pixels of the blur of 128 x 128 copies of 256 x 256 images, on which the scores above were inspected.
-_USUAL_BLUR = 1 / 16
-# More cannot be undone without amplifying noise; smaller images than 128 x 128 would need it.
-_MOST_EXCESS = 0.15
 _ROWS_AT_ONCE = 1024
 
 # A list of images of any sizes, or an array (n, h, w, 3).
@@ -109,7 +102,7 @@ def find_duplicates(
         return []
     copies = _copies(images)
     sizes = [size for each in ((images_a, original_sizes_a), (images_b, original_sizes_b)) for size in _sizes(*each)]
-    grays = np.stack([_gray(images[rows[0]], sizes[rows[0]]) for rows in copies])
+    grays = np.stack([gray_copy(images[rows[0]], sizes[rows[0]]) for rows in copies])
     # one image represents all its copies, which may be in either set
     sides = (np.array([any(side[row] for row in rows) for rows in copies]) for side in (in_a, in_b))
     scores = {(number, number): 1.0 for number in range(len(copies))}
@@ -174,40 +167,9 @@ def _sizes(images: Images, original_sizes: np.ndarray | None) -> list[tuple[int,
     return [(int(h), int(w)) for h, w in original_sizes]
 
 
-def _gray(image: np.ndarray, original_size: tuple[int, int]) -> np.ndarray:
-    """A small grayscale copy, of the same sharpness for each size of the image and its original."""
-    small = Image.fromarray(image).convert("L").resize((MIN_SIDE, MIN_SIDE), Image.Resampling.BOX)
-    gray = np.asarray(small, np.float32)
-    excess = [
-        min(_blur_variance(side, original) - _USUAL_BLUR, _MOST_EXCESS)
-        for side, original in zip(image.shape[:2], original_size, strict=True)
-    ]
-    if not any(excess):
-        return gray
-    # a Gaussian of this variance, undone, or applied where the copy is sharper than usual
-    squares = (np.pi * np.arange(MIN_SIDE, dtype=np.float32) / MIN_SIDE) ** 2 / 2
-    gains = np.exp(np.float32(excess[0]) * squares)[:, None] * np.exp(np.float32(excess[1]) * squares)
-    return fft.idctn(fft.dctn(gray, norm="ortho") * gains, norm="ortho")
-
-
-def _blur_variance(side: int, original: int) -> float:
-    """Variance of the filters from an original side to the small copy, in pixels of the copy.
-
-    The first filter is a triangle of the width of two pixels of the larger step, the second is a box.
-    """
-    scale, shrinking = side / MIN_SIDE, original / side
-    first = 0.0 if original == side else max(1.0, 1 / shrinking) ** 2 / 6 + 1 / (12 * max(1.0, shrinking) ** 2)
-    return first / scale**2 + max(0.0, 1 - 1 / scale**2) / 12
-
-
-def _halve(grays: np.ndarray) -> np.ndarray:
-    num, side, _ = grays.shape
-    return grays.reshape(num, side // 2, 2, side // 2, 2).mean((2, 4))
-
-
 def _propose(grays: np.ndarray, in_a: np.ndarray, in_b: np.ndarray) -> np.ndarray:
     """Propose pairs: (p, 3), row of a, row of b and the number of the symmetry applied to b."""
-    small = _halve(grays)
+    small = halve(grays)
     detail = alignment.detail(small, finest=1.5, coarsest=8).numpy()
     spectra = perceptual_hash.spectra(detail)
     frame = perceptual_hash.signatures(spectra)
@@ -259,11 +221,11 @@ def _most_similar(
 
 def _confirm(grays: np.ndarray, candidates: np.ndarray, threshold: float, bar: tqdm) -> dict[tuple[int, int], float]:
     """Align candidates at a quarter, a half and all of the resolution, and score those that pass."""
-    half = _halve(grays)
+    half = halve(grays)
     maps, scores = torch.empty(0), torch.empty(0)
     # Gauss-Newton steps; finest and coarsest structure in pixels; least score.
     passes = (
-        (_halve(half), 0, (0.5, 2.5), _MIN_COARSE),
+        (halve(half), 0, (0.5, 2.5), _MIN_COARSE),
         (half, 5, (0.7, 5.0), _MIN_MIDDLE),
         (grays, 1, (0.7, 3.0), min(_MIN_FIRST_FINE, threshold)),
         (grays, 6, (0.7, 3.0), threshold),

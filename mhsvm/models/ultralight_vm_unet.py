@@ -16,6 +16,7 @@ from mhsvm.layers import GroupNormGELU, PVMLayer, SkipBridge
 from mhsvm.layers.mixers import Mixer, find_mixer
 from mhsvm.models.image import check_image
 from mhsvm.models.registry import register_model
+from mhsvm.models.ultralight_native import ULTRALIGHT_VM_UNET
 from mhsvm.models.weight_format import KeyMark, Renames, Shapes, WeightFormat, renamed
 
 NORM_GROUPS = 4
@@ -110,6 +111,7 @@ class UltraLightVMUNet(nn.Module):
         if init not in ("paper", "mamba"):
             raise ValueError(f"init is paper or mamba; received {init!r}")
         self.in_channels = in_channels
+        self.backend = backend
         # another mixer may use random numbers
         self.has_independent_images = mixer == "mamba"
         c1, c2, c3, c4, c5, c6 = channels
@@ -139,6 +141,10 @@ class UltraLightVMUNet(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         """Image (b, in_channels, H, W) -> logits (b, num_classes, H, W); H and W are multiples of 32."""
         x = check_image(image, in_channels=self.in_channels, stride=self.stride)
+        return ULTRALIGHT_VM_UNET(self.backend, x, self)
+
+    def by_layers(self, x: Tensor) -> Tensor:
+        """`forward` of a checked image, layer by layer."""
         if x.device.type == "cpu":
             # PVM layers, pooling and resampling are four times as fast on channels-last maps.
             x = x.contiguous(memory_format=torch.channels_last)

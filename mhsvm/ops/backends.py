@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from mhsvm.native import library
 from mhsvm.ops import triton_support
 from mhsvm.ops.scan import mamba_ssm
 from mhsvm.ops.scan.cpu import cpu_scan
@@ -21,18 +22,21 @@ class Backend:
         unavailable_reason: Why it cannot run on this machine, or None if it can.
         automatic: Whether "auto" may choose it.
         expected_on: Device type where it should run on every machine: there "auto" warns if it cannot.
+        gradients: Whether it computes gradients; if not, it only takes calls that need none.
     """
 
     name: str
     unavailable_reason: Callable[[], str | None] = _always_available
     automatic: bool = True
     expected_on: str | None = None
+    gradients: bool = True
 
 
 # "auto" takes the first row that can run an operation.
 _BACKENDS: tuple[Backend, ...] = (
     Backend("triton", triton_support.unavailable_reason, expected_on="cuda"),
     Backend("mamba_ssm", mamba_ssm.unavailable_reason),
+    Backend("native", library.unavailable_reason, gradients=False),
     Backend("cpu", cpu_scan.unavailable_reason, expected_on="cpu"),
     Backend("chunked"),
     Backend("reference", automatic=False),

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
 
 from mhsvm.prepare.archive import SourceFile
-from mhsvm.prepare.formats import EXTENSIONS
+from mhsvm.prepare.formats import is_read
 from mhsvm.prepare.official import recognize
 from mhsvm.prepare.pairs import Pair
 from mhsvm.prepare.problems import Problems, Rule
@@ -17,7 +17,7 @@ OTHER_SET = Rule("files of another set than the one that was named", "prepare th
 
 def left_out_files(files: Sequence[SourceFile], source: Source) -> dict[str, int]:
     """Number of images and masks in official folders of other sets and tasks, by these."""
-    readable = [file.name for file in files if PurePosixPath(file.name).suffix.lower() in EXTENSIONS]
+    readable = [file.name for file in files if is_read(file.name)]
     return dict(Counter(str(origin) for name in readable if (origin := source.leaves_out(name)) is not None))
 
 

@@ -10,9 +10,9 @@ import numpy as np
 from mhsvm.files import StrPath
 from mhsvm.prepare.archive import SourceFile
 from mhsvm.prepare.class_levels import LevelTally
-from mhsvm.prepare.decode import MaskLevelsError, decode_mask
+from mhsvm.prepare.decode import decode_mask
+from mhsvm.prepare.mask_problems import note_mask_error
 from mhsvm.prepare.pairs import mask_files, masks_by_id
-from mhsvm.prepare.pipeline import CLASSES, GRAY_LEVELS, UNREADABLE
 from mhsvm.prepare.problems import Problems, Rule
 from mhsvm.prepare.sources import SOURCES
 from mhsvm.prepare.walk import open_sources
@@ -47,10 +47,8 @@ class NativeMasks:
         name = self._files[image_id].name
         try:
             tally.add(name, self.read(image_id))
-        except MaskLevelsError as error:
-            problems.add(error.rule or (GRAY_LEVELS if self._num_classes == 1 else CLASSES), f"{name}: {error}")
         except ValueError as error:
-            problems.add(UNREADABLE, f"{name}: {error}")
+            note_mask_error(error, name, problems, num_classes=self._num_classes)
 
 
 @contextmanager

@@ -9,35 +9,22 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 
-import numpy as np
 from tqdm import tqdm
 
 from mhsvm.prepare.archive import SourceFile, source_checksums
-from mhsvm.prepare.class_levels import LevelTally
-from mhsvm.prepare.decode import IGNORE, MaskLevelsError, check_threshold, decode_image, decode_mask
-from mhsvm.prepare.facts import Facts
+from mhsvm.prepare.conversion import Conversion
+from mhsvm.prepare.decode import IGNORE, check_threshold
 from mhsvm.prepare.groups import read_groups
-from mhsvm.prepare.headers import UNREADABLE as UNREADABLE
-from mhsvm.prepare.headers import check_headers, note_sizes
+from mhsvm.prepare.headers import check_headers
 from mhsvm.prepare.identity import OTHER_SET, check_identity, is_synthetic, left_out_files, set_name
 from mhsvm.prepare.limit import first_pairs
 from mhsvm.prepare.out_path import check_out, check_space
 from mhsvm.prepare.pairs import Pair, find_pairs
-from mhsvm.prepare.problems import Problems, Rule
-from mhsvm.prepare.resize import (
-    CLASS_METHOD,
-    IMAGE_METHOD,
-    MASK_METHOD,
-    Size,
-    as_height_width,
-    mask_coverage,
-    resize_classes,
-    resize_image,
-)
-from mhsvm.prepare.sources import SOURCES
+from mhsvm.prepare.problems import Problems
+from mhsvm.prepare.resize import CLASS_METHOD, IMAGE_METHOD, MASK_METHOD, Size, as_height_width
+from mhsvm.prepare.sources import SOURCES, Source
 from mhsvm.prepare.walk import open_sources
 from mhsvm.store import SYNTHETIC, Sample, write_set
 from mhsvm.store.hdf5 import AttributeValue
@@ -45,12 +32,6 @@ from mhsvm.system import num_cores
 from mhsvm.threads import in_order
 from mhsvm.version import __version__
 
-GRAY_LEVELS = Rule(
-    "mask with other levels than black and white",
-    "threshold it at half and save it as PNG (a JPEG always has gray levels); for class indices give `num_classes`. "
-    "Or prepare the set with `threshold` 0.5: a pixel is then lesion from half of full scale on",
-)
-CLASSES = Rule("class mask with a level that is no class", "save indices 0..K-1 and 255 = ignore; K is `num_classes`")
 # Attribute of a set: result of `pairs_digest` for the files that it was prepared from.
 PAIRS = "pairs"
 # Attributes of a set: the threshold that made masks with gray levels binary, and the ending of its masks' names.
@@ -130,51 +111,25 @@ def prepare_set(
         FileExistsError: `out` exists and `overwrite` is not set.
     """
     start, out, problems = time.perf_counter(), Path(out), Problems()
-    described, size = SOURCES[source], as_height_width(size)
-    if not 1 <= num_classes <= IGNORE:
-        raise ValueError(f"there are 1 to {IGNORE} classes, because {IGNORE} means ignore; got {num_classes}")
-    check_threshold(threshold, num_classes)
-    if num_workers is not None and num_workers < 1:
-        raise ValueError(f"at least 1 worker is needed; got {num_workers}")
+    size, num_workers = as_height_width(size), _check_arguments(num_classes, threshold, num_workers)
     check_out(out, source, overwrite=overwrite)
     headline = f"the source of {out} has problems, and nothing was written:"
     with open_sources([Path(path) for path in paths], problems) as files:
-        pairs, left_out = (
-            find_pairs(files, described, problems, mask_suffix=mask_suffix),
-            left_out_files(files, described),
-        )
-        check_identity(pairs, left_out, described, problems)
-        if not pairs or OTHER_SET in problems:
-            # nothing of another set is read
-            problems.raise_if_any(headline)
-        synthetic = is_synthetic(files)
-        name = set_name(name or (out.stem if source == "folder" else source), source, pairs, synthetic=synthetic)
-        groups, num_pairs = read_groups(files, described, {pair.id for pair in pairs}, problems), len(pairs)
-        if limit is not None and len(pairs := first_pairs(pairs, limit)) < num_pairs:
-            name = f"{name}-first-{limit}"
-        num_workers = num_workers or num_cores()
-        check_headers(pairs, problems, num_workers=num_workers)
+        found = _find(files, SOURCES[source], problems, headline, mask_suffix=mask_suffix, limit=limit)
+        name = found.name(name or (out.stem if source == "folder" else source), source)
+        check_headers(found.pairs, problems, num_workers=num_workers)
         # before images are decoded, which may take long
         problems.raise_if_any(headline)
-        check_space(out, len(pairs), size)
-        tally, facts = LevelTally(num_classes), Facts(size, num_classes)
-        convert = partial(
-            _convert,
-            groups=groups,
-            size=size,
-            num_classes=num_classes,
-            threshold=threshold,
-            tally=tally,
-            facts=facts,
-            problems=problems,
+        check_space(out, len(found.pairs), size)
+        conversion = Conversion(
+            size, num_classes=num_classes, threshold=threshold, groups=found.groups, problems=problems
         )
-        converted = in_order(convert, pairs, num_workers=num_workers)
+        converted = in_order(conversion.convert, found.pairs, num_workers=num_workers)
         hidden = None if progress else True
-        bar = tqdm(converted, total=len(pairs), desc=out.name, unit="image", mininterval=0.5, disable=hidden)
-        found = _Found()
+        bar = tqdm(converted, total=len(found.pairs), desc=out.name, unit="image", mininterval=0.5, disable=hidden)
         checksum = write_set(
             out,
-            _while_good(bar, num_classes, tally, facts, problems, headline, found),
+            _while_good(bar, conversion, problems, headline),
             name=name,
             size=size,
             num_classes=num_classes,
@@ -183,28 +138,77 @@ def prepare_set(
                 "source": source,
                 **({MASK_THRESHOLD: threshold} if threshold is not None else {}),
                 **({MASK_SUFFIX: mask_suffix} if mask_suffix is not None else {}),
-                PAIRS: pairs_digest(pairs),
-                **({LIMIT: f"{len(pairs)} of {num_pairs}"} if len(pairs) < num_pairs else {}),
-                **({SYNTHETIC: 1} if synthetic else {}),
+                **found.attributes(),
                 **(attributes or {}),
             },
-            total=len(pairs),
+            total=len(found.pairs),
         )
-    subsets = dict(Counter(pair.subset for pair in pairs))
     return Summary(
         path=out,
-        num_samples=len(pairs),
-        subsets=subsets,
-        num_empty=found.num_empty,
+        num_samples=len(found.pairs),
+        subsets=dict(Counter(pair.subset for pair in found.pairs)),
+        num_empty=conversion.num_empty,
         checksum=checksum,
         seconds=time.perf_counter() - start,
-        num_only_ignored=tally.num_only_ignored,
-        absent=tuple(label for label in range(1, max(num_classes, 2)) if not found.levels[label]),
+        num_only_ignored=conversion.levels.num_only_ignored,
+        absent=conversion.absent,
         name=name,
-        left_out=left_out,
+        left_out=found.left_out,
         skipped=tuple(problems.left_out()),
-        facts=facts.lines(out),
+        facts=conversion.facts.lines(out),
     )
+
+
+@dataclass(frozen=True)
+class _Found:
+    """The pairs of a source; those that a limit leaves, of `num_all`."""
+
+    pairs: list[Pair]
+    num_all: int
+    groups: Mapping[str, str]
+    left_out: Mapping[str, int]
+    synthetic: bool
+
+    def name(self, name: str, source: str) -> str:
+        """The name of the set, by the one that it is given."""
+        name = set_name(name, source, self.pairs, synthetic=self.synthetic)
+        return name if len(self.pairs) == self.num_all else f"{name}-first-{len(self.pairs)}"
+
+    def attributes(self) -> dict[str, AttributeValue]:
+        return {
+            PAIRS: pairs_digest(self.pairs),
+            **({LIMIT: f"{len(self.pairs)} of {self.num_all}"} if len(self.pairs) < self.num_all else {}),
+            **({SYNTHETIC: 1} if self.synthetic else {}),
+        }
+
+
+def _check_arguments(num_classes: int, threshold: float | None, num_workers: int | None) -> int:
+    """Check the arguments that depend on no file, and return the number of threads."""
+    if not 1 <= num_classes <= IGNORE:
+        raise ValueError(f"there are 1 to {IGNORE} classes, because {IGNORE} means ignore; got {num_classes}")
+    check_threshold(threshold, num_classes)
+    if num_workers is not None and num_workers < 1:
+        raise ValueError(f"at least 1 worker is needed; got {num_workers}")
+    return num_workers or num_cores()
+
+
+def _find(
+    files: Sequence[SourceFile],
+    source: Source,
+    problems: Problems,
+    headline: str,
+    *,
+    mask_suffix: str | None,
+    limit: int | None,
+) -> _Found:
+    """Find the pairs of a source; nothing of another set is read."""
+    pairs, left_out = find_pairs(files, source, problems, mask_suffix=mask_suffix), left_out_files(files, source)
+    check_identity(pairs, left_out, source, problems)
+    if not pairs or OTHER_SET in problems:
+        problems.raise_if_any(headline)
+    groups = read_groups(files, source, {pair.id for pair in pairs}, problems)
+    kept = pairs if limit is None else first_pairs(pairs, limit)
+    return _Found(kept, len(pairs), groups, left_out, is_synthetic(files))
 
 
 def pairs_digest(pairs: Sequence[Pair]) -> str:
@@ -222,69 +226,13 @@ def _provenance(num_classes: int, files: Sequence[SourceFile]) -> dict[str, Attr
     }
 
 
-class _Found:
-    """The number of masks without lesion, which are allowed, and the levels that occur in prepared masks."""
-
-    def __init__(self) -> None:
-        self.num_empty = 0
-        self.levels = np.zeros(IGNORE + 1, bool)
-
-    def add(self, mask: np.ndarray, num_classes: int) -> None:
-        lesion = mask if num_classes == 1 else mask % IGNORE
-        self.num_empty += not lesion.any()
-        # a pixel of a lesion mask is lesion from half coverage on
-        self.levels[mask if num_classes > 1 else (mask >= 128).astype(np.uint8)] = True
-
-
 def _while_good(
-    converted: Iterable[Sample | None],
-    num_classes: int,
-    tally: LevelTally,
-    facts: Facts,
-    problems: Problems,
-    headline: str,
-    found: _Found,
+    converted: Iterable[Sample | None], conversion: Conversion, problems: Problems, headline: str
 ) -> Iterator[Sample]:
     """Yield samples until there is a problem; then check the rest and report all problems together."""
     for sample in converted:
         if sample is not None and not problems:
-            found.add(sample.mask, num_classes)
-            facts.add_mask(sample)
+            conversion.add(sample)
             yield sample
-    tally.note_lesion_masks(problems, "masks")
+    conversion.levels.note_lesion_masks(problems, "masks")
     problems.raise_if_any(headline)
-
-
-def _convert(
-    pair: Pair,
-    *,
-    groups: Mapping[str, str],
-    size: tuple[int, int],
-    num_classes: int,
-    threshold: float | None,
-    tally: LevelTally,
-    facts: Facts,
-    problems: Problems,
-) -> Sample | None:
-    """Decode, check and resize a pair; on an error, add it to `problems` and return None."""
-    image = mask = None
-    try:
-        content = pair.image.read()
-        facts.add_file(pair.id, content)
-        image = decode_image(content)
-    except ValueError as error:
-        problems.add(UNREADABLE, f"{pair.image.name}: {error}")
-    try:
-        mask = decode_mask(pair.mask.read(), num_classes, threshold)
-        tally.add(pair.mask.name, mask)
-    except MaskLevelsError as error:
-        problems.add(error.rule or (GRAY_LEVELS if num_classes == 1 else CLASSES), f"{pair.mask.name}: {error}")
-    except ValueError as error:
-        problems.add(UNREADABLE, f"{pair.mask.name}: {error}")
-    if image is None or mask is None:
-        return None
-    if image.shape[:2] != mask.shape:
-        note_sizes(pair.id, image.shape, mask.shape, problems)
-        return None
-    resized = mask_coverage(mask, size) if num_classes == 1 else resize_classes(mask, size, num_classes)
-    return Sample(pair.id, resize_image(image, size), resized, mask.shape, pair.subset, groups.get(pair.id, ""))

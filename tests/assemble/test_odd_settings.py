@@ -4,7 +4,8 @@ import pytest
 
 from mhsvm.assemble import plan_run, read_config
 from mhsvm.bounds import LARGEST
-from mhsvm.config import DEFAULTS, find_keys
+from mhsvm.config import find_keys
+from mhsvm.defaults import DEFAULTS
 
 BASE = ("data.set", "lesions", "data.split", "official", "run.device", "cpu", "train.epochs", "1")
 TINY = {"channels": "8,8,8,8,8,8", "branches": "2", "dims": "8,16", "depths": "1,1", "decoder_depths": "1,1"}

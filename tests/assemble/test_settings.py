@@ -5,7 +5,8 @@ import sys
 import pytest
 
 from mhsvm.assemble import read_config, recorded_config
-from mhsvm.config import DEFAULTS, load_config, to_dict
+from mhsvm.config import load_config, to_dict
+from mhsvm.defaults import DEFAULTS
 from mhsvm.layers.mixers import MIXERS
 from mhsvm.losses import LOSSES
 from mhsvm.plugins import import_plugins

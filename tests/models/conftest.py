@@ -8,15 +8,18 @@ from mhsvm.layers import RouteS6
 from mhsvm.models import create_model
 from mhsvm.models.registry import MODELS
 from mhsvm.ops import list_backends
+from mhsvm.ops.backends import find_backend
 from mhsvm.runtime.numerics import numerics
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Run tests with `backend` and `device` over all backends that run here, each on its device."""
+    """Run tests with `backend` and `device` over all backends with gradients that run here, each on its device."""
     if not {"backend", "device"} <= set(metafunc.fixturenames):
         return
     cases = []
     for backend in list_backends():
+        if not find_backend(backend).gradients:
+            continue
         on_gpu = backend in ("triton", "mamba_ssm") and torch.cuda.is_available()
         device = torch.device("cuda" if on_gpu else "cpu")
         cases.append(pytest.param(backend, device, id=backend, marks=[pytest.mark.gpu] if on_gpu else []))

@@ -42,8 +42,9 @@ def test_the_plain_ones_run_everywhere():
 
 
 def test_order_of_the_table():
-    assert [row.name for row in all_backends()] == ["triton", "mamba_ssm", "cpu", "chunked", "reference"]
-    assert [x.backend for x in SELECTIVE_SCAN.implementations()] == [row.name for row in all_backends()]
+    assert [row.name for row in all_backends()] == ["triton", "mamba_ssm", "native", "cpu", "chunked", "reference"]
+    scans = [row.name for row in all_backends() if row.name != "native"]
+    assert [x.backend for x in SELECTIVE_SCAN.implementations()] == scans
 
 
 def test_automatic_choice_is_no_row_of_the_reference():
@@ -184,14 +185,24 @@ def test_what_the_compiler_does_not_know_is_left_to_it(toy):
 
 def test_a_backend_from_outside_scans(monkeypatch):
     register_backend(Backend("mine"), before="chunked")
-    assert [row.name for row in all_backends()] == ["triton", "mamba_ssm", "cpu", "mine", "chunked", "reference"]
+    assert [row.name for row in all_backends()] == [
+        "triton",
+        "mamba_ssm",
+        "native",
+        "cpu",
+        "mine",
+        "chunked",
+        "reference",
+    ]
     monkeypatch.setattr(SELECTIVE_SCAN, "_implementations", dict(SELECTIVE_SCAN._implementations))
     SELECTIVE_SCAN.register("mine", lambda u, *rest: u + 5)
     assert (selective_scan(*ARGUMENTS, backend="mine") == 6).all()
 
 
 def test_names_that_are_taken():
-    with pytest.raises(ValueError, match="'cpu' is taken; known are: triton, mamba_ssm, cpu, chunked, reference"):
+    with pytest.raises(
+        ValueError, match="'cpu' is taken; known are: triton, mamba_ssm, native, cpu, chunked, reference"
+    ):
         register_backend(Backend("cpu"))
     with pytest.raises(ValueError, match="'auto' is taken"):
         register_backend(Backend("auto"))

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mhsvm.prepare import pipeline
+from mhsvm.prepare import conversion
 from mhsvm.prepare.pipeline import LIMIT, MASK_THRESHOLD, prepare_set
 from mhsvm.prepare.resize import mask_coverage, resize_image
 from mhsvm.store import PreparedSet
@@ -213,7 +213,7 @@ def test_all_problems_of_names_and_headers_in_one_message_before_decoding(
         "test/images/side.png": picture(),
         "test/masks/side.jpg": lesion(height=30, width=20, format="JPEG"),
     }
-    monkeypatch.setattr(pipeline, "decode_image", pytest.fail)
+    monkeypatch.setattr(conversion, "decode_image", pytest.fail)
     message = wrong_with(lay_out(own), tmp_path)
     for line in (
         "id that occurs twice: 1\n    0: own/train/images/0.jpg, own/train/images/0.png\n",

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from mhsvm.config import DEFAULTS
+from mhsvm.defaults import DEFAULTS
 from mhsvm.ops import dispatch
 from mhsvm.training.ema import ModelAverage
 from mhsvm.training.optimizers import create_optimizer, list_optimizers, load_optimizer_state

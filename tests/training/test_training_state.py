@@ -7,7 +7,7 @@ import signal
 import pytest
 import torch
 
-from mhsvm.config import DEFAULTS
+from mhsvm.defaults import DEFAULTS
 from mhsvm.models.checkpoint_file import read_checkpoint
 from mhsvm.runtime.stop import StopSignal
 from mhsvm.training import trainer

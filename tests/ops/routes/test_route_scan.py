@@ -118,6 +118,26 @@ def test_16_bit_parameters(tensors, routes, relative_error, backend):
     assert relative_error(actual, expected) < 2e-2
 
 
+@pytest.mark.parametrize("in_16_bits", [("u", "x_proj"), ("delta_proj",), ("x_proj",)])
+def test_types_may_differ(tensors, routes, relative_error, backend, in_16_bits):
+    tensors = {
+        name: x.detach().to(torch.bfloat16 if name in in_16_bits else torch.float32) for name, x in tensors.items()
+    }
+    expected = route_scan(**{name: x.double() for name, x in tensors.items()}, **routes)
+    assert relative_error(route_scan(**tensors, **routes, backend=backend), expected) < 2e-2
+
+
+@pytest.mark.interpreter
+@pytest.mark.parametrize("in_16_bits", [("u", "x_proj"), ("delta_proj",), ("x_proj",)])
+def test_types_may_differ_in_kernels(tensors, routes, relative_error, kernel_device, in_16_bits):
+    tensors = {
+        name: x.detach().to(torch.bfloat16 if name in in_16_bits else torch.float32) for name, x in tensors.items()
+    }
+    expected = route_scan(**{name: x.double() for name, x in tensors.items()}, **routes)
+    moved = {name: x.to(kernel_device) for name, x in {**tensors, **routes}.items()}
+    assert relative_error(route_scan(**moved, backend="triton").cpu(), expected) < 2e-2
+
+
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [

@@ -10,7 +10,6 @@ import hashlib
 import logging
 import os
 import pickle
-import stat
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,6 +19,7 @@ import numba
 from numba.core import caching, compiler, serialize
 
 from mhsvm.files import replace_when_complete
+from mhsvm.ownership import is_own, make_own_folder
 
 log = logging.getLogger(__name__)
 
@@ -82,7 +82,7 @@ def _read(path: Path) -> bytes | None:
     try:
         with path.open("rb") as file:
             # of the open file, which cannot be exchanged between the check and the reading
-            if not _is_own(os.fstat(file.fileno())):
+            if not is_own(os.fstat(file.fileno())):
                 log.warning("%s is not used: others may have written it; the kernel is compiled again", path)
                 return None
             content = file.read()
@@ -92,26 +92,15 @@ def _read(path: Path) -> bytes | None:
     return payload if hashlib.sha256(payload).digest() == digest else None
 
 
-def _is_own(status: os.stat_result) -> bool:
-    """Whether this user, or root, owns a file or folder, and neither group nor others may write to it."""
-    if not hasattr(os, "getuid"):
-        # Windows keeps other users out of a user's own folders
-        return True
-    return status.st_uid in (os.getuid(), 0) and not status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
-
-
 def _private_folder(kernel: Callable[..., None], file: str) -> Path | None:
     """The first folder that can be written and that only this user can write to; None, with a warning, without one."""
     for parent in _parents(kernel, file):
         folder = parent / f"mhsvm-{os.getuid() if hasattr(os, 'getuid') else 'kernels'}"
         try:
-            folder.mkdir(mode=0o700, exist_ok=True)
-            # not through a link, which another user may have left there
-            status = folder.lstat()
+            if make_own_folder(folder):
+                return folder
         except OSError:
             continue
-        if stat.S_ISDIR(status.st_mode) and _is_own(status) and os.access(folder, os.W_OK):
-            return folder
         _warn_once(f"{folder} is not used for compiled kernels: others may write to it")
     _warn_once(
         "no folder can be written to keep compiled kernels: they are compiled in every process; "

@@ -44,7 +44,9 @@ def route_scan(
     B and C.
     """
     low_rank, others = x_proj.split((delta_proj.shape[-1], 2 * A.shape[-1]), dim=2)
-    projected = project(u, torch.cat((delta_proj @ low_rank, others), dim=2))
+    # the types of both projections may differ; under autocast the product is in its type
+    product = (delta_proj @ low_rank.to(delta_proj.dtype)).to(low_rank.dtype)
+    projected = project(u, torch.cat((product, others), dim=2))
     save = _needs_gradient(u, projected, delta_bias, A, D)
     y, _ = _route_scan(u, projected, delta_bias, A, D, order, save)
     return y

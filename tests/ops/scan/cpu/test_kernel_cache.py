@@ -10,6 +10,7 @@ import pytest
 from numba.core import config
 from numba.core.event import Listener, install_listener
 
+from mhsvm import ownership
 from mhsvm.ops.scan.cpu import compiled, compiling_bar, kernel_cache
 from mhsvm.ops.scan.cpu.compiled import launch
 
@@ -116,7 +117,7 @@ def test_a_folder_of_another_user_is_left(tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(kernel_cache.os, "getuid", lambda: owner + 1)
     # its name has another number, so others do not even meet; one that took the name is refused
     folder.rename(folder.with_name(f"mhsvm-{owner + 1}"))
-    monkeypatch.setattr(kernel_cache, "_is_own", lambda status: status.st_uid == owner + 1)
+    monkeypatch.setattr(ownership, "is_own", lambda status: status.st_uid == owner + 1)
     monkeypatch.setattr(kernel_cache, "_parents", lambda *arguments: [folder.parent])
     assert [compilations(), compilations()] == [1, 1]
     assert "others may write to it" in caplog.text

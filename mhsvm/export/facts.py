@@ -1,0 +1,51 @@
+"""The facts that every exported file has beside the weights."""
+
+from dataclasses import dataclass
+
+from mhsvm.version import __version__
+
+RESIZE_RULE = (
+    "whole frame to the size of the network, antialiased bilinear as Pillow's: first the width, then the height"
+)
+INTENDED_USE = "For research only; not a medical device."
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Facts about an exported model, without any path.
+
+    Attributes:
+        name: Name of the weights, or of the run.
+        sha256: Checksum of the checkpoint.
+        model: Name of the network.
+        num_classes: 1 for lesion, or k.
+        size: (h, w) of the network's images in pixels.
+        normalization: Name of the normalization.
+        threshold: Probability at and above which a pixel is lesion.
+        license: License of the weights' data; "" if unknown.
+    """
+
+    name: str
+    sha256: str
+    model: str
+    num_classes: int
+    size: tuple[int, int]
+    normalization: str
+    threshold: float
+    license: str = ""
+
+    def lines(self) -> dict[str, str]:
+        """The facts as texts by name, for people and for metadata."""
+        h, w = self.size
+        rule = f"lesion where the probability is at least {self.threshold:g}"
+        return {
+            "weights": "".join(letter if letter.isprintable() else " " for letter in self.name),
+            "sha256 of the checkpoint": self.sha256,
+            "network": f"{self.model}, {self.num_classes} class{'es' if self.num_classes > 1 else ''}",
+            "image": f"{h} x {w} pixels, RGB, 8 bits; {RESIZE_RULE}",
+            "normalization": self.normalization,
+            "decision": rule if self.num_classes == 1 else "the class of the highest probability",
+            "license of the data": self.license or "not recorded",
+            "written by": f"mhsvm {__version__}",
+            "use": INTENDED_USE,
+        }

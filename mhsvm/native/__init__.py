@@ -1,0 +1,1 @@
+"""UltraLight VM-UNet in C: the source, its library for this machine, and calls of it on arrays."""

@@ -1,0 +1,143 @@
+"""The C engine as a shared library, compiled at first use by the machine's C compiler and kept in the user's cache."""
+
+import ctypes
+import hashlib
+import logging
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+
+from mhsvm.files import replace_when_complete, user_cache
+from mhsvm.ownership import is_own, make_own_folder
+from mhsvm.text_file import read_text, write_text
+
+log = logging.getLogger(__name__)
+
+SOURCE = Path(__file__).with_name("ultralight.c")
+# -ffast-math would break the rounding of the exponential.
+_FLAGS = ("-std=c11", "-O3", "-fPIC", "-shared")
+# Not every compiler knows the processor that it runs on.
+_PROCESSOR_FLAGS: tuple[tuple[str, ...], ...] = (("-march=native",), ("-mcpu=native",), ())
+_TIMEOUT_S = 120
+
+
+@cache
+def unavailable_reason() -> str | None:
+    """Why the engine cannot run on this machine, or None if it can; compiles it if that was not done before."""
+    if sys.byteorder != "little" or os.name != "posix":
+        return f"it is compiled at first use on Linux and macOS only; this is {platform.system()}"
+    compiler = find_compiler()
+    if compiler is None:
+        return "there is no C compiler: install gcc or clang, or name one in CC"
+    try:
+        _load(_built(compiler))
+    except (OSError, ValueError) as error:
+        return str(error)
+    return None
+
+
+@cache
+def library() -> ctypes.CDLL:
+    """The loaded engine.
+
+    Raises:
+        ValueError: It cannot run here; the reason is given.
+    """
+    reason = unavailable_reason()
+    if reason is not None:
+        raise ValueError(f"the C engine cannot run here: {reason}")
+    compiler = find_compiler()
+    assert compiler is not None
+    return _load(_built(compiler))
+
+
+def find_compiler() -> str | None:
+    """The C compiler that CC names, else the machine's; None if there is none."""
+    named = os.environ.get("CC")
+    return shutil.which(named) if named else shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
+
+
+@cache
+def _built(compiler: str) -> Path:
+    """The library, compiled for this processor unless it is in the cache."""
+    sources = (SOURCE, SOURCE.with_suffix(".h"))
+    version = subprocess.run([compiler, "--version"], capture_output=True, timeout=_TIMEOUT_S).stdout
+    flags = str((_FLAGS, _PROCESSOR_FLAGS)).encode()
+    described = (*(path.read_bytes() for path in sources), version, flags, _processor())
+    digest = hashlib.sha256(b"\0".join(described)).hexdigest()[:16]
+    path = _own_folder() / f"ultralight-{digest}.so"
+    if not _is_whole(path):
+        log.info("compiling the C engine for this processor, once")
+        with replace_when_complete(path) as partial:
+            compile_library(compiler, SOURCE, partial)
+            partial.chmod(0o700)
+            content = partial.read_bytes()
+        write_text(_checksum_path(path), hashlib.sha256(content).hexdigest() + "\n")
+    return path
+
+
+def _own_folder() -> Path:
+    """The folder of compiled engines, in which no other user can leave one."""
+    folder = user_cache() / "native"
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    if not make_own_folder(folder):
+        raise ValueError(f"{folder} is not used for compiled code: others may write to it, or it is a link")
+    return folder
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether a library is this user's own and has its checksum: a damaged one could end the process."""
+    try:
+        with path.open("rb") as file:
+            return is_own(os.fstat(file.fileno())) and read_text(_checksum_path(path)).strip() == (
+                hashlib.sha256(file.read()).hexdigest()
+            )
+    except (OSError, ValueError):
+        return False
+
+
+def _checksum_path(path: Path) -> Path:
+    return path.with_suffix(".sha256")
+
+
+def compile_library(compiler: str, source: Path, path: Path) -> None:
+    """Compile a source to a shared library for this processor.
+
+    Raises:
+        ValueError: The compiler fails; its message is quoted.
+    """
+    for flags in _PROCESSOR_FLAGS:
+        command = [compiler, *_FLAGS, *flags, str(source), "-o", str(path)]
+        done = subprocess.run(command, capture_output=True, timeout=_TIMEOUT_S)
+        if done.returncode == 0:
+            return
+    raise ValueError(f"{compiler} failed: {os.fsdecode(done.stderr).strip()[:300]}")
+
+
+def _processor() -> bytes:
+    """The facts that -march=native depends on: a home folder may be shared by machines."""
+    try:
+        lines = Path("/proc/cpuinfo").read_bytes().split(b"\n")
+    except OSError:
+        return f"{platform.machine()} {platform.processor()}".encode()
+    kept = (b"model name", b"flags", b"Features", b"CPU part")
+    return b"\n".join(dict.fromkeys(line for line in lines if line.startswith(kept)))
+
+
+def _load(path: Path) -> ctypes.CDLL:
+    engine = ctypes.CDLL(str(path))
+    size, number, pointer = ctypes.c_size_t, ctypes.c_int, ctypes.c_void_p
+    engine.ultralight_check.argtypes = (pointer, number, number)
+    engine.ultralight_rule.argtypes, engine.ultralight_rule.restype = (number,), ctypes.c_char_p
+    engine.ultralight_num_weights.argtypes, engine.ultralight_num_weights.restype = (pointer,), size
+    engine.ultralight_num_scratch.argtypes = (pointer, number, number)
+    engine.ultralight_num_scratch.restype = size
+    engine.ultralight_run.argtypes = (pointer, pointer, pointer, number, number, pointer, pointer)
+    engine.ultralight_run.restype = None
+    engine.ultralight_minmax.argtypes, engine.ultralight_minmax.restype = (pointer, pointer, size), None
+    engine.ultralight_probability.argtypes, engine.ultralight_probability.restype = (pointer, number, size), None
+    return engine

@@ -1,0 +1,88 @@
+"""The C engine is compiled once for a machine, and says why it cannot run."""
+
+import ctypes
+import os
+import shutil
+import subprocess
+
+import pytest
+
+from mhsvm.native import library
+
+needs_compiler = pytest.mark.skipif(library.find_compiler() is None, reason="needs a C compiler")
+
+
+@pytest.fixture
+def fresh(monkeypatch, tmp_path):
+    """No library in this process's memory, and an empty cache."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    for function in (library._built, library.library, library.unavailable_reason):
+        function.cache_clear()
+    yield tmp_path / "mhsvm" / "native"
+    for function in (library._built, library.library, library.unavailable_reason):
+        function.cache_clear()
+
+
+@needs_compiler
+def test_it_is_compiled_once(fresh, caplog):
+    caplog.set_level("INFO")
+    assert library.unavailable_reason() is None
+    (built,) = fresh.glob("*.so")
+    assert caplog.messages == ["compiling the C engine for this processor, once"]
+    state = built.stat().st_mtime_ns
+    library._built.cache_clear()
+    assert library._built(library.find_compiler()) == built
+    assert built.stat().st_mtime_ns == state
+    assert isinstance(library.library(), ctypes.CDLL)
+    assert len(caplog.messages) == 1
+
+
+def test_without_a_compiler(fresh, monkeypatch):
+    monkeypatch.setenv("CC", "no-such-compiler")
+    assert library.unavailable_reason() == "there is no C compiler: install gcc or clang, or name one in CC"
+    with pytest.raises(ValueError, match="the C engine cannot run here: there is no C compiler"):
+        library.library()
+
+
+def test_a_compiler_that_fails_is_quoted(fresh, monkeypatch, tmp_path):
+    script = tmp_path / "cc"
+    script.write_text("#!/bin/sh\necho 'no space' >&2\nexit 1\n")
+    script.chmod(0o755)
+    monkeypatch.setenv("CC", str(script))
+    assert library.unavailable_reason() == f"{script} failed: no space"
+    assert not list(fresh.glob("*.so"))
+
+
+@needs_compiler
+@pytest.mark.parametrize("damage", ["empty", "truncated", "flipped", "writable by others", "no checksum"])
+def test_a_library_that_is_damaged_or_of_others_is_compiled_again(fresh, damage):
+    path = library._built(library.find_compiler())
+    content = path.read_bytes()
+    if damage == "writable by others":
+        path.chmod(0o777)
+    elif damage == "no checksum":
+        library._checksum_path(path).unlink()
+    else:
+        changed = {"empty": b"", "truncated": content[:5000], "flipped": content[:99] + b"?" + content[100:]}
+        path.unlink()
+        path.write_bytes(changed[damage])
+    library._built.cache_clear()
+    assert not library._is_whole(path)
+    assert library._built(library.find_compiler()) == path
+    assert library._is_whole(path)
+    assert library.unavailable_reason() is None
+
+
+def test_a_folder_that_others_can_write_to_is_not_used(fresh):
+    fresh.mkdir(parents=True)
+    fresh.chmod(0o777)
+    assert "others may write to it" in (library.unavailable_reason() or "")
+
+
+@pytest.mark.parametrize("compiler", ["gcc", "clang"])
+def test_the_source_has_no_warnings(compiler, tmp_path):
+    if shutil.which(compiler) is None:
+        pytest.skip(f"needs {compiler}")
+    flags = ["-std=c11", "-O1", "-Wall", "-Wextra", "-Werror", "-fsyntax-only"]
+    done = subprocess.run([compiler, *flags, os.fspath(library.SOURCE)], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
