@@ -18,8 +18,9 @@ from mhsvm.training.run_folder import RunFolder
 from tests.faults.outcomes import SILENT, TRACEBACK, UNCHANGED, Counts
 
 SIGNALS = ("KILL", "TERM", "INT", "STOP")
-# Exit status of a training that has saved after a signal, or finished before it came.
-_SAVED = {"TERM": (143, 0), "INT": (130, 0), "STOP": (0,), "KILL": (-signal.SIGKILL, 0)}
+# Exit status of a training that has saved after a signal, has finished before it, or is ended by it before its first
+# step or after its last.
+_ENDS = {"TERM": (143, 0, -signal.SIGTERM), "INT": (130, 0, -signal.SIGINT), "STOP": (0,), "KILL": (-signal.SIGKILL, 0)}
 _CONFIG = """
 run: {device: cpu, folder: results}
 data: {set: data/made.h5, split: official}
@@ -31,7 +32,7 @@ _SECONDS_AT_MOST = 300
 _KILLS_OF_A_RUN = 5
 
 
-def run(*, count: int, seed: int, folder: Path, epochs: int = 25) -> Counts:
+def run(*, count: int, seed: int, folder: Path, epochs: int = 60) -> Counts:
     """Interrupt trainings `count` times with each signal in turn, go on after each, and compare with one that was not.
 
     Args:
@@ -68,9 +69,13 @@ def _interrupt(folder: Path, name: str, signals: list[str], expected: list, gene
         if each == "STOP":
             time.sleep(0.2)
             process.send_signal(signal.SIGCONT)
-        if process.wait(_SECONDS_AT_MOST) not in _SAVED[each]:
+        status = process.wait(_SECONDS_AT_MOST)
+        if status not in _ENDS[each]:
+            print(f"{name}: status {status} after {each}")
             return TRACEBACK
-    if _train(folder, name).wait(_SECONDS_AT_MOST) != 0:
+    status = _train(folder, name).wait(_SECONDS_AT_MOST)
+    if status != 0:
+        print(f"{name}: status {status} at the end")
         return TRACEBACK
     return UNCHANGED if _content(files.path) == expected else SILENT
 
