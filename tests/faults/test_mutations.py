@@ -2,6 +2,11 @@
 
 import random
 
+import pytest
+
+pytest.importorskip("pillow_heif")
+pytest.importorskip("pydicom")
+
 from tests.faults import mutations
 from tests.faults.outcomes import REFUSED, bad_outcomes
 

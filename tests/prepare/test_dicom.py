@@ -5,6 +5,9 @@ import io
 import numpy as np
 import pytest
 from PIL import Image
+
+pytest.importorskip("pydicom")
+
 from pydicom import Dataset, Sequence
 from pydicom.dataset import FileMetaDataset
 from pydicom.encaps import encapsulate

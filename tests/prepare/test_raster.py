@@ -5,7 +5,6 @@ import io
 import struct
 
 import numpy as np
-import pillow_heif
 import pytest
 from PIL import Image, TiffImagePlugin
 
@@ -16,6 +15,7 @@ MASK = np.array([[0, 1, 1], [0, 0, 1]], np.uint8)
 
 
 def encode_heic(pixels: np.ndarray, **options) -> bytes:
+    pillow_heif = pytest.importorskip("pillow_heif")
     file = io.BytesIO()
     pillow_heif.from_pillow(Image.fromarray(pixels)).save(file, **options)
     return file.getvalue()
@@ -51,7 +51,7 @@ def test_heic_is_read_and_turned(encode):
 
 @pytest.mark.parametrize(("package", "extra"), [("pillow_heif", "heic"), ("pydicom", "dicom")])
 def test_the_message_without_an_extra_has_its_command(monkeypatch, package, extra):
-    content = {"heic": encode_heic(SMOOTH), "dicom": bytes(128) + b"DICM"}[extra]
+    content = encode_heic(SMOOTH) if extra == "heic" else bytes(128) + b"DICM"
     importing = builtins.__import__
     monkeypatch.setattr(
         "mhsvm.prepare.raster.importlib.import_module",
