@@ -16,6 +16,7 @@ from mhsvm.prepare.roles import (
     PREDICTION_ENDING,
     Ending,
     FolderName,
+    folder_use,
     own_ending,
     read_folder_name,
     settle_roles,
@@ -34,6 +35,12 @@ TWO_SUBSETS = Rule("image and mask from different subsets", "put both into the s
 NO_SUFFIX = Rule("no mask with the given ending", "`mask_suffix` is the end of the masks' names, such as _seg")
 NO_MASKS = Rule("no mask", "give the folder or zip file that holds them")
 UNREAD = Rule("image of a format that is not read", "save it as PNG, or move it away")
+# Kinds of files that are left out, by their role.
+_USELESS = {
+    "image": "images whose names are no ids of this set",
+    "mask": "masks whose names have no id of this set or not the given ending",
+    "": "images outside the folders of images and masks",
+}
 
 
 @dataclass(frozen=True)
@@ -72,9 +79,11 @@ def find_pairs(
             images[stem].append(file)
         elif role == "mask" and (mask_suffix is None or ending.is_in(stem)):
             masks[stem].append(file)
+        else:
+            problems.leave_out(_USELESS[role], file.name)
     if mask_suffix is not None and not masks:
         problems.add(NO_SUFFIX, f"{mask_suffix}: found {_overview(files)}")
-    masks = _by_id(masks, images, source, ending)
+    masks = _by_id(masks, images, source, ending, problems)
     for file, role in unread:
         id_, found = (stem_of(file.name), images) if role == "image" else (ending.remove(stem_of(file.name)), masks)
         # another file of that name may be read
@@ -93,11 +102,12 @@ def mask_files(
     kind: str,
     mask_suffix: str | None = None,
     all_needed: bool = False,
+    predicted: bool = False,
 ) -> dict[str, list[SourceFile]]:
     """Select the masks, by their names without extension.
 
     If some files are masks by name (an ending such as `_segmentation`, or a folder such as `masks` or `…_GroundTruth`),
-    only these are taken. Otherwise all images are taken.
+    only these are taken. Otherwise all images are taken. Those that are left out are counted.
 
     Args:
         files: Files to select from.
@@ -105,13 +115,23 @@ def mask_files(
         kind: Name of the masks for the message, such as "prediction".
         mask_suffix: A further ending of masks.
         all_needed: Whether a mask of a format that is not read, without another of its name, is a problem.
+        predicted: Take those in a folder such as `pred`, if there is one: tools write it next to a copy of the ground
+            truth.
     """
     files, ending = list(files), _any_ending(mask_suffix, MASK_ENDING)
     images = [file for file in files if _is_image(file)]
     found: dict[str, list[SourceFile]] = defaultdict(list)
     unread: list[SourceFile] = []
-    for file in [file for file in images if _is_mask(file, ending)] or images:
-        if is_read(file.name):
+    masks = [file for file in images if _is_mask(file, ending)]
+    if predicted:
+        below = [file for file in images if _is_predicted(file)]
+        masks = [file for file in below if _folder_role(file) == "mask"] or below or masks
+    chosen = set(masks)
+    for file in images:
+        if chosen and file not in chosen:
+            if is_read(file.name):
+                problems.leave_out("images that are no masks by their names", file.name)
+        elif is_read(file.name):
             found[stem_of(file.name)].append(file)
         else:
             unread.append(file)
@@ -221,6 +241,12 @@ def _is_mask(file: SourceFile, ending: Ending) -> bool:
     return _folder_role(file) == "mask" or ending.is_in(stem_of(file.name))
 
 
+def _is_predicted(file: SourceFile) -> bool:
+    """Whether a file is in a folder of predictions below the source, and not in one of images or targets there."""
+    uses = (folder_use(name) for name in folders_from_nearest(file.name)[:-1])
+    return next(filter(None, uses), "") == "prediction"
+
+
 def _folder_role(file: SourceFile) -> str:
     """Role by the innermost folder with a known name: "image", "mask" or ""."""
     roles = (_folder(name).role for name in folders_from_nearest(file.name))
@@ -249,7 +275,11 @@ def _note_duplicates(found: Mapping[str, list[SourceFile]], problems: Problems) 
 
 
 def _by_id(
-    masks: dict[str, list[SourceFile]], images: dict[str, list[SourceFile]], source: Source, ending: Ending
+    masks: dict[str, list[SourceFile]],
+    images: dict[str, list[SourceFile]],
+    source: Source,
+    ending: Ending,
+    problems: Problems,
 ) -> dict[str, list[SourceFile]]:
     """Group masks by id. An ending is part of the id if an image has it too."""
     found: dict[str, list[SourceFile]] = defaultdict(list)
@@ -257,6 +287,9 @@ def _by_id(
         id_ = stem if stem in images else ending.remove(stem)
         if source.id_pattern.fullmatch(id_):
             found[id_] += files
+            continue
+        for file in files:
+            problems.leave_out(_USELESS["mask"], file.name)
     return found
 
 
