@@ -1,5 +1,7 @@
 """Send KILL, TERM, INT, or STOP and CONT to a training at random moments: the finished run is equal bit for bit."""
 
+import contextlib
+import io
 import os
 import random
 import signal
@@ -12,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from mhsvm.cli.train import main
 from mhsvm.models.checkpoint_file import read_checkpoint
 from mhsvm.store import Sample, write_set
 from mhsvm.training.run_folder import RunFolder
@@ -43,7 +46,7 @@ def run(*, count: int, seed: int, folder: Path, epochs: int = 60) -> Counts:
     """
     _make_set(folder, epochs=epochs)
     generator, counts = random.Random(seed), {name: Counter() for name in SIGNALS}
-    _train(folder, "straight").wait(_SECONDS_AT_MOST)
+    _finish(folder, "straight")
     expected = _content(folder / "results/straight")
     names = [SIGNALS[i % len(SIGNALS)] for i in range(count)]
     for number, start in enumerate(range(0, count, _KILLS_OF_A_RUN)):
@@ -73,7 +76,7 @@ def _interrupt(folder: Path, name: str, signals: list[str], expected: list, gene
         if status not in _ENDS[each]:
             print(f"{name}: status {status} after {each}")
             return TRACEBACK
-    status = _train(folder, name).wait(_SECONDS_AT_MOST)
+    status = _finish(folder, name)
     if status != 0:
         print(f"{name}: status {status} at the end")
         return TRACEBACK
@@ -81,17 +84,31 @@ def _interrupt(folder: Path, name: str, signals: list[str], expected: list, gene
 
 
 def _train(folder: Path, name: str) -> subprocess.Popen:
-    """Start a run, or go on with it; either way starts one again that has saved nothing."""
-    begun = (folder / "results" / name / "checkpoints" / "last.pt").is_file()
-    arguments = ["--resume", f"results/{name}"] if begun else ["--config", "made.yaml", "run.name", name]
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    """Start a process that trains a run."""
     return subprocess.Popen(
-        [sys.executable, "-m", "mhsvm", "train", *arguments],
+        [sys.executable, "-m", "mhsvm", "train", *_arguments(folder, name)],
         cwd=folder,
-        env=environment,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
+
+
+def _finish(folder: Path, name: str) -> int:
+    """Train a run to its end in this process, which saves the start of another, and return the exit status."""
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            return main(_arguments(folder, name))
+    finally:
+        os.chdir(before)
+
+
+def _arguments(folder: Path, name: str) -> list[str]:
+    """Start a run, or go on with it; either way starts one again that has saved nothing."""
+    begun = (folder / "results" / name / "checkpoints" / "last.pt").is_file()
+    return ["--resume", f"results/{name}"] if begun else ["--config", "made.yaml", "run.name", name]
 
 
 def _content(run_folder: Path) -> list:
