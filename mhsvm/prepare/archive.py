@@ -76,7 +76,7 @@ class SourceFile:
             raise ValueError(f"cannot be read as it is declared: {error}") from error
 
     def looks_like_image(self) -> bool:
-        """Whether the file starts like an image, whatever its name: cameras, editors and DICOM exports name them so."""
+        """Whether the file starts like an image; browsers, editors and DICOM exports give some other names."""
         if self.member is None and not self.location.is_file():
             return False
         try:

@@ -9,16 +9,13 @@ from pathlib import PurePosixPath
 from mhsvm.prepare.archive import SourceFile
 from mhsvm.prepare.equal_names import ids_by_place, rename_equal
 from mhsvm.prepare.formats import ARCHIVES, NAMES, is_read, unread_kind
-from mhsvm.prepare.official import folders_from_nearest, official_folder
+from mhsvm.prepare.places import folder_role, is_plain, is_predicted, subset_of
 from mhsvm.prepare.problems import Problems, Rule
 from mhsvm.prepare.roles import (
     MASK_ENDING,
     PREDICTION_ENDING,
     Ending,
-    FolderName,
-    folder_use,
     own_ending,
-    read_folder_name,
     settle_roles,
     stem_of,
 )
@@ -89,7 +86,7 @@ def find_pairs(
         # another file of that name may be read
         if role and source.id_pattern.fullmatch(id_) and id_ not in found:
             problems.add(UNREAD, file.name)
-    pairs = _pair_up(*rename_equal(images, masks, subset_of=_subset, is_plain=_is_plain), problems)
+    pairs = _pair_up(*rename_equal(images, masks, subset_of=subset_of, is_plain=is_plain), problems)
     if not pairs:
         problems.add(NO_PAIR, f"looked for {source.looked_for}; found {_overview(files)}")
     return pairs
@@ -115,8 +112,7 @@ def mask_files(
         kind: Name of the masks for the message, such as "prediction".
         mask_suffix: A further ending of masks.
         all_needed: Whether a mask of a format that is not read, without another of its name, is a problem.
-        predicted: Take those in a folder such as `pred`, if there is one: tools write it next to a copy of the ground
-            truth.
+        predicted: Take those in a folder such as `pred`, if there is one: tools write it next to a copy of the targets.
     """
     files, ending = list(files), _any_ending(mask_suffix, MASK_ENDING)
     images = [file for file in files if _is_image(file)]
@@ -124,8 +120,8 @@ def mask_files(
     unread: list[SourceFile] = []
     masks = [file for file in images if _is_mask(file, ending)]
     if predicted:
-        below = [file for file in images if _is_predicted(file)]
-        masks = [file for file in below if _folder_role(file) == "mask"] or below or masks
+        below = [file for file in images if is_predicted(file)]
+        masks = [file for file in below if folder_role(file) == "mask"] or below or masks
     chosen = set(masks)
     for file in images:
         if chosen and file not in chosen:
@@ -161,7 +157,7 @@ def match_masks(
     """
     ending = _any_ending(mask_suffix)
     sides = _without_endings(first, second, ending), _without_endings(second, first, ending)
-    sides = rename_equal(*sides, subset_of=_subset, is_plain=_is_plain)
+    sides = rename_equal(*sides, subset_of=subset_of, is_plain=is_plain)
     for found in sides:
         _note_duplicates(found, problems)
     one, other = ({id_: same[0] for id_, same in found.items()} for found in sides)
@@ -195,7 +191,7 @@ def masks_by_id(
         if not known or id_ in names:
             found[id_] = same
         for name in known:
-            of_name = [file for file in same if name in ids_by_place(file, id_, subset_of=_subset, is_plain=_is_plain)]
+            of_name = [file for file in same if name in ids_by_place(file, id_, subset_of=subset_of, is_plain=is_plain)]
             # names that state no subset leave no doubt if there is one file and one id
             found[name] = of_name or (same if len(same) == len(known) == 1 else [])
     _note_duplicates(found, problems)
@@ -231,41 +227,14 @@ def _with_roles(files: Iterable[SourceFile], source: Source, ending: Ending) -> 
     found = [file for file in files if _is_image(file) and not source.leaves_out(file.name)]
     if source.needs_folders:
         stems = [stem_of(file.name) for file in found]
-        yield from zip(found, settle_roles(map(_folder_role, found), stems, ending), strict=True)
+        yield from zip(found, settle_roles(map(folder_role, found), stems, ending), strict=True)
         return
     for file in found:
         yield file, "mask" if _is_mask(file, ending) else "image"
 
 
 def _is_mask(file: SourceFile, ending: Ending) -> bool:
-    return _folder_role(file) == "mask" or ending.is_in(stem_of(file.name))
-
-
-def _is_predicted(file: SourceFile) -> bool:
-    """Whether a file is in a folder of predictions below the source, and not in one of images or targets there."""
-    uses = (folder_use(name) for name in folders_from_nearest(file.name)[:-1])
-    return next(filter(None, uses), "") == "prediction"
-
-
-def _folder_role(file: SourceFile) -> str:
-    """Role by the innermost folder with a known name: "image", "mask" or ""."""
-    roles = (_folder(name).role for name in folders_from_nearest(file.name))
-    return next(filter(None, roles), "")
-
-
-def _subset(file: SourceFile) -> str:
-    """Subset by the innermost folder or archive whose name states one."""
-    subsets = (_folder(name).subset for name in folders_from_nearest(file.name))
-    return next(filter(None, subsets), "")
-
-
-def _folder(name: str) -> FolderName:
-    official = official_folder(name)
-    return read_folder_name(name) if official is None else FolderName(official.role, official.subset)
-
-
-def _is_plain(name: str) -> bool:
-    return not any(_folder(name))
+    return folder_role(file) == "mask" or ending.is_in(stem_of(file.name))
 
 
 def _note_duplicates(found: Mapping[str, list[SourceFile]], problems: Problems) -> None:
@@ -306,7 +275,7 @@ def _pair_up(
 
 
 def _pair(id_: str, image: SourceFile, mask: SourceFile, problems: Problems) -> Pair:
-    of_image, of_mask = _subset(image), _subset(mask)
+    of_image, of_mask = subset_of(image), subset_of(mask)
     if of_image and of_mask and of_image != of_mask:
         problems.add(TWO_SUBSETS, f"{id_}: {image.name}, {mask.name}")
     return Pair(id_, image, mask, of_image or of_mask)

@@ -23,7 +23,7 @@ _FOLDER = re.compile(
     re.IGNORECASE,
 )
 _PREDICTIONS = re.compile(r"(?:preds?|predictions?|predicted)(?:masks?|segs?|labels?)?", re.IGNORECASE)
-_TRUTH = re.compile(r"gts?|targets?|truths?|.*groundtruth.*", re.IGNORECASE)
+_TARGETS = re.compile(r"gts?|targets?|truths?|.*groundtruth.*", re.IGNORECASE)
 _SUBSETS = {"tr": "train", "va": "val", "te": "test", "ts": "test"}
 # Names of images in nnU-Net's folders end with a channel, names in Kaggle's trainx and trainy begin with the letter.
 _CHANNEL, _LETTER = re.compile(r"_0000$"), re.compile(r"^[xy]_(?=\d)", re.IGNORECASE)
@@ -88,11 +88,11 @@ def read_folder_name(name: str) -> FolderName:
 
 
 def folder_use(name: str) -> str:
-    """Use of a folder that says whose masks it holds: "prediction", "truth", "image" or ""; `masks` may be both."""
+    """Content that a folder's name states: "prediction", "target", "image" or ""; `masks` may be the first two."""
     plain = re.sub(r"[\s_-]", "", name)
     if _PREDICTIONS.fullmatch(plain):
         return "prediction"
-    return "truth" if _TRUTH.fullmatch(plain) else read_folder_name(name).role.removeprefix("mask")
+    return "target" if _TARGETS.fullmatch(plain) else read_folder_name(name).role.removeprefix("mask")
 
 
 def stem_of(path: str) -> str:
