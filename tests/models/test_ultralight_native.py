@@ -112,6 +112,13 @@ def test_threads_change_no_bit():
     np.testing.assert_array_equal(network(channels_last[3:4])[0], expected[3])
 
 
+def test_an_empty_batch_has_empty_logits():
+    model, images = spread_model(num_classes=3), torch.empty(0, 3, 32, 64)
+    with torch.inference_mode():
+        assert chosen(model, images) == "native"
+        assert model(images).shape == (0, 3, 32, 64)
+
+
 def test_changed_weights_are_used():
     model = spread_model()
     images = torch.rand(1, 3, 32, 32)

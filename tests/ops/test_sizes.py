@@ -124,8 +124,8 @@ def outputs_of(result):
 
 def test_every_operation_is_in_the_table():
     known = {operation.name for operation in all_operations()}
-    # join_norm is called with split_norm's result
-    assert known - {"join_norm"} == set(OPERATIONS.values()) & known
+    # join_norm is called with split_norm's result, and the last one is a whole network with tests of its own
+    assert known - {"join_norm", "ultralight_vm_unet"} == set(OPERATIONS.values()) & known
     assert known >= set(OPERATIONS.values())
 
 

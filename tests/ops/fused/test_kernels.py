@@ -18,6 +18,7 @@ from mhsvm.ops.fused import (
     linear,
     prepare_batch,
     skip_bridge,
+    skip_bridge_launch,
 )
 
 # An output and a function of some tensors by name; the implementations of operations are arguments.
@@ -158,7 +159,7 @@ def cases():
     sizes = {"_CELLS": 32, "_CHANNELS": 4, "_MAX_MIXED": 16, "_SUMS": 2}
     # A matrix product of a GPU takes no fewer than 16 samples.
     sizes["_SAMPLES"] = 16 if torch.cuda.is_available() else 2
-    maps = {"module": skip_bridge, "sizes": sizes, "operations": (skip_bridge.SKIP_BRIDGE,)}
+    maps = {"module": skip_bridge_launch, "sizes": sizes, "operations": (skip_bridge.SKIP_BRIDGE,)}
     for batch, *skips in ((2, (5, 7, 6), (13, 1, 3)), (1, (1, 1, 1), (1, 2, 1)), (3, (2, 1, 2)), (1, (8, 8, 9))):
         yield Case(f"skip_bridge-{batch}-{skips}", bridge, bridge_shapes(batch, *skips), 1e-5, **maps)
     # One tile and a part, several tiles a chunk, one cell; 16 maps take the last sums twice.
@@ -326,7 +327,7 @@ def test_bits_are_the_same_in_every_run(case, kernel_device):
 @pytest.mark.interpreter
 @pytest.mark.parametrize(
     "case",
-    [case for module, case in SMALL.items() if module not in (causal_conv1d, skip_bridge, linear)],
+    [case for module, case in SMALL.items() if module not in (causal_conv1d, skip_bridge_launch, linear)],
     ids=lambda case: case.name,
     indirect=True,
 )
