@@ -12,6 +12,7 @@ from mhsvm.prepare.formats import ARCHIVES, NAMES, is_read, unread_kind
 from mhsvm.prepare.places import folder_role, is_plain, is_predicted, subset_of
 from mhsvm.prepare.problems import Problems, Rule
 from mhsvm.prepare.roles import (
+    IMAGE_ENDING,
     MASK_ENDING,
     PREDICTION_ENDING,
     Ending,
@@ -86,6 +87,7 @@ def find_pairs(
         # another file of that name may be read
         if role and source.id_pattern.fullmatch(id_) and id_ not in found:
             problems.add(UNREAD, file.name)
+    images = _without_image_ending(images, masks)
     pairs = _pair_up(*rename_equal(images, masks, subset_of=subset_of, is_plain=is_plain), problems)
     if not pairs:
         problems.add(NO_PAIR, f"looked for {source.looked_for}; found {_overview(files)}")
@@ -213,6 +215,16 @@ def _without_endings(
     found: dict[str, list[SourceFile]] = defaultdict(list)
     for stem, files in masks.items():
         found[stem if stem in known else ending.remove(stem)] += files
+    return found
+
+
+def _without_image_ending(
+    images: Mapping[str, list[SourceFile]], masks: Collection[str]
+) -> dict[str, list[SourceFile]]:
+    found: dict[str, list[SourceFile]] = defaultdict(list)
+    for stem, files in images.items():
+        base = IMAGE_ENDING.remove(stem)
+        found[base if stem not in masks and base in masks else stem] += files
     return found
 
 

@@ -29,7 +29,7 @@ _SUBSETS = {"tr": "train", "va": "val", "te": "test", "ts": "test"}
 _CHANNEL, _LETTER = re.compile(r"_0000$"), re.compile(r"^[xy]_(?=\d)", re.IGNORECASE)
 
 # Endings by which masks are known; of several masks of an image (BUSI) each has a number.
-_WORDS = r"segmentation|seg|mask|lesion|label|gt|ground[_-]?truth"
+_WORDS = r"segmentation|seg|mask|lesion|label|gt|ground[_-]?truth|contour"
 _MASK_ENDING = re.compile(rf"[_.\- ](?:{_WORDS}|masks?_\d+)$", re.IGNORECASE)
 _PREDICTION_ENDING = re.compile(rf"[_.\- ](?:{_WORDS}|pred(?:iction)?)$", re.IGNORECASE)
 
@@ -57,6 +57,8 @@ class Ending:
         return self.pattern.sub("", stem) if self.is_in(stem) else stem
 
 
+# UWaterloo has NAME_orig.jpg and NAME_contour.png.
+IMAGE_ENDING = Ending(re.compile(r"[_.\- ]orig(?:inal)?$", re.IGNORECASE))
 MASK_ENDING, PREDICTION_ENDING = Ending(_MASK_ENDING), Ending(_PREDICTION_ENDING)
 
 

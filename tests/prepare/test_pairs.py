@@ -105,3 +105,11 @@ def test_predictions_beside_a_copy_of_the_ground_truth(names, taken):
     (line,) = problems.left_out()
     others = sorted(set(names) - {taken})
     assert line == f"{len(others)} images that are no masks by their names, such as {others[0]}"
+
+
+def test_images_may_have_an_ending_where_their_masks_have_another():
+    problems = Problems()
+    names = ["uw/a_orig.jpg", "uw/a_contour.png", "uw/b_orig.jpg", "uw/b_orig_mask.png"]
+    pairs = find_pairs(files(*names), SOURCES["folder"], problems)
+    assert [(pair.id, pair.image.name) for pair in pairs] == [("a", "uw/a_orig.jpg"), ("b_orig", "uw/b_orig.jpg")]
+    assert not problems
