@@ -34,6 +34,15 @@ def kernel_device() -> torch.device:
     return torch.device("cpu" if interpreted or not torch.cuda.is_available() else "cuda")
 
 
+@pytest.fixture
+def _two_threads() -> Iterator[None]:
+    """Two threads of torch, for one test."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(threads)
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """Folder of the published models' numbers and of real images, named by MHSVM_SHARED."""

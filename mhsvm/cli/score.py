@@ -134,6 +134,11 @@ def _notes(score: FolderScore) -> list[str]:
         notes.append(f"the {side} held grayscale, and were thresholded")
     if score.num_zero_one:
         notes.append(f"{score.num_zero_one} of the predictions hold only 0 and 1, taken as fractions of full scale")
+    if score.num_same_files:
+        notes.append(
+            f"warning: {score.num_same_files} of the predictions are the files of the ground truth themselves: name "
+            "the folder that holds only predictions"
+        )
     if score.num_only_predicted or score.num_only_target:
         notes.append(
             f"left out: {score.num_only_predicted} predictions without a target, {score.num_only_target} targets "

@@ -10,6 +10,7 @@ ISIC_0000001,nevus,train
 
 import difflib
 import re
+import unicodedata
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
@@ -150,4 +151,7 @@ def _candidates(name: str) -> list[str]:
     folders = [part for part in path.parts[:-1] if part not in ("/", ".")]
     inner = ["/".join([*folders[start:], stem]) for start in range(len(folders))]
     # ids of equal names begin with their subset, which may be any folder of the path
-    return [name, *inner, *(f"{folder}/{stem}" for folder in reversed(folders)), stem]
+    names = [name, *inner, *(f"{folder}/{stem}" for folder in reversed(folders)), stem]
+    # ids of prepared sets have composed letters, see `mhsvm.prepare.roles.stem_of`; those of older sets may not
+    composed = [unicodedata.normalize("NFC", each) for each in names]
+    return names if composed == names else [*names, *composed]

@@ -52,6 +52,7 @@ class FolderScore:
         num_only_predicted, num_only_target: Number of files without a partner, which were left out.
         grayscale: Names of the sides, as in `SIDES`, whose files were grayscale and were thresholded.
         num_zero_one: Number of predictions among grayscale that hold only the levels 0 and 1 of 255.
+        num_same_files: Number of predictions that are the files of their targets themselves.
         skipped: Lines about files that are no masks for this program, by kind.
     """
 
@@ -62,6 +63,7 @@ class FolderScore:
     grayscale: tuple[str, ...]
     skipped: tuple[str, ...] = ()
     num_zero_one: int = 0
+    num_same_files: int = 0
 
 
 def score_files(
@@ -97,7 +99,14 @@ def score_files(
         if not pred_files or not target_files:
             problems.raise_if_any(headline)
         pred_names, target_names = (
-            mask_files(files, problems, kind=side, mask_suffix=mask_suffix, all_needed=not common)
+            mask_files(
+                files,
+                problems,
+                kind=side,
+                mask_suffix=mask_suffix,
+                all_needed=not common,
+                predicted=side == SIDES[0],
+            )
             for files, side in zip((pred_files, target_files), SIDES, strict=True)
         )
         if not pred_names or not target_names:
@@ -121,6 +130,7 @@ def score_files(
         num_only_predicted=len(preds) - len(ids),
         num_only_target=len(targets) - len(ids),
         skipped=tuple(problems.left_out()),
+        num_same_files=sum(_is_one_file(preds[id_], targets[id_]) for id_ in ids),
         num_zero_one=len(sides[0].with_zero_one),
         grayscale=tuple(name for name, side in zip(SIDES, sides, strict=True) if side.is_grayscale),
     )
@@ -183,6 +193,11 @@ class _Side:
         if self.num_classes > 1:
             return resize_classes(levels, size, self.num_classes)
         return levels if levels.shape == size else (mask_coverage(levels, size) >= 128).astype(np.uint8)
+
+
+def _is_one_file(pred: SourceFile, target: SourceFile) -> bool:
+    inside = [None if file.member is None else file.member.filename for file in (pred, target)]
+    return inside[0] == inside[1] and pred.location.resolve() == target.location.resolve()
 
 
 def _is_grayscale(file: SourceFile) -> bool:

@@ -32,6 +32,7 @@ _NOISE = re.compile(
     r"(^|/)(__MACOSX|\.[^/]*|Thumbs\.db|desktop\.ini|@eaDir|\$RECYCLE\.BIN|System Volume Information)(/|$)",
     re.IGNORECASE,
 )
+_IMAGE_STARTS = (b"\x89PNG", b"\xff\xd8\xff", b"II*\0", b"MM\0*", b"GIF8")
 # zipfile raises RuntimeError for an unknown compression method.
 _READ_ERRORS = (OSError, EOFError, zipfile.BadZipFile, zlib.error, LZMAError, RuntimeError)
 
@@ -73,6 +74,21 @@ class SourceFile:
                 return file.read(self.num_bytes + 1)
         except _READ_ERRORS as error:
             raise ValueError(f"cannot be read as it is declared: {error}") from error
+
+    def looks_like_image(self) -> bool:
+        """Whether the file starts like an image; browsers, editors and DICOM exports give some other names."""
+        if self.member is None and not self.location.is_file():
+            return False
+        try:
+            opened = self.location.open("rb") if self.archive is None else self.archive.open(self.member or "")
+            with opened as file:
+                start = file.read(132)
+        except _READ_ERRORS:
+            return False
+        is_bmp = start[:2] == b"BM" and int.from_bytes(start[2:6], "little") == self.num_bytes
+        is_heif = start[4:8] == b"ftyp" and start[8:12] in (b"avif", b"heic", b"heix", b"mif1")
+        is_webp = start[:4] == b"RIFF" and start[8:12] == b"WEBP"
+        return start[128:] == b"DICM" or is_bmp or is_heif or is_webp or start.startswith(_IMAGE_STARTS)
 
     def state(self) -> list[int]:
         """Size, and time of the last change or, in a zip file, the checksum; empty if the file is gone."""

@@ -26,7 +26,7 @@ class Facts:
     def __init__(self, size: tuple[int, int], num_classes: int) -> None:
         self._size, self._num_classes = size, num_classes
         self._digests: dict[str, bytes] = {}
-        self._num_masks = self._num_coarse = 0
+        self._num_masks = self._num_coarse = self._num_full = self._num_at_corners = 0
 
     def add_file(self, id_: str, content: bytes) -> None:
         """Add the file of an image; several threads may call this."""
@@ -37,6 +37,10 @@ class Facts:
         mask = sample.mask >= 128 if self._num_classes == 1 else sample.mask
         self._num_masks += 1
         self._num_coarse += is_coarse(mask)
+        self._num_full += bool(mask.all())
+        self._num_at_corners += bool(
+            mask[:: mask.shape[0] - 1 or 1, :: mask.shape[1] - 1 or 1].all() and not mask.all()
+        )
 
     def lines(self, path: Path) -> tuple[str, ...]:
         """Describe the facts.
@@ -56,6 +60,13 @@ class Facts:
             found.append(
                 f"{self._num_coarse} of {self._num_masks} masks are constant on 2 x 2 pixels: they were drawn on a "
                 f"grid of {h // 2} x {w // 2} or less, and their boundaries are uncertain by about 2 pixels"
+            )
+        if self._num_full:
+            found.append(f"{self._num_full} of {self._num_masks} masks show no background")
+        if self._num_classes == 1 and 2 * self._num_at_corners > self._num_masks:
+            found.append(
+                f"{self._num_at_corners} of {self._num_masks} masks are lesion at all four corners: white is lesion, "
+                "so invert them if the lesion is black in them"
             )
         return (*found, *self._identical_lines(path))
 

@@ -1,5 +1,6 @@
 """Which images belong to one patient or lesion, by a table among the files of a set or by their ids."""
 
+import unicodedata
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import PurePosixPath
 
@@ -59,4 +60,4 @@ def _rows(file: SourceFile, source: Source, problems: Problems) -> Iterator[tupl
         if not id_:
             problems.add(BAD_ROW, f"{place}: expected an id and its group")
         else:
-            yield place, id_.strip(), group.strip()
+            yield place, unicodedata.normalize("NFC", id_.strip()), group.strip()

@@ -6,7 +6,7 @@ from pathlib import PurePosixPath
 
 from mhsvm.prepare.archive import SourceFile
 from mhsvm.prepare.formats import is_read
-from mhsvm.prepare.official import recognize
+from mhsvm.prepare.official import official_origin, recognize
 from mhsvm.prepare.pairs import Pair
 from mhsvm.prepare.problems import Problems, Rule
 from mhsvm.prepare.sources import SOURCES, Source
@@ -51,8 +51,16 @@ def set_name(name: str, source: str, pairs: Sequence[Pair], *, synthetic: bool) 
     """The name of a set, which does not claim to be a public set, or real images, that its files are not."""
     if source == "folder" and name in SOURCES:
         pattern = SOURCES[name].id_pattern
-        name = name if all(pattern.fullmatch(pair.id) for pair in pairs) else f"folder-{name}"
+        columns = [(pair.id, pair.mask.name, pair.subset) for pair in pairs]
+        origins = {recognize(*zip(*columns, strict=True)), *(_set_of(pair) for pair in pairs)} - {None}
+        fits = all(pattern.fullmatch(pair.id) for pair in pairs) and origins <= {SOURCES[name].official}
+        name = name if fits else f"folder-{name}"
     return f"synthetic-{name}" if synthetic and "synthetic" not in name.lower() else name
+
+
+def _set_of(pair: Pair) -> str | None:
+    origin = official_origin(pair.mask.name)
+    return None if origin is None else origin.set
 
 
 def _advice(origin: str) -> str:

@@ -18,7 +18,7 @@ from mhsvm.prepare.raster import Raster
 COLORS = Rule(
     "mask with several colors",
     "save the lesion in white and the rest in black; black and one other color are read, too. Save class masks as "
-    "indices, in grayscale or with a palette",
+    "indices, in grayscale or with a palette, and give `num_classes` for them",
 )
 TRANSPARENT = Rule(
     "mask whose transparency hides or contradicts its lesion",

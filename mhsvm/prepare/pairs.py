@@ -9,15 +9,13 @@ from pathlib import PurePosixPath
 from mhsvm.prepare.archive import SourceFile
 from mhsvm.prepare.equal_names import ids_by_place, rename_equal
 from mhsvm.prepare.formats import ARCHIVES, NAMES, is_read, unread_kind
-from mhsvm.prepare.official import folders_from_nearest, official_folder
+from mhsvm.prepare.places import folder_role, is_plain, is_predicted, subset_of
 from mhsvm.prepare.problems import Problems, Rule
 from mhsvm.prepare.roles import (
     MASK_ENDING,
     PREDICTION_ENDING,
     Ending,
-    FolderName,
     own_ending,
-    read_folder_name,
     settle_roles,
     stem_of,
 )
@@ -34,6 +32,12 @@ TWO_SUBSETS = Rule("image and mask from different subsets", "put both into the s
 NO_SUFFIX = Rule("no mask with the given ending", "`mask_suffix` is the end of the masks' names, such as _seg")
 NO_MASKS = Rule("no mask", "give the folder or zip file that holds them")
 UNREAD = Rule("image of a format that is not read", "save it as PNG, or move it away")
+# Kinds of files that are left out, by their role.
+_USELESS = {
+    "image": "images whose names are no ids of this set",
+    "mask": "masks whose names have no id of this set or not the given ending",
+    "": "images outside the folders of images and masks",
+}
 
 
 @dataclass(frozen=True)
@@ -72,15 +76,17 @@ def find_pairs(
             images[stem].append(file)
         elif role == "mask" and (mask_suffix is None or ending.is_in(stem)):
             masks[stem].append(file)
+        else:
+            problems.leave_out(_USELESS[role], file.name)
     if mask_suffix is not None and not masks:
         problems.add(NO_SUFFIX, f"{mask_suffix}: found {_overview(files)}")
-    masks = _by_id(masks, images, source, ending)
+    masks = _by_id(masks, images, source, ending, problems)
     for file, role in unread:
         id_, found = (stem_of(file.name), images) if role == "image" else (ending.remove(stem_of(file.name)), masks)
         # another file of that name may be read
         if role and source.id_pattern.fullmatch(id_) and id_ not in found:
             problems.add(UNREAD, file.name)
-    pairs = _pair_up(*rename_equal(images, masks, subset_of=_subset, is_plain=_is_plain), problems)
+    pairs = _pair_up(*rename_equal(images, masks, subset_of=subset_of, is_plain=is_plain), problems)
     if not pairs:
         problems.add(NO_PAIR, f"looked for {source.looked_for}; found {_overview(files)}")
     return pairs
@@ -93,11 +99,12 @@ def mask_files(
     kind: str,
     mask_suffix: str | None = None,
     all_needed: bool = False,
+    predicted: bool = False,
 ) -> dict[str, list[SourceFile]]:
     """Select the masks, by their names without extension.
 
     If some files are masks by name (an ending such as `_segmentation`, or a folder such as `masks` or `…_GroundTruth`),
-    only these are taken. Otherwise all images are taken.
+    only these are taken. Otherwise all images are taken. Those that are left out are counted.
 
     Args:
         files: Files to select from.
@@ -105,13 +112,22 @@ def mask_files(
         kind: Name of the masks for the message, such as "prediction".
         mask_suffix: A further ending of masks.
         all_needed: Whether a mask of a format that is not read, without another of its name, is a problem.
+        predicted: Take those in a folder such as `pred`, if there is one: tools write it next to a copy of the targets.
     """
     files, ending = list(files), _any_ending(mask_suffix, MASK_ENDING)
     images = [file for file in files if _is_image(file)]
     found: dict[str, list[SourceFile]] = defaultdict(list)
     unread: list[SourceFile] = []
-    for file in [file for file in images if _is_mask(file, ending)] or images:
-        if is_read(file.name):
+    masks = [file for file in images if _is_mask(file, ending)]
+    if predicted:
+        below = [file for file in images if is_predicted(file)]
+        masks = [file for file in below if folder_role(file) == "mask"] or below or masks
+    chosen = set(masks)
+    for file in images:
+        if chosen and file not in chosen:
+            if is_read(file.name):
+                problems.leave_out("images that are no masks by their names", file.name)
+        elif is_read(file.name):
             found[stem_of(file.name)].append(file)
         else:
             unread.append(file)
@@ -141,7 +157,7 @@ def match_masks(
     """
     ending = _any_ending(mask_suffix)
     sides = _without_endings(first, second, ending), _without_endings(second, first, ending)
-    sides = rename_equal(*sides, subset_of=_subset, is_plain=_is_plain)
+    sides = rename_equal(*sides, subset_of=subset_of, is_plain=is_plain)
     for found in sides:
         _note_duplicates(found, problems)
     one, other = ({id_: same[0] for id_, same in found.items()} for found in sides)
@@ -175,7 +191,7 @@ def masks_by_id(
         if not known or id_ in names:
             found[id_] = same
         for name in known:
-            of_name = [file for file in same if name in ids_by_place(file, id_, subset_of=_subset, is_plain=_is_plain)]
+            of_name = [file for file in same if name in ids_by_place(file, id_, subset_of=subset_of, is_plain=is_plain)]
             # names that state no subset leave no doubt if there is one file and one id
             found[name] = of_name or (same if len(same) == len(known) == 1 else [])
     _note_duplicates(found, problems)
@@ -211,35 +227,14 @@ def _with_roles(files: Iterable[SourceFile], source: Source, ending: Ending) -> 
     found = [file for file in files if _is_image(file) and not source.leaves_out(file.name)]
     if source.needs_folders:
         stems = [stem_of(file.name) for file in found]
-        yield from zip(found, settle_roles(map(_folder_role, found), stems, ending), strict=True)
+        yield from zip(found, settle_roles(map(folder_role, found), stems, ending), strict=True)
         return
     for file in found:
         yield file, "mask" if _is_mask(file, ending) else "image"
 
 
 def _is_mask(file: SourceFile, ending: Ending) -> bool:
-    return _folder_role(file) == "mask" or ending.is_in(stem_of(file.name))
-
-
-def _folder_role(file: SourceFile) -> str:
-    """Role by the innermost folder with a known name: "image", "mask" or ""."""
-    roles = (_folder(name).role for name in folders_from_nearest(file.name))
-    return next(filter(None, roles), "")
-
-
-def _subset(file: SourceFile) -> str:
-    """Subset by the innermost folder or archive whose name states one."""
-    subsets = (_folder(name).subset for name in folders_from_nearest(file.name))
-    return next(filter(None, subsets), "")
-
-
-def _folder(name: str) -> FolderName:
-    official = official_folder(name)
-    return read_folder_name(name) if official is None else FolderName(official.role, official.subset)
-
-
-def _is_plain(name: str) -> bool:
-    return not any(_folder(name))
+    return folder_role(file) == "mask" or ending.is_in(stem_of(file.name))
 
 
 def _note_duplicates(found: Mapping[str, list[SourceFile]], problems: Problems) -> None:
@@ -249,7 +244,11 @@ def _note_duplicates(found: Mapping[str, list[SourceFile]], problems: Problems) 
 
 
 def _by_id(
-    masks: dict[str, list[SourceFile]], images: dict[str, list[SourceFile]], source: Source, ending: Ending
+    masks: dict[str, list[SourceFile]],
+    images: dict[str, list[SourceFile]],
+    source: Source,
+    ending: Ending,
+    problems: Problems,
 ) -> dict[str, list[SourceFile]]:
     """Group masks by id. An ending is part of the id if an image has it too."""
     found: dict[str, list[SourceFile]] = defaultdict(list)
@@ -257,6 +256,9 @@ def _by_id(
         id_ = stem if stem in images else ending.remove(stem)
         if source.id_pattern.fullmatch(id_):
             found[id_] += files
+            continue
+        for file in files:
+            problems.leave_out(_USELESS["mask"], file.name)
     return found
 
 
@@ -273,7 +275,7 @@ def _pair_up(
 
 
 def _pair(id_: str, image: SourceFile, mask: SourceFile, problems: Problems) -> Pair:
-    of_image, of_mask = _subset(image), _subset(mask)
+    of_image, of_mask = subset_of(image), subset_of(mask)
     if of_image and of_mask and of_image != of_mask:
         problems.add(TWO_SUBSETS, f"{id_}: {image.name}, {mask.name}")
     return Pair(id_, image, mask, of_image or of_mask)

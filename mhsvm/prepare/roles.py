@@ -1,6 +1,7 @@
 """Which files are images and which are masks, by the names that people give to folders and files."""
 
 import re
+import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -21,6 +22,8 @@ _FOLDER = re.compile(
     rf"(?P<only>{_LONG_SUBSET})(?P<letter>[xy])?",
     re.IGNORECASE,
 )
+_PREDICTIONS = re.compile(r"(?:preds?|predictions?|predicted)(?:masks?|segs?|labels?)?", re.IGNORECASE)
+_TARGETS = re.compile(r"gts?|targets?|truths?|.*groundtruth.*", re.IGNORECASE)
 _SUBSETS = {"tr": "train", "va": "val", "te": "test", "ts": "test"}
 # Names of images in nnU-Net's folders end with a channel, names in Kaggle's trainx and trainy begin with the letter.
 _CHANNEL, _LETTER = re.compile(r"_0000$"), re.compile(r"^[xy]_(?=\d)", re.IGNORECASE)
@@ -84,8 +87,18 @@ def read_folder_name(name: str) -> FolderName:
     )
 
 
+def folder_use(name: str) -> str:
+    """Content that a folder's name states: "prediction", "target", "image" or ""; `masks` may be the first two."""
+    plain = re.sub(r"[\s_-]", "", name)
+    if _PREDICTIONS.fullmatch(plain):
+        return "prediction"
+    return "target" if _TARGETS.fullmatch(plain) else read_folder_name(name).role.removeprefix("mask")
+
+
 def stem_of(path: str) -> str:
-    """Name of a file without extension, channel of nnU-Net, and letter of Kaggle."""
+    """Name of a file without extension, channel of nnU-Net, and letter of Kaggle; letters with accents are composed."""
+    # macOS writes an accent as a character of its own, so that the names of an image and its mask may differ
+    path = unicodedata.normalize("NFC", path)
     parts, kind = PurePosixPath(path).parts, unread_kind(path)
     stem = PurePosixPath(path).stem if kind is None else parts[-1][: -len(kind)]
     folder = re.sub(r"[\s_-]", "", parts[-2] if len(parts) > 1 else "").lower()

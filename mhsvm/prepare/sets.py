@@ -112,8 +112,10 @@ def open_set(path: str | Path, size: Size = DEFAULT_SIZE, num_classes: int = 1) 
         attributes={_FOLDER_STATE: state},
     )
     # beside the progress bar, since a set that is incomplete must not be trained on in silence
-    for line in summary.skipped:
-        tqdm.write(f"{path}: left out: {line}", file=sys.stderr)
+    others = [f"{count} images and masks of {origin}" for origin, count in summary.left_out.items()]
+    lines = [f"left out: {line}" for line in (*others, *summary.skipped)]
+    for line in (*lines, *(f"note: {fact}" for fact in summary.facts)):
+        tqdm.write(f"{path}: {line}", file=sys.stderr)
     return PreparedSet.open(cache)
 
 

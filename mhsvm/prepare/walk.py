@@ -7,6 +7,7 @@ latter two are counted. Links are followed, but each folder is read once.
 import os
 import re
 import zipfile
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path, PurePosixPath
@@ -33,6 +34,8 @@ _RESULTS = (
     {"config.yaml", "metrics.jsonl"},
     {"pairs.csv", "pairs-1.png"},
 )
+_BY_CONTENT = ("images without an ending in their names", "images with an unknown ending in their names")
+_OF_RESULTS = "folders of results of this program, read only if given themselves"
 _SUPERPIXELS = re.compile(r"_superpixels\.[^/.]+$", re.IGNORECASE)
 _LONGEST_LIST = 64 * 2**20
 
@@ -108,26 +111,32 @@ class _Walk:
         if source.is_dir():
             root = source.resolve().name
             for location in self._walk(source):
-                if not location.suffix and _looks_like_image(location):
-                    self._problems.leave_out("images without an ending in their names", readable(str(location)))
                 self._add_file(location, PurePosixPath(root, *location.relative_to(source).parts))
         elif _is_archive(source):
             self._add_archive(source)
         else:
             inside = Path(os.path.abspath(source)).relative_to(base)
-            self._add_file(source, PurePosixPath(base.name, *inside.parts))
+            self._add_file(source, PurePosixPath(base.name, *inside.parts), is_given=True)
 
-    def _add_file(self, location: Path, name: PurePosixPath) -> None:
+    def _add_file(self, location: Path, name: PurePosixPath, *, is_given: bool = False) -> None:
         if location.suffix.lower() == ".zip":
             self._add_archive(location)
         elif self._is_new(os.path.abspath(location)):
             # a broken link has no size; it is reported when it is read
             num_bytes = location.stat().st_size if location.is_file() else 0
-            self._keep([SourceFile(readable(str(name)), num_bytes, location)])
+            self._keep([SourceFile(readable(str(name)), num_bytes, location)], is_given=is_given)
 
     def _add_archive(self, location: Path) -> None:
         if self._is_new(os.path.abspath(location)):
-            self._keep(list_archive(location, self._problems, self._archives))
+            files = list_archive(location, self._problems, self._archives)
+            results = _results_in(files)
+            kept = [file for file in files if not any(file.name.startswith(f"{folder}/") for folder in results)]
+            # a packed folder of results is read if it is given itself
+            if not any(is_read(file.name) for file in kept):
+                results, kept = [], files
+            for folder in results:
+                self._problems.leave_out(_OF_RESULTS, folder)
+            self._keep(kept)
 
     def _is_new(self, path: str) -> bool:
         known = path in self._visited
@@ -137,24 +146,27 @@ class _Walk:
     def _walk(self, folder: Path) -> Iterator[Path]:
         """Files in a folder and its subfolders, in ascending order."""
         visited: set[Path] = set()
-        for parent, folders, names in os.walk(folder, onerror=_refuse, followlinks=True):
+        # links last, so that a folder is read under its own name
+        links = [folder]
+        steps = (step for link in links for step in os.walk(link, onerror=_refuse))
+        for parent, folders, names in steps:
             real = Path(parent).resolve()
             if real in visited:
+                self._problems.leave_out("links to folders that are read already", readable(parent))
                 folders.clear()
                 continue
             visited.add(real)
             # a folder of results is read if it is given itself
             if Path(parent) != folder and any(marks <= {*folders, *names} for marks in _RESULTS):
-                self._problems.leave_out(
-                    "folders of results of this program, read only if given themselves", readable(parent)
-                )
+                self._problems.leave_out(_OF_RESULTS, readable(parent))
                 folders.clear()
                 continue
             folders[:] = sorted(name for name in folders if not is_noise(name))
+            links += [place for name in folders if (place := Path(parent, name)).is_symlink()]
             yield from (Path(parent, name) for name in sorted(names) if not is_noise(name))
 
-    def _keep(self, files: Iterable[SourceFile]) -> None:
-        """Add files but superpixels; these, and images of formats that are not read, are counted."""
+    def _keep(self, files: Iterable[SourceFile], *, is_given: bool = False) -> None:
+        """Add files but superpixels; these, and images of formats that are not read or not known, are counted."""
         for file in files:
             if _SUPERPIXELS.search(file.name):
                 self._problems.leave_out("images of superpixels", file.name)
@@ -162,16 +174,19 @@ class _Walk:
             kind = unread_kind(file.name)
             if kind is not None:
                 self._problems.leave_out(f"{kind} {UNREAD_ARCHIVES if kind in ARCHIVES else UNREAD_IMAGES}", file.name)
+            elif not is_given and not is_read(file.name) and file.looks_like_image():
+                self._problems.leave_out(_BY_CONTENT[bool(PurePosixPath(file.name).suffix)], file.name)
             self.files.append(file)
 
 
-def _looks_like_image(path: Path) -> bool:
-    """Whether a file without an ending, as programs export DICOM files, starts like an image."""
-    if not path.is_file():
-        return False
-    with path.open("rb") as file:
-        start = file.read(132)
-    return start[128:] == b"DICM" or start.startswith((b"\x89PNG", b"\xff\xd8\xff", b"II*\0", b"MM\0*"))
+def _results_in(files: Iterable[SourceFile]) -> list[str]:
+    """Folders of results of this program in an archive."""
+    inside: dict[str, set[str]] = defaultdict(set)
+    for file in files:
+        parts = PurePosixPath(file.name).parts
+        for depth in range(2, len(parts)):
+            inside["/".join(parts[:depth])].add(parts[depth])
+    return [folder for folder, names in inside.items() if any(marks <= names for marks in _RESULTS)]
 
 
 def _refuse(error: OSError) -> None:

@@ -339,3 +339,12 @@ def test_too_few_images_for_a_ratio_say_how_many_are_needed():
         split_of("ratio-70-10-20-42", ids=["a", "b"])
     with pytest.raises(ValueError, match="has 2 parts and needs at least 2 images or groups, and isic2017 has 1"):
         split_of("ratio-50-50-0-42", ids=["a", "b"], groups=["g", "g"])
+
+
+def test_lists_find_ids_with_accents_however_they_are_written(tmp_path):
+    lines = "cafe\u0301.png,train\nn\u00e9,test\nx,val\n"
+    assert read_as(tmp_path, lines, ["caf\u00e9", "n\u00e9", "x"]) == {
+        "caf\u00e9": "train",
+        "n\u00e9": "test",
+        "x": "val",
+    }

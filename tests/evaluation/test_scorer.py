@@ -251,3 +251,16 @@ def test_masks_of_zero_and_one_among_soft_ones_are_not_emptied(write):
     # as predictions, these may be maps of small probabilities; their number is reported
     score = score_files([write("maps", {"a": blob(0), "b": soft})], [pred], threshold=0.5, boundary=False)
     assert score.num_zero_one == 1
+
+
+def test_the_ground_truth_is_not_scored_against_itself(write):
+    target = write("out/gt", {"a": blob(0)})
+    write("out/pred", {"a": blob(9)})
+    score = score_files([target.parent], [target], boundary=False)
+    assert counts_of(score) == [counted(blob(9), blob(0))]
+    assert (score.num_same_files, score.skipped) == (
+        0,
+        ("1 images that are no masks by their names, such as out/gt/a.png",),
+    )
+    # where nothing tells predictions from targets, it is reported
+    assert score_files([target], [target], boundary=False).num_same_files == 1

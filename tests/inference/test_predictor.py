@@ -243,14 +243,6 @@ def test_a_predictor_without_a_model():
         Predictor([], normalize=lambda x: x, size=(16, 16), threshold=0.5, device=CPU)
 
 
-@pytest.fixture
-def _two_threads():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(2)
-    yield
-    torch.set_num_threads(threads)
-
-
 class Batches(Red):
     """Records the sizes of its batches, its thread, and the threads of its operations."""
 

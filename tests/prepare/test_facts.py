@@ -52,3 +52,17 @@ def test_facts_of_isic2017(isic2017_set):
     coarse, equal = isic2017_set.facts
     assert coarse.startswith("701 of 2150 masks are constant on 2 x 2 pixels")
     assert "ISIC_0012127 (val) and ISIC_0012970 (train) with different masks (Dice 0.895)" in equal
+
+
+def test_masks_that_may_be_inverted_and_full_ones_are_noted(lay_out, picture, encode, tmp_path):
+    lesion = np.zeros((32, 32), np.uint8)
+    lesion[5:16, 8:21] = 255
+    masks = {"a": 255 - lesion, "b": 255 - lesion, "c": lesion}
+    files = {f"masks/{id_}.png": encode(mask) for id_, mask in masks.items()}
+    files |= {f"images/{id_}.png": picture(seed, 32, 32) for seed, id_ in enumerate(masks)}
+    source = lay_out(files)
+    (line,) = prepare_set("folder", [source], tmp_path / "own.h5", size=32).facts
+    assert line.startswith("2 of 3 masks are lesion at all four corners: white is lesion, so invert them")
+    lay_out({"masks/a.png": encode(np.full((32, 32), 255, np.uint8)), "masks/b.png": encode(lesion)})
+    summary = prepare_set("folder", [source], tmp_path / "own.h5", size=32, overwrite=True)
+    assert summary.facts == ("1 of 3 masks show no background",)

@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 
 from mhsvm.prepare.archive import SourceFile
-from mhsvm.prepare.pairs import mask_files, masks_by_id
+from mhsvm.prepare.pairs import find_pairs, mask_files, masks_by_id
 from mhsvm.prepare.problems import Problems
+from mhsvm.prepare.sources import SOURCES
 
 
 def files(*names):
@@ -63,3 +64,44 @@ def test_no_mask_at_all():
     assert "no mask: 1" in message
     assert "truth: looked for BMP, PNG, JPEG, TIFF, WebP, " in message
     assert "; found 1 .txt in out, 1 .npy in out" in message
+
+
+def test_images_outside_the_known_folders_and_odd_names_are_counted():
+    problems = Problems()
+    names = ["own/images/a.png", "own/masks/a.png", "own/extra/b.png", "own/c.png"]
+    assert [pair.id for pair in find_pairs(files(*names), SOURCES["folder"], problems)] == ["a"]
+    assert problems.left_out() == ["2 images outside the folders of images and masks, such as own/c.png"]
+    problems = Problems()
+    names = ["ISIC_0000001.jpg", "ISIC_0000001 (1).jpg", "ISIC_0000001_segmentation.png", "ISIC_7_x_segmentation.png"]
+    pairs = find_pairs(files(*(f"d/{name}" for name in names)), SOURCES["isic2017"], problems)
+    assert [pair.id for pair in pairs] == ["ISIC_0000001"]
+    assert problems.left_out() == [
+        "1 images whose names are no ids of this set, such as d/ISIC_0000001 (1).jpg",
+        "1 masks whose names have no id of this set or not the given ending, such as d/ISIC_7_x_segmentation.png",
+    ]
+
+
+def test_accents_of_macos_are_those_of_other_systems():
+    problems = Problems()
+    names = ["own/images/cafe\u0301.png", "own/masks/caf\u00e9_mask.png"]
+    assert [pair.id for pair in find_pairs(files(*names), SOURCES["folder"], problems)] == ["caf\u00e9"]
+    assert not problems
+
+
+@pytest.mark.parametrize(
+    ("names", "taken"),
+    [
+        (("t/gt/a.png", "t/img/a.png", "t/pred/a.png"), "t/pred/a.png"),
+        (("t/GroundTruth/a.png", "t/predictions/x/a.png"), "t/predictions/x/a.png"),
+        (("t/pred/masks/a.png", "t/pred/overlays/a.png", "t/pred/gt/a.png"), "t/pred/masks/a.png"),
+        # the folder that is given has no say
+        (("predictions/masks/a.png", "predictions/overlays/a.png"), "predictions/masks/a.png"),
+    ],
+)
+def test_predictions_beside_a_copy_of_the_ground_truth(names, taken):
+    problems = Problems()
+    found = mask_files(files(*names), problems, kind="predictions", predicted=True)
+    assert [file.name for file in found["a"]] == [taken]
+    (line,) = problems.left_out()
+    others = sorted(set(names) - {taken})
+    assert line == f"{len(others)} images that are no masks by their names, such as {others[0]}"

@@ -80,6 +80,15 @@ def test_a_folder_is_named_after_its_file(own, lay_out, tmp_path):
     assert prepare_set("folder", [lay_out(own)], tmp_path / "isic2017.h5", size=16).name == "folder-isic2017"
 
 
+@pytest.mark.parametrize(
+    ("ending", "name"), [("HAM10000_segmentations_lesion_tschandl", "folder-isic2018"), ("masks", "folder-isic2018")]
+)
+def test_a_folder_does_not_claim_to_be_another_public_set(lay_out, picture, lesion, tmp_path, ending, name):
+    files = {"images/ISIC_0024306.jpg": picture(), f"{ending}/ISIC_0024306_segmentation.png": lesion()}
+    summary = prepare_set("folder", [lay_out(files)], tmp_path / "isic2018.h5", size=16)
+    assert summary.name == name
+
+
 @pytest.mark.parametrize("packed", [False, True])
 @pytest.mark.parametrize(("source", "name"), [("isic2017", None), ("folder", "mine")])
 def test_synthetic_images_are_called_so(tmp_path, packed, source, name):

@@ -65,8 +65,40 @@ def test_what_is_left_out_is_counted_by_kind(lay_out):
 
 def test_images_without_an_ending_are_counted(lay_out, picture):
     folder = lay_out({"IM0001": bytes(128) + b"DICM", "IM0002": picture(), "README": b"text", "a.png": picture()})
-    assert walk(folder)[1] == [f"2 images without an ending in their names, such as {folder / 'IM0001'}"]
+    assert walk(folder)[1] == ["2 images without an ending in their names, such as own/IM0001"]
     assert walk(folder / "IM0002") == (["own/IM0002"], [], "")
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_images_with_an_unknown_ending_are_counted(lay_out, pack, picture, packed):
+    odd = {"a.jpg_large": picture(format="JPEG"), "b.png~": picture(), "c.bak": picture(format="BMP"), "d": picture()}
+    files = {"a.png": picture(), "notes.md": b"BM, II and MM", "x.bin": bytes(200), **odd}
+    name = "own.zip" if packed else "own"
+    assert walk(pack(files, name) if packed else lay_out(files))[1:] == (
+        [
+            f"3 images with an unknown ending in their names, such as {name}/a.jpg_large",
+            f"1 images without an ending in their names, such as {name}/d",
+        ],
+        "",
+    )
+
+
+def test_packed_results_are_no_images(pack):
+    results = {f"x/out/{name}": b"" for name in ("settings.json", "predictions.jsonl", "masks/a.png")}
+    names, left_out, wrong = walk(pack({"a.png": b"", **results}, "own.zip"))
+    kind = "folders of results of this program, read only if given themselves"
+    assert (names, left_out, wrong) == (["own.zip/a.png"], [f"1 {kind}, such as own.zip/x/out"], "")
+    # packed alone, they are given themselves
+    assert "out.zip/x/out/masks/a.png" in walk(pack(results, "out.zip"))[0]
+
+
+def test_a_folder_is_read_under_its_own_name_before_links_to_it(lay_out):
+    folder = lay_out({"images/a.png": b"", "masks/a.png": b""})
+    (folder / "all").symlink_to("images")
+    (folder / "masks/up").symlink_to("..")
+    names, left_out, wrong = walk(folder)
+    assert (sorted(names), wrong) == (["own/images/a.png", "own/masks/a.png"], "")
+    assert left_out == [f"2 links to folders that are read already, such as {folder / 'all'}"]
 
 
 def test_single_files_have_the_name_of_their_folder(lay_out):

@@ -7,15 +7,9 @@ from torch import nn
 from mhsvm.models import create_model
 from mhsvm.training.image_parts import forward_in_parts
 
+pytestmark = pytest.mark.usefixtures("_two_threads")
+
 SMALL = {"channels": (4, 4, 8, 8, 12, 16), "branches": 2, "d_state": 4}
-
-
-@pytest.fixture(autouse=True)
-def _two_threads():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(2)
-    yield
-    torch.set_num_threads(threads)
 
 
 class Toy(nn.Module):

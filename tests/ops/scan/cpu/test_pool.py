@@ -32,14 +32,6 @@ def scan_and_gradients(seed):
     return [x.numpy(force=True).copy() for x in (y, *torch.autograd.grad(y.square().sum(), inputs))]
 
 
-@pytest.fixture
-def _two_threads():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(2)
-    yield
-    torch.set_num_threads(threads)
-
-
 def same(one, other):
     return all((x == y).all() for x, y in zip(one, other, strict=True))
 
