@@ -119,21 +119,13 @@ def load_trained(
     state = weights_in(content, path)
     found = identify(state)
     settings = content["config"] if ours else _published_settings(found, state, model_name)
-    config, notes = recorded_config(settings, path), []
+    config = recorded_config(settings, path)
+    notes: list[str] = []
     config.defrost()
     if model_name is not None:
         config.model.name = model_name
     if not ours:
-        config.data.size = config.data.size or DEFAULT_SIZE
-        notes.append(
-            f"the file does not record its preprocessing: taking images of {config.data.size} x {config.data.size}, "
-            f"{config.data.normalization} normalization and threshold {config.evaluation.threshold}"
-        )
-        assumed = [item for format in MODELS[config.model.name].formats for item in format.assumed.items()]
-        for argument, value in assumed:
-            if argument != "gate_threshold" or gate_threshold is None:
-                config.model[config.model.name][argument] = value
-                notes.append(f"the file does not hold its {argument.replace('_', ' ')}: taking its authors' {value}")
+        notes += _assume(config, keep_gate=gate_threshold is not None)
     errors = Errors()
     if gate_threshold is not None:
         with errors.collected():
@@ -177,6 +169,21 @@ def find_checkpoint(path: StrPath) -> Path:
         f"there is no checkpoint {path}, and no weights of this name come with mhsvm; known: "
         f"{', '.join(known) or 'none'}{did_you_mean(str(path), known)}"
     )
+
+
+def _assume(config: CfgNode, *, keep_gate: bool) -> list[str]:
+    """Set all that a published file does not hold, and return a note about each."""
+    config.data.size = config.data.size or DEFAULT_SIZE
+    notes = [
+        f"the file does not record its preprocessing: taking images of {config.data.size} x {config.data.size}, "
+        f"{config.data.normalization} normalization and threshold {config.evaluation.threshold}"
+    ]
+    for format in MODELS[config.model.name].formats:
+        for argument, value in format.assumed.items():
+            if argument != "gate_threshold" or not keep_gate:
+                config.model[config.model.name][argument] = value
+                notes.append(f"the file does not hold its {argument.replace('_', ' ')}: taking its authors' {value}")
+    return notes
 
 
 def _published_settings(found: Identity | None, state: State, model_name: str | None) -> dict:
