@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from mhsvm.cli.options import with_options
+from mhsvm.files import NO_ROOM
 from mhsvm.nearest import did_you_mean
 from mhsvm.table import format_table
 from mhsvm.version import __version__
@@ -39,7 +40,7 @@ EXAMPLES = (
     "mhsvm train --config configs/ultralight_isic2017.yaml",
 )
 
-_OF_DISKS = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
+_OF_DISKS = (*NO_ROOM, errno.EIO)
 
 
 def run(command: Main, argv: Sequence[str] | None = None) -> int:

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from mhsvm.files import NO_ROOM
 from mhsvm.inference.contours import find_polygons
 from mhsvm.inference.found_images import ImageFile
 from mhsvm.inference.postprocessing import count_regions
@@ -27,7 +28,7 @@ Result = TypeVar("Result")
 # An error of these kinds belongs to one image, and the others are segmented.
 _IMAGE_ERRORS = (OSError, ValueError, RuntimeError, MemoryError, ArithmeticError, LookupError, TypeError)
 # With these, no other image can be written either: no space, quota, largest size of a file, read-only, device.
-_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
+_DISK_ERRORS = (*NO_ROOM, errno.EROFS, errno.EIO)
 
 
 def predict_images(
@@ -79,9 +80,13 @@ def _explained(folder: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno not in _DISK_ERRORS:
             raise
-        raise OSError(
+        text = (
             f"{readable(str(folder))} cannot be written: {error.strerror}. Make room, then give the same command again"
-        ) from error
+        )
+        explained = OSError(text)
+        # the command ends with the status of such errors
+        explained.errno = error.errno
+        raise explained from error
 
 
 def _predict(

@@ -1,4 +1,4 @@
-"""Refuse more bytes in a file than a random limit, as a full disk does: a command ends with one message and status 2.
+"""Refuse more bytes in a file than a random limit, as a full disk does: a command ends with one message and status 1.
 
 Each command runs in a process of its own, since HDF5 writes again, and can crash, when a process ends.
 """
