@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from mhsvm.prepare.archive import SourceFile
-from mhsvm.prepare.pairs import find_pairs, mask_files, masks_by_id
+from mhsvm.prepare.mask_files import mask_files, masks_by_id
+from mhsvm.prepare.pairs import find_pairs
 from mhsvm.prepare.problems import Problems
 from mhsvm.prepare.sources import SOURCES
 
