@@ -148,7 +148,7 @@ def build_job(config: CfgNode, prepared: PreparedSet, split: Split, world: World
         ),
         warnings=(
             *(
-                ["the images are synthetic: its metrics say nothing about real lesions"]
+                ["the images are synthetic: their metrics say nothing about real lesions"]
                 if prepared.is_synthetic
                 else []
             ),
