@@ -36,7 +36,7 @@ def mask_files(
         mask_suffix: A further ending of masks.
         all_needed: Whether a mask of a format that is not read, without another of its name, is a problem.
         predicted: Take those in a folder such as `pred`, if there is one: tools write it next to a copy of the targets.
-            From a folder of predictions of this program, take those in its `masks`, in whichever folders the images were.
+            From predictions of this program, take those in `masks`, in whichever folders the images were.
     """
     files, ending = list(files), _any_ending(mask_suffix, MASK_ENDING)
     images = [file for file in files if is_image(file)]
