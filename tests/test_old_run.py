@@ -40,7 +40,8 @@ def test_a_stopped_run_resumes_and_is_tested_as_there(old):
     assert run_test(["--d", "old", "--p", "results/stopped/checkpoints/best.pt", "--device", "cpu"]) == 0
     new, expected = (Path(f"results/{run}/tests/old-official") for run in ("stopped", "straight"))
     found, recorded = (json.loads((folder / "summary.json").read_text()) for folder in (new, expected))
-    assert found.keys() == recorded.keys()
+    # tests of that version have no checksums
+    assert found.keys() - {"checksums"} == recorded.keys()
     assert found["protocol"] == recorded["protocol"]
     # settings that are newer than the run have their defaults
     assert recorded["model"].items() <= found["model"].items()

@@ -22,7 +22,7 @@ from mhsvm.models.checkpoint_file import read_checkpoint
 from mhsvm.runtime.distributed import World
 from mhsvm.store import PreparedSet
 from mhsvm.text_file import write_text
-from mhsvm.training.checkpoint import check_parts
+from mhsvm.training.checkpoint import check_parts, epochs_done
 from mhsvm.training.job import Job, Progress
 from mhsvm.training.run_folder import RunFolder
 from mhsvm.training.training_state import changed_threads, restore
@@ -102,8 +102,8 @@ def plan_resumed(folder: StrPath, settings: Sequence[str] = (), *, num_processes
         num_processes: Processes that train together.
     Raises:
         FileNotFoundError: The folder has no checkpoint.
-        ValueError: A setting differs from the run's, its epochs cannot be changed so, its split file was changed, or
-            its checkpoint names plugins that its config.yaml does not name.
+        ValueError: A setting differs from the run's, its epochs cannot be changed so, its split file was changed, its
+            checkpoint names plugins that its config.yaml does not name, or cannot be resumed from.
     """
     run = RunFolder(folder)
     if run.is_unsaved_start() and run.config.is_file():
@@ -121,10 +121,11 @@ def plan_resumed(folder: StrPath, settings: Sequence[str] = (), *, num_processes
         plugins=read_value(run.config, "run.plugins"),
         allowed_in=f"run.plugins of {run.config}",
     )
+    done = epochs_done(checkpoint, run.last)
     epochs = _refuse_contradictions(config, settings, folder)
     notes: tuple[str, ...] = ()
     if epochs != config.train.epochs:
-        config, notes = extend(config, epochs, done=checkpoint["training"]["progress"]["epoch"], run=run)
+        config, notes = extend(config, epochs, done=done, run=run)
     split, recorded = Split.load(run.split), checkpoint["data"]
     if split.hash != recorded["split_hash"]:
         raise ValueError(

@@ -18,9 +18,9 @@ from mhsvm.inference.probability import resize_probability
 from mhsvm.prepare.archive import SourceFile
 from mhsvm.prepare.class_levels import LevelTally
 from mhsvm.prepare.decode import IGNORE, MaskLevelsError, check_threshold, decode_grayscale, decode_mask
+from mhsvm.prepare.mask_files import mask_files, match_masks
 from mhsvm.prepare.mask_levels import FAINT
 from mhsvm.prepare.mask_problems import note_mask_error
-from mhsvm.prepare.pairs import mask_files, match_masks
 from mhsvm.prepare.problems import Problems, Rule
 from mhsvm.prepare.resize import mask_coverage, resize_classes
 from mhsvm.prepare.walk import open_sources

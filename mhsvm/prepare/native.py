@@ -11,8 +11,8 @@ from mhsvm.files import StrPath
 from mhsvm.prepare.archive import SourceFile
 from mhsvm.prepare.class_levels import LevelTally
 from mhsvm.prepare.decode import decode_mask
+from mhsvm.prepare.mask_files import mask_files, masks_by_id
 from mhsvm.prepare.mask_problems import note_mask_error
-from mhsvm.prepare.pairs import mask_files, masks_by_id
 from mhsvm.prepare.problems import Problems, Rule
 from mhsvm.prepare.sources import SOURCES
 from mhsvm.prepare.walk import open_sources

@@ -8,9 +8,9 @@ from pathlib import Path
 import torch
 
 from mhsvm.evaluation.scores import COUNTS
-from mhsvm.evaluation.summary import SCHEMA
+from mhsvm.evaluation.summary import read_summary
 from mhsvm.metrics import PER_IMAGE, Scores
-from mhsvm.text_file import read_json, read_table
+from mhsvm.text_file import read_table
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ def read_runs(paths: Sequence[Path], *, test: str | None = None) -> list[Measure
     if len({folder.resolve() for folder in folders}) < len(folders):
         raise ValueError(f"a test is given twice among {', '.join(map(str, folders))}: name different runs")
     return [
-        MeasuredRun(name, folder, _read_summary(folder / "summary.json"), read_cases(folder / "cases.csv"))
+        MeasuredRun(name, folder, read_summary(folder / "summary.json"), read_cases(folder / "cases.csv"))
         for name, folder in zip(_names(folders), folders, strict=True)
     ]
 
@@ -135,11 +135,3 @@ def _names(folders: Sequence[Path]) -> list[str]:
         if len(set(names)) == len(names):
             return names
     return [str(folder) for folder in folders]
-
-
-def _read_summary(path: Path) -> dict:
-    summary = read_json(path, remedy="test or score again")
-    schema = summary.get("schema")
-    if not isinstance(schema, int) or not 1 <= schema <= SCHEMA:
-        raise ValueError(f"{path} has schema {schema}, this version of mhsvm reads up to {SCHEMA}: test or score again")
-    return summary

@@ -7,14 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mhsvm.assemble import read_config
+from mhsvm.evaluation.summary import read_summary
 from mhsvm.models.checkpoint_file import read_checkpoint
 from mhsvm.sweep.check import SetToTest
 from mhsvm.sweep.grid import GridRun
 from mhsvm.sweep.schedule import Command
-from mhsvm.text_file import read_json, read_json_lines
-from mhsvm.training.checkpoint import check_parts
+from mhsvm.text_file import read_json_lines
+from mhsvm.training.checkpoint import epochs_done
 from mhsvm.training.run_folder import RunFolder
 
+_REMEDY = "remove its folder, and the test is made again"
 _MHSVM = (sys.executable, "-m", "mhsvm")
 
 
@@ -79,18 +81,20 @@ class RunState:
         if not self.files.metrics.is_file() or len(read_json_lines(self.files.metrics)) < epochs:
             return False
         checkpoint = read_checkpoint(self.files.last)
-        check_parts(checkpoint, self.files.last, "training")
-        return checkpoint["training"]["progress"]["epoch"] >= epochs
+        return epochs_done(checkpoint, self.files.last) >= epochs
 
     def read_summary(self, test_set: SetToTest) -> dict | None:
         """Read the test summary of the best checkpoint on a set; None if checkpoint or set have changed."""
         path = self._test(test_set) / "summary.json"
         if not path.is_file():
             return None
-        summary = read_json(path, remedy="remove its folder, and the test is made again")
-        checkpoint = hashlib.sha256(self.files.best.read_bytes()).hexdigest()
-        current = summary["checkpoint"]["sha256"] == checkpoint
-        return summary if current and summary["protocol"]["set"]["checksum"] == test_set.checksum else None
+        summary = read_summary(path, remedy=_REMEDY)
+        try:
+            tested = summary["checkpoint"]["sha256"], summary["protocol"]["set"]["checksum"]
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"{path} does not say which checkpoint and set were tested: {_REMEDY}") from error
+        current = hashlib.sha256(self.files.best.read_bytes()).hexdigest(), test_set.checksum
+        return summary if tested == current else None
 
     def _training_arguments(self) -> Sequence[str]:
         if self.files.last.is_file():

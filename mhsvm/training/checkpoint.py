@@ -11,6 +11,7 @@ training            state to resume from: optimizer, schedule, random states, po
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -99,6 +100,19 @@ def check_parts(content: Mapping[str, object], path: str | Path, *parts: str) ->
             f"{path} is a checkpoint of this package without its {' and '.join(lacking)}: it was changed, or saved "
             "without them"
         )
+
+
+def epochs_done(content: Mapping[str, Any], path: str | Path) -> int:
+    """The number of epochs that a checkpoint's training has done.
+
+    Raises:
+        ValueError: The file cannot be resumed from; see `check_parts`.
+    """
+    check_parts(content, path, "training")
+    progress = content["training"].get("progress")
+    if not isinstance(progress, dict) or not isinstance(progress.get("epoch"), int):
+        raise ValueError(f"{path} does not say how many epochs are done: it was changed, or saved without them")
+    return progress["epoch"]
 
 
 def _plain(value: object, where: str, copies: list[tuple[Tensor, Tensor]]) -> object:

@@ -47,6 +47,7 @@ def stranger(workplace, make_set, make_checkpoint, monkeypatch):
 
     def name_it(content):
         content["config"]["run"]["plugins"] = ["stranger"]
+        content["training"] = {"progress": {"epoch": 1}}
 
     for file in ("best.pt", "last.pt"):
         make_checkpoint(make_set(), path=f"{RUN}/checkpoints/{file}", change=name_it)

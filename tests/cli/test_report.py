@@ -254,6 +254,11 @@ def test_wrong_folders_are_refused(tested, workplace, capsys):
     assert "empty is a run that has not finished an epoch" in error("empty")
     cases = (tested / "cases.csv").read_text()
     (tested / "cases.csv").write_text("".join(cases.splitlines(keepends=True)[:-1]))
+    assert "cases.csv changed after the measurement, so that the checksum is wrong: test or score" in error(TEST)
+    # tests of older versions have no checksums
+    content = json.loads((tested / "summary.json").read_text())
+    del content["checksums"]
+    (tested / "summary.json").write_text(json.dumps(content))
     assert "do not hold the same images: test again" in error(TEST)
     (tested / "cases.csv").write_text(cases)
     summary = json.loads((tested / "summary.json").read_text())

@@ -88,10 +88,22 @@ def test_tests_of_another_checkpoint_or_set_do_not_count(config, make_set, in_pr
     for part, key in (("checkpoint", "sha256"), ("protocol", "set")):
         content = json.loads(summary.read_text())
         content[part][key] = "0" * 64 if key == "sha256" else {**content[part][key], "checksum": "0" * 64}
+        assert content.pop("checksums")
         summary.write_text(json.dumps(content))
         in_process.clear()
         assert main(["--config", str(config)]) == 0
         assert [words[0] for words in in_process] == ["test"]
+
+
+@pytest.mark.parametrize("content", ["{}", '{"schema": 2}', '{"schema": 2, "checkpoint": []}', "[1]", "{"])
+def test_a_damaged_summary_is_named_with_the_way_out(config, in_process, capsys, content):
+    assert main(["--config", str(config)]) == 0
+    summary = Path("results/small-sweep/seed42/tests/lesions/summary.json")
+    summary.write_text(content)
+    assert run(main, ["--config", str(config)]) == 2
+    message = capsys.readouterr().err
+    assert str(summary) in message
+    assert "remove its folder, and the test is made again" in message
 
 
 def test_a_start_that_saved_nothing_is_made_again(config, in_process):

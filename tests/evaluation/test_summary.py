@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from mhsvm.evaluation.summary import result_line, write_summary
+from mhsvm.evaluation.summary import read_summary, result_line, write_summary
 from mhsvm.metrics import class_counts
 
 # tp 6, fp 2, fn 1, tn 9 together
@@ -30,7 +30,35 @@ def test_the_line_of_several_classes_has_the_whole_matrix():
 def test_a_summary_is_json_with_a_schema(tmp_path):
     write_summary(tmp_path / "summary.json", {"b": [1, 2.5], "a": None, "name": "Läsion"})
     content = json.loads((tmp_path / "summary.json").read_text(encoding="utf-8"))
+    assert list(content.pop("checksums")) == ["summary"]
     assert content == {"schema": 2, "b": [1, 2.5], "a": None, "name": "Läsion"}
     assert list(content) == ["schema", "b", "a", "name"]
+    assert read_summary(tmp_path / "summary.json") == content
     with pytest.raises(ValueError, match="not JSON compliant"):
         write_summary(tmp_path / "summary.json", {"loss": float("nan")})
+
+
+@pytest.fixture
+def measured(tmp_path):
+    """A summary with two tables of cases."""
+    for name in ("cases.csv", "cases_native.csv"):
+        (tmp_path / name).write_text(f"id,dice\n{name},0.8125\n")
+    write_summary(tmp_path / "summary.json", {"metrics": {"dsc": 0.8125}, "ids": ["é\u2028"]})
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", ["cases.csv", "cases_native.csv", "summary.json"])
+def test_a_changed_digit_is_noticed(measured, name):
+    assert read_summary(measured / "summary.json")["metrics"] == {"dsc": 0.8125}
+    text = (measured / name).read_text(encoding="utf-8")
+    (measured / name).write_text(text.replace("0.8125", "0.9125"), encoding="utf-8")
+    with pytest.raises(ValueError, match=rf"{name} changed after the measurement.*: test or score again"):
+        read_summary(measured / "summary.json")
+
+
+def test_older_summaries_have_no_checksums(measured):
+    content = json.loads((measured / "summary.json").read_text(encoding="utf-8"))
+    del content["checksums"]
+    (measured / "summary.json").write_text(json.dumps(content))
+    (measured / "cases.csv").write_text("id,dice\na,0.1\n")
+    assert read_summary(measured / "summary.json") == content

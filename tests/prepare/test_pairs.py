@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from mhsvm.prepare.archive import SourceFile
-from mhsvm.prepare.pairs import find_pairs, mask_files, masks_by_id
+from mhsvm.prepare.mask_files import mask_files, masks_by_id
+from mhsvm.prepare.pairs import find_pairs
 from mhsvm.prepare.problems import Problems
 from mhsvm.prepare.sources import SOURCES
 
@@ -112,4 +113,17 @@ def test_images_may_have_an_ending_where_their_masks_have_another():
     names = ["uw/a_orig.jpg", "uw/a_contour.png", "uw/b_orig.jpg", "uw/b_orig_mask.png"]
     pairs = find_pairs(files(*names), SOURCES["folder"], problems)
     assert [(pair.id, pair.image.name) for pair in pairs] == [("a", "uw/a_orig.jpg"), ("b_orig", "uw/b_orig.jpg")]
+    assert not problems
+
+
+def test_masks_that_this_program_predicted_are_taken_in_whichever_folders_their_images_were():
+    problems = Problems()
+    masks = ["p/masks/test/images/a.png", "p/masks/train/images/a.png"]
+    others = ["p/settings.json", "p/predictions.jsonl", "p/contours/masks/a.png", "p/overlays/test/images/a.jpg"]
+    found = mask_files(files(*masks, *others), problems, kind="predictions", predicted=True)
+    assert [file.name for file in found["a"]] == masks
+    (line,) = problems.left_out()
+    assert line == "2 images that are no masks by their names, such as p/contours/masks/a.png"
+    by_id = masks_by_id(found, {"train/a", "test/a"}, problems)
+    assert {id_: file.name for id_, file in by_id.items()} == {"test/a": masks[0], "train/a": masks[1]}
     assert not problems
