@@ -76,8 +76,12 @@ def cache_path(folder: Path, name: str) -> Path:
 
 
 def user_cache() -> Path:
-    """The folder of this package in the user's cache; it need not exist."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mhsvm"
+    """The folder of this package in the user's cache; it need not exist, and it need not be writable.
+
+    A user without a home folder, as of a container, has none that is.
+    """
+    named = os.environ.get("XDG_CACHE_HOME")
+    return Path(named or Path(os.path.expanduser("~")) / ".cache") / "mhsvm"
 
 
 def _sync(path: Path) -> None:

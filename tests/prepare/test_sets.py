@@ -132,6 +132,16 @@ def test_folder_that_cannot_be_written_to(ready_split, monkeypatch, tmp_path):
     assert list(ready_split.glob(".mhsvm*")) == []
 
 
+def test_folder_and_cache_that_cannot_be_written_to(ready_split, monkeypatch, tmp_path):
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    with pytest.raises(
+        PermissionError, match="neither it nor .*cache.* can be written to: prepare it .*XDG_CACHE_HOME"
+    ):
+        open_set(ready_split, size=16)
+    assert not (tmp_path / "cache").exists()
+
+
 def test_folder_with_problems(ready_split):
     (ready_split / "val" / "masks" / "1_mask.png").unlink()
     with pytest.raises(ValueError, match=r"image without a mask: 1\n    1: mine/val/images/1\.png"):
