@@ -80,8 +80,9 @@ def user_cache() -> Path:
 
     A user without a home folder, as of a container, has none that is.
     """
-    named = os.environ.get("XDG_CACHE_HOME")
-    return Path(named or Path(os.path.expanduser("~")) / ".cache") / "mhsvm"
+    named, home = os.environ.get("XDG_CACHE_HOME"), os.path.expanduser("~")
+    # "~" stays where there is no home folder, and must not become a folder of that name
+    return Path(named or Path("/nonexistent" if home == "~" else home) / ".cache") / "mhsvm"
 
 
 def _sync(path: Path) -> None:
