@@ -65,7 +65,7 @@ def run(command: Main, argv: Sequence[str] | None = None) -> int:
 
 
 def _print_all_characters() -> None:
-    """Let stdout escape characters that its encoding lacks, as stderr does: no work may fail for printing the name of a file.
+    """Let stdout escape characters that its encoding lacks, as stderr does: no work may fail for printing a name.
 
     A pipe on Windows and PYTHONIOENCODING=ascii have such encodings.
     """
