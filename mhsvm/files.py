@@ -76,8 +76,13 @@ def cache_path(folder: Path, name: str) -> Path:
 
 
 def user_cache() -> Path:
-    """The folder of this package in the user's cache; it need not exist."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mhsvm"
+    """The folder of this package in the user's cache; it need not exist, and it need not be writable.
+
+    A user without a home folder, as of a container, has none that is.
+    """
+    named, home = os.environ.get("XDG_CACHE_HOME"), os.path.expanduser("~")
+    # "~" stays where there is no home folder, and must not become a folder of that name
+    return Path(named or Path("/nonexistent" if home == "~" else home) / ".cache") / "mhsvm"
 
 
 def _sync(path: Path) -> None:

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from mhsvm.metrics.counts import IGNORE_INDEX
 from mhsvm.ops.fused.bce_dice import bce_dice
 from mhsvm.registry import Registered, Registry
+from mhsvm.system import name_user
 
 LOSSES: Registry[Callable[..., nn.Module]] = Registry("loss")
 
@@ -95,6 +96,7 @@ class CEDiceLoss(nn.Module):
 
     def __init__(self, *, ce_weight: float = 1.0, dice_weight: float = 1.0, smooth: float = 1.0) -> None:
         # Importing it takes seconds, and a lesion's loss does without.
+        name_user()
         from monai.losses import DiceLoss
 
         super().__init__()

@@ -1,5 +1,6 @@
 """Versions, devices, cores and memory of this machine."""
 
+import getpass
 import importlib.metadata
 import importlib.util
 import os
@@ -146,3 +147,11 @@ def peak_memory() -> float | None:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     # Linux counts in KiB
     return peak / (2**30 if sys.platform == "darwin" else 2**20)
+
+
+def name_user() -> None:
+    """Give a user without a name, as of a container, the number as the name: importing MONAI fails without one."""
+    try:
+        getpass.getuser()
+    except (KeyError, OSError):
+        os.environ["USER"] = str(os.getuid())

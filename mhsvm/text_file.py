@@ -170,18 +170,19 @@ def read_table(path: StrPath, *, remedy: str = "write the table again") -> Table
     return parse_table(Path(path).read_bytes(), name=path, remedy=remedy)
 
 
-def parse_table(content: bytes, *, name: StrPath, remedy: str) -> Table:
+def parse_table(content: bytes, *, name: StrPath, remedy: str, delimiter: str = ",") -> Table:
     """Read the bytes of a CSV table as `read_table` does.
 
     Args:
         content: Bytes of the file.
         name: Name of the file for messages.
         remedy: Fix for a damaged table, for messages.
+        delimiter: Mark between cells.
     Raises:
         ValueError: See `read_table`.
     """
     # with newline="", or the csv module would not see the ends of lines inside cells
-    reader = csv.reader(io.StringIO(decode(content, name=name), newline=""), strict=True)
+    reader = csv.reader(io.StringIO(decode(content, name=name), newline=""), strict=True, delimiter=delimiter)
     table = Table((), [], [])
     try:
         for cells in reader:
@@ -209,11 +210,19 @@ def write_table(path: StrPath, columns: Sequence[str], rows: Iterable[Sequence])
 
     A text that a spreadsheet would run as a formula gets an apostrophe at its start, which `read_table` removes.
     """
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
+    lines = _Lines()
+    # only the characters of its own line ends make the writer quote a cell, and a lone "\r" ends a line for its reader
+    writer = csv.writer(lines, lineterminator="\r\n")
     writer.writerow(columns)
     writer.writerows([_defuse(cell) for cell in row] for row in rows)
-    write_text(path, text.getvalue())
+    write_lines(path, lines)
+
+
+class _Lines(list[str]):
+    """Collects the lines of a table, without their ends."""
+
+    def write(self, line: str) -> None:
+        self.append(line.removesuffix("\r\n"))
 
 
 def _defuse(cell: object) -> object:

@@ -31,6 +31,8 @@ def read_yaml(path: Path, *, max_values: int = MAX_VALUES) -> dict[str, Any]:
         FileNotFoundError: The file does not exist.
         ValueError: It is no YAML of settings, repeats a key, or is too large.
     """
+    if path.is_dir():
+        raise FileNotFoundError(f"config {path} is a folder: name a file, such as {path / 'config.yaml'}")
     if not path.is_file():
         raise FileNotFoundError(f"config {path} does not exist: check the path")
     if path.stat().st_size > MAX_BYTES:

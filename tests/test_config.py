@@ -123,6 +123,11 @@ def test_a_missing_file_is_an_error():
         load_config("nowhere.yaml")
 
 
+def test_a_folder_is_no_config(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"is a folder: name a file, such as .*config\.yaml$"):
+        load_config(tmp_path)
+
+
 def test_keys_ignore_capitals_and_configs_are_frozen():
     config = load_config(None, ["TRAIN.EPOCHS", "3", "optimizer.adamw.LR", "1"])
     assert (config.train.epochs, config.optimizer.AdamW.lr) == (3, 1.0)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from mhsvm.files import full_disk_named, replace_when_complete
+from mhsvm.files import full_disk_named, replace_when_complete, user_cache
 
 
 def test_file_appears_at_the_end(tmp_path):
@@ -63,3 +63,9 @@ def test_a_full_disk_is_reported_with_the_file(name):
         raise OSError(errno.ENOSPC, "No space left on device", name)
     with pytest.raises(FileNotFoundError, match=r"\.partial|None|gone"), full_disk_named(path):
         raise FileNotFoundError(errno.ENOENT, "gone", name)
+
+
+def test_the_cache_of_a_user_without_a_home_folder_is_nowhere(monkeypatch):
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)
+    assert user_cache() == Path("/nonexistent/.cache/mhsvm")

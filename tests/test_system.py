@@ -6,7 +6,7 @@ import sys
 import pytest
 import torch
 
-from mhsvm.system import describe_device, list_devices, read_versions
+from mhsvm.system import describe_device, list_devices, name_user, read_versions
 
 
 def test_versions_of_what_is_here_and_empty_ones_of_what_is_not(monkeypatch):
@@ -49,3 +49,14 @@ def test_devices():
     assert facts["processors"] == os.cpu_count()
     assert facts["threads"] == torch.get_num_threads()
     assert facts["memory_bytes"] > 2**28
+
+
+def test_a_user_without_a_name_is_named_by_the_number(monkeypatch):
+    def fail():
+        raise KeyError("getpwuid(): uid not found: 12345")
+
+    monkeypatch.setenv("USER", "")
+    monkeypatch.setattr("getpass.getuser", fail)
+    monkeypatch.setattr("os.getuid", lambda: 12345, raising=False)
+    name_user()
+    assert os.environ["USER"] == "12345"

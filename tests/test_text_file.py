@@ -196,3 +196,10 @@ def test_other_texts_are_written_as_they_are(tmp_path, text):
     ((cell, gain),) = list(csv.reader(io.StringIO(path.read_text(encoding="utf-8"), newline="")))[1:]
     assert (cell, gain) == (text, "-0.5")
     assert text_file.read_table(path).rows == [{"id": text, "gain": "-0.5"}]
+
+
+def test_line_ends_inside_cells_come_back(tmp_path):
+    cells = ["a\rb", "a\r", "a\nb", "a\r\nb", "plain"]
+    text_file.write_table(tmp_path / "a.csv", ("id", "n"), [(cell, 1) for cell in cells])
+    assert (tmp_path / "a.csv").read_bytes().endswith(b"\nplain,1\n")
+    assert [row["id"] for row in text_file.read_table(tmp_path / "a.csv").rows] == cells

@@ -7,8 +7,9 @@ from mhsvm.assemble.networks import build_inference, build_model, describe_model
 from mhsvm.assemble.prediction import TrainedPredictor, load_predictor
 from mhsvm.assemble.runs import Plan, open_plan, plan_resumed, plan_run, run_folder
 from mhsvm.assemble.settings import read_config, recorded_config
-from mhsvm.assemble.trained import Trained, find_checkpoint, load_trained
+from mhsvm.assemble.trained import Trained, load_trained
 from mhsvm.assemble.training import build_job, build_loss, build_optimizer, build_schedule, build_step
+from mhsvm.models.pretrained import find_checkpoint
 
 __all__ = [
     "Plan",

@@ -16,6 +16,12 @@ def build_device(name: str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
+    except RuntimeError as error:
+        # torch's message lists twenty types, most of which no public build of it has
+        raise ValueError(
+            f"device {name!r} cannot be used here: it is none that torch knows; use auto, cpu, cuda or cuda:N"
+        ) from error
+    try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         raise ValueError(f"device {name!r} cannot be used here: {first_line(str(error))}") from error

@@ -13,6 +13,7 @@ from yacs.config import CfgNode
 from mhsvm.config import to_dict
 from mhsvm.layers.mixers import MIXERS
 from mhsvm.models import create_model, load_weights
+from mhsvm.models.pretrained import find_checkpoint
 from mhsvm.models.registry import MODELS
 from mhsvm.ops.dispatch import ENVIRONMENT_VARIABLE, check_backend
 from mhsvm.ops.scan.selective_scan import SELECTIVE_SCAN
@@ -105,7 +106,7 @@ def build_model(config: CfgNode, *, backend: str | None = None) -> nn.Module:
         **_arguments(config),
     )
     if node.weights:
-        log.info("weights from %s: %s", node.weights, load_weights(model, node.weights))
+        log.info("weights from %s: %s", node.weights, load_weights(model, find_checkpoint(node.weights)))
     return model
 
 

@@ -87,6 +87,12 @@ def plan_run(config: CfgNode, run: RunFolder | None, *, num_processes: int = 1) 
     return Plan(config, run, split, checksum)
 
 
+def _hint_at_run(path: Path) -> str:
+    """The run that a path probably means: one of its checkpoints, or only the name of the run."""
+    places = [*list(path.parents)[:2], Path("results") / path]
+    return next((f". Did you mean {str(run)!r}?" for run in places if RunFolder(run).last.is_file()), "")
+
+
 def plan_resumed(folder: StrPath, settings: Sequence[str] = (), *, num_processes: int = 1) -> Plan:
     """Read a run folder to go on from its last checkpoint, or from the start if it ended before its first one.
 
@@ -103,7 +109,9 @@ def plan_resumed(folder: StrPath, settings: Sequence[str] = (), *, num_processes
     if run.is_unsaved_start() and run.config.is_file():
         return _plan_again(run, settings, num_processes=num_processes)
     if not run.last.is_file():
-        raise FileNotFoundError(f"{folder} is not a run that can be resumed: there is no {run.last}")
+        raise FileNotFoundError(
+            f"{folder} is not a run that can be resumed: there is no {run.last}{_hint_at_run(run.path)}"
+        )
     checkpoint = _read_last(run)
     check_parts(checkpoint, run.last, "config", "data", "model")
     # its config.yaml is the user's, like the one that a training starts with

@@ -17,11 +17,10 @@ from mhsvm.files import StrPath
 from mhsvm.models.checkpoint_file import read_checkpoint, weights_in
 from mhsvm.models.loading import load_state
 from mhsvm.models.mhs_vm import MHSVM
-from mhsvm.models.pretrained import find_pretrained, list_pretrained
+from mhsvm.models.pretrained import find_checkpoint
 from mhsvm.models.recognition import Identity, identify, published_network
 from mhsvm.models.registry import MODELS
 from mhsvm.models.weight_format import State
-from mhsvm.nearest import did_you_mean
 from mhsvm.plugins import import_plugins
 from mhsvm.prepare.sets import DEFAULT_SIZE
 from mhsvm.training.checkpoint import check_parts, is_ours
@@ -151,23 +150,6 @@ def load_trained(
         data=content.get("data") if ours else None,
         notes=tuple(notes),
         backend=backend,
-    )
-
-
-def find_checkpoint(path: StrPath) -> Path:
-    """Find a checkpoint by its path, or by a name from `mhsvm.list_pretrained()` if there is no such file.
-
-    Raises:
-        FileNotFoundError: There is neither; the names are listed.
-    """
-    if Path(path).exists():
-        return Path(path)
-    known = list_pretrained()
-    if str(path) in known:
-        return find_pretrained(str(path)).path
-    raise FileNotFoundError(
-        f"there is no checkpoint {path}, and no weights of this name come with mhsvm; known: "
-        f"{', '.join(known) or 'none'}{did_you_mean(str(path), known)}"
     )
 
 

@@ -5,6 +5,7 @@ A command parses, calls and prints: its file imports the library only after pars
 
 import errno
 import importlib
+import io
 import sys
 from collections.abc import Callable, Sequence
 
@@ -45,6 +46,7 @@ _OF_DISKS = (*NO_ROOM, errno.EIO)
 
 def run(command: Main, argv: Sequence[str] | None = None) -> int:
     """Run a command: an error of the user is one message on stderr and status 2, not a traceback."""
+    _print_all_characters()
     try:
         return command(argv)
     except (ValueError, OSError) as error:
@@ -62,6 +64,15 @@ def run(command: Main, argv: Sequence[str] | None = None) -> int:
         return 130
 
 
+def _print_all_characters() -> None:
+    """Let stdout escape characters that its encoding lacks, as stderr does: no work may fail for printing a name.
+
+    A pipe on Windows and PYTHONIOENCODING=ascii have such encodings.
+    """
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")
+
+
 def _with_options(message: str, command: Main) -> str:
     """Name a command's options instead of the arguments of the library that a message quotes."""
     parser = getattr(sys.modules[command.__module__], "parser", None)
@@ -70,6 +81,7 @@ def _with_options(message: str, command: Main) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of `mhsvm`."""
+    _print_all_characters()
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] in ("-h", "--help"):
         print("usage: mhsvm COMMAND …   (mhsvm COMMAND --help, mhsvm --version)\n")

@@ -129,6 +129,11 @@ def _columns(line: str) -> tuple[str, int, int] | None:
 
 
 def _add_line(found: SplitList, place: str, line: str, ids: Ids) -> None:
+    name, tab, word = line.rpartition("\t")
+    if tab and name in ids and word in PART_WORDS:
+        # as this program writes it: the id may start or end with any of the separators
+        found.add(place, name, word, ids)
+        return
     match = _LINE.fullmatch(line)
     if match is None or match[2].lower().strip('"') not in PART_WORDS:
         # a comment may follow

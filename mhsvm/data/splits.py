@@ -20,6 +20,7 @@ from fractions import Fraction
 
 from mhsvm.data.assignment import counts_by_percent, fill_every_part, fill_parts
 from mhsvm.data.split_file import PARTS, UNUSED, VAL_AND_TEST, Split, SplitFile
+from mhsvm.nearest import did_you_mean
 from mhsvm.registry import Registry
 from mhsvm.text_file import encode
 
@@ -112,7 +113,7 @@ def make_split(name: str, *, ids: Sequence[str], subsets: Sequence[str], groups:
         if match := _pattern(form).fullmatch(name):
             parts = rule(members, *match.groups())
             return Split(name, {image_id: parts[image_id] for image_id in ids if image_id in parts})
-    raise ValueError(f"unknown split {name!r}; known: {', '.join(list_splits())}")
+    raise ValueError(f"unknown split {name!r}; known: {', '.join(list_splits())}{did_you_mean(name, list_splits())}")
 
 
 def suggest_split(groups: Sequence[str], *, training: bool = False) -> str:

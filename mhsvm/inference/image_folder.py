@@ -161,6 +161,9 @@ def _written(
 def _reason(image: ImageFile, error: Exception) -> str:
     place = f"/{image.file.member.filename}" if image.file.member is not None else ""
     message = f"{error}" if isinstance(error, (ValueError, OSError)) else f"{type(error).__name__}: {error}"
+    if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+        # a member of an archive may have a longer name than any file; the system's message repeats it twice
+        message = "its name is too long for the file of its mask, mostly over 255 bytes: shorten it"
     return readable(f"{image.file.location}{place}: {message}")
 
 

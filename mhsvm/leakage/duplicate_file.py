@@ -6,7 +6,7 @@ The file is valid for the checksums of the sets and the version of the search.
 import logging
 from pathlib import Path
 
-from mhsvm.files import cache_path
+from mhsvm.files import NO_ROOM, cache_path
 from mhsvm.leakage.duplicates import DEFAULT_THRESHOLD, VERSION, DuplicatePair, find_duplicates, merge_groups
 from mhsvm.leakage.small_copy import MIN_SIDE
 from mhsvm.store import PreparedSet
@@ -61,7 +61,7 @@ def search_duplicates(first: PreparedSet, second: PreparedSet | None = None) -> 
             original_sizes_b=second.original_sizes,
         )
     rows = [[pair.id_a, pair.id_b, pair.score] for pair in pairs]
-    write_json(path, {**key, "pairs": rows}, indent=1)
+    _keep(path, {**key, "pairs": rows})
     return pairs
 
 
@@ -79,14 +79,27 @@ def _path(first: PreparedSet, second: PreparedSet | None) -> Path:
     return cache_path(first.path.parent, name)
 
 
+def _keep(path: Path, content: dict) -> None:
+    try:
+        write_json(path, content, indent=1)
+    except OSError as error:
+        if error.errno in NO_ROOM:
+            raise
+        # the pairs are found, and no test fails for a file that only saves time
+        log.warning(
+            "warning: the result cannot be kept in %s (%s), and is searched again next time: set XDG_CACHE_HOME to a "
+            "folder that can be written",
+            path.parent,
+            error.strerror,
+        )
+
+
 def _read(path: Path, key: dict) -> list[DuplicatePair] | None:
-    """The pairs of a file with this key; None if there is no such file or if it is damaged."""
-    if not path.is_file():
-        return None
+    """The pairs of a file with this key; None if it is missing, damaged or unreadable."""
     try:
         content = read_json(path)
         if {name: content.get(name) for name in key} != key:
             return None
         return [DuplicatePair(id_a, id_b, score) for id_a, id_b, score in content["pairs"]]
-    except (ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError):
         return None

@@ -7,6 +7,7 @@ import numpy as np
 from torch import Tensor
 
 from mhsvm.metrics.registered import measure_masks, register_metric
+from mhsvm.system import name_user
 
 BOUNDARY = ("hd95", "assd")
 
@@ -39,6 +40,7 @@ def boundary(pred: np.ndarray, target: np.ndarray) -> tuple[float, float]:
 
 
 def _distances(pred: np.ndarray, target: np.ndarray) -> tuple[float, float]:
+    name_user()
     # imported here because it takes seconds, and most uses of the metrics do not need it
     from monai.metrics.utils import get_mask_edges, get_surface_distance
 

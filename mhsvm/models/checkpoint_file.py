@@ -32,6 +32,12 @@ _CONTAINERS = (
 )
 
 
+def _likely_file(folder: Path) -> Path:
+    """The best checkpoint of a folder, which may be a run's; its likely name if there is none."""
+    places = [folder / "checkpoints" / "best.pt", folder / "best.pt", *sorted(folder.glob("*.pt*"))]
+    return next((place for place in places if place.is_file()), places[0])
+
+
 def read_checkpoint(path: str | os.PathLike) -> dict[str, Any]:
     """Read the content of a checkpoint onto the CPU.
 
@@ -44,6 +50,8 @@ def read_checkpoint(path: str | os.PathLike) -> dict[str, Any]:
         ValueError: It is not a checkpoint, is damaged, or would run code.
     """
     path = Path(path)
+    if path.is_dir():
+        raise FileNotFoundError(f"{path} is a folder, not a checkpoint: name a file, such as {_likely_file(path)}")
     if not path.is_file():
         raise FileNotFoundError(f"there is no checkpoint {path}")
     if not _is_zip(path):

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mhsvm.files import StrPath
 from mhsvm.models.checkpoint_file import read_checkpoint
 from mhsvm.nearest import did_you_mean
 from mhsvm.text_file import read_table
@@ -69,6 +70,23 @@ def find_pretrained(name: str, *, model: str | None = None) -> Pretrained:
             "install the package again"
         )
     return row
+
+
+def find_checkpoint(path: StrPath) -> Path:
+    """Find a checkpoint by its path, or by a name from `list_pretrained()` if there is no such file.
+
+    Raises:
+        FileNotFoundError: There is neither; the names are listed.
+    """
+    if Path(path).exists():
+        return Path(path)
+    known = list_pretrained()
+    if str(path) in known:
+        return find_pretrained(str(path)).path
+    raise FileNotFoundError(
+        f"there is no checkpoint {path}, and no weights of this name come with mhsvm; known: "
+        f"{', '.join(known) or 'none'}{did_you_mean(str(path), known)}"
+    )
 
 
 def read_pretrained(name: str, *, model: str) -> tuple[dict[str, Any], dict[str, Any]]:

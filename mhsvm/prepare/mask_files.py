@@ -36,15 +36,17 @@ def mask_files(
         mask_suffix: A further ending of masks.
         all_needed: Whether a mask of a format that is not read, without another of its name, is a problem.
         predicted: Take those in a folder such as `pred`, if there is one: tools write it next to a copy of the targets.
+            From predictions of this program, take those in `masks`, in whichever folders the images were.
     """
     files, ending = list(files), _any_ending(mask_suffix, MASK_ENDING)
     images = [file for file in files if is_image(file)]
+    written = _written_masks(files, images) if predicted else []
     found: dict[str, list[SourceFile]] = defaultdict(list)
     unread: list[SourceFile] = []
     masks = [file for file in images if is_mask(file, ending)]
     if predicted:
         below = [file for file in images if is_predicted(file)]
-        masks = [file for file in below if folder_role(file) == "mask"] or below or masks
+        masks = written or [file for file in below if folder_role(file) == "mask"] or below or masks
     chosen = set(masks)
     for file in images:
         if chosen and file not in chosen:
@@ -60,6 +62,14 @@ def mask_files(
     if not found:
         problems.add(NO_MASKS, f"{kind}: looked for {NAMES}; found {overview(files)}")
     return found
+
+
+def _written_masks(files: Iterable[SourceFile], images: Iterable[SourceFile]) -> list[SourceFile]:
+    """Masks in folders of predictions of this program, which hold overlays and others beside them."""
+    names = {file.name for file in files}
+    folders = {name.removesuffix("/predictions.jsonl") for name in names if name.endswith("/predictions.jsonl")}
+    written = tuple(f"{folder}/masks/" for folder in folders if f"{folder}/settings.json" in names)
+    return [file for file in images if file.name.startswith(written)]
 
 
 def match_masks(

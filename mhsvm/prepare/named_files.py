@@ -12,7 +12,8 @@ from mhsvm.prepare.roles import Ending, stem_of
 
 DUPLICATE = Rule(
     "id that occurs twice",
-    "give an archive or its extracted folder, not both; rename files of one name; merge masks of one image",
+    "give an archive or its extracted folder, not both; give the folder around several of one name; rename files "
+    "of one name; merge masks of one image",
 )
 UNREAD = Rule("image of a format that is not read", "save it as PNG, or move it away")
 

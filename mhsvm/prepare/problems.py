@@ -1,5 +1,6 @@
 """Problems of a source, collected and raised together."""
 
+import re
 import threading
 from dataclasses import dataclass
 
@@ -40,7 +41,7 @@ class Problems:
 
     def left_out(self) -> list[str]:
         """Lines about all that is left out: number and kind, with an example each."""
-        return [f"{len(items)} {kind}, such as {min(items)}" for kind, items in sorted(self._left_out.items())]
+        return [f"{len(items)} {kind}, such as {_shown(min(items))}" for kind, items in sorted(self._left_out.items())]
 
     def describe(self) -> list[str]:
         """Blocks of lines, one for each violated rule."""
@@ -57,7 +58,12 @@ class Problems:
 
     def _describe(self, rule: Rule) -> str:
         items = sorted(self._items[rule])
-        lines = [f"  {rule.broken}: {len(items)}", *(f"    {item}" for item in items[:_LONGEST_LIST])]
+        lines = [f"  {rule.broken}: {len(items)}", *(f"    {_shown(item)}" for item in items[:_LONGEST_LIST])]
         if len(items) > _LONGEST_LIST:
             lines.append(f"    ... and {len(items) - _LONGEST_LIST} more")
         return "\n".join([*lines, f"    fix: {rule.fix}"])
+
+
+def _shown(item: str) -> str:
+    """An item on one line: names of files may hold line ends and other control characters."""
+    return re.sub(r"[\x00-\x1f\x7f]", lambda mark: repr(mark[0])[1:-1], item)

@@ -11,6 +11,7 @@ from mhsvm.files import StrPath, cache_path
 from mhsvm.nearest import did_you_mean
 from mhsvm.prepare.archive import SourceFile
 from mhsvm.prepare.formats import EXTENSIONS
+from mhsvm.prepare.out_path import check_out
 from mhsvm.prepare.pairs import find_pairs
 from mhsvm.prepare.pipeline import PAIRS, pairs_digest, prepare_set
 from mhsvm.prepare.problems import Problems
@@ -53,10 +54,15 @@ def find_set(name_or_path: StrPath, root: StrPath = "data") -> Path:
         return found[0]
     entries = sorted(root.iterdir()) if root.is_dir() else []
     known = [path.name for path in entries if path.is_dir() or path.suffix == ".h5"]
+    missing = (
+        f"no such path, and no {root}/{name_or_path}"
+        if named
+        else f"neither {root}/{name_or_path}.h5, nor {root}/{name_or_path}/, nor such a path"
+    )
     hint = did_you_mean(str(name_or_path), [name.removesuffix(".h5") for name in known])
     raise FileNotFoundError(
-        f"there is no data set {str(name_or_path)!r}: neither {root}/{name_or_path}.h5, nor {root}/{name_or_path}/, "
-        f"nor such a path. In {root}/: {', '.join(known) or 'no sets'}{hint or '.'} Make one with `mhsvm prepare`"
+        f"there is no data set {str(name_or_path)!r}: {missing}. "
+        f"In {root}/: {', '.join(known) or 'no sets'}{hint or '.'} Make one with `mhsvm prepare`"
     )
 
 
@@ -100,6 +106,7 @@ def open_set(path: str | Path, size: Size = DEFAULT_SIZE, num_classes: int = 1) 
     cache, state = _prepared_path(path, size, num_classes), _folder_state(path)
     if _is_current(cache, state):
         return PreparedSet.open(cache)
+    _check_writable(cache, path)
     summary = prepare_set(
         "folder",
         [path],
@@ -177,8 +184,19 @@ def _prepared_path(folder: Path, size: tuple[int, int], num_classes: int) -> Pat
     return cache_path(folder, name)
 
 
+def _check_writable(cache: Path, folder: Path) -> None:
+    try:
+        check_out(cache, "folder", overwrite=True)
+    except PermissionError as error:
+        raise PermissionError(
+            f"{folder} is prepared at its first use, and neither it nor {cache.parent} can be written to: prepare it "
+            "into a file with `mhsvm prepare`, or set XDG_CACHE_HOME to a folder that can be written"
+        ) from error
+
+
 def _is_current(cache: Path, state: str) -> bool:
-    if not cache.exists():
+    # unlike Path.exists, False in a folder that must not be read
+    if not os.path.exists(cache):
         return False
     try:
         with PreparedSet.open(cache) as prepared:

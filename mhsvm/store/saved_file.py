@@ -1,6 +1,7 @@
 """HDF5 files while they are read: opened with a clear error, and verified."""
 
 import io
+import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -63,7 +64,8 @@ class SavedFile:
         file = self.path.open("rb")
         if not h5py.is_hdf5(self.path):
             file.close()
-            raise ValueError(f"{self.path} is not an HDF5 file; make it with `{self._how_to_make}`")
+            kind = "a zip file, not an HDF5 file" if zipfile.is_zipfile(self.path) else "not an HDF5 file"
+            raise ValueError(f"{self.path} is {kind}; make it with `{self._how_to_make}`")
         return file
 
     @contextmanager

@@ -120,5 +120,8 @@ def _as_test_set(prepared: PreparedSet, argument: str) -> SetToTest:
 def _with_unique_names(test_sets: Sequence[SetToTest]) -> tuple[SetToTest, ...]:
     names = [test_set.name for test_set in test_sets]
     if len(set(names)) < len(names):
-        raise ValueError(f"two test sets have the same name: {', '.join(names)}; name each once with `further_sets`")
+        raise ValueError(
+            f"two test sets have the same name: {', '.join(names)}; every run is tested on its own set, {names[0]}, "
+            "anyway: name each other set once with `further_sets`"
+        )
     return tuple(test_sets)

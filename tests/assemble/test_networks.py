@@ -4,6 +4,7 @@ import pytest
 import torch
 from PIL import Image
 
+import mhsvm
 from mhsvm.assemble import build_model, load_trained
 from mhsvm.assemble.runs import plan_run
 from mhsvm.cli.predict import main as predict
@@ -95,3 +96,10 @@ def test_a_commands_option_is_an_argument(ran, monkeypatch, tmp_path):
     ran.clear()
     assert predict([*command, "--out", str(tmp_path / "two")]) == 0
     assert ran == {"of_environment"}
+
+
+def test_a_training_starts_from_weights_in_the_package_by_name():
+    name = "isic2017-wu-sorted"
+    model = build_model(load_config(None, ("model.name", "ultralight_vm_unet", "model.weights", name)))
+    expected = mhsvm.create_model("ultralight_vm_unet", pretrained=name).state_dict()
+    assert all(torch.equal(value, expected[key]) for key, value in model.state_dict().items())

@@ -1,5 +1,8 @@
 """How every command ends."""
 
+import io
+import sys
+
 import pytest
 import torch
 
@@ -37,3 +40,23 @@ def test_a_defect_keeps_its_traceback():
 def test_an_unknown_command_lists_the_known(capsys):
     assert main(["trian"]) == 2
     assert "unknown command 'trian'; known: train, test, predict" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("encoding", "printed"), [("ascii", rb"l\xe4sion \u76ae"), ("cp1252", b"l\xe4sion \\u76ae")])
+def test_a_name_that_the_output_cannot_encode_is_escaped(monkeypatch, encoding, printed):
+    content = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(content, encoding=encoding))
+
+    def command(argv):
+        print("läsion 皮", flush=True)
+        return 0
+
+    assert run(command) == 0
+    assert content.getvalue().rstrip() == printed
+
+
+def test_the_list_of_commands_is_printed_in_every_encoding(monkeypatch):
+    content = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(content, encoding="ascii", write_through=True))
+    assert main([]) == 0
+    assert content.getvalue().startswith(rb"usage: mhsvm COMMAND \u2026")

@@ -76,3 +76,14 @@ def test_images_of_formats_that_are_not_read_are_errors(workplace, checkpoint, c
     assert "1 masks in out/masks" in captured.out
     assert "error: 3 of 4 images could not be read:\n  1 .nef images, a format that is not read" in captured.err
     assert "\n  2 .svg images, a format that is not read, such as photos/b.svg" in captured.err
+
+
+def test_members_of_archives_with_names_too_long_for_files_are_named(workplace, checkpoint, pack, capsys):
+    content = draw(workplace / "a.png").read_bytes()
+    archive = pack({"a.png": content, f"{'x' * 400}.png": content})
+    assert run_predict(checkpoint, archive, "out") == 1
+    assert files_below(workplace / "out/masks") == ["a.png"]
+    (line,) = (line for line in capsys.readouterr().err.splitlines() if "xxx" in line)
+    assert line.endswith(
+        f"{'x' * 400}.png: its name is too long for the file of its mask, mostly over 255 bytes: shorten it"
+    )

@@ -83,3 +83,20 @@ def test_bad_arguments(arguments, message, capsys):
     with pytest.raises(SystemExit, match="2"):
         mhsvm(["prepare", *arguments])
     assert message in capsys.readouterr().err
+
+
+def test_advice_on_a_class_mask_with_a_palette_names_the_option(source, tmp_path, capsys):
+    mask = Image.fromarray((np.arange(48).reshape(6, 8) % 3).astype(np.uint8), "P")
+    mask.putpalette([0, 0, 0, 255, 0, 0, 0, 255, 0])
+    mask.save(source / "masks/1.png")
+    arguments = ["folder", "--source", str(source), "--out", str(tmp_path / "mine.h5"), "--size", "16"]
+    assert mhsvm(["prepare", *arguments]) == 2
+    message = capsys.readouterr().err
+    assert "mask with several colors: 1\n    own/masks/1.png: colors" in message
+    assert "and give --num-classes for them" in message
+    (source / "masks/0.png").unlink()
+    (source / "images/0.png").unlink()
+    assert mhsvm(["prepare", *arguments, "--num-classes", "3"]) == 0
+    with PreparedSet.open(tmp_path / "mine.h5") as prepared:
+        (resized,) = prepared.masks([0])
+        assert np.unique(resized).tolist() == [0, 1, 2]

@@ -166,7 +166,10 @@ def test_a_folder_with_other_settings_is_refused(config, in_process, capsys):
         (["data.size", "64"], "seed42: data.size is 64 x 64 and data/lesions.h5 holds images of 32 x 32"),
         (["data.set", "nowhere"], "there is no data set 'nowhere'"),
         (["--test", "nowhere"], "there is no data set 'nowhere'"),
-        (["--test", "lesions"], "two test sets have the same name: lesions, lesions"),
+        (
+            ["--test", "lesions"],
+            "lesions; every run is tested on its own set, lesions, anyway: name each other set once with --test",
+        ),
         (["--test", "classes"], "have num_classes 3, model.num_classes is 1: leave this set out"),
         (["run.device", "cuda:9"], "run.device cuda:9 does not exist:"),
         (["--set", "train.step=eager,graph"], "step=graph_seed42: train.step graph needs a GPU"),

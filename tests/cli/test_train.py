@@ -160,6 +160,9 @@ def test_an_unsaved_start_with_another_file_is_left_as_it_is(unsaved, config, ca
 
 def test_a_second_process_is_refused(config, capsys):
     assert main(["--config", str(config), "train.epochs", "1"]) == 0
+    for path in ("small", "results/small/checkpoints", "results/small/checkpoints/best.pt"):
+        assert run(main, ["--resume", path]) == 2
+        assert f"Did you mean {str(Path('results/small'))!r}?" in capsys.readouterr().err
     before = Path("results/small/metrics.jsonl").read_bytes()
     with FolderLock("a training") as lock:
         lock.hold("results/small")
@@ -320,7 +323,17 @@ def test_a_profile_of_a_diverging_training_is_one_message(config, capsys):
         (["--config", "small.yaml", "data.augmentation", "cutmix"], "unknown augmentation 'cutmix'; known: none"),
         (["--config", "small.yaml", "data.normalization", "zscore"], "unknown normalization 'zscore'; known: minmax"),
         (["--config", "small.yaml", "run.device", "cuda:9"], "device 'cuda:9' cannot be used here"),
+        (
+            ["--config", "small.yaml", "run.device", "gpu"],
+            "device 'gpu' cannot be used here: it is none that torch knows",
+        ),
         (["--config", "small.yaml", "model.weights", "nowhere.pt"], "nowhere.pt"),
+        (["--config", "small.yaml", "model.weights", "isic2017-wu-sort"], "Did you mean 'isic2017-wu-sorted'?"),
+        (["--config", "small.yaml", "data.split", "oficial"], "Did you mean 'official'?"),
+        (
+            ["--config", "small.yaml", "data.set", "sets/none.h5"],
+            "'sets/none.h5': no such path, and no data/sets/none.h5",
+        ),
         (["--config", "small.yaml", "train.precision", "half"], "train.precision is one of float32, bfloat16"),
         (["--config", "small.yaml", "train.step", "fast"], "train.step is one of auto, eager, graph, compile, not"),
         (["--config", "small.yaml", "train.step", "graph"], "train.step graph needs a GPU"),

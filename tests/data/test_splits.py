@@ -348,3 +348,12 @@ def test_lists_find_ids_with_accents_however_they_are_written(tmp_path):
         "n\u00e9": "test",
         "x": "val",
     }
+
+
+def test_a_saved_split_brings_back_ids_with_separators_at_their_ends(tmp_path):
+    ids = (" sp ", "&amp;", "a\tb", "a\r", "a,", "plain")
+    split = split_of("all", ids=ids)
+    split.save(tmp_path / "split.txt")
+    assert list(Split.load(tmp_path / "split.txt").parts) == sorted(ids) == sorted(split.parts)
+    asked = split_of(f"file:{tmp_path / 'split.txt'}", ids=ids)
+    assert (asked.parts, asked.hash) == (split.parts, split.hash)

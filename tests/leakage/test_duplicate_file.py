@@ -91,6 +91,18 @@ def test_the_users_cache_is_taken_where_a_folder_is_read_only(write_images, imag
     assert len(list((tmp_path / "cache/mhsvm").rglob("own.duplicates.json"))) == 1
 
 
+def test_pairs_are_found_where_nothing_can_be_kept(write_images, images, searches, tmp_path, monkeypatch, caplog):
+    (tmp_path / "home").write_text("a file, in which no folder can be made")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr("mhsvm.files.os.access", lambda path, mode: False)
+    with write_images(images) as prepared:
+        for _ in range(2):
+            assert ids_of(search_duplicates(prepared)) == [("a", "c")]
+    assert searches == [4, 4]
+    assert "cannot be kept in" in caplog.text
+    assert "set XDG_CACHE_HOME to a folder that can be written" in caplog.text
+
+
 def test_groups_join_near_duplicates_and_given_groups(write_images, images):
     with write_images(images) as prepared:
         assert duplicate_groups(prepared) == ("like a", "", "like a", "")

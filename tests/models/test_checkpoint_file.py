@@ -65,6 +65,16 @@ def test_other_files_are_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match="there is no checkpoint .*absent.pth"):
         read_checkpoint(tmp_path / "absent.pth")
 
+    run = tmp_path / "run"
+    (run / "checkpoints").mkdir(parents=True)
+    with pytest.raises(
+        FileNotFoundError, match=r"run is a folder, not a checkpoint: .* such as .*run.checkpoints.best\.pt$"
+    ):
+        read_checkpoint(run)
+    (run / "checkpoints" / "mine.pth").touch()
+    with pytest.raises(FileNotFoundError, match=r"such as .*checkpoints.mine\.pth$"):
+        read_checkpoint(run / "checkpoints")
+
     path = tmp_path / "image.png"
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(100))
     with pytest.raises(ValueError, match="image.png is not a checkpoint or is incomplete"):

@@ -97,3 +97,21 @@ def test_folds_keep_groups():
     for group in set(groups) - {""}:
         assert len({parts[id_] for id_, own in zip(ids, groups, strict=True) if own == group}) == 1
     assert np.unique(list(parts.values())).tolist() == ["test", "train", "val"]
+
+
+@pytest.mark.parametrize(
+    ("file_name", "table"),
+    [
+        ("groups.csv", "\ufeffid,group\r\nla\u0308sion,anna\r\nnevus,anna\r\n"),
+        ("groups.csv", "id;site;group\nl\u00e4sion;arm, left;anna\nnevus;arm;anna\n"),
+        ("groups.csv", "id\tgroup\nl\u00e4sion\tanna\nnevus\tanna"),
+        ("Groups.CSV", "ID, Group\nl\u00e4sion.png,anna\nnevus.PNG,anna\n"),
+    ],
+)
+def test_tables_of_spreadsheets_and_accents_are_read(lay_out, picture, lesion, tmp_path, file_name, table):
+    # macOS writes an accent as a character of its own
+    names = ("la\u0308sion", "nevus", "v1.png")
+    files = {f"images/{name}.png": picture(seed) for seed, name in enumerate(names)}
+    files |= {f"masks/{name}.png": lesion(seed) for seed, name in enumerate(names)}
+    folder = lay_out({**files, file_name: table.encode()})
+    assert groups_of("folder", folder, tmp_path) == {"l\u00e4sion": "anna", "nevus": "anna", "v1.png": ""}

@@ -114,3 +114,16 @@ def test_images_may_have_an_ending_where_their_masks_have_another():
     pairs = find_pairs(files(*names), SOURCES["folder"], problems)
     assert [(pair.id, pair.image.name) for pair in pairs] == [("a", "uw/a_orig.jpg"), ("b_orig", "uw/b_orig.jpg")]
     assert not problems
+
+
+def test_masks_that_this_program_predicted_are_taken_in_whichever_folders_their_images_were():
+    problems = Problems()
+    masks = ["p/masks/test/images/a.png", "p/masks/train/images/a.png"]
+    others = ["p/settings.json", "p/predictions.jsonl", "p/contours/masks/a.png", "p/overlays/test/images/a.jpg"]
+    found = mask_files(files(*masks, *others), problems, kind="predictions", predicted=True)
+    assert [file.name for file in found["a"]] == masks
+    (line,) = problems.left_out()
+    assert line == "2 images that are no masks by their names, such as p/contours/masks/a.png"
+    by_id = masks_by_id(found, {"train/a", "test/a"}, problems)
+    assert {id_: file.name for id_, file in by_id.items()} == {"test/a": masks[0], "train/a": masks[1]}
+    assert not problems

@@ -132,6 +132,16 @@ def test_folder_that_cannot_be_written_to(ready_split, monkeypatch, tmp_path):
     assert list(ready_split.glob(".mhsvm*")) == []
 
 
+def test_folder_and_cache_that_cannot_be_written_to(ready_split, monkeypatch, tmp_path):
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    with pytest.raises(
+        PermissionError, match="neither it nor .*cache.* can be written to: prepare it .*XDG_CACHE_HOME"
+    ):
+        open_set(ready_split, size=16)
+    assert not (tmp_path / "cache").exists()
+
+
 def test_folder_with_problems(ready_split):
     (ready_split / "val" / "masks" / "1_mask.png").unlink()
     with pytest.raises(ValueError, match=r"image without a mask: 1\n    1: mine/val/images/1\.png"):
@@ -169,3 +179,18 @@ def test_files_that_are_left_out_of_a_folder_are_counted(ready_split, capsys):
     open_set(source, size=16).close()
     noted = f"{source}: left out: 1 .psd images, a format that is not read, such as mine/a.psd"
     assert noted in capsys.readouterr().err
+
+
+def test_official_files_of_another_task_and_notes_are_shown_once_beside_the_progress(ready_split, picture, capsys):
+    source = ready_split
+    (source / "val/images/1.png").write_bytes((source / "train/images/0.png").read_bytes())
+    other = source / "ISIC2018_Task2_Training_GroundTruth_v3"
+    other.mkdir()
+    (other / "ISIC_0000000_attribute_streaks.png").write_bytes(picture())
+    open_set(source, size=16).close()
+    lines = capsys.readouterr().err.splitlines()
+    assert f"{source}: left out: 1 images and masks of ISIC 2018 task2" in lines
+    (note,) = (line for line in lines if ": note: images that are one file: " in line)
+    assert "0 (train) and 1 (val) with different masks (Dice " in note
+    open_set(source, size=16).close()
+    assert capsys.readouterr().err == ""

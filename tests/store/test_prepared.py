@@ -1,6 +1,7 @@
 """Prepared sets and predictions: what is written comes back, and what is broken is named."""
 
 import pickle
+import zipfile
 
 import h5py
 import numpy as np
@@ -130,6 +131,10 @@ def test_open_other_files(made, tmp_path):
     text.write_text("no HDF5")
     with pytest.raises(ValueError, match=r"text\.h5 is not an HDF5 file"):
         PreparedSet.open(text)
+    with zipfile.ZipFile(tmp_path / "images.zip", "w") as archive:
+        archive.writestr("a.png", b"")
+    with pytest.raises(ValueError, match=r"images\.zip is a zip file, not an HDF5 file; make it with `mhsvm prepare"):
+        PreparedSet.open(tmp_path / "images.zip")
     cut = tmp_path / "cut.h5"
     cut.write_bytes(made.read_bytes()[:-200])
     with pytest.raises(ValueError, match=r"cut\.h5 is truncated or damaged .*make it again"):
