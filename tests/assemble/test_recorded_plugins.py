@@ -24,7 +24,7 @@ REFUSED = (
 
 
 def load(plugins):
-    load_trained(BEST, plugins=plugins, device=torch.device("cpu"))
+    return load_trained(BEST, plugins=plugins, device=torch.device("cpu"))
 
 
 def load_predictor(plugins):
@@ -84,7 +84,7 @@ def test_a_command_imports_only_plugins_that_it_is_given(command, capsys):
 
 def test_a_plugin_that_the_program_has_imported_needs_no_name():
     importlib.import_module("stranger")
-    load([])
+    assert load([]).config.run.plugins == ("stranger",)
 
 
 def test_naming_one_plugin_does_not_allow_another():
