@@ -1,0 +1,81 @@
+"""The C engine in WebAssembly: `python -m mhsvm.native.wasm` compiles the file of the package again.
+
+Users need no compiler: the file comes with the package. A record beside it has the checksum of the source that it was
+compiled from, so that a test finds a file that is out of date.
+"""
+
+import hashlib
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from mhsvm.files import replace_when_complete
+from mhsvm.native.library import SOURCE
+from mhsvm.text_file import write_json
+
+WASM = SOURCE.with_suffix(".wasm")
+RECORD = SOURCE.with_name("ultralight.wasm.json")
+
+_FUNCTIONS = ("run", "num_scratch", "num_weights", "check", "rule", "minmax", "probability")
+_FLAGS = (
+    *("--target=wasm32", "-std=c11", "-O3", "-msimd128", "-mbulk-memory"),
+    *("-ffreestanding", "-nostdlib", "-fvisibility=hidden"),
+    *("-Wl,--no-entry", "-Wl,--strip-all", "-Wl,-z,stack-size=262144", "-Wl,--export=__heap_base"),
+    *(f"-Wl,--export=ultralight_{name}" for name in _FUNCTIONS),
+)
+_TIMEOUT_S = 120
+
+
+def source_checksum() -> str:
+    """sha256 of the source and its header, in hex."""
+    return hashlib.sha256(SOURCE.read_bytes() + b"\0" + SOURCE.with_suffix(".h").read_bytes()).hexdigest()
+
+
+def find_compiler() -> str | None:
+    """A clang with the linker of WebAssembly, or None."""
+    return shutil.which("clang") if shutil.which("wasm-ld") else None
+
+
+def compiler_version(compiler: str) -> str:
+    """The version of a clang, such as "14.0.6"."""
+    shown = subprocess.run([compiler, "--version"], capture_output=True, timeout=_TIMEOUT_S, text=True).stdout
+    found = re.search(r"version (\S+)", shown)
+    return found[1] if found else "unknown"
+
+
+def compile_wasm(compiler: str, path: Path) -> None:
+    """Compile the engine.
+
+    Raises:
+        ValueError: The compiler fails; its message is quoted.
+    """
+    done = subprocess.run(
+        # relative names, so that the file has no path of the machine
+        [compiler, *_FLAGS, SOURCE.name, "-o", str(path.resolve())],
+        cwd=SOURCE.parent,
+        capture_output=True,
+        timeout=_TIMEOUT_S,
+        text=True,
+    )
+    if done.returncode:
+        raise ValueError(f"{compiler} failed: {done.stderr.strip()[:300]}")
+
+
+def main() -> int:
+    """Compile the file of the package again, and record its source."""
+    compiler = find_compiler()
+    if compiler is None:
+        print("error: there is no clang with wasm-ld: install the packages clang and lld", file=sys.stderr)
+        return 2
+    with replace_when_complete(WASM) as partial:
+        compile_wasm(compiler, partial)
+        partial.chmod(0o644)
+    write_json(RECORD, {"source sha256": source_checksum(), "clang": compiler_version(compiler)})
+    print(f"{WASM.name}: {WASM.stat().st_size / 1e3:.0f} KB")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
