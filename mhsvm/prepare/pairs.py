@@ -80,7 +80,7 @@ def find_pairs(
     """
     files, ending, names = list(files), own_ending(mask_suffix), RaterNames(source, raters)
     images: dict[str, list[SourceFile]] = defaultdict(list)
-    # masks of each rater by id; those without a rater are nobody's, ""
+    # masks of each rater by id; those without a rater are under ""
     masks: dict[str, dict[str, list[SourceFile]]] = defaultdict(lambda: defaultdict(list))
     rated = _rated(files, names)
     unread: list[tuple[SourceFile, str]] = []

@@ -1,8 +1,7 @@
 """The raters of a set with several masks an image, by the names of files and folders.
 
 A rater is in the name of a file (`a_rater2.png`, `a_mask_expertB.png`) or of a folder (`masks/alice/a.png`). A mask
-that names no rater, such as `masks/a.png` beside these, is nobody's: it is the primary mask of its image, such as a
-consensus.
+that names no rater, such as `masks/a.png` beside these, is the primary mask of its image, such as a consensus.
 """
 
 import re

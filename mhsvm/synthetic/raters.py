@@ -12,7 +12,7 @@ def redraw_mask(mask: np.ndarray, *, seed: int, index: int, rater: int) -> np.nd
 
     Args:
         mask: uint8 (h, w), 255 in the lesion and 0 elsewhere.
-        seed, index: Of the sample, see `generate_sample`.
+        seed, index: Seed and position of the sample, see `generate_sample`.
         rater: Number of the rater, 1 or more; the habit of a rater is the same on all images of a seed.
     Returns:
         uint8 (h, w), 255 in the lesion and 0 elsewhere.

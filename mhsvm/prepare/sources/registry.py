@@ -37,7 +37,7 @@ class Source:
         group_table: The file with the groups of ids, if it is there; it overrides the pattern.
         rater_pattern: For sets with several masks an image: pattern of the whole name, without extension, of a mask
             whose rater is known, with the groups `id` and `rater`, and `tool` and `skill` where names hold them. Other
-            masks are nobody's, and the primary masks of their images.
+            masks are the primary ones of their images.
     """
 
     id_pattern: re.Pattern[str]
