@@ -3,7 +3,7 @@
 from PIL import Image, ImageDraw
 
 _SKIN, _LESION, _CONTOUR = (232, 196, 172), (112, 66, 48), (20, 120, 90)
-# Ellipses (left, top, right, bottom) of the lesion, as fractions: within the middle, which systems with round icons keep.
+# Ellipses (left, top, right, bottom) of the lesion, as fractions, within the middle that round icons keep.
 _PARTS = ((0.26, 0.30, 0.66, 0.70), (0.40, 0.24, 0.74, 0.58), (0.36, 0.44, 0.72, 0.76))
 _CONTOUR_WIDTH = 0.03
 _SMOOTHING = 4

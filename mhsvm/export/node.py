@@ -28,7 +28,8 @@ def unavailable_reason() -> str | None:
     node = find_node()
     if node is None:
         return "there is no node (nodejs), which runs the scripts of a page without a browser"
-    shown = subprocess.run([node, "--version"], capture_output=True, text=True, timeout=_TIMEOUT_S).stdout.strip()
+    printed = subprocess.run([node, "--version"], capture_output=True, timeout=_TIMEOUT_S).stdout
+    shown = printed.decode(errors="replace").strip()
     found = re.match(r"v(\d+)", shown)
     if found is None or int(found[1]) < OLDEST:
         return f"node is {shown or 'of an unknown version'}; the scripts of the page need {OLDEST} or newer"

@@ -5,11 +5,11 @@ compiled from, so that a test finds a file that is out of date.
 """
 
 import hashlib
-import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 from mhsvm.files import replace_when_complete
 from mhsvm.native.library import SOURCE
@@ -38,11 +38,11 @@ def find_compiler() -> str | None:
     return shutil.which("clang") if shutil.which("wasm-ld") else None
 
 
-def compiler_version(compiler: str) -> str:
-    """The version of a clang, such as "14.0.6"."""
-    shown = subprocess.run([compiler, "--version"], capture_output=True, timeout=_TIMEOUT_S, text=True).stdout
-    found = re.search(r"version (\S+)", shown)
-    return found[1] if found else "unknown"
+def compiler_versions(compiler: str) -> dict[str, str]:
+    """Versions of clang and its linker, as they print them."""
+    commands = {"clang": compiler, "linker": "wasm-ld"}
+    printed = {name: _run([command, "--version"]).stdout for name, command in commands.items()}
+    return {name: text.partition("\n")[0].strip() for name, text in printed.items()}
 
 
 def compile_wasm(compiler: str, path: Path) -> None:
@@ -51,16 +51,15 @@ def compile_wasm(compiler: str, path: Path) -> None:
     Raises:
         ValueError: The compiler fails; its message is quoted.
     """
-    done = subprocess.run(
-        # relative names, so that the file has no path of the machine
-        [compiler, *_FLAGS, SOURCE.name, "-o", str(path.resolve())],
-        cwd=SOURCE.parent,
-        capture_output=True,
-        timeout=_TIMEOUT_S,
-        text=True,
-    )
+    # a relative name, so that the file has no path of the machine
+    done = _run([compiler, *_FLAGS, SOURCE.name, "-o", str(path.resolve())])
     if done.returncode:
         raise ValueError(f"{compiler} failed: {done.stderr.strip()[:300]}")
+
+
+def _run(command: list[str]) -> subprocess.CompletedProcess[str]:
+    encoding: dict[str, Any] = {"encoding": "utf-8", "errors": "replace"}
+    return subprocess.run(command, cwd=SOURCE.parent, capture_output=True, timeout=_TIMEOUT_S, **encoding)
 
 
 def main() -> int:
@@ -72,7 +71,7 @@ def main() -> int:
     with replace_when_complete(WASM) as partial:
         compile_wasm(compiler, partial)
         partial.chmod(0o644)
-    write_json(RECORD, {"source sha256": source_checksum(), "clang": compiler_version(compiler)})
+    write_json(RECORD, {"source sha256": source_checksum(), **compiler_versions(compiler)})
     print(f"{WASM.name}: {WASM.stat().st_size / 1e3:.0f} KB")
     return 0
 

@@ -35,6 +35,9 @@ class Source:
         needs_folders: Whether only files below a folder `images` or `masks` count. Otherwise names are enough.
         group_pattern: Pattern that may match anywhere in an id; its first bracket is the group of the id.
         group_table: The file with the groups of ids, if it is there; it overrides the pattern.
+        rater_pattern: For sets with several masks an image: pattern of the whole name, without extension, of a mask
+            whose rater is known, with the groups `id` and `rater`, and `tool` and `skill` where names hold them. Other
+            masks are the primary ones of their images.
     """
 
     id_pattern: re.Pattern[str]
@@ -43,6 +46,7 @@ class Source:
     needs_folders: bool = False
     group_pattern: re.Pattern[str] | None = None
     group_table: GroupTable = GroupTable()
+    rater_pattern: re.Pattern[str] | None = None
 
     def leaves_out(self, path: str) -> OfficialFolder | None:
         """The official folder of another set or task that contains a file; None if the file may belong to this set."""
