@@ -1,0 +1,138 @@
+// Where l is split into chunks: the state at the end of a chunk that starts from zero, (b, chunks, g, e, N), and the chunk's
+// sum of delta, (b, chunks, g, e). The kernels that follow compute from these the state that enters their chunk; the decay
+// across a chunk is exp(A * sum of delta), never a product of rounded exponentials.
+//
+// With REVERSE, for the backward pass: the gradient of decay * state before the first step of a chunk after which it is
+// zero; x is the gradient of y, gated by z, and B is C. The legend is in scan.cuh.
+#include "scan.cuh"
+
+#if REVERSE
+typedef Y In;
+constexpr int ALIGN_IN = ALIGN_Y;
+#else
+typedef U In;
+constexpr int ALIGN_IN = ALIGN_U;
+#endif
+
+struct Chunk {
+  const In* x; const X* delta; const float* A; const X* B; const Z* z; const float* bias; const i64* order;
+  float* ends; float* sums;
+  i64 s_xb, s_xg, s_deltab, s_deltah, s_deltak, s_Bb, s_Bh, s_Bk, s_zb, s_zg;
+  int s_xl, s_deltal, s_Bl, s_zl, length, chunk, chunks, groups, routes, e, n, parts;
+};
+
+constexpr bool GATED = GATE && REVERSE;
+constexpr int AT_DELTA = SPAN * E * sizeof(In), AT_Z = AT_DELTA + SPAN * E * sizeof(X);
+constexpr int AT_B = AT_Z + (GATED ? SPAN * E * sizeof(Z) : 0);
+constexpr int STAGE = AT_B + SPAN * N * sizeof(X);
+constexpr int WIDE = sizeof(X) == 4 ? 0 : SPAN * N * 4;  // B as float32
+
+static_assert(SHARED_BYTES == STAGES * STAGE + SPAN * E * 8 + WIDE, "the launch gives as much shared memory as the kernel uses");
+
+extern "C" __global__ void __launch_bounds__(32, MIN_BLOCKS) scan_chunk(const __grid_constant__ Chunk p) {
+  extern __shared__ __align__(128) char shared[];
+  const int lane = threadIdx.x % 32;
+  const int lane_channel = (lane >> 2 & 6) | (lane & 1), quarter = lane >> 1 & 3;
+  // Nothing follows the last chunk, in the direction of the scan.
+  Place at = place_of(p.parts, p.groups, p.chunks - 1);
+  at.chunk += REVERSE;
+  const int first = at.part * E, valid = FULL ? E : p.e - first;
+  const int states = ALL_STATES ? N : p.n, h = at.g / p.routes, k = at.g % p.routes;
+  float2* pairs = (float2*)(shared + STAGES * STAGE);  // (delta, delta * u), or (delta, dy)
+  float* wide = (float*)(pairs + SPAN * E);
+  const int pair_step = lane / E, pair_channel = lane % E;
+
+  const In* x = p.x + at.b * p.s_xb + (REVERSE ? at.g : h) * p.s_xg;
+  const X* delta = p.delta + at.b * p.s_deltab + h * p.s_deltah + k * p.s_deltak;
+  const X* B = p.B + at.b * p.s_Bb + h * p.s_Bh + k * p.s_Bk;
+  const Z* z = GATED ? p.z + at.b * p.s_zb + at.g * p.s_zg : nullptr;
+  const i64* order = p.order + (ORDERED ? (i64)at.g * p.length : 0);
+  States A, s = {};
+  load_A(A, p.A, at.g, p.e, p.n, first, valid, lane_channel, quarter);
+  const float bias = p.bias && pair_channel < valid ? p.bias[(i64)at.g * p.e + first + pair_channel] : 0.f;
+  float sum = 0.f;
+
+  const int begin = at.chunk * p.chunk, end = min(begin + p.chunk, p.length), spans = (end - begin + SPAN - 1) / SPAN;
+  auto start_of = [&](int i) { return (REVERSE ? spans - 1 - i : i) * SPAN; };
+  auto stage = [&](int i, int cell) {
+    if (i < spans) {
+      char* to = shared + i % STAGES * STAGE;
+      const int rows = end - begin - start_of(i);
+      stage_rows<E, ALIGN_IN>(to, x, p.s_xl, first, cell, rows, valid, lane);
+      stage_rows<E, ALIGN_DELTA>(to + AT_DELTA, delta, p.s_deltal, first, cell, rows, valid, lane);
+#if GATE && REVERSE
+      stage_rows<E, ALIGN_Z>(to + AT_Z, z, p.s_zl, first, cell, rows, valid, lane);
+#endif
+      stage_rows<N, ALIGN_BC>(to + AT_B, B, p.s_Bl, 0, cell, rows, states, lane);
+    }
+    commit_copies();
+  };
+  auto cell_at = [&](int i) { return cell_of(order, max(begin + start_of(i), 0) + (lane & 7), p.length); };
+  for (int i = 0; i < STAGES - 1; i++) stage(i, cell_at(i));
+  int next = cell_at(STAGES - 1);
+
+  for (int it = 0; it < spans; it++) {
+    wait_copies<STAGES - 2>();
+    __syncwarp();
+    stage(it + STAGES - 1, next);
+    next = cell_at(it + STAGES);
+    const char* in = shared + it % STAGES * STAGE;
+    const int rows = end - begin - start_of(it);
+
+    // prepare
+    float2 mine[PAIRS];
+#pragma unroll
+    for (int j = 0; j < PAIRS; j++)
+      mine[j] = make_float2(widen(((const X*)(in + AT_DELTA))[lane + PAIR_LANES * j]),
+                            widen(((const In*)in)[lane + PAIR_LANES * j]));
+#pragma unroll
+    for (int j = 0; j < PAIRS; j++) {
+      float d = mine[j].x + bias;
+#if SOFTPLUS
+      d = softplus(d, bounded_exponential(d));
+#endif
+      mine[j].x = pair_step + PAIR_STEPS * j < rows ? d : 0.f;
+#if !REVERSE
+      mine[j].y *= mine[j].x;
+#elif GATE
+      const float gate = widen(((const Z*)(in + AT_Z))[lane + PAIR_LANES * j]);
+      mine[j].y *= gate * sigmoid(gate);
+#endif
+      sum += mine[j].x;
+    }
+#pragma unroll
+    for (int j = 0; j < PAIRS; j++)
+      if (PAIR_LANES == 32 || lane < PAIR_LANES) pairs[lane + PAIR_LANES * j] = mine[j];
+    const float* lane_B = widen_rows<SPAN * N>(wide, (const X*)(in + AT_B), lane) + 4 * quarter;
+    __syncwarp();
+
+    // walk
+#pragma unroll
+    for (int i = 0; i < SPAN; i++) {
+      const int t = REVERSE ? SPAN - 1 - i : i;
+      float b[K];
+      load_states(b, lane_B + t * N);
+#pragma unroll
+      for (int c = 0; c < C_; c++) {
+        const float2 pair = pairs[t * E + c * 8 + lane_channel];
+#pragma unroll
+        for (int j = 0; j < K; j++) {
+          const float decay = ex2(pair.x * A[c][j]);
+          s[c][j] = REVERSE ? decay * fmaf(pair.y, b[j], s[c][j]) : fmaf(decay, s[c][j], pair.y * b[j]);
+        }
+      }
+    }
+  }
+
+  const i64 row = (((i64)at.b * p.chunks + at.chunk) * p.groups + at.g) * p.e + first;
+#pragma unroll
+  for (int c = 0; c < C_; c++)
+#pragma unroll
+    for (int i = 0; i < NB; i++)
+      if (c * 8 + lane_channel < valid)
+        *(float4*)(p.ends + (row + c * 8 + lane_channel) * N + 16 * i + 4 * quarter) =
+            make_float4(s[c][4 * i], s[c][4 * i + 1], s[c][4 * i + 2], s[c][4 * i + 3]);
+#pragma unroll
+  for (int i = E; i < PAIR_LANES; i *= 2) sum += __shfl_xor_sync(ALL_LANES, sum, i);
+  if (lane < min(E, valid)) p.sums[row + lane] = sum;
+}

@@ -1,0 +1,215 @@
+"""The variants of the scan kernels, and the split of a scan into warps and chunks. Letters are those of `mhsvm.ops`."""
+
+import functools
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from mhsvm.ops.cuda.cubins import Variant
+
+SPAN = 8
+_FOLDER = Path(__file__).parent
+_NAMES = {torch.float32: "float", torch.bfloat16: "bf16", torch.float16: "f16"}
+# Warps that keep a large GPU busy; fewer become more when l is split into chunks, of at least so many steps.
+_FORWARD_WARPS, _BACKWARD_WARPS = 1000, 900
+_MIN_CHUNK_STEPS = 64
+# If the usual chunks give at most this many warps, most of a GPU is idle, and chunks may be shorter.
+_FEW_WARPS = 1100
+_MIN_SHORT_CHUNK_STEPS = 32
+# The state that enters a chunk is computed from all chunks before it.
+_MAX_CHUNKS = 64
+
+
+class Shape(NamedTuple):
+    """Sizes of a scan."""
+
+    b: int
+    length: int
+    g: int
+    e: int
+    n: int
+
+
+class Tile(NamedTuple):
+    """What a block computes and the variant's resources.
+
+    Attributes:
+        channels: Channels of a lane; a warp has 8 times as many.
+        warps: Warps of a block.
+        min_blocks: Blocks that a multiprocessor should hold; limits the registers.
+        stages: Spans in shared memory.
+        buffers: Of sums over channels, backward: with two, the sum of a tile overlaps with the next tile.
+    """
+
+    channels: int
+    warps: int
+    min_blocks: int
+    stages: int
+    buffers: int = 1
+
+    @property
+    def block_channels(self) -> int:
+        return 8 * self.channels * self.warps
+
+
+class Types(NamedTuple):
+    """Types of u, of delta, B and C, of y, of z, of saved states, and of gradients of B and C and of u."""
+
+    u: torch.dtype
+    x: torch.dtype
+    y: torch.dtype
+    z: torch.dtype
+    saved: torch.dtype
+    bc_grad: torch.dtype
+    u_grad: torch.dtype
+
+
+class Alignments(NamedTuple):
+    """Bytes by which every row of u, delta, B and C, y or its gradient, and z is aligned: 16, 8, 4 or 2."""
+
+    u: int
+    delta: int
+    bc: int
+    y: int
+    z: int
+
+
+class Options(NamedTuple):
+    """What is given and computed. `vector_bc`: rows of the gradients of B and C take four numbers at once."""
+
+    softplus: bool
+    ordered: bool
+    gate: bool
+    save: bool = False
+    reverse: bool = False
+    vector_bc: bool = True
+
+
+def state_blocks(n: int) -> int:
+    """Blocks of 16 states that a lane has a part of: 1, 2 or 4."""
+    return 1 if n <= 16 else 2 if n <= 32 else 4
+
+
+def forward_tile(e: int, n: int, *, gate: bool, save: bool, two_bytes: bool) -> Tile:
+    """The fastest of those timed on an H200."""
+    if state_blocks(n) > 1:
+        return Tile(1, 1, 1, 3)
+    if gate:
+        return Tile(1, 1, 12, 3)
+    if e % 16 == 0 or 8 < e < 16:
+        return Tile(2, 1, 16, 3)
+    # without states to keep, a fourth stage pays
+    return Tile(1, 1, 20, 3 if save and not two_bytes else 4)
+
+
+def backward_tile(e: int, n: int, *, gate: bool) -> Tile:
+    """The fastest of those timed on an H200."""
+    if state_blocks(n) > 1:
+        return Tile(1, 1, 1, 2)
+    if gate:
+        return Tile(1, min(4, -(-e // 8)), 1, 2)
+    if e <= 8:
+        return Tile(1, 1, 12, 2)
+    if e <= 16:
+        return Tile(2, 1, 12, 2)
+    if e % 192 and e % 24 == 0:
+        if e == 48:
+            return Tile(2, 3, 4, 2)
+        return Tile(3, 4 if e % 96 == 0 else 1, 1, 2, buffers=2)
+    return Tile(2, min(4, -(-e // 16)), 3, 2)
+
+
+def chunk_tile(e: int, n: int) -> Tile:
+    """The tile of the kernel that computes where chunks end."""
+    return Tile(1, 1, 1 if state_blocks(n) > 1 else 16, 4)
+
+
+def split_length(shape: Shape, tile: Tile, *, wanted: int) -> tuple[int, int]:
+    """Steps of a chunk and the number of chunks: one, unless there would be few warps. Chunks cost a pass of their own."""
+    warps = shape.b * shape.g * -(-shape.e // (8 * tile.channels))
+    min_steps = _MIN_CHUNK_STEPS
+    if warps * -(-shape.length // min_steps) <= _FEW_WARPS:
+        min_steps = _MIN_SHORT_CHUNK_STEPS
+    chunks = min(-(-wanted // warps), shape.length // min_steps, _MAX_CHUNKS)
+    if chunks <= 1:
+        return shape.length, 1
+    chunk = -(-shape.length // chunks // SPAN) * SPAN
+    return chunk, -(-shape.length // chunk)
+
+
+def split_forward(shape: Shape, tile: Tile) -> tuple[int, int]:
+    """`split_length` of the forward pass."""
+    return split_length(shape, tile, wanted=_FORWARD_WARPS)
+
+
+def split_backward(shape: Shape, tile: Tile) -> tuple[int, int]:
+    """`split_length` of the backward pass."""
+    return split_length(shape, tile, wanted=_BACKWARD_WARPS)
+
+
+def saved_shape(b: int, length: int, g: int, n: int, e: int) -> tuple[int, ...]:
+    """The states before every span, with states filled up to blocks of 16."""
+    return b, -(-length // SPAN), g, e, 16 * state_blocks(n)
+
+
+@functools.cache
+def variant(
+    source: str, shape: tuple[int, int], tile: Tile, types: Types, alignments: Alignments, options: Options
+) -> Variant:
+    """A variant of a kernel; `shape` is (e, n)."""
+    e, n = shape
+    blocks = state_blocks(n)
+    constants = {
+        "CHANNELS": tile.channels,
+        "WARPS": tile.warps,
+        "MIN_BLOCKS": tile.min_blocks,
+        "STAGES": tile.stages,
+        "BUFFERS": tile.buffers,
+        "STATE_BLOCKS": blocks,
+        "ALL_STATES": int(n == 16 * blocks),
+        "FULL": int(e % tile.block_channels == 0),
+        "U": _NAMES[types.u],
+        "X": _NAMES[types.x],
+        "Y": _NAMES[types.y],
+        "Z": _NAMES[types.z],
+        "SAVED": _NAMES[types.saved],
+        "BC_GRAD": _NAMES[types.bc_grad],
+        "U_GRAD": _NAMES[types.u_grad],
+        **{f"ALIGN_{name.upper()}": value for name, value in alignments._asdict().items()},
+        **{name.upper(): int(value) for name, value in options._asdict().items()},
+    }
+    return Variant(
+        _FOLDER / f"{source}.cu",
+        f"scan_{source}",
+        tuple(constants.items()),
+        32 * tile.warps,
+        _shared_bytes(source, blocks, tile, types, options),
+    )
+
+
+@functools.cache
+def sum_variant(function: str, types: Types, *, vector_bc: bool) -> Variant:
+    """A kernel of sums.cu."""
+    constants = {"BC_GRAD": _NAMES[types.bc_grad], "X": _NAMES[types.x], "VECTOR_BC": int(vector_bc)}
+    return Variant(_FOLDER / "sums.cu", function, tuple(constants.items()), 256, 1024)
+
+
+def _shared_bytes(source: str, blocks: int, tile: Tile, types: Types, options: Options) -> int:
+    """As the kernels divide it; they refuse to compile with another number."""
+    e, n = 8 * tile.channels, 16 * blocks
+    u, x, y, z, saved = (t.itemsize for t in (types.u, types.x, types.y, types.z, types.saved))
+    wide = 0 if x == 4 else SPAN * n * 4
+    if source == "chunk":
+        gate = z if options.gate and options.reverse else 0
+        stage = SPAN * (e * ((y if options.reverse else u) + x + gate) + n * x)
+        return tile.stages * stage + SPAN * e * 8 + wide
+    gate = z if options.gate else 0
+    cells = tile.stages * SPAN * 4
+    if source == "forward":
+        stage = SPAN * (e * (u + x + gate) + 2 * n * x)
+        return tile.warps * (tile.stages * stage + SPAN * e * 24 + 2 * wide + cells)
+    stage = SPAN * (e * (y + u + x + gate) + 2 * n * x) + e * n * saved
+    sums = tile.buffers * blocks * 4 * 2 * (512 + 64)
+    warp = tile.stages * stage + SPAN * (e + 2) * 16 + sums + 2 * wide + cells
+    return tile.warps * warp + (0 if tile.warps == 1 else 2 * 2 * tile.warps * 512)
