@@ -29,7 +29,8 @@ def unsupported_by_cuda(x: Tensor) -> str | None:
         return "its kernels run on a GPU, and the tensor is not on one"
     if x.dtype == torch.float64:
         return "its kernels compute in float32, and the tensor is float64"
-    return _unsupported_device(x.device.index)
+    # of several GPUs; where none can, the table of backends says why
+    return _unsupported_device(x.device.index) if unavailable_reason() is None else None
 
 
 @functools.cache

@@ -328,7 +328,8 @@ extern "C" __global__ void __launch_bounds__(32 * WARPS, MIN_BLOCKS) scan_backwa
           const float4 x = total[tile][i];
           if (row < rows) {
 #if VECTOR_BC
-            *(Four<BC_GRAD>*)(to + 16 * i) = narrow4<BC_GRAD>(x.x, x.y, x.z, x.w);
+            if (ALL_STATES || lane % 4 * 4 + 16 * i < states)
+              *(Four<BC_GRAD>*)(to + 16 * i) = narrow4<BC_GRAD>(x.x, x.y, x.z, x.w);
 #else
             const float of[4] = {x.x, x.y, x.z, x.w};
 #pragma unroll

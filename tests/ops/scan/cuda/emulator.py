@@ -46,7 +46,9 @@ class Emulator:
         entry(ctypes.byref(parameters), blocks, variant.threads, variant.shared_bytes, self.late, self.falling)
 
     def _compile(self, variant: Variant):
-        key = hashlib.sha256(repr(variant).encode()).hexdigest()[:16]
+        sources = [_HEADER, variant.source, *sorted(variant.source.parent.glob("*.cuh"))]
+        texts = "".join(path.read_text() for path in sources)
+        key = hashlib.sha256(f"{variant}{texts}".encode()).hexdigest()[:16]
         folder = self._folder / key
         library = folder / "kernel.so"
         if not library.exists():
