@@ -16,6 +16,11 @@ _OLDEST = (8, 0)
 @traced_constant
 def unavailable_reason() -> str | None:
     """Why the kernels cannot run on this machine, or None if they can on one of its GPUs."""
+    return _unavailable()
+
+
+@functools.cache
+def _unavailable() -> str | None:
     reason = _missing()
     if reason is not None:
         return reason
@@ -30,7 +35,7 @@ def unsupported_by_cuda(x: Tensor) -> str | None:
     if x.dtype == torch.float64:
         return "its kernels compute in float32, and the tensor is float64"
     # of several GPUs; where none can, the table of backends says why
-    return _unsupported_device(x.device.index) if unavailable_reason() is None else None
+    return None if unavailable_reason() is not None else _unsupported_device(x.device.index)
 
 
 @functools.cache
@@ -52,11 +57,11 @@ def _missing() -> str | None:
 
 
 @traced_constant
-def _unsupported_device(device: int) -> str | None:
-    return _unsupported_capability(*torch.cuda.get_device_capability(device)) if _missing() is None else None
-
-
 @functools.cache
+def _unsupported_device(device: int) -> str | None:
+    return _unsupported_capability(*torch.cuda.get_device_capability(device))
+
+
 def _unsupported_capability(major: int, minor: int) -> str | None:
     if (major, minor) < _OLDEST:
         return f"its kernels need compute capability 8.0 or newer, and the GPU has {major}.{minor}"

@@ -149,18 +149,19 @@ extern "C" __global__ void __launch_bounds__(32 * WARPS, MIN_BLOCKS) scan_backwa
   float4* cross = (float4*)shared;
   const int pair_step = lane / E, pair_channel = lane % E;
 
-  const Y* dy = p.dy + at.b * p.s_dyb + at.g * p.s_dyg;
-  const U* u = p.u + at.b * p.s_ub + h * p.s_uh;
-  const X* delta = p.delta + at.b * p.s_deltab + h * p.s_deltah + k * p.s_deltak;
+  const Y* dy = p.dy + at.b * p.s_dyb + at.g * p.s_dyg + first;
+  const U* u = p.u + at.b * p.s_ub + h * p.s_uh + first;
+  const X* delta = p.delta + at.b * p.s_deltab + h * p.s_deltah + k * p.s_deltak + first;
   const X* B = p.B + at.b * p.s_Bb + h * p.s_Bh + k * p.s_Bk;
   const X* C = p.C + at.b * p.s_Cb + h * p.s_Ch + k * p.s_Ck;
-  const Z* z = GATE ? p.z + at.b * p.s_zb + at.g * p.s_zg : nullptr;
+  const Z* z = GATE ? p.z + at.b * p.s_zb + at.g * p.s_zg + first : nullptr;
   U_GRAD* du = p.du + at.b * p.s_dub + at.g * p.s_dug + first + lane_channel;
   X* ddelta = p.ddelta + at.b * p.s_ddeltab + h * p.s_ddeltah + k * p.s_ddeltak + first + lane_channel;
   Z* dz = GATE ? p.dz + at.b * p.s_dzb + at.g * p.s_dzg + first + lane_channel : nullptr;
   const i64 o_dB = at.part * p.s_dBpart + at.b * p.s_dBb + h * p.s_dBh + k * p.s_dBk;
   const i64* order = p.order + (ORDERED ? (i64)at.g * p.length : 0);
   const i64 channels = (i64)p.groups * p.e, channel0 = (i64)at.g * p.e + first;
+  const i64 span_size = channels * N;
   const SAVED* saved = p.saved + ((i64)at.b * ((p.length + SPAN - 1) / SPAN) * channels + channel0) * N;
 
   States A, g = {}, dA = {};
@@ -175,6 +176,7 @@ extern "C" __global__ void __launch_bounds__(32 * WARPS, MIN_BLOCKS) scan_backwa
           g[c][i] = p.initial[(((i64)at.b * p.groups + at.g) * p.n + state) * p.e + first + channel];
       }
   if (p.ends)
+#pragma unroll 4
     for (int j = p.chunks - 1; j > at.chunk; j--)
       cross_chunk(g, A, p.ends, p.sums, ((i64)at.b * p.chunks + j) * channels + (i64)at.g * p.e, first, valid,
                   lane_channel, quarter);
@@ -183,49 +185,56 @@ extern "C" __global__ void __launch_bounds__(32 * WARPS, MIN_BLOCKS) scan_backwa
 #pragma unroll
   for (int c = 0; c < C_; c++) D[c] = p.D && c * 8 + lane_channel < valid ? p.D[channel0 + c * 8 + lane_channel] : 0.f;
 
-  const int begin = at.chunk * p.chunk, end = min(begin + p.chunk, p.length), spans = (end - begin + SPAN - 1) / SPAN;
-  auto stage = [&](int i, int cell) {  // spans count from the end
-    if (i < spans) {
-      char* to = mine + i % STAGES * STAGE;
-      const int span = spans - 1 - i, rows = end - begin - span * SPAN;
-      stage_rows<E, ALIGN_Y>(to, dy, p.s_dyl, first, cell, rows, valid, lane);
-      stage_rows<E, ALIGN_U>(to + AT_U, u, p.s_ul, first, cell, rows, valid, lane);
-      stage_rows<E, ALIGN_DELTA>(to + AT_DELTA, delta, p.s_deltal, first, cell, rows, valid, lane);
+  const int begin = at.chunk * p.chunk, end = min(begin + p.chunk, p.length);
+  const bool whole = valid >= E && ALL_STATES;
+  auto copy = [&](char* to, auto full, int start, int cell, int rows) {
+    constexpr bool WHOLE = decltype(full)::value;
+    stage_rows<WHOLE, E, ALIGN_Y>(to, dy, p.s_dyl, start, cell, rows, valid, lane);
+    stage_rows<WHOLE, E, ALIGN_U>(to + AT_U, u, p.s_ul, start, cell, rows, valid, lane);
+    stage_rows<WHOLE, E, ALIGN_DELTA>(to + AT_DELTA, delta, p.s_deltal, start, cell, rows, valid, lane);
 #if GATE
-      stage_rows<E, ALIGN_Z>(to + AT_Z, z, p.s_zl, first, cell, rows, valid, lane);
+    stage_rows<WHOLE, E, ALIGN_Z>(to + AT_Z, z, p.s_zl, start, cell, rows, valid, lane);
 #endif
-      stage_rows<N, ALIGN_BC>(to + AT_B, B, p.s_Bl, 0, cell, rows, states, lane);
-      stage_rows<N, ALIGN_BC>(to + AT_C, C, p.s_Cl, 0, cell, rows, states, lane);
-      constexpr int PER = 16 / sizeof(SAVED), ALL = E * N / PER;
-      const SAVED* from = saved + (begin / SPAN + span) * channels * N;
+    stage_rows<WHOLE, N, ALIGN_BC>(to + AT_B, B, p.s_Bl, start, cell, rows, p.n, lane);
+    stage_rows<WHOLE, N, ALIGN_BC>(to + AT_C, C, p.s_Cl, start, cell, rows, p.n, lane);
+    constexpr int PER = 16 / sizeof(SAVED), ALL = E * N / PER;
+    const SAVED* from = saved + start / SPAN * span_size;
 #pragma unroll
-      for (int j = 0; j < (ALL + 31) / 32; j++) {
-        const int x = lane + 32 * j;
-        if (ALL % 32 == 0 || x < ALL)
-          copy_async<16>(to + AT_SAVED + x * 16, from + x * PER, FULL || x * PER / N < valid ? 16 : 0);
-      }
-      if (ORDERED && lane < SPAN) cells[i % STAGES * SPAN + lane] = cell;
+    for (int j = 0; j < (ALL + 31) / 32; j++) {
+      const int i = lane + 32 * j;
+      if (ALL % 32 == 0 || i < ALL)
+        copy_async<16>(to + AT_SAVED + i * 16, from + i * PER, WHOLE || i * PER / N < valid ? 16 : 0);
+    }
+  };
+  auto stage = [&](int slot, int start, int cell) {
+    const int rows = end - start;
+    char* to = mine + slot * STAGE;
+    if (start >= begin) {
+      if (whole && rows >= SPAN) copy(to, Whole(), start, cell, rows);
+      else copy(to, Partial(), start, cell, rows);
+      if (ORDERED && lane < SPAN) cells[slot * SPAN + lane] = cell;
     }
     commit_copies();
   };
-  auto cell_at = [&](int i) {
-    return cell_of(order, max(begin + (spans - 1 - i) * SPAN, 0) + (lane & 7), p.length);
-  };
-  for (int i = 0; i < STAGES - 1; i++) stage(i, cell_at(i));
-  int next = cell_at(STAGES - 1);
+  auto cell_at = [&](int start) { return cell_of(order, max(start, 0) + (lane & 7), p.length); };
+  int t0 = begin + (end - begin - 1) / SPAN * SPAN;
+  for (int i = 0; i < STAGES - 1; i++) stage(i, t0 - i * SPAN, cell_at(t0 - i * SPAN));
+  int next = cell_at(t0 - (STAGES - 1) * SPAN), slot_of_stage = 0, to_slot = STAGES - 1, odd = 0;
 
 #pragma unroll 1
-  for (int it = 0; it < spans; it++) {
+  for (; t0 >= begin; t0 -= SPAN, odd ^= 1) {
     wait_copies<STAGES - 2>();
     __syncwarp();
-    stage(it + STAGES - 1, next);
-    next = cell_at(it + STAGES);
-    const char* in = mine + it % STAGES * STAGE;
+    stage(to_slot, t0 - (STAGES - 1) * SPAN, next);
+    next = cell_at(t0 - STAGES * SPAN);
+    const char* in = mine + slot_of_stage * STAGE;
+    const int* lane_cells = cells + slot_of_stage * SPAN;
+    to_slot = slot_of_stage, slot_of_stage = next_slot(slot_of_stage);
     const Y* in_dy = (const Y*)in;
     const U* in_u = (const U*)(in + AT_U);
     const Z* in_z = (const Z*)(in + AT_Z);
-    const int t0 = begin + (spans - 1 - it) * SPAN, rows = end - t0;
-    auto cell = [&](int row) { return ORDERED ? cells[it % STAGES * SPAN + row] : t0 + row; };
+    const int rows = end - t0;
+    auto cell = [&](int row) { return ORDERED ? lane_cells[row] : t0 + row; };
 
     // prepare
     float4 mine_pairs[PAIRS];
@@ -340,7 +349,7 @@ extern "C" __global__ void __launch_bounds__(32 * WARPS, MIN_BLOCKS) scan_backwa
         }
       }
     } else {
-      float4* to = cross + (it & 1) * 2 * WARPS * 32;
+      float4* to = cross + odd * 2 * WARPS * 32;
       to[warp * 32 + lane] = total[0][0];
       to[(WARPS + warp) * 32 + lane] = total[1][0];
       __syncthreads();

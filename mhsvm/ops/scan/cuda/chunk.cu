@@ -37,15 +37,15 @@ extern "C" __global__ void __launch_bounds__(32, MIN_BLOCKS) scan_chunk(const __
   Place at = place_of(p.parts, p.groups, p.chunks - 1);
   at.chunk += REVERSE;
   const int first = at.part * E, valid = FULL ? E : p.e - first;
-  const int states = ALL_STATES ? N : p.n, h = at.g / p.routes, k = at.g % p.routes;
+  const int h = at.g / p.routes, k = at.g % p.routes;
   float2* pairs = (float2*)(shared + STAGES * STAGE);  // (delta, delta * u), or (delta, dy)
   float* wide = (float*)(pairs + SPAN * E);
   const int pair_step = lane / E, pair_channel = lane % E;
 
-  const In* x = p.x + at.b * p.s_xb + (REVERSE ? at.g : h) * p.s_xg;
-  const X* delta = p.delta + at.b * p.s_deltab + h * p.s_deltah + k * p.s_deltak;
+  const In* x = p.x + at.b * p.s_xb + (REVERSE ? at.g : h) * p.s_xg + first;
+  const X* delta = p.delta + at.b * p.s_deltab + h * p.s_deltah + k * p.s_deltak + first;
   const X* B = p.B + at.b * p.s_Bb + h * p.s_Bh + k * p.s_Bk;
-  const Z* z = GATED ? p.z + at.b * p.s_zb + at.g * p.s_zg : nullptr;
+  const Z* z = GATED ? p.z + at.b * p.s_zb + at.g * p.s_zg + first : nullptr;
   const i64* order = p.order + (ORDERED ? (i64)at.g * p.length : 0);
   States A, s = {};
   load_A(A, p.A, at.g, p.e, p.n, first, valid, lane_channel, quarter);
@@ -53,31 +53,39 @@ extern "C" __global__ void __launch_bounds__(32, MIN_BLOCKS) scan_chunk(const __
   float sum = 0.f;
 
   const int begin = at.chunk * p.chunk, end = min(begin + p.chunk, p.length), spans = (end - begin + SPAN - 1) / SPAN;
-  auto start_of = [&](int i) { return (REVERSE ? spans - 1 - i : i) * SPAN; };
-  auto stage = [&](int i, int cell) {
-    if (i < spans) {
-      char* to = shared + i % STAGES * STAGE;
-      const int rows = end - begin - start_of(i);
-      stage_rows<E, ALIGN_IN>(to, x, p.s_xl, first, cell, rows, valid, lane);
-      stage_rows<E, ALIGN_DELTA>(to + AT_DELTA, delta, p.s_deltal, first, cell, rows, valid, lane);
+  constexpr int STEP = REVERSE ? -SPAN : SPAN;
+  const bool whole = valid >= E && ALL_STATES;
+  auto copy = [&](char* to, auto full, int start, int cell, int rows) {
+    constexpr bool WHOLE = decltype(full)::value;
+    stage_rows<WHOLE, E, ALIGN_IN>(to, x, p.s_xl, start, cell, rows, valid, lane);
+    stage_rows<WHOLE, E, ALIGN_DELTA>(to + AT_DELTA, delta, p.s_deltal, start, cell, rows, valid, lane);
 #if GATE && REVERSE
-      stage_rows<E, ALIGN_Z>(to + AT_Z, z, p.s_zl, first, cell, rows, valid, lane);
+    stage_rows<WHOLE, E, ALIGN_Z>(to + AT_Z, z, p.s_zl, start, cell, rows, valid, lane);
 #endif
-      stage_rows<N, ALIGN_BC>(to + AT_B, B, p.s_Bl, 0, cell, rows, states, lane);
+    stage_rows<WHOLE, N, ALIGN_BC>(to + AT_B, B, p.s_Bl, start, cell, rows, p.n, lane);
+  };
+  auto stage = [&](int slot, int start, int cell) {
+    const int rows = end - start;
+    char* to = shared + slot * STAGE;
+    if (start >= begin) {
+      if (whole && rows >= SPAN) copy(to, Whole(), start, cell, rows);
+      else if (rows > 0) copy(to, Partial(), start, cell, rows);
     }
     commit_copies();
   };
-  auto cell_at = [&](int i) { return cell_of(order, max(begin + start_of(i), 0) + (lane & 7), p.length); };
-  for (int i = 0; i < STAGES - 1; i++) stage(i, cell_at(i));
-  int next = cell_at(STAGES - 1);
+  auto cell_at = [&](int start) { return cell_of(order, max(start, 0) + (lane & 7), p.length); };
+  int t0 = REVERSE ? begin + (spans - 1) * SPAN : begin;
+  for (int i = 0; i < STAGES - 1; i++) stage(i, t0 + i * STEP, cell_at(t0 + i * STEP));
+  int next = cell_at(t0 + (STAGES - 1) * STEP), slot = 0, to_slot = STAGES - 1;
 
-  for (int it = 0; it < spans; it++) {
+  for (; REVERSE ? t0 >= begin : t0 < end; t0 += STEP) {
     wait_copies<STAGES - 2>();
     __syncwarp();
-    stage(it + STAGES - 1, next);
-    next = cell_at(it + STAGES);
-    const char* in = shared + it % STAGES * STAGE;
-    const int rows = end - begin - start_of(it);
+    stage(to_slot, t0 + (STAGES - 1) * STEP, next);
+    next = cell_at(t0 + STAGES * STEP);
+    const char* in = shared + slot * STAGE;
+    to_slot = slot, slot = next_slot(slot);
+    const int rows = end - t0;
 
     // prepare
     float2 mine[PAIRS];

@@ -33,7 +33,7 @@ def forward(inputs: Inputs, y: Tensor, *, save: bool) -> tuple[Tensor, Tensor]:
     """Write y (b, l, g, e); return the last state (b, g, n, e) and the saved states, or none."""
     call = _prepare(inputs, y, None)
     x, (b, length, g, e, n) = call.inputs, call.shape
-    tile = plan.forward_tile(e, n, gate=x.z is not None, save=save, two_bytes=x.u.element_size() == 2)
+    tile = plan.forward_tile(call.shape, gate=x.z is not None, save=save, two_bytes=x.u.element_size() == 2)
     chunk, chunks = plan.split_forward(call.shape, tile)
     last = torch.empty((b, g, n, e), dtype=torch.float32, device=y.device)
     saved = torch.empty(plan.saved_shape(b, length if save else 0, g, n, e), dtype=call.types.saved, device=y.device)
@@ -73,7 +73,7 @@ def backward(
         dC = torch.empty_strided(dB.shape, dB.stride(), dtype=dB.dtype, device=device)
         targets = ddelta, dB, dC
 
-    tile = plan.backward_tile(e, n, gate=x.z is not None)
+    tile = plan.backward_tile(call.shape, gate=x.z is not None)
     chunk, chunks = plan.split_backward(call.shape, tile)
     ends, sums = _chunk_ends(call, grad_y, x.C, chunk, chunks, reverse=True) if chunks > 1 else (None, None)
     du = torch.empty((b, length, g, e), dtype=call.types.u_grad, device=device)

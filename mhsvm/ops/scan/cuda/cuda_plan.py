@@ -14,6 +14,8 @@ _NAMES = {torch.float32: "float", torch.bfloat16: "bf16", torch.float16: "f16"}
 # Warps that keep a large GPU busy; fewer become more when l is split into chunks, of at least so many steps.
 _FORWARD_WARPS, _BACKWARD_WARPS = 1000, 900
 _MIN_CHUNK_STEPS = 64
+# Up to so many warps of 8 channels each, before l is split, warps are as small as possible.
+_SMALL_WARPS = 528
 # If the usual chunks give at most this many warps, most of a GPU is idle, and chunks may be shorter.
 _FEW_WARPS = 1100
 _MIN_SHORT_CHUNK_STEPS = 32
@@ -91,26 +93,26 @@ def state_blocks(n: int) -> int:
     return 1 if n <= 16 else 2 if n <= 32 else 4
 
 
-def forward_tile(e: int, n: int, *, gate: bool, save: bool, two_bytes: bool) -> Tile:
+def forward_tile(shape: Shape, *, gate: bool, save: bool, two_bytes: bool) -> Tile:
     """The fastest of those timed on an H200."""
-    if state_blocks(n) > 1:
-        return Tile(1, 1, 1, 3)
+    if state_blocks(shape.n) > 1:
+        return Tile(1, 1, 1, 4)
     if gate:
-        return Tile(1, 1, 12, 3)
-    if e % 16 == 0 or 8 < e < 16:
-        return Tile(2, 1, 16, 3)
-    # without states to keep, a fourth stage pays
-    return Tile(1, 1, 20, 3 if save and not two_bytes else 4)
+        return Tile(1, 1, 12, 4)
+    if _is_small(shape) or shape.e % 16:
+        # without states to keep, a fifth stage pays
+        return Tile(1, 1, 16, 4 if save and not two_bytes else 5)
+    return Tile(2, 1, 14, 4)
 
 
-def backward_tile(e: int, n: int, *, gate: bool) -> Tile:
+def backward_tile(shape: Shape, *, gate: bool) -> Tile:
     """The fastest of those timed on an H200."""
-    if state_blocks(n) > 1:
+    e = shape.e
+    if state_blocks(shape.n) > 1:
         return Tile(1, 1, 1, 2)
-    if gate:
-        return Tile(1, min(4, -(-e // 8)), 1, 2)
-    if e <= 8:
-        return Tile(1, 1, 12, 2)
+    if gate or _is_small(shape) or e <= 8:
+        warps = min(4, -(-e // 8))
+        return Tile(1, warps, 1 if gate else 12 // warps, 2)
     if e <= 16:
         return Tile(2, 1, 12, 2)
     if e % 192 and e % 24 == 0:
@@ -118,6 +120,11 @@ def backward_tile(e: int, n: int, *, gate: bool) -> Tile:
             return Tile(2, 3, 4, 2)
         return Tile(3, 4 if e % 96 == 0 else 1, 1, 2, buffers=2)
     return Tile(2, min(4, -(-e // 16)), 3, 2)
+
+
+def _is_small(shape: Shape) -> bool:
+    """Whether warps are so few, even with 8 channels each, that latency decides."""
+    return shape.b * shape.g * -(-shape.e // 8) <= _SMALL_WARPS
 
 
 def chunk_tile(e: int, n: int) -> Tile:
@@ -208,7 +215,7 @@ def _shared_bytes(source: str, blocks: int, tile: Tile, types: Types, options: O
     cells = tile.stages * SPAN * 4
     if source == "forward":
         stage = SPAN * (e * (u + x + gate) + 2 * n * x)
-        return tile.warps * (tile.stages * stage + SPAN * e * 24 + 2 * wide + cells)
+        return tile.warps * (tile.stages * stage + 2 * (SPAN * e * 24 + 2 * wide) + cells)
     stage = SPAN * (e * (y + u + x + gate) + 2 * n * x) + e * n * saved
     sums = tile.buffers * blocks * 4 * 2 * (512 + 64)
     warp = tile.stages * stage + SPAN * (e + 2) * 16 + sums + 2 * wide + cells

@@ -13,7 +13,9 @@ constexpr int AT_DELTA = SPAN * E * sizeof(U), AT_Z = AT_DELTA + SPAN * E * size
 constexpr int AT_B = AT_Z + (GATE ? SPAN * E * sizeof(Z) : 0), AT_C = AT_B + SPAN * N * sizeof(X);
 constexpr int STAGE = AT_C + SPAN * N * sizeof(X);
 constexpr int WIDE = sizeof(X) == 4 ? 0 : SPAN * 2 * N * 4;  // B and C as float32
-constexpr int WARP = STAGES * STAGE + SPAN * E * 8 + SPAN * E * 16 + WIDE + STAGES * SPAN * 4;
+// Two of each: while a span is walked, the next one is prepared and the one before it is summed.
+constexpr int PREPARED = SPAN * E * 8 + SPAN * E * 16 + WIDE;
+constexpr int WARP = STAGES * STAGE + 2 * PREPARED + STAGES * SPAN * 4;
 
 static_assert(SHARED_BYTES == WARPS * WARP, "the launch gives as much shared memory as the kernel uses");
 
@@ -24,22 +26,22 @@ extern "C" __global__ void __launch_bounds__(32 * WARPS, MIN_BLOCKS) scan_forwar
   const Place at = place_of(p.parts, p.groups, p.chunks);
   const int first = (at.part * WARPS + warp) * E, valid = FULL ? E : p.e - first;
   if (!FULL && valid <= 0) return;
-  const int states = ALL_STATES ? N : p.n, h = at.g / p.routes, k = at.g % p.routes;
+  const int h = at.g / p.routes, k = at.g % p.routes;
 
   char* mine = shared + warp * WARP;
-  float2* pairs = (float2*)(mine + STAGES * STAGE);  // (delta, delta * u), SPAN x E
-  float* quarters = (float*)(pairs + SPAN * E);      // an output's four parts, SPAN x E x 4
-  float* wide = quarters + SPAN * E * 4;
-  int* cells = (int*)(wide + WIDE / 4);              // STAGES x SPAN
-  const float2* lane_pairs = pairs + lane_channel;
-  float* lane_quarters = quarters + lane_channel * 4 + quarter;
+  char* prepared = mine + STAGES * STAGE;
+  int* cells = (int*)(prepared + 2 * PREPARED);  // STAGES x SPAN
+  // In PREPARED: (delta, delta * u), SPAN x E; an output's four parts, SPAN x E x 4; B and C as float32, if they are not.
+  auto pairs_in = [](char* at) { return (float2*)at; };
+  auto quarters_in = [](char* at) { return (float*)(at + SPAN * E * 8); };
+  auto wide_in = [](char* at) { return (float*)(at + SPAN * E * 24); };
   const int pair_step = lane / E, pair_channel = lane % E;
 
-  const U* u = p.u + at.b * p.s_ub + h * p.s_uh;
-  const X* delta = p.delta + at.b * p.s_deltab + h * p.s_deltah + k * p.s_deltak;
+  const U* u = p.u + at.b * p.s_ub + h * p.s_uh + first;
+  const X* delta = p.delta + at.b * p.s_deltab + h * p.s_deltah + k * p.s_deltak + first;
   const X* B = p.B + at.b * p.s_Bb + h * p.s_Bh + k * p.s_Bk;
   const X* C = p.C + at.b * p.s_Cb + h * p.s_Ch + k * p.s_Ck;
-  const Z* z = GATE ? p.z + at.b * p.s_zb + at.g * p.s_zg : nullptr;
+  const Z* z = GATE ? p.z + at.b * p.s_zb + at.g * p.s_zg + first : nullptr;
   Y* y = p.y + at.b * p.s_yb + at.g * p.s_yg + first + pair_channel;
   const i64* order = p.order + (ORDERED ? (i64)at.g * p.length : 0);
   const i64 channels = (i64)p.groups * p.e, channel0 = (i64)at.g * p.e + first;
@@ -47,6 +49,7 @@ extern "C" __global__ void __launch_bounds__(32 * WARPS, MIN_BLOCKS) scan_forwar
   States A, s = {};
   load_A(A, p.A, at.g, p.e, p.n, first, valid, lane_channel, quarter);
   if (p.ends)
+#pragma unroll 4
     for (int j = 0; j < at.chunk; j++)
       cross_chunk(s, A, p.ends, p.sums, ((i64)at.b * p.chunks + j) * channels + (i64)at.g * p.e, first, valid,
                   lane_channel, quarter);
@@ -54,34 +57,123 @@ extern "C" __global__ void __launch_bounds__(32 * WARPS, MIN_BLOCKS) scan_forwar
   const float bias = p.bias && has_pair_channel ? p.bias[channel0 + pair_channel] : 0.f;
   const float D = p.D && has_pair_channel ? p.D[channel0 + pair_channel] : 0.f;
 
-  const int begin = at.chunk * p.chunk, end = min(begin + p.chunk, p.length), spans = (end - begin + SPAN - 1) / SPAN;
-  auto stage = [&](int i, int cell) {
-    if (i < spans) {
-      char* to = mine + i % STAGES * STAGE;
-      const int rows = end - begin - i * SPAN;
-      stage_rows<E, ALIGN_U>(to, u, p.s_ul, first, cell, rows, valid, lane);
-      stage_rows<E, ALIGN_DELTA>(to + AT_DELTA, delta, p.s_deltal, first, cell, rows, valid, lane);
+  const int begin = at.chunk * p.chunk, end = min(begin + p.chunk, p.length);
+  const bool whole = valid >= E && ALL_STATES;
+  auto copy = [&](char* to, auto full, int start, int cell, int rows) {
+    constexpr bool WHOLE = decltype(full)::value;
+    stage_rows<WHOLE, E, ALIGN_U>(to, u, p.s_ul, start, cell, rows, valid, lane);
+    stage_rows<WHOLE, E, ALIGN_DELTA>(to + AT_DELTA, delta, p.s_deltal, start, cell, rows, valid, lane);
 #if GATE
-      stage_rows<E, ALIGN_Z>(to + AT_Z, z, p.s_zl, first, cell, rows, valid, lane);
+    stage_rows<WHOLE, E, ALIGN_Z>(to + AT_Z, z, p.s_zl, start, cell, rows, valid, lane);
 #endif
-      stage_rows<N, ALIGN_BC>(to + AT_B, B, p.s_Bl, 0, cell, rows, states, lane);
-      stage_rows<N, ALIGN_BC>(to + AT_C, C, p.s_Cl, 0, cell, rows, states, lane);
-      if (ORDERED && lane < SPAN) cells[i % STAGES * SPAN + lane] = cell;
-    }
+    stage_rows<WHOLE, N, ALIGN_BC>(to + AT_B, B, p.s_Bl, start, cell, rows, p.n, lane);
+    stage_rows<WHOLE, N, ALIGN_BC>(to + AT_C, C, p.s_Cl, start, cell, rows, p.n, lane);
+  };
+  auto stage = [&](int slot, int start, int cell) {
+    const int rows = end - start;
+    char* to = mine + slot * STAGE;
+    if (whole && rows >= SPAN) copy(to, Whole(), start, cell, rows);
+    else if (rows > 0) copy(to, Partial(), start, cell, rows);
+    if (ORDERED && lane < SPAN) cells[slot * SPAN + lane] = cell;
     commit_copies();
   };
-  auto cell_at = [&](int i) { return cell_of(order, begin + i * SPAN + (lane & 7), p.length); };
-  for (int i = 0; i < STAGES - 1; i++) stage(i, cell_at(i));
-  int next = cell_at(STAGES - 1);
+  auto cell_at = [&](int start) { return cell_of(order, start + (lane & 7), p.length); };
 
-  for (int it = 0; it < spans; it++) {
-    wait_copies<STAGES - 2>();
+  // What a lane keeps of its pairs until their outputs are summed: D * u, and the gate.
+  struct Kept { float direct[PAIRS], gate[GATE ? PAIRS : 1]; };
+  // Steps after the end do not change the state.
+  auto compute_pairs = [&](float2 (&pair)[PAIRS], Kept& kept, int rows) {
+#pragma unroll
+    for (int j = 0; j < PAIRS; j++) {
+      float x = pair[j].x + bias;
+#if SOFTPLUS
+      x = softplus(x, bounded_exponential(x));
+#endif
+      kept.direct[j] = D * pair[j].y;
+      pair[j] = make_float2(x, x * pair[j].y);
+    }
+    if (rows < SPAN) {
+      keep_branch();
+#pragma unroll
+      for (int j = 0; j < PAIRS; j++)
+        if (pair_step + PAIR_STEPS * j >= rows) pair[j] = make_float2(0.f, 0.f);
+    }
+  };
+  auto load_pairs = [&](float2 (&pair)[PAIRS], Kept& kept, const char* in) {
+#pragma unroll
+    for (int j = 0; j < PAIRS; j++) {
+      const int i = lane + PAIR_LANES * j;
+      pair[j] = make_float2(widen(((const X*)(in + AT_DELTA))[i]), widen(((const U*)in)[i]));
+#if GATE
+      const float z_of_pair = widen(((const Z*)(in + AT_Z))[i]);
+      kept.gate[j] = z_of_pair * sigmoid(z_of_pair);
+#endif
+    }
+  };
+  auto store_pairs = [&](const float2 (&pair)[PAIRS], char* to) {
+#pragma unroll
+    for (int j = 0; j < PAIRS; j++)
+      if (PAIR_LANES == 32 || lane < PAIR_LANES) pairs_in(to)[lane + PAIR_LANES * j] = pair[j];
+  };
+  auto load_sums = [&](float (&out)[PAIRS], char* from) {
+#pragma unroll
+    for (int j = 0; j < PAIRS; j++) {
+      const float4 x = ((const float4*)quarters_in(from))[lane + PAIR_LANES * j];
+      out[j] = (x.x + x.y) + (x.z + x.w);
+    }
+  };
+  // Outputs of the span that starts at t0.
+  auto write = [&](const float (&sum)[PAIRS], const Kept& kept, const int* lane_cells, int t0) {
+    auto store = [&](int j) {
+      const int step = pair_step + PAIR_STEPS * j;
+      const float out = sum[j] + kept.direct[j];
+      *row_of(y, ORDERED ? lane_cells[step & 7] : t0 + step, p.s_yl) = narrow<Y>(GATE ? out * kept.gate[GATE ? j : 0] : out);
+    };
+    if ((PAIR_LANES == 32 || lane < PAIR_LANES) && has_pair_channel) {
+      if (t0 + SPAN <= end) {
+#pragma unroll
+        for (int j = 0; j < PAIRS; j++) store(j);
+      } else {
+#pragma unroll
+        for (int j = 0; j < PAIRS; j++)
+          if (t0 + pair_step + PAIR_STEPS * j < end) store(j);
+      }
+    }
+  };
+
+  for (int i = 0; i < STAGES - 1; i++) stage(i, begin + i * SPAN, cell_at(begin + i * SPAN));
+  int next = cell_at(begin + (STAGES - 1) * SPAN);
+  Kept now, before;  // of the span that is walked, and of the one before it
+  wait_copies<STAGES - 2>();
+  __syncwarp();
+  {
+    float2 pair[PAIRS];
+    load_pairs(pair, now, mine);
+    compute_pairs(pair, now, end - begin);
+    store_pairs(pair, prepared);
+    widen_rows<SPAN * 2 * N>(wide_in(prepared), (const X*)(mine + AT_B), lane);
+  }
+  int slot = 0, slot_before = STAGES - 1;
+  char *with_now = prepared, *with_next = prepared + PREPARED;
+
+  for (int t0 = begin; t0 < end; t0 += SPAN) {
+    wait_copies<STAGES - 3>();
     __syncwarp();
-    stage(it + STAGES - 1, next);
-    next = cell_at(it + STAGES);
-    const char* in = mine + it % STAGES * STAGE;
-    const U* in_u = (const U*)in + lane;
-    const int t0 = begin + it * SPAN, rows = end - t0;
+    const int slot_after = next_slot(slot);
+    const char *in = mine + slot * STAGE, *in_next = mine + slot_after * STAGE;
+    float2 pair[PAIRS];
+    Kept after;
+    float sum[PAIRS];
+    load_pairs(pair, after, in_next);
+    if (t0 > begin) {
+      load_sums(sum, with_next);
+      write(sum, before, cells + slot_before * SPAN, t0 - SPAN);
+    }
+#if ORDERED
+    __syncwarp();  // the cells that were read are overwritten
+#endif
+    stage(slot_before, t0 + (STAGES - 1) * SPAN, next);
+    next = cell_at(t0 + STAGES * SPAN);
 
 #if SAVE
     SAVED* saved = p.saved + (((i64)at.b * ((p.length + SPAN - 1) / SPAN) + t0 / SPAN) * channels + channel0) * N;
@@ -100,33 +192,10 @@ extern "C" __global__ void __launch_bounds__(32 * WARPS, MIN_BLOCKS) scan_forwar
       }
 #endif
 
-    // prepare
-    float2 mine_pairs[PAIRS];
-#pragma unroll
-    for (int j = 0; j < PAIRS; j++)
-      mine_pairs[j] = make_float2(widen(((const X*)(in + AT_DELTA))[lane + PAIR_LANES * j]), widen(in_u[PAIR_LANES * j]));
-#pragma unroll
-    for (int j = 0; j < PAIRS; j++) {
-      float x = mine_pairs[j].x + bias;
-#if SOFTPLUS
-      x = softplus(x, bounded_exponential(x));
-#endif
-      mine_pairs[j] = make_float2(x, x * mine_pairs[j].y);
-    }
-    if (rows < SPAN) {  // steps after the end do not change the state
-      keep_branch();
-#pragma unroll
-      for (int j = 0; j < PAIRS; j++)
-        if (pair_step + PAIR_STEPS * j >= rows) mine_pairs[j] = make_float2(0.f, 0.f);
-    }
-#pragma unroll
-    for (int j = 0; j < PAIRS; j++)
-      if (PAIR_LANES == 32 || lane < PAIR_LANES) pairs[lane + PAIR_LANES * j] = mine_pairs[j];
-    const float* lane_B = widen_rows<SPAN * 2 * N>(wide, (const X*)(in + AT_B), lane) + 4 * quarter;
-    const float* lane_C = lane_B + SPAN * N;
-    __syncwarp();
-
     // walk
+    const float* lane_B = (sizeof(X) == 4 ? (const float*)(in + AT_B) : wide_in(with_now)) + 4 * quarter;
+    const float* lane_C = lane_B + SPAN * N;
+    const float2* lane_pairs = pairs_in(with_now) + lane_channel;
     float part[SPAN][C_];
 #pragma unroll
     for (int t = 0; t < SPAN; t++) {
@@ -135,35 +204,32 @@ extern "C" __global__ void __launch_bounds__(32 * WARPS, MIN_BLOCKS) scan_forwar
       load_states(cc, lane_C + t * N);
 #pragma unroll
       for (int c = 0; c < C_; c++) {
-        const float2 pair = lane_pairs[t * E + c * 8];
+        const float2 of_pair = lane_pairs[t * E + c * 8];
 #pragma unroll
         for (int i = 0; i < K; i++) {
-          s[c][i] = fmaf(ex2(pair.x * A[c][i]), s[c][i], pair.y * b[i]);
+          s[c][i] = fmaf(ex2(of_pair.x * A[c][i]), s[c][i], of_pair.y * b[i]);
           part[t][c] = i ? fmaf(s[c][i], cc[i], part[t][c]) : s[c][i] * cc[i];
         }
       }
     }
-
-    // sum
+    compute_pairs(pair, after, end - t0 - SPAN);
+    store_pairs(pair, with_next);
+    widen_rows<SPAN * 2 * N>(wide_in(with_next), (const X*)(in_next + AT_B), lane);
+    float* lane_quarters = quarters_in(with_now) + lane_channel * 4 + quarter;
 #pragma unroll
     for (int t = 0; t < SPAN; t++)
 #pragma unroll
       for (int c = 0; c < C_; c++) lane_quarters[(t * E + c * 8) * 4] = part[t][c];
-    __syncwarp();
-#pragma unroll
-    for (int j = 0; j < PAIRS; j++) {
-      const int step = pair_step + PAIR_STEPS * j;
-      const float4 x = ((const float4*)quarters)[lane + PAIR_LANES * j];
-      float out = fmaf(D, widen(in_u[PAIR_LANES * j]), (x.x + x.y) + (x.z + x.w));
-#if GATE
-      const float gate = widen(((const Z*)(in + AT_Z))[lane + PAIR_LANES * j]);
-      out *= gate * sigmoid(gate);
-#endif
-      const int cell = ORDERED ? cells[it % STAGES * SPAN + (step & 7)] : t0 + step;
-      if ((PAIR_LANES == 32 || lane < PAIR_LANES) && step < rows && has_pair_channel)
-        *row_of(y, cell, p.s_yl) = narrow<Y>(out);
-    }
+
+    before = now, now = after;
+    slot_before = slot, slot = slot_after;
+    char* swapped = with_now;
+    with_now = with_next, with_next = swapped;
   }
+  __syncwarp();
+  float sum[PAIRS];
+  load_sums(sum, with_next);
+  write(sum, before, cells + slot_before * SPAN, begin + (end - begin - 1) / SPAN * SPAN);
 
   if (at.chunk == p.chunks - 1)
 #pragma unroll

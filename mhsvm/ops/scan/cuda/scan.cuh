@@ -58,10 +58,7 @@ DEVICE float bounded_exponential(float x) { return ex2(fminf(x, 20.f) * LOG2_E);
 DEVICE float sigmoid(float x) { return rcp(1.f + ex2(-x * LOG2_E)); }
 
 // The row of a step or cell.
-template <class T> DEVICE T* row_of(T* p, int cell, int stride_bytes) { return (T*)((char*)p + (i64)cell * stride_bytes); }
-template <class T> DEVICE const T* row_of(const T* p, int cell, int stride_bytes) {
-  return (const T*)((const char*)p + (i64)cell * stride_bytes);
-}
+template <class T> DEVICE T* row_of(T* p, int cell, int stride_bytes) { return (T*)((char*)p + wide_product(cell, stride_bytes)); }
 
 // Which part of the scan a block computes.
 struct Place { int part, g, chunk, b; };
@@ -82,25 +79,38 @@ DEVICE int cell_of(const i64* order, int step, int length) {
 #endif
 }
 
-// Copy SPAN rows of WIDTH numbers from column `first`; `valid` columns and `rows` rows exist, the others become zero.
-// Lanes 0 to 7 hold the cells of the rows.
-template <int WIDTH, int ALIGN, class T>
-DEVICE void stage_rows(char* to, const T* from, int stride_bytes, int first, int cell, int rows, int valid, int lane) {
-  constexpr int PER = ALIGN / sizeof(T), IN_ROW = WIDTH / PER, ALL = SPAN * IN_ROW;
+// Copy SPAN rows of WIDTH numbers. If not WHOLE, `valid` columns and `rows` rows exist and the others become zero. The first
+// row is of step `start`, or lanes 0 to 7 hold the cells of the rows.
+template <bool WHOLE, int WIDTH, int ALIGN, class T>
+DEVICE void stage_rows(char* to, const T* from, int stride_bytes, int start, int cell, int rows, int valid, int lane) {
+  constexpr int PER = ALIGN / sizeof(T), IN_ROW = WIDTH / PER;
+  // A lane copies the same columns of several rows, or if a row has more than 32 copies, those of one row after the other.
+  constexpr int ROWS = IN_ROW <= 32 ? 32 / IN_ROW : 1, LANES = IN_ROW <= 32 ? ROWS * IN_ROW : 32;
+  const int lane_row = IN_ROW <= 32 ? lane / IN_ROW : 0, lane_column = IN_ROW <= 32 ? lane % IN_ROW : lane;
 #pragma unroll
-  for (int j = 0; j < (ALL + 31) / 32; j++) {
-    const int i = lane + 32 * j, row = i / IN_ROW, column = i % IN_ROW * PER;
+  for (int j = 0; j < (SPAN + ROWS - 1) / ROWS; j++) {
+    const int row = lane_row + ROWS * j;
 #if ORDERED
     const int at = __shfl_sync(ALL_LANES, cell, row & 7);
 #else
-    const int at = cell - (lane & 7) + row;
+    const int at = start + row;
 #endif
-    int given = row < rows ? ALIGN : 0;
-    if (valid < WIDTH) given = min(given, max(0, (valid - column) * (int)sizeof(T)));
-    if (ALL % 32 == 0 || i < ALL)
-      copy_async<ALIGN>(to + i * ALIGN, row_of(from, at, stride_bytes) + first + column, given);
+#pragma unroll
+    for (int i = 0; i < IN_ROW; i += 32) {
+      const int column = (lane_column + i) * PER;
+      int given = ALIGN;
+      if (!WHOLE) given = row < rows ? min(ALIGN, max(0, (valid - column) * (int)sizeof(T))) : 0;
+      // in this order the sum in parentheses stays in registers, and a product of 64 bits adds the rest
+      if ((LANES == 32 || lane < LANES) && (SPAN % ROWS == 0 || row < SPAN))
+        copy_async<ALIGN>(to + (row * IN_ROW + lane_column + i) * ALIGN, row_of(from + column, at, stride_bytes), given);
+    }
   }
 }
+struct Whole { static constexpr bool value = true; };
+struct Partial { static constexpr bool value = false; };
+
+// The next of STAGES places in shared memory.
+DEVICE int next_slot(int slot) { return slot == STAGES - 1 ? 0 : slot + 1; }
 
 // Rows of B and C, next to each other in shared memory, as float32.
 template <int NUM> DEVICE const float* widen_rows(float* to, const float* from, int) { return from; }

@@ -54,6 +54,7 @@ inline float lg2(float x) { return std::log2(x); }
 inline float rcp(float x) { return 1.f / x; }
 inline void store_streaming(float4* to, float4 x) { *to = x; }
 inline void keep_branch() {}
+inline i64 wide_product(int x, int y) { return (i64)x * y; }
 
 struct { int x; } threadIdx, blockIdx;
 constexpr int SHARED = 1 << 18, STACK = 1 << 17;
