@@ -42,7 +42,15 @@ def test_the_plain_ones_run_everywhere():
 
 
 def test_order_of_the_table():
-    assert [row.name for row in all_backends()] == ["triton", "mamba_ssm", "native", "cpu", "chunked", "reference"]
+    assert [row.name for row in all_backends()] == [
+        "cuda",
+        "triton",
+        "mamba_ssm",
+        "native",
+        "cpu",
+        "chunked",
+        "reference",
+    ]
     scans = [row.name for row in all_backends() if row.name != "native"]
     assert [x.backend for x in SELECTIVE_SCAN.implementations()] == scans
 
@@ -186,6 +194,7 @@ def test_what_the_compiler_does_not_know_is_left_to_it(toy):
 def test_a_backend_from_outside_scans(monkeypatch):
     register_backend(Backend("mine"), before="chunked")
     assert [row.name for row in all_backends()] == [
+        "cuda",
         "triton",
         "mamba_ssm",
         "native",

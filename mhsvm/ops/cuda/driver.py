@@ -71,9 +71,7 @@ class Function:
         """
         arguments = (ctypes.c_void_p * 1)(ctypes.addressof(parameters))
         _check(
-            self._launch(
-                self._function, blocks, 1, 1, self._threads, 1, 1, self._shared_bytes, stream, arguments, None
-            )
+            self._launch(self._function, blocks, 1, 1, self._threads, 1, 1, self._shared_bytes, stream, arguments, None)
         )
 
     def attribute(self, number: int) -> int:

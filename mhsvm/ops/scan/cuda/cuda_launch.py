@@ -67,7 +67,9 @@ def backward(
     grad_last = None if grad_last is None else grad_last.float().contiguous()
     call = _prepare(inputs, grad_y, projections)
     x, (b, length, g, e, n), device = call.inputs, call.shape, saved.device
-    targets = tuple(out if out.dtype == call.types.x else torch.empty_like(out, dtype=call.types.x) for out in projections)
+    targets = tuple(
+        out if out.dtype == call.types.x else torch.empty_like(out, dtype=call.types.x) for out in projections
+    )
     ddelta, dB, dC = targets
     if dB.stride() != dC.stride():
         dC = torch.empty_strided(dB.shape, dB.stride(), dtype=dB.dtype, device=device)
@@ -153,9 +155,7 @@ def _prepare(inputs: Inputs, y: Tensor, gradients: tuple[Tensor, ...] | None) ->
     return _Call(inputs, Shape(u.shape[0], u.shape[1], g, e, n), types, alignments, options)
 
 
-def _chunk_ends(
-    call: _Call, x: Tensor, B: Tensor, chunk: int, chunks: int, *, reverse: bool
-) -> tuple[Tensor, Tensor]:
+def _chunk_ends(call: _Call, x: Tensor, B: Tensor, chunk: int, chunks: int, *, reverse: bool) -> tuple[Tensor, Tensor]:
     """The state, or in reverse the gradient, at the end of each chunk, and the chunk's sum of delta."""
     (b, _, g, e, n), tile = call.shape, plan.chunk_tile(call.shape.e, call.shape.n)
     ends = torch.empty((b, chunks, g, e, 16 * plan.state_blocks(n)), dtype=torch.float32, device=x.device)

@@ -61,7 +61,7 @@ class Emulator:
             parameters = re.search(rf"{variant.function}\(const __grid_constant__ (\w+) p\)", text)[1]
             (folder / "kernel.cpp").write_text(text + _ENTRY.format(parameters=parameters, kernel=variant.function))
             constants = (*variant.constants, ("SHARED_BYTES", variant.shared_bytes))
-            command = [COMPILER, "-std=c++17", "-O1", "-ffp-contract=off", "-fPIC", "-shared", "-w"]
+            command = [COMPILER, "-std=c++17", "-ffp-contract=off", "-fPIC", "-shared", "-w"]
             command += [f"-D{name}={value}" for name, value in constants]
             subprocess.run([*command, str(folder / "kernel.cpp"), "-o", str(library)], check=True)
         return ctypes.CDLL(str(library)).entry
