@@ -29,7 +29,7 @@ def read_kernel_file(path: Path) -> bytes | None:
 
 
 def write_kernel_file(path: Path, payload: bytes) -> None:
-    """Write a file for `read_kernel_file`, whole or not at all; a failure is logged, as a kernel can be compiled again."""
+    """Write a file for `read_kernel_file`, whole or not at all; a failure is logged, and costs another compilation."""
     try:
         with replace_when_complete(path) as partial:
             partial.touch(mode=0o600)

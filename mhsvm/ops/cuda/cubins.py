@@ -4,8 +4,8 @@ import functools
 import hashlib
 import logging
 import threading
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 from mhsvm.files import user_cache
 from mhsvm.ops.cuda.nvrtc import load_nvrtc
@@ -18,8 +18,9 @@ log = logging.getLogger(__name__)
 _OPTIONS = ("--std=c++17", "-default-device")
 
 
-class Variant(NamedTuple):
-    """A kernel with its compile-time constants.
+@dataclass(frozen=True, eq=False)
+class Variant:
+    """A kernel with its compile-time constants; equal only to itself, so that it is found quickly.
 
     Attributes:
         source: File with the kernel, `NAME.cu`; it may include the files `*.cuh` of its folder.

@@ -52,7 +52,8 @@ def launch(variant: Variant, blocks: int, parameters: Structure, device: torch.d
 def recorded() -> Iterator[dict[tuple[Variant, int], None]]:
     """Note the kernels that this thread would launch, and launch none; the keys are (variant, device)."""
     before = getattr(_recording, "variants", None)
-    _recording.variants = variants = {}
+    variants: dict[tuple[Variant, int], None] = {}
+    _recording.variants = variants
     try:
         yield variants
     finally:

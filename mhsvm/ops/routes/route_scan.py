@@ -11,8 +11,8 @@ from mhsvm.ops.dispatch import Operation
 from mhsvm.ops.routes.projection import project
 from mhsvm.ops.scan import chunked, mamba_ssm, reference
 from mhsvm.ops.scan.cpu import cpu_scan
-from mhsvm.ops.scan.selective_scan import check_types_and_devices
 from mhsvm.ops.scan.cuda import cuda_scan
+from mhsvm.ops.scan.selective_scan import check_types_and_devices
 from mhsvm.ops.scan.triton import triton_scan
 from mhsvm.ops.sizes import refuse_empty
 

@@ -1,10 +1,11 @@
 """The scans of a GPU backend as operators of torch with gradients, with their shapes for torch.compile.
 
-Under torch.compile, and wherever torch traces or replaces operations, a scan is an operator of torch. Otherwise the same
-functions run in an autograd function, which costs less time: a small scan takes less of the GPU than its call takes of
-Python. Letters are those of `mhsvm.ops`.
+Under torch.compile, and wherever torch traces or replaces operations, a scan is an operator of torch. Otherwise the
+same functions run in an autograd function, which costs less time: a small scan takes less time on the GPU than its call
+takes in Python. Letters are those of `mhsvm.ops`.
 """
 
+import functools
 import importlib
 from collections.abc import Callable
 from types import ModuleType
@@ -18,7 +19,10 @@ from torch.utils._python_dispatch import _get_current_dispatch_mode
 from mhsvm.ops.routes.projection import project
 from mhsvm.ops.scan.inputs import Inputs, partial_dtype
 
-_SCAN_ARGUMENTS = "Tensor u, Tensor delta, Tensor A, Tensor B, Tensor C, Tensor? D, Tensor? z, Tensor? delta_bias, bool delta_softplus"
+_SCAN_ARGUMENTS = (
+    "Tensor u, Tensor delta, Tensor A, Tensor B, Tensor C, Tensor? D, Tensor? z, Tensor? delta_bias, "
+    "bool delta_softplus"
+)
 _ROUTE_ARGUMENTS = "Tensor u, Tensor projected, Tensor delta_bias, Tensor A, Tensor D, Tensor order"
 
 
@@ -171,13 +175,18 @@ class ScanOperators:
         return u.new_empty((b, m, k, length, d), dtype=torch.float32), u.new_empty(saved, dtype=partial_dtype(u))
 
     def _launch(self) -> ModuleType:
-        return importlib.import_module(self._launch_module)
+        return _module(self._launch_module)
 
     @staticmethod
     def _operator(name: str, schema: str, run: Callable[..., Any], fake: Callable[..., Any]):
         operator = torch.library.custom_op(f"mhsvm::{name}", run, mutates_args=(), schema=schema)
         operator.register_fake(fake)
         return operator
+
+
+@functools.cache
+def _module(name: str) -> ModuleType:
+    return importlib.import_module(name)
 
 
 class _DirectScan(torch.autograd.Function):
@@ -229,17 +238,25 @@ def _runs_as_operator(u: Tensor) -> bool:
 def _scan_inputs(u, delta, A, B, C, D, z, delta_bias, delta_softplus) -> Inputs:
     g = B.shape[2]
 
-    def by_group(x: Tensor | None, dim: int) -> Tensor | None:
-        return None if x is None else x.unflatten(dim, (g, -1))
-
-    u, delta, z = (by_group(x, 2) for x in (u, delta, z))
-    A, D, bias = (by_group(x, 0) for x in (A, D, delta_bias))
-    return Inputs(u, delta.unsqueeze(3), A.mT, B.unsqueeze(3), C.unsqueeze(3), D, z, bias, None, delta_softplus)
+    b, length, d = u.shape
+    by_group, e = (b, length, g, d // g), d // g
+    return Inputs(
+        u.view(by_group),
+        delta.view(b, length, g, 1, e),
+        A.view(g, e, -1).mT,
+        B.unsqueeze(3),
+        C.unsqueeze(3),
+        None if D is None else D.view(g, e),
+        None if z is None else z.view(by_group),
+        None if delta_bias is None else delta_bias.view(g, e),
+        None,
+        delta_softplus,
+    )
 
 
 def _by_channel(last: Tensor) -> Tensor:
-    """Last state (b, g, n, e) -> (b, d, n)."""
-    return last.mT.flatten(1, 2)
+    """Last state (b, g, n, e) -> (b, d, n), contiguous."""
+    return last.mT.contiguous().flatten(1, 2)
 
 
 def _fake_scan_backward(grad_y, grad_last, saved, u, delta, A, B, C, D, z, delta_bias, delta_softplus):

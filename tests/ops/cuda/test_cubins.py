@@ -3,6 +3,7 @@
 import logging
 import threading
 import time
+from dataclasses import replace
 
 import pytest
 
@@ -58,7 +59,7 @@ def test_a_kernel_is_compiled_once_for_an_architecture(compiler, variant):
 def test_what_changes_the_code_is_compiled_again(compiler, variant, changed):
     cubin(variant, 90)
     if changed == "constant":
-        variant = variant._replace(constants=(("N", 32),))
+        variant = replace(variant, constants=(("N", 32),))
     elif changed == "version":
         compiler.version = (13, 1)
     else:

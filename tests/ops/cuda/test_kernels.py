@@ -46,7 +46,7 @@ def test_recorded_kernels_are_not_launched(monkeypatch):
 def test_missing_kernels_are_compiled_side_by_side(compiled, capsys):
     wanted = [(VARIANTS[0], 0), (VARIANTS[1], 0), (VARIANTS[0], 1)]
     assert kernels.compile_kernels(wanted, num_threads=2) == 2
-    assert sorted(compiled) == [(VARIANTS[0], 90), (VARIANTS[1], 90)]
+    assert set(compiled) == {(VARIANTS[0], 90), (VARIANTS[1], 90)}
     assert kernels.compile_kernels(wanted, num_threads=2) == 0
     assert capsys.readouterr().err.count("compiling for this GPU (the first use only)") == 1
 

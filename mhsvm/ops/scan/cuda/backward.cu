@@ -217,33 +217,15 @@ extern "C" __global__ void __launch_bounds__(32 * WARPS, MIN_BLOCKS) scan_backwa
     commit_copies();
   };
   auto cell_at = [&](int start) { return cell_of(order, max(start, 0) + (lane & 7), p.length); };
-  int t0 = begin + (end - begin - 1) / SPAN * SPAN;
-  for (int i = 0; i < STAGES - 1; i++) stage(i, t0 - i * SPAN, cell_at(t0 - i * SPAN));
-  int next = cell_at(t0 - (STAGES - 1) * SPAN), slot_of_stage = 0, to_slot = STAGES - 1, odd = 0;
-
-#pragma unroll 1
-  for (; t0 >= begin; t0 -= SPAN, odd ^= 1) {
-    wait_copies<STAGES - 2>();
-    __syncwarp();
-    stage(to_slot, t0 - (STAGES - 1) * SPAN, next);
-    next = cell_at(t0 - STAGES * SPAN);
-    const char* in = mine + slot_of_stage * STAGE;
-    const int* lane_cells = cells + slot_of_stage * SPAN;
-    to_slot = slot_of_stage, slot_of_stage = next_slot(slot_of_stage);
-    const Y* in_dy = (const Y*)in;
-    const U* in_u = (const U*)(in + AT_U);
-    const Z* in_z = (const Z*)(in + AT_Z);
-    const int rows = end - t0;
-    auto cell = [&](int row) { return ORDERED ? lane_cells[row] : t0 + row; };
-
-    // prepare
+  auto prepare = [&](const char* in, int rows) {
     float4 mine_pairs[PAIRS];
 #pragma unroll
     for (int j = 0; j < PAIRS; j++) {
       const int i = lane + PAIR_LANES * j;
-      mine_pairs[j] = make_float4(widen(((const X*)(in + AT_DELTA))[i]), widen(in_u[i]), widen(in_dy[i]), 1.f);
+      mine_pairs[j] = make_float4(widen(((const X*)(in + AT_DELTA))[i]), widen(((const U*)(in + AT_U))[i]),
+                                  widen(((const Y*)in)[i]), 1.f);
 #if GATE
-      const float gate = widen(in_z[i]);
+      const float gate = widen(((const Z*)(in + AT_Z))[i]);
       mine_pairs[j].z *= gate * sigmoid(gate);
 #endif
     }
@@ -268,10 +250,32 @@ extern "C" __global__ void __launch_bounds__(32 * WARPS, MIN_BLOCKS) scan_backwa
     for (int j = 0; j < PAIRS; j++)
       if (PAIR_LANES == 32 || lane < PAIR_LANES)
         pairs[(pair_step + PAIR_STEPS * j) * PAIR_ROW + pair_channel] = mine_pairs[j];
-    const float* lane_B = widen_rows<SPAN * 2 * N>(wide, (const X*)(in + AT_B), lane) + 4 * quarter;
+    widen_rows<SPAN * 2 * N>(wide, (const X*)(in + AT_B), lane);
+  };
+  int t0 = begin + (end - begin - 1) / SPAN * SPAN;
+  for (int i = 0; i < STAGES - 1; i++) stage(i, t0 - i * SPAN, cell_at(t0 - i * SPAN));
+  int next = cell_at(t0 - (STAGES - 1) * SPAN), slot_of_stage = 0, to_slot = STAGES - 1, odd = 0;
+  wait_copies<STAGES - 2>();
+  __syncwarp();
+  prepare(mine, end - t0);
+
+#pragma unroll 1
+  for (; t0 >= begin; t0 -= SPAN, odd ^= 1) {
+    __syncwarp();
+    stage(to_slot, t0 - (STAGES - 1) * SPAN, next);
+    next = cell_at(t0 - STAGES * SPAN);
+    const char* in = mine + slot_of_stage * STAGE;
+    const int* lane_cells = cells + slot_of_stage * SPAN;
+    to_slot = slot_of_stage, slot_of_stage = next_slot(slot_of_stage);
+    const Y* in_dy = (const Y*)in;
+    const U* in_u = (const U*)(in + AT_U);
+    const Z* in_z = (const Z*)(in + AT_Z);
+    const int rows = end - t0;
+    auto cell = [&](int row) { return ORDERED ? lane_cells[row] : t0 + row; };
+
+    const float* lane_B = (sizeof(X) == 4 ? (const float*)(in + AT_B) : wide) + 4 * quarter;
     const float* lane_C = lane_B + SPAN * N;
     const float4* lane_pairs = pairs + lane_channel;
-    __syncwarp();
 
     auto load_saved = [&](States& s) {
 #pragma unroll
@@ -286,6 +290,8 @@ extern "C" __global__ void __launch_bounds__(32 * WARPS, MIN_BLOCKS) scan_backwa
     // Gradients of u, delta and z: the lane has the step of the tile that is the number of its quarter.
     auto finish = [&](const OfSteps& of, int tile) {
       const int row = tile * TILE + quarter, to = cell(row);
+      U_GRAD* to_u = row_of(du, to, p.s_dul);
+      X* to_delta = row_of(ddelta, to, p.s_ddeltal);
 #pragma unroll
       for (int c = 0; c < C_; c++) {
         const float4 pair = lane_pairs[row * PAIR_ROW + c * 8];
@@ -296,8 +302,8 @@ extern "C" __global__ void __launch_bounds__(32 * WARPS, MIN_BLOCKS) scan_backwa
         const bool ok = row < rows && (FULL || c * 8 + lane_channel < valid);
         dD[c] = fmaf(pair.z, of_u, dD[c]);
         dbias[c] += gdelta;  // zero after the end
-        if (ok) row_of(du, to, p.s_dul)[c * 8] = narrow<U_GRAD>(gu);
-        if (ok) row_of(ddelta, to, p.s_ddeltal)[c * 8] = narrow<X>(gdelta);
+        if (ok) to_u[c * 8] = narrow<U_GRAD>(gu);
+        if (ok) to_delta[c * 8] = narrow<X>(gdelta);
 #if GATE
         const float out = fmaf(D[c], of_u, over_quarters(of.y[c], quarter));
         const float gate = widen(in_z[i]), open = sigmoid(gate);
@@ -312,10 +318,11 @@ extern "C" __global__ void __launch_bounds__(32 * WARPS, MIN_BLOCKS) scan_backwa
       const int t = tile * TILE;
       differentiate(s, g, dA, A, lane_pairs + t * PAIR_ROW, lane_B + t * N, lane_C + t * N, of, to + slot * 16);
       finish(of, tile);
+      if (tile == 0) wait_copies<STAGES - 2>();
       __syncwarp();
 #pragma unroll
       for (int i = 0; i < NB; i++) total[tile][i] = over_channels(to + i * SUM_BLOCK, lane);
-      if (BUFFERS == 1) __syncwarp();
+      if (BUFFERS == 1 && tile == 1) __syncwarp();
     };
     {
       States s;
@@ -325,6 +332,8 @@ extern "C" __global__ void __launch_bounds__(32 * WARPS, MIN_BLOCKS) scan_backwa
       load_saved(s);
       run_tile(0, s);
     }
+    // The next span, in place of the pairs that nobody reads any more, while the sums of this one are added.
+    prepare(mine + slot_of_stage * STAGE, SPAN);
 
     // sum: gradients of B and C
     if (WARPS == 1) {

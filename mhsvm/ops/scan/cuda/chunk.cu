@@ -27,7 +27,9 @@ constexpr int AT_B = AT_Z + (GATED ? SPAN * E * sizeof(Z) : 0);
 constexpr int STAGE = AT_B + SPAN * N * sizeof(X);
 constexpr int WIDE = sizeof(X) == 4 ? 0 : SPAN * N * 4;  // B as float32
 
-static_assert(SHARED_BYTES == STAGES * STAGE + SPAN * E * 8 + WIDE, "the launch gives as much shared memory as the kernel uses");
+// Two of pairs and wide numbers: while a span is walked, the next one is prepared.
+constexpr int PREPARED = SPAN * E * 8 + WIDE;
+static_assert(SHARED_BYTES == STAGES * STAGE + 2 * PREPARED, "the launch gives as much shared memory as the kernel uses");
 
 extern "C" __global__ void __launch_bounds__(32, MIN_BLOCKS) scan_chunk(const __grid_constant__ Chunk p) {
   extern __shared__ __align__(128) char shared[];
@@ -38,8 +40,9 @@ extern "C" __global__ void __launch_bounds__(32, MIN_BLOCKS) scan_chunk(const __
   at.chunk += REVERSE;
   const int first = at.part * E, valid = FULL ? E : p.e - first;
   const int h = at.g / p.routes, k = at.g % p.routes;
-  float2* pairs = (float2*)(shared + STAGES * STAGE);  // (delta, delta * u), or (delta, dy)
-  float* wide = (float*)(pairs + SPAN * E);
+  char *with_now = shared + STAGES * STAGE, *with_next = with_now + PREPARED;
+  auto pairs_in = [](char* at) { return (float2*)at; };  // (delta, delta * u), or (delta, dy)
+  auto wide_in = [](char* at) { return (float*)(at + SPAN * E * 8); };
   const int pair_step = lane / E, pair_channel = lane % E;
 
   const In* x = p.x + at.b * p.s_xb + (REVERSE ? at.g : h) * p.s_xg + first;
@@ -74,47 +77,55 @@ extern "C" __global__ void __launch_bounds__(32, MIN_BLOCKS) scan_chunk(const __
     commit_copies();
   };
   auto cell_at = [&](int start) { return cell_of(order, max(start, 0) + (lane & 7), p.length); };
-  int t0 = REVERSE ? begin + (spans - 1) * SPAN : begin;
-  for (int i = 0; i < STAGES - 1; i++) stage(i, t0 + i * STEP, cell_at(t0 + i * STEP));
-  int next = cell_at(t0 + (STAGES - 1) * STEP), slot = 0, to_slot = STAGES - 1;
-
-  for (; REVERSE ? t0 >= begin : t0 < end; t0 += STEP) {
-    wait_copies<STAGES - 2>();
-    __syncwarp();
-    stage(to_slot, t0 + (STAGES - 1) * STEP, next);
-    next = cell_at(t0 + STAGES * STEP);
-    const char* in = shared + slot * STAGE;
-    to_slot = slot, slot = next_slot(slot);
-    const int rows = end - t0;
-
-    // prepare
-    float2 mine[PAIRS];
-#pragma unroll
-    for (int j = 0; j < PAIRS; j++)
-      mine[j] = make_float2(widen(((const X*)(in + AT_DELTA))[lane + PAIR_LANES * j]),
-                            widen(((const In*)in)[lane + PAIR_LANES * j]));
+  auto load_pairs = [&](float2 (&pair)[PAIRS], const char* in) {
 #pragma unroll
     for (int j = 0; j < PAIRS; j++) {
-      float d = mine[j].x + bias;
+      const int i = lane + PAIR_LANES * j;
+      pair[j] = make_float2(widen(((const X*)(in + AT_DELTA))[i]), widen(((const In*)in)[i]));
+#if GATE && REVERSE
+      const float gate = widen(((const Z*)(in + AT_Z))[i]);
+      pair[j].y *= gate * sigmoid(gate);
+#endif
+    }
+  };
+  auto store_pairs = [&](float2 (&pair)[PAIRS], int rows, const char* in, char* to) {
+#pragma unroll
+    for (int j = 0; j < PAIRS; j++) {
+      float d = pair[j].x + bias;
 #if SOFTPLUS
       d = softplus(d, bounded_exponential(d));
 #endif
-      mine[j].x = pair_step + PAIR_STEPS * j < rows ? d : 0.f;
-#if !REVERSE
-      mine[j].y *= mine[j].x;
-#elif GATE
-      const float gate = widen(((const Z*)(in + AT_Z))[lane + PAIR_LANES * j]);
-      mine[j].y *= gate * sigmoid(gate);
-#endif
-      sum += mine[j].x;
+      pair[j].x = pair_step + PAIR_STEPS * j < rows ? d : 0.f;
+      if (!REVERSE) pair[j].y *= pair[j].x;
+      sum += pair[j].x;
     }
 #pragma unroll
     for (int j = 0; j < PAIRS; j++)
-      if (PAIR_LANES == 32 || lane < PAIR_LANES) pairs[lane + PAIR_LANES * j] = mine[j];
-    const float* lane_B = widen_rows<SPAN * N>(wide, (const X*)(in + AT_B), lane) + 4 * quarter;
+      if (PAIR_LANES == 32 || lane < PAIR_LANES) pairs_in(to)[lane + PAIR_LANES * j] = pair[j];
+    widen_rows<SPAN * N>(wide_in(to), (const X*)(in + AT_B), lane);
+  };
+
+  int t0 = REVERSE ? begin + (spans - 1) * SPAN : begin;
+  for (int i = 0; i < STAGES - 1; i++) stage(i, t0 + i * STEP, cell_at(t0 + i * STEP));
+  int next = cell_at(t0 + (STAGES - 1) * STEP), slot = 0, slot_before = STAGES - 1;
+  wait_copies<STAGES - 2>();
+  __syncwarp();
+  float2 pair[PAIRS];
+  load_pairs(pair, shared);
+  store_pairs(pair, end - t0, shared, with_now);
+
+  for (; REVERSE ? t0 >= begin : t0 < end; t0 += STEP) {
+    wait_copies<STAGES - 3>();
     __syncwarp();
+    stage(slot_before, t0 + (STAGES - 1) * STEP, next);
+    next = cell_at(t0 + STAGES * STEP);
+    const int slot_after = next_slot(slot);
+    const char *in = shared + slot * STAGE, *in_next = shared + slot_after * STAGE;
+    load_pairs(pair, in_next);
 
     // walk
+    const float* lane_B = (sizeof(X) == 4 ? (const float*)(in + AT_B) : wide_in(with_now)) + 4 * quarter;
+    const float2* lane_pairs = pairs_in(with_now) + lane_channel;
 #pragma unroll
     for (int i = 0; i < SPAN; i++) {
       const int t = REVERSE ? SPAN - 1 - i : i;
@@ -122,14 +133,20 @@ extern "C" __global__ void __launch_bounds__(32, MIN_BLOCKS) scan_chunk(const __
       load_states(b, lane_B + t * N);
 #pragma unroll
       for (int c = 0; c < C_; c++) {
-        const float2 pair = pairs[t * E + c * 8 + lane_channel];
+        const float2 of_pair = lane_pairs[t * E + c * 8];
 #pragma unroll
         for (int j = 0; j < K; j++) {
-          const float decay = ex2(pair.x * A[c][j]);
-          s[c][j] = REVERSE ? decay * fmaf(pair.y, b[j], s[c][j]) : fmaf(decay, s[c][j], pair.y * b[j]);
+          const float decay = ex2(of_pair.x * A[c][j]);
+          s[c][j] = REVERSE ? decay * fmaf(of_pair.y, b[j], s[c][j]) : fmaf(decay, s[c][j], of_pair.y * b[j]);
         }
       }
     }
+    // no step of the next span exists after the last one, in the direction of the scan
+    const int rows = REVERSE ? (t0 > begin ? SPAN : 0) : end - t0 - SPAN;
+    store_pairs(pair, rows, in_next, with_next);
+    slot_before = slot, slot = slot_after;
+    char* swapped = with_now;
+    with_now = with_next, with_next = swapped;
   }
 
   const i64 row = (((i64)at.b * p.chunks + at.chunk) * p.groups + at.g) * p.e + first;

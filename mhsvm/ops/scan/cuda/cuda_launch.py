@@ -1,6 +1,5 @@
 """Launches of the scan kernels: output memory and grids. Letters are those of `mhsvm.ops.scan.inputs`."""
 
-import math
 from typing import NamedTuple
 
 import torch
@@ -35,7 +34,7 @@ def forward(inputs: Inputs, y: Tensor, *, save: bool) -> tuple[Tensor, Tensor]:
     x, (b, length, g, e, n) = call.inputs, call.shape
     tile = plan.forward_tile(call.shape, gate=x.z is not None, save=save, two_bytes=x.u.element_size() == 2)
     chunk, chunks = plan.split_forward(call.shape, tile)
-    last = torch.empty((b, g, n, e), dtype=torch.float32, device=y.device)
+    last = torch.empty((b, g, e, n), dtype=torch.float32, device=y.device)
     saved = torch.empty(plan.saved_shape(b, length if save else 0, g, n, e), dtype=call.types.saved, device=y.device)
     ends, sums = _chunk_ends(call, x.u, x.B, chunk, chunks, reverse=False) if chunks > 1 else (None, None)
     p = parameters.Forward()
@@ -48,7 +47,7 @@ def forward(inputs: Inputs, y: Tensor, *, save: bool) -> tuple[Tensor, Tensor]:
     p.s_yb, p.s_yl, p.s_yg = _strides(y)
     p.saved, p.last = saved.data_ptr(), last.data_ptr()
     launch(call.variant("forward", tile, save=save), b * chunks * g * p.parts, p, y.device)
-    return last, saved
+    return last.mT, saved
 
 
 def backward(
@@ -130,7 +129,8 @@ def _prepare(inputs: Inputs, y: Tensor, gradients: tuple[Tensor, ...] | None) ->
     if not delta.dtype == B.dtype == C.dtype:
         dtype = torch.promote_types(torch.promote_types(delta.dtype, B.dtype), C.dtype)
         delta, B, C = (x.to(dtype) for x in (delta, B, C))
-    A, D, bias = (None if x is None else x.float().contiguous() for x in (inputs.A, inputs.D, inputs.bias))
+    A = inputs.A.float().contiguous()
+    D, bias = (None if x is None else x.float().contiguous() for x in (inputs.D, inputs.bias))
     order = None if inputs.order is None else inputs.order.to(torch.int64).contiguous()
     inputs = Inputs(u, delta, A, B, C, D, z, bias, order, inputs.softplus)
     g, n, e = inputs.A.shape
@@ -214,8 +214,11 @@ def _strides(x: Tensor) -> tuple[int, ...]:
 
 def _alignment(x: Tensor) -> int:
     """Bytes by which every row of the last axis is aligned, at most 16."""
-    strides = (s for s, size in zip(x.stride()[:-1], x.shape[:-1], strict=True) if size > 1)
-    return math.gcd(x.data_ptr(), 16, x.element_size() * math.gcd(*strides))
+    size, bits = x.element_size(), x.data_ptr() | 16
+    for stride, num in zip(x.stride()[:-1], x.shape, strict=False):
+        if num > 1:
+            bits |= stride * size
+    return bits & -bits
 
 
 def _pointer(x: Tensor | None) -> int | None:

@@ -12,7 +12,7 @@ SPAN = 8
 _FOLDER = Path(__file__).parent
 _NAMES = {torch.float32: "float", torch.bfloat16: "bf16", torch.float16: "f16"}
 # Warps that keep a large GPU busy; fewer become more when l is split into chunks, of at least so many steps.
-_FORWARD_WARPS, _BACKWARD_WARPS = 1000, 900
+_FORWARD_WARPS = _BACKWARD_WARPS = 1000
 _MIN_CHUNK_STEPS = 64
 # Up to so many warps of 8 channels each, before l is split, warps are as small as possible.
 _SMALL_WARPS = 528
@@ -133,7 +133,7 @@ def chunk_tile(e: int, n: int) -> Tile:
 
 
 def split_length(shape: Shape, tile: Tile, *, wanted: int) -> tuple[int, int]:
-    """Steps of a chunk and the number of chunks: one, unless there would be few warps. Chunks cost a pass of their own."""
+    """Steps of a chunk and the number of chunks: one, unless there would be few warps, as chunks cost another pass."""
     warps = shape.b * shape.g * -(-shape.e // (8 * tile.channels))
     min_steps = _MIN_CHUNK_STEPS
     if warps * -(-shape.length // min_steps) <= _FEW_WARPS:
@@ -167,7 +167,7 @@ def variant(
     """A variant of a kernel; `shape` is (e, n)."""
     e, n = shape
     blocks = state_blocks(n)
-    constants = {
+    constants: dict[str, int | str] = {
         "CHANNELS": tile.channels,
         "WARPS": tile.warps,
         "MIN_BLOCKS": tile.min_blocks,
@@ -198,7 +198,11 @@ def variant(
 @functools.cache
 def sum_variant(function: str, types: Types, *, vector_bc: bool) -> Variant:
     """A kernel of sums.cu."""
-    constants = {"BC_GRAD": _NAMES[types.bc_grad], "X": _NAMES[types.x], "VECTOR_BC": int(vector_bc)}
+    constants: dict[str, int | str] = {
+        "BC_GRAD": _NAMES[types.bc_grad],
+        "X": _NAMES[types.x],
+        "VECTOR_BC": int(vector_bc),
+    }
     return Variant(_FOLDER / "sums.cu", function, tuple(constants.items()), 256, 1024)
 
 
@@ -210,7 +214,7 @@ def _shared_bytes(source: str, blocks: int, tile: Tile, types: Types, options: O
     if source == "chunk":
         gate = z if options.gate and options.reverse else 0
         stage = SPAN * (e * ((y if options.reverse else u) + x + gate) + n * x)
-        return tile.stages * stage + SPAN * e * 8 + wide
+        return tile.stages * stage + 2 * (SPAN * e * 8 + wide)
     gate = z if options.gate else 0
     cells = tile.stages * SPAN * 4
     if source == "forward":

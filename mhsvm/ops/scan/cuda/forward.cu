@@ -238,6 +238,6 @@ extern "C" __global__ void __launch_bounds__(32 * WARPS, MIN_BLOCKS) scan_forwar
       for (int i = 0; i < K; i++) {
         const int channel = c * 8 + lane_channel, state = state_of(i, quarter);
         if (channel < valid && state < p.n)
-          p.last[(((i64)at.b * p.groups + at.g) * p.n + state) * p.e + first + channel] = s[c][i];
+          p.last[(((i64)at.b * p.groups + at.g) * p.e + first + channel) * p.n + state] = s[c][i];
       }
 }

@@ -29,8 +29,8 @@ Chunk = _structure(
 Backward = _structure(
     "Backward",
     pointers="dy u delta A B C D z bias order saved initial ends sums du ddelta dB dC dz dA dD dbias",
-    longs="s_dyb s_dyg s_ub s_uh s_deltab s_deltah s_deltak s_Bb s_Bh s_Bk s_Cb s_Ch s_Ck s_zb s_zg s_dub s_dug s_ddeltab "
-    "s_ddeltah s_ddeltak s_dBpart s_dBb s_dBh s_dBk s_dzb s_dzg s_row",
+    longs="s_dyb s_dyg s_ub s_uh s_deltab s_deltah s_deltak s_Bb s_Bh s_Bk s_Cb s_Ch s_Ck s_zb s_zg s_dub s_dug "
+    "s_ddeltab s_ddeltah s_ddeltak s_dBpart s_dBb s_dBh s_dBk s_dzb s_dzg s_row",
     ints="s_dyl s_ul s_deltal s_Bl s_Cl s_zl s_dul s_ddeltal s_dBl s_dzl length chunk chunks groups routes e n parts",
 )
 
