@@ -39,7 +39,7 @@ def launch(variant: Variant, blocks: int, parameters: Structure, device: torch.d
         noted.setdefault((variant, index))
         return
     function = _functions.get((variant, index)) or _load(variant, index)
-    # what `torch.cuda.current_stream(device).cuda_stream` is, without an object of Python
+    # equals `torch.cuda.current_stream(device).cuda_stream`, and needs no object of Python
     stream = torch._C._cuda_getCurrentRawStream(index)
     if torch.cuda.current_device() == index:
         function.launch(blocks, parameters, stream)

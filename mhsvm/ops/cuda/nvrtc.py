@@ -108,10 +108,9 @@ def load_nvrtc() -> Nvrtc:
 
 
 def candidates(major: str) -> Iterator[str]:
-    """Names and paths at which NVRTC may be, the likeliest first."""
+    """Names and paths at which NVRTC may be; first the name of the one that torch has loaded."""
     if not sys.platform.startswith("linux"):
         return
-    # torch has loaded its own
     yield f"libnvrtc.so.{major}"
     wheels = importlib.util.find_spec("nvidia")
     folders = [] if wheels is None else list(wheels.submodule_search_locations or ())

@@ -1,9 +1,10 @@
 // Gradients of the scan, from the end of a chunk to its start. The legend is in scan.cuh.
 //
-// A span is two tiles of TILE = 4 steps, the later one first. A tile's states and decays are in registers: they are walked
-// from the state saved before the span, and then differentiated step by step, backward. Gradients of B and C are sums over
-// channels: a lane adds its own, then 8 lanes add theirs through shared memory, then the warps of the block. If a group
-// has more channels, each block leaves its part. Gradients of A, D and the bias are sums over the steps of a chunk.
+// A tile is two halves of HALF = 4 steps, the later one first. A half's states and decays are in registers: they are
+// walked from the state saved before the tile, and then differentiated step by step, backward. Gradients of B and C are
+// sums over channels: a lane adds its own, then 8 lanes add theirs through shared memory, then the warps of the block.
+// If a group has more channels, each block leaves its part. Gradients of A, D and the bias are sums over the steps of a
+// chunk.
 #include "scan.cuh"
 
 struct Backward {
@@ -16,24 +17,24 @@ struct Backward {
       parts;
 };
 
-// A stage in shared memory: dy, u, delta, z of SPAN x E; B and C of SPAN x N; the state before the span, E x N.
-constexpr int AT_U = SPAN * E * sizeof(Y), AT_DELTA = AT_U + SPAN * E * sizeof(U), AT_Z = AT_DELTA + SPAN * E * sizeof(X);
-constexpr int AT_B = AT_Z + (GATE ? SPAN * E * sizeof(Z) : 0), AT_C = AT_B + SPAN * N * sizeof(X);
-constexpr int AT_SAVED = AT_C + SPAN * N * sizeof(X), STAGE = AT_SAVED + E * N * sizeof(SAVED);
-constexpr int TILE = 4;
+// A stage in shared memory: dy, u, delta, z of TILE x E; B and C of TILE x N; the state before the tile, E x N.
+constexpr int AT_U = TILE * E * sizeof(Y), AT_DELTA = AT_U + TILE * E * sizeof(U), AT_Z = AT_DELTA + TILE * E * sizeof(X);
+constexpr int AT_B = AT_Z + (GATE ? TILE * E * sizeof(Z) : 0), AT_C = AT_B + TILE * N * sizeof(X);
+constexpr int AT_SAVED = AT_C + TILE * N * sizeof(X), STAGE = AT_SAVED + E * N * sizeof(SAVED);
+constexpr int HALF = 4;
 // A row of pairs is padded: the lanes of four steps and two channels read 8 different banks of 16 bytes.
 constexpr int PAIR_ROW = E + 2;
-// Sums over channels: a row for each step of a tile, of B or C, and block of states, padded.
-constexpr int SUM_ROW = 512 + 64, SUM_BLOCK = TILE * 2 * SUM_ROW, SUM_TILE = NB * SUM_BLOCK;
-constexpr int WIDE = sizeof(X) == 4 ? 0 : SPAN * 2 * N * 4;
-constexpr int WARP = STAGES * STAGE + SPAN * PAIR_ROW * 16 + BUFFERS * SUM_TILE + WIDE + STAGES * SPAN * 4;
-constexpr int CROSS = WARPS == 1 ? 0 : 2 * 2 * WARPS * 32 * 16;  // sums of each warp: parity of the span, tile, warp, lane
+// Sums over channels: a row for each step of a half, of B or C, and block of states, padded.
+constexpr int SUM_ROW = 512 + 64, SUM_BLOCK = HALF * 2 * SUM_ROW, SUM_HALF = NB * SUM_BLOCK;
+constexpr int WIDE = sizeof(X) == 4 ? 0 : TILE * 2 * N * 4;
+constexpr int WARP = STAGES * STAGE + TILE * PAIR_ROW * 16 + BUFFERS * SUM_HALF + WIDE + STAGES * TILE * 4;
+constexpr int CROSS = WARPS == 1 ? 0 : 2 * 2 * WARPS * 32 * 16;  // sums of each warp: parity of the tile, half, warp, lane
 static_assert(NB == 1 || WARPS == 1, "more than 16 states take one warp a block");
 
-// Advance s by a tile. `pairs` and `B` begin with the lane's first, of the tile.
+// Advance s by a half. `pairs` and `B` begin with the lane's first, of the half.
 DEVICE void walk(States& s, const States& A, const float4* pairs, const float* B) {
 #pragma unroll
-  for (int t = 0; t < TILE; t++) {
+  for (int t = 0; t < HALF; t++) {
     float b[K];
     load_states(b, B + t * N);
 #pragma unroll
@@ -46,17 +47,17 @@ DEVICE void walk(States& s, const States& A, const float4* pairs, const float* B
 }
 
 struct OfSteps {                  // the lane's part of numbers that have a step and a channel
-  float exponent[C_][TILE];       // gradient of delta through the exponent, / ln 2
-  float added[C_][TILE];          // gradient of delta * u
-  float y[GATE ? C_ : 1][TILE];   // output without D
+  float exponent[C_][HALF];       // gradient of delta through the exponent, / ln 2
+  float added[C_][HALF];          // gradient of delta * u
+  float y[GATE ? C_ : 1][HALF];   // output without D
 };
 
-// Differentiate a tile, from the states before it, s, and the gradient g of decay * state after it.
+// Differentiate a half, from the states before it, s, and the gradient g of decay * state after it.
 DEVICE void differentiate(const States& s, States& g, States& dA, const States& A, const float4* pairs, const float* B,
                           const float* C, OfSteps& of, char* sums) {
-  float decay[TILE][C_][K], state[TILE][C_][K];
+  float decay[HALF][C_][K], state[HALF][C_][K];
 #pragma unroll
-  for (int t = 0; t < TILE; t++) {
+  for (int t = 0; t < HALF; t++) {
     float b[K];
     load_states(b, B + t * N);
 #pragma unroll
@@ -78,9 +79,9 @@ DEVICE void differentiate(const States& s, States& g, States& dA, const States& 
 #pragma unroll
     for (int c = 0; c < C_; c++) pair[c] = pairs[t * PAIR_ROW + c * 8];
   };
-  load(TILE - 1);
+  load(HALF - 1);
 #pragma unroll
-  for (int t = TILE - 1; t >= 0; t--) {
+  for (int t = HALF - 1; t >= 0; t--) {
     float dB[K], dC[K];
 #pragma unroll
     for (int c = 0; c < C_; c++)
@@ -109,7 +110,7 @@ DEVICE void differentiate(const States& s, States& g, States& dA, const States& 
 }
 
 // Sum over the four lanes of a channel; that of step t goes to the lane with quarter t.
-DEVICE float over_quarters(const float (&x)[TILE], int quarter) {
+DEVICE float over_quarters(const float (&x)[HALF], int quarter) {
   const bool high = quarter & 2, odd = quarter & 1;
   const float keep0 = high ? x[2] : x[0], keep1 = high ? x[3] : x[1];
   const float give0 = high ? x[0] : x[2], give1 = high ? x[1] : x[3];
@@ -117,7 +118,7 @@ DEVICE float over_quarters(const float (&x)[TILE], int quarter) {
   return (odd ? y1 : y0) + __shfl_xor_sync(ALL_LANES, odd ? y0 : y1, 2);
 }
 
-// Sums over the 8 channels of the lanes: lane (step of 4, B or C, 4 states of 16) gets four of a tile.
+// Sums over the 8 channels of the lanes: lane (step of 4, B or C, 4 states of 16) gets four of a half.
 DEVICE float4 over_channels(const char* sums, int lane) {
   const char* from = sums + lane / 4 * SUM_ROW + lane % 4 * 16;
   float4 x[8];
@@ -135,7 +136,7 @@ static_assert(SHARED_BYTES == CROSS + WARPS * WARP, "the launch gives as much sh
 extern "C" __global__ void __launch_bounds__(32 * WARPS, MIN_BLOCKS) scan_backward(const __grid_constant__ Backward p) {
   extern __shared__ __align__(128) char shared[];
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-  const int lane_channel = (lane >> 2 & 6) | (lane & 1), quarter = lane >> 1 & 3, slot = lane_channel * 4 + quarter;
+  const int lane_channel = (lane >> 2 & 6) | (lane & 1), quarter = lane >> 1 & 3;
   const Place at = place_of(p.parts, p.groups, p.chunks);
   // A warp without channels still takes part in the sums of its block.
   const int first = (at.part * WARPS + warp) * E, valid = FULL ? E : p.e - first;
@@ -143,8 +144,8 @@ extern "C" __global__ void __launch_bounds__(32 * WARPS, MIN_BLOCKS) scan_backwa
 
   char* mine = shared + CROSS + warp * WARP;
   float4* pairs = (float4*)(mine + STAGES * STAGE);  // delta, delta * u, dy, derivative of softplus
-  char* sums = (char*)(pairs + SPAN * PAIR_ROW);
-  float* wide = (float*)(sums + BUFFERS * SUM_TILE);
+  char* sums = (char*)(pairs + TILE * PAIR_ROW);
+  float* wide = (float*)(sums + BUFFERS * SUM_HALF);
   int* cells = (int*)(wide + WIDE / 4);
   float4* cross = (float4*)shared;
   const int pair_step = lane / E, pair_channel = lane % E;
@@ -161,8 +162,44 @@ extern "C" __global__ void __launch_bounds__(32 * WARPS, MIN_BLOCKS) scan_backwa
   const i64 o_dB = at.part * p.s_dBpart + at.b * p.s_dBb + h * p.s_dBh + k * p.s_dBk;
   const i64* order = p.order + (ORDERED ? (i64)at.g * p.length : 0);
   const i64 channels = (i64)p.groups * p.e, channel0 = (i64)at.g * p.e + first;
-  const i64 span_size = channels * N;
-  const SAVED* saved = p.saved + ((i64)at.b * ((p.length + SPAN - 1) / SPAN) * channels + channel0) * N;
+  const i64 tile_size = channels * N;
+  const SAVED* saved = p.saved + ((i64)at.b * ((p.length + TILE - 1) / TILE) * channels + channel0) * N;
+
+  const int begin = at.chunk * p.chunk, end = min(begin + p.chunk, p.length);
+  const bool whole = valid >= E && ALL_STATES;
+  auto copy = [&](char* to, auto full, int start, int cell, int rows) {
+    constexpr bool WHOLE = decltype(full)::value;
+    stage_rows<WHOLE, E, ALIGN_Y>(to, dy, p.s_dyl, start, cell, rows, valid, lane);
+    stage_rows<WHOLE, E, ALIGN_U>(to + AT_U, u, p.s_ul, start, cell, rows, valid, lane);
+    stage_rows<WHOLE, E, ALIGN_DELTA>(to + AT_DELTA, delta, p.s_deltal, start, cell, rows, valid, lane);
+#if GATE
+    stage_rows<WHOLE, E, ALIGN_Z>(to + AT_Z, z, p.s_zl, start, cell, rows, valid, lane);
+#endif
+    stage_rows<WHOLE, N, ALIGN_BC>(to + AT_B, B, p.s_Bl, start, cell, rows, p.n, lane);
+    stage_rows<WHOLE, N, ALIGN_BC>(to + AT_C, C, p.s_Cl, start, cell, rows, p.n, lane);
+    constexpr int PER = 16 / sizeof(SAVED), ALL = E * N / PER;
+    const SAVED* from = saved + start / TILE * tile_size;
+#pragma unroll
+    for (int j = 0; j < (ALL + 31) / 32; j++) {
+      const int i = lane + 32 * j;
+      if (ALL % 32 == 0 || i < ALL)
+        copy_async<16>(to + AT_SAVED + i * 16, from + i * PER, WHOLE || i * PER / N < valid ? 16 : 0);
+    }
+  };
+  auto stage = [&](int slot, int start, int cell) {
+    const int rows = end - start;
+    char* to = mine + slot * STAGE;
+    if (start >= begin) {
+      if (whole && rows >= TILE) copy(to, Whole(), start, cell, rows);
+      else copy(to, Partial(), start, cell, rows);
+      if (ORDERED && lane < TILE) cells[slot * TILE + lane] = cell;
+    }
+    commit_copies();
+  };
+  auto cell_at = [&](int start) { return cell_of(order, max(start, 0) + (lane & 7), p.length); };
+  int t0 = begin + (end - begin - 1) / TILE * TILE;
+  for (int i = 0; i < STAGES - 1; i++) stage(i, t0 - i * TILE, cell_at(t0 - i * TILE));
+  int next = cell_at(t0 - (STAGES - 1) * TILE), slot = 0, to_slot = STAGES - 1, odd = 0;
 
   States A, g = {}, dA = {};
   load_A(A, p.A, at.g, p.e, p.n, first, valid, lane_channel, quarter);
@@ -185,38 +222,7 @@ extern "C" __global__ void __launch_bounds__(32 * WARPS, MIN_BLOCKS) scan_backwa
 #pragma unroll
   for (int c = 0; c < C_; c++) D[c] = p.D && c * 8 + lane_channel < valid ? p.D[channel0 + c * 8 + lane_channel] : 0.f;
 
-  const int begin = at.chunk * p.chunk, end = min(begin + p.chunk, p.length);
-  const bool whole = valid >= E && ALL_STATES;
-  auto copy = [&](char* to, auto full, int start, int cell, int rows) {
-    constexpr bool WHOLE = decltype(full)::value;
-    stage_rows<WHOLE, E, ALIGN_Y>(to, dy, p.s_dyl, start, cell, rows, valid, lane);
-    stage_rows<WHOLE, E, ALIGN_U>(to + AT_U, u, p.s_ul, start, cell, rows, valid, lane);
-    stage_rows<WHOLE, E, ALIGN_DELTA>(to + AT_DELTA, delta, p.s_deltal, start, cell, rows, valid, lane);
-#if GATE
-    stage_rows<WHOLE, E, ALIGN_Z>(to + AT_Z, z, p.s_zl, start, cell, rows, valid, lane);
-#endif
-    stage_rows<WHOLE, N, ALIGN_BC>(to + AT_B, B, p.s_Bl, start, cell, rows, p.n, lane);
-    stage_rows<WHOLE, N, ALIGN_BC>(to + AT_C, C, p.s_Cl, start, cell, rows, p.n, lane);
-    constexpr int PER = 16 / sizeof(SAVED), ALL = E * N / PER;
-    const SAVED* from = saved + start / SPAN * span_size;
-#pragma unroll
-    for (int j = 0; j < (ALL + 31) / 32; j++) {
-      const int i = lane + 32 * j;
-      if (ALL % 32 == 0 || i < ALL)
-        copy_async<16>(to + AT_SAVED + i * 16, from + i * PER, WHOLE || i * PER / N < valid ? 16 : 0);
-    }
-  };
-  auto stage = [&](int slot, int start, int cell) {
-    const int rows = end - start;
-    char* to = mine + slot * STAGE;
-    if (start >= begin) {
-      if (whole && rows >= SPAN) copy(to, Whole(), start, cell, rows);
-      else copy(to, Partial(), start, cell, rows);
-      if (ORDERED && lane < SPAN) cells[slot * SPAN + lane] = cell;
-    }
-    commit_copies();
-  };
-  auto cell_at = [&](int start) { return cell_of(order, max(start, 0) + (lane & 7), p.length); };
+
   auto prepare = [&](const char* in, int rows) {
     float4 mine_pairs[PAIRS];
 #pragma unroll
@@ -240,7 +246,7 @@ extern "C" __global__ void __launch_bounds__(32 * WARPS, MIN_BLOCKS) scan_backwa
       mine_pairs[j].x = x;
       mine_pairs[j].y *= x;
     }
-    if (rows < SPAN) {  // steps after the end pass the gradient on
+    if (rows < TILE) {  // steps after the end pass the gradient on
       keep_branch();
 #pragma unroll
       for (int j = 0; j < PAIRS; j++)
@@ -250,23 +256,20 @@ extern "C" __global__ void __launch_bounds__(32 * WARPS, MIN_BLOCKS) scan_backwa
     for (int j = 0; j < PAIRS; j++)
       if (PAIR_LANES == 32 || lane < PAIR_LANES)
         pairs[(pair_step + PAIR_STEPS * j) * PAIR_ROW + pair_channel] = mine_pairs[j];
-    widen_rows<SPAN * 2 * N>(wide, (const X*)(in + AT_B), lane);
+    widen_rows<TILE * 2 * N>(wide, (const X*)(in + AT_B), lane);
   };
-  int t0 = begin + (end - begin - 1) / SPAN * SPAN;
-  for (int i = 0; i < STAGES - 1; i++) stage(i, t0 - i * SPAN, cell_at(t0 - i * SPAN));
-  int next = cell_at(t0 - (STAGES - 1) * SPAN), slot_of_stage = 0, to_slot = STAGES - 1, odd = 0;
   wait_copies<STAGES - 2>();
   __syncwarp();
   prepare(mine, end - t0);
 
 #pragma unroll 1
-  for (; t0 >= begin; t0 -= SPAN, odd ^= 1) {
+  for (; t0 >= begin; t0 -= TILE, odd ^= 1) {
     __syncwarp();
-    stage(to_slot, t0 - (STAGES - 1) * SPAN, next);
-    next = cell_at(t0 - STAGES * SPAN);
-    const char* in = mine + slot_of_stage * STAGE;
-    const int* lane_cells = cells + slot_of_stage * SPAN;
-    to_slot = slot_of_stage, slot_of_stage = next_slot(slot_of_stage);
+    stage(to_slot, t0 - (STAGES - 1) * TILE, next);
+    next = cell_at(t0 - STAGES * TILE);
+    const char* in = mine + slot * STAGE;
+    const int* lane_cells = cells + slot * TILE;
+    to_slot = slot, slot = next_slot(slot);
     const Y* in_dy = (const Y*)in;
     const U* in_u = (const U*)(in + AT_U);
     const Z* in_z = (const Z*)(in + AT_Z);
@@ -274,7 +277,7 @@ extern "C" __global__ void __launch_bounds__(32 * WARPS, MIN_BLOCKS) scan_backwa
     auto cell = [&](int row) { return ORDERED ? lane_cells[row] : t0 + row; };
 
     const float* lane_B = (sizeof(X) == 4 ? (const float*)(in + AT_B) : wide) + 4 * quarter;
-    const float* lane_C = lane_B + SPAN * N;
+    const float* lane_C = lane_B + TILE * N;
     const float4* lane_pairs = pairs + lane_channel;
 
     auto load_saved = [&](States& s) {
@@ -287,9 +290,9 @@ extern "C" __global__ void __launch_bounds__(32 * WARPS, MIN_BLOCKS) scan_backwa
           s[c][4 * i] = x.x, s[c][4 * i + 1] = x.y, s[c][4 * i + 2] = x.z, s[c][4 * i + 3] = x.w;
         }
     };
-    // Gradients of u, delta and z: the lane has the step of the tile that is the number of its quarter.
-    auto finish = [&](const OfSteps& of, int tile) {
-      const int row = tile * TILE + quarter, to = cell(row);
+    // Gradients of u, delta and z: the lane has the step of the half that is the number of its quarter.
+    auto finish = [&](const OfSteps& of, int half) {
+      const int row = half * HALF + quarter, to = cell(row);
       U_GRAD* to_u = row_of(du, to, p.s_dul);
       X* to_delta = row_of(ddelta, to, p.s_ddeltal);
 #pragma unroll
@@ -312,38 +315,39 @@ extern "C" __global__ void __launch_bounds__(32 * WARPS, MIN_BLOCKS) scan_backwa
       }
     };
     float4 total[2][NB];
-    auto run_tile = [&](int tile, States& s) {
+    auto run_half = [&](int half, States& s) {
       OfSteps of;
-      char* to = sums + (BUFFERS == 2 ? tile : 0) * SUM_TILE;
-      const int t = tile * TILE;
-      differentiate(s, g, dA, A, lane_pairs + t * PAIR_ROW, lane_B + t * N, lane_C + t * N, of, to + slot * 16);
-      finish(of, tile);
-      if (tile == 0) wait_copies<STAGES - 2>();
+      char* to = sums + (BUFFERS == 2 ? half : 0) * SUM_HALF;
+      const int t = half * HALF;
+      differentiate(s, g, dA, A, lane_pairs + t * PAIR_ROW, lane_B + t * N, lane_C + t * N, of,
+                    to + (lane_channel * 4 + quarter) * 16);
+      finish(of, half);
+      if (half == 0) wait_copies<STAGES - 2>();
       __syncwarp();
 #pragma unroll
-      for (int i = 0; i < NB; i++) total[tile][i] = over_channels(to + i * SUM_BLOCK, lane);
-      if (BUFFERS == 1 && tile == 1) __syncwarp();
+      for (int i = 0; i < NB; i++) total[half][i] = over_channels(to + i * SUM_BLOCK, lane);
+      if (BUFFERS == 1 && half == 1) __syncwarp();
     };
     {
       States s;
       load_saved(s);
       walk(s, A, lane_pairs, lane_B);
-      run_tile(1, s);
+      run_half(1, s);
       load_saved(s);
-      run_tile(0, s);
+      run_half(0, s);
     }
-    // The next span, in place of the pairs that nobody reads any more, while the sums of this one are added.
-    prepare(mine + slot_of_stage * STAGE, SPAN);
+    // The next tile, in place of the pairs that nobody reads any more, while the sums of this one are added.
+    prepare(mine + slot * STAGE, TILE);
 
     // sum: gradients of B and C
     if (WARPS == 1) {
 #pragma unroll
-      for (int tile = 0; tile < 2; tile++) {
-        const int row = tile * TILE + lane / 8;
+      for (int half = 0; half < 2; half++) {
+        const int row = half * HALF + lane / 8;
         BC_GRAD* to = row_of((lane & 4 ? p.dC : p.dB) + o_dB, cell(row), p.s_dBl) + lane % 4 * 4;
 #pragma unroll
         for (int i = 0; i < NB; i++) {
-          const float4 x = total[tile][i];
+          const float4 x = total[half][i];
           if (row < rows) {
 #if VECTOR_BC
             if (ALL_STATES || lane % 4 * 4 + 16 * i < states)
@@ -362,14 +366,14 @@ extern "C" __global__ void __launch_bounds__(32 * WARPS, MIN_BLOCKS) scan_backwa
       to[warp * 32 + lane] = total[0][0];
       to[(WARPS + warp) * 32 + lane] = total[1][0];
       __syncthreads();
-      constexpr int PER = WARPS >= 8 ? 1 : WARPS >= 4 ? 2 : 4;  // numbers of a thread, of 2 tiles x 32 lanes x 4
-      const int x = threadIdx.x * PER, tile = x / 128, y = x % 128, row = tile * TILE + y / 32;
+      constexpr int PER = WARPS >= 8 ? 1 : WARPS >= 4 ? 2 : 4;  // numbers of a thread, of 2 halves x 32 lanes x 4
+      const int x = threadIdx.x * PER, half = x / 128, y = x % 128, row = half * HALF + y / 32;
       if (x < 256) {
         float r[PER] = {};
 #pragma unroll
         for (int w = 0; w < WARPS; w++)
 #pragma unroll
-          for (int v = 0; v < PER; v++) r[v] += ((const float*)to)[(tile * WARPS + w) * 128 + y + v];
+          for (int v = 0; v < PER; v++) r[v] += ((const float*)to)[(half * WARPS + w) * 128 + y + v];
         BC_GRAD* out = row_of((y / 16 & 1 ? p.dC : p.dB) + o_dB, cell(row), p.s_dBl) + y % 16;
         if (row < rows)
 #pragma unroll

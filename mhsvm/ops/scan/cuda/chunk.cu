@@ -1,6 +1,6 @@
-// Where l is split into chunks: the state at the end of a chunk that starts from zero, (b, chunks, g, e, N), and the chunk's
-// sum of delta, (b, chunks, g, e). The kernels that follow compute from these the state that enters their chunk; the decay
-// across a chunk is exp(A * sum of delta), never a product of rounded exponentials.
+// Where l is split into chunks: the state at the end of a chunk that starts from zero, (b, chunks, g, e, N), and the
+// chunk's sum of delta, (b, chunks, g, e). The kernels that follow compute from these the state that enters their
+// chunk; the decay across a chunk is exp(A * sum of delta), never a product of rounded exponentials.
 //
 // With REVERSE, for the backward pass: the gradient of decay * state before the first step of a chunk after which it is
 // zero; x is the gradient of y, gated by z, and B is C. The legend is in scan.cuh.
@@ -22,13 +22,13 @@ struct Chunk {
 };
 
 constexpr bool GATED = GATE && REVERSE;
-constexpr int AT_DELTA = SPAN * E * sizeof(In), AT_Z = AT_DELTA + SPAN * E * sizeof(X);
-constexpr int AT_B = AT_Z + (GATED ? SPAN * E * sizeof(Z) : 0);
-constexpr int STAGE = AT_B + SPAN * N * sizeof(X);
-constexpr int WIDE = sizeof(X) == 4 ? 0 : SPAN * N * 4;  // B as float32
+constexpr int AT_DELTA = TILE * E * sizeof(In), AT_Z = AT_DELTA + TILE * E * sizeof(X);
+constexpr int AT_B = AT_Z + (GATED ? TILE * E * sizeof(Z) : 0);
+constexpr int STAGE = AT_B + TILE * N * sizeof(X);
+constexpr int WIDE = sizeof(X) == 4 ? 0 : TILE * N * 4;  // B as float32
 
-// Two of pairs and wide numbers: while a span is walked, the next one is prepared.
-constexpr int PREPARED = SPAN * E * 8 + WIDE;
+// Two of pairs and wide numbers: while a tile is walked, the next one is prepared.
+constexpr int PREPARED = TILE * E * 8 + WIDE;
 static_assert(SHARED_BYTES == STAGES * STAGE + 2 * PREPARED, "the launch gives as much shared memory as the kernel uses");
 
 extern "C" __global__ void __launch_bounds__(32, MIN_BLOCKS) scan_chunk(const __grid_constant__ Chunk p) {
@@ -42,7 +42,7 @@ extern "C" __global__ void __launch_bounds__(32, MIN_BLOCKS) scan_chunk(const __
   const int h = at.g / p.routes, k = at.g % p.routes;
   char *with_now = shared + STAGES * STAGE, *with_next = with_now + PREPARED;
   auto pairs_in = [](char* at) { return (float2*)at; };  // (delta, delta * u), or (delta, dy)
-  auto wide_in = [](char* at) { return (float*)(at + SPAN * E * 8); };
+  auto wide_in = [](char* at) { return (float*)(at + TILE * E * 8); };
   const int pair_step = lane / E, pair_channel = lane % E;
 
   const In* x = p.x + at.b * p.s_xb + (REVERSE ? at.g : h) * p.s_xg + first;
@@ -50,13 +50,8 @@ extern "C" __global__ void __launch_bounds__(32, MIN_BLOCKS) scan_chunk(const __
   const X* B = p.B + at.b * p.s_Bb + h * p.s_Bh + k * p.s_Bk;
   const Z* z = GATED ? p.z + at.b * p.s_zb + at.g * p.s_zg + first : nullptr;
   const i64* order = p.order + (ORDERED ? (i64)at.g * p.length : 0);
-  States A, s = {};
-  load_A(A, p.A, at.g, p.e, p.n, first, valid, lane_channel, quarter);
-  const float bias = p.bias && pair_channel < valid ? p.bias[(i64)at.g * p.e + first + pair_channel] : 0.f;
-  float sum = 0.f;
-
-  const int begin = at.chunk * p.chunk, end = min(begin + p.chunk, p.length), spans = (end - begin + SPAN - 1) / SPAN;
-  constexpr int STEP = REVERSE ? -SPAN : SPAN;
+  const int begin = at.chunk * p.chunk, end = min(begin + p.chunk, p.length), tiles = (end - begin + TILE - 1) / TILE;
+  constexpr int STEP = REVERSE ? -TILE : TILE;
   const bool whole = valid >= E && ALL_STATES;
   auto copy = [&](char* to, auto full, int start, int cell, int rows) {
     constexpr bool WHOLE = decltype(full)::value;
@@ -71,12 +66,21 @@ extern "C" __global__ void __launch_bounds__(32, MIN_BLOCKS) scan_chunk(const __
     const int rows = end - start;
     char* to = shared + slot * STAGE;
     if (start >= begin) {
-      if (whole && rows >= SPAN) copy(to, Whole(), start, cell, rows);
+      if (whole && rows >= TILE) copy(to, Whole(), start, cell, rows);
       else if (rows > 0) copy(to, Partial(), start, cell, rows);
     }
     commit_copies();
   };
   auto cell_at = [&](int start) { return cell_of(order, max(start, 0) + (lane & 7), p.length); };
+  int t0 = REVERSE ? begin + (tiles - 1) * TILE : begin;
+  for (int i = 0; i < STAGES - 1; i++) stage(i, t0 + i * STEP, cell_at(t0 + i * STEP));
+  int next = cell_at(t0 + (STAGES - 1) * STEP), slot = 0, slot_before = STAGES - 1;
+
+  States A, s = {};
+  load_A(A, p.A, at.g, p.e, p.n, first, valid, lane_channel, quarter);
+  const float bias = p.bias && pair_channel < valid ? p.bias[(i64)at.g * p.e + first + pair_channel] : 0.f;
+  float sum = 0.f;
+
   auto load_pairs = [&](float2 (&pair)[PAIRS], const char* in) {
 #pragma unroll
     for (int j = 0; j < PAIRS; j++) {
@@ -102,12 +106,9 @@ extern "C" __global__ void __launch_bounds__(32, MIN_BLOCKS) scan_chunk(const __
 #pragma unroll
     for (int j = 0; j < PAIRS; j++)
       if (PAIR_LANES == 32 || lane < PAIR_LANES) pairs_in(to)[lane + PAIR_LANES * j] = pair[j];
-    widen_rows<SPAN * N>(wide_in(to), (const X*)(in + AT_B), lane);
+    widen_rows<TILE * N>(wide_in(to), (const X*)(in + AT_B), lane);
   };
 
-  int t0 = REVERSE ? begin + (spans - 1) * SPAN : begin;
-  for (int i = 0; i < STAGES - 1; i++) stage(i, t0 + i * STEP, cell_at(t0 + i * STEP));
-  int next = cell_at(t0 + (STAGES - 1) * STEP), slot = 0, slot_before = STAGES - 1;
   wait_copies<STAGES - 2>();
   __syncwarp();
   float2 pair[PAIRS];
@@ -127,8 +128,8 @@ extern "C" __global__ void __launch_bounds__(32, MIN_BLOCKS) scan_chunk(const __
     const float* lane_B = (sizeof(X) == 4 ? (const float*)(in + AT_B) : wide_in(with_now)) + 4 * quarter;
     const float2* lane_pairs = pairs_in(with_now) + lane_channel;
 #pragma unroll
-    for (int i = 0; i < SPAN; i++) {
-      const int t = REVERSE ? SPAN - 1 - i : i;
+    for (int i = 0; i < TILE; i++) {
+      const int t = REVERSE ? TILE - 1 - i : i;
       float b[K];
       load_states(b, lane_B + t * N);
 #pragma unroll
@@ -141,8 +142,8 @@ extern "C" __global__ void __launch_bounds__(32, MIN_BLOCKS) scan_chunk(const __
         }
       }
     }
-    // no step of the next span exists after the last one, in the direction of the scan
-    const int rows = REVERSE ? (t0 > begin ? SPAN : 0) : end - t0 - SPAN;
+    // no step of the next tile exists after the last one, in the direction of the scan
+    const int rows = REVERSE ? (t0 > begin ? TILE : 0) : end - t0 - TILE;
     store_pairs(pair, rows, in_next, with_next);
     slot_before = slot, slot = slot_after;
     char* swapped = with_now;

@@ -15,7 +15,7 @@ _MOST_ROW_BYTES = 2**31 - 1
 
 
 class _Call(NamedTuple):
-    """A scan's inputs as the kernels read them, and what is common to its launches."""
+    """A scan's inputs as the kernels read them, and the properties that its launches share."""
 
     inputs: Inputs
     shape: Shape
@@ -23,30 +23,30 @@ class _Call(NamedTuple):
     alignments: Alignments
     options: Options
 
-    def variant(self, source: str, tile: plan.Tile, **options: bool):
+    def variant(self, source: str, layout: plan.Layout, **options: bool):
         shape = self.shape.e, self.shape.n
-        return plan.variant(source, shape, tile, self.types, self.alignments, self.options._replace(**options))
+        return plan.variant(source, shape, layout, self.types, self.alignments, self.options._replace(**options))
 
 
 def forward(inputs: Inputs, y: Tensor, *, save: bool) -> tuple[Tensor, Tensor]:
     """Write y (b, l, g, e); return the last state (b, g, n, e) and the saved states, or none."""
     call = _prepare(inputs, y, None)
     x, (b, length, g, e, n) = call.inputs, call.shape
-    tile = plan.forward_tile(call.shape, gate=x.z is not None, save=save, two_bytes=x.u.element_size() == 2)
-    chunk, chunks = plan.split_forward(call.shape, tile)
+    layout = plan.forward_layout(call.shape, gate=x.z is not None, save=save, two_bytes=x.u.element_size() == 2)
+    chunk, chunks = plan.split_forward(call.shape, layout)
     last = torch.empty((b, g, e, n), dtype=torch.float32, device=y.device)
     saved = torch.empty(plan.saved_shape(b, length if save else 0, g, n, e), dtype=call.types.saved, device=y.device)
     ends, sums = _chunk_ends(call, x.u, x.B, chunk, chunks, reverse=False) if chunks > 1 else (None, None)
     p = parameters.Forward()
     _set_inputs(p, x)
-    _set_split(p, call, tile, chunk, chunks)
+    _set_split(p, call, layout, chunk, chunks)
     p.C, p.D = x.C.data_ptr(), _pointer(x.D)
     p.s_Cb, p.s_Cl, p.s_Ch, p.s_Ck = _strides(x.C)
     p.u, p.ends, p.sums, p.y = x.u.data_ptr(), _pointer(ends), _pointer(sums), y.data_ptr()
     p.s_ub, p.s_ul, p.s_uh = _strides(x.u)
     p.s_yb, p.s_yl, p.s_yg = _strides(y)
     p.saved, p.last = saved.data_ptr(), last.data_ptr()
-    launch(call.variant("forward", tile, save=save), b * chunks * g * p.parts, p, y.device)
+    launch(call.variant("forward", layout, save=save), b * chunks * g * p.parts, p, y.device)
     return last.mT, saved
 
 
@@ -74,12 +74,12 @@ def backward(
         dC = torch.empty_strided(dB.shape, dB.stride(), dtype=dB.dtype, device=device)
         targets = ddelta, dB, dC
 
-    tile = plan.backward_tile(call.shape, gate=x.z is not None)
-    chunk, chunks = plan.split_backward(call.shape, tile)
+    layout = plan.backward_layout(call.shape, gate=x.z is not None)
+    chunk, chunks = plan.split_backward(call.shape, layout)
     ends, sums = _chunk_ends(call, grad_y, x.C, chunk, chunks, reverse=True) if chunks > 1 else (None, None)
     du = torch.empty((b, length, g, e), dtype=call.types.u_grad, device=device)
     dz = None if x.z is None else torch.empty((b, length, g, e), dtype=x.z.dtype, device=device)
-    parts = -(-e // tile.block_channels)
+    parts = -(-e // layout.block_channels)
     by_part = None
     if parts > 1:
         by_part = torch.empty((2, parts, *dB.shape), dtype=call.types.bc_grad, device=device)
@@ -91,7 +91,7 @@ def backward(
 
     p = parameters.Backward()
     _set_inputs(p, x)
-    _set_split(p, call, tile, chunk, chunks)
+    _set_split(p, call, layout, chunk, chunks)
     p.C, p.D = x.C.data_ptr(), _pointer(x.D)
     p.s_Cb, p.s_Cl, p.s_Ch, p.s_Ck = _strides(x.C)
     p.dy, p.u, p.saved, p.initial = grad_y.data_ptr(), x.u.data_ptr(), saved.data_ptr(), _pointer(grad_last)
@@ -113,7 +113,7 @@ def backward(
     p.dA, p.s_row = rows.data_ptr(), rows.shape[1]
     p.dD = None if x.D is None else rows.data_ptr() + 4 * sizes[0]
     p.dbias = None if x.bias is None else rows.data_ptr() + 4 * (sizes[0] + sizes[1])
-    launch(call.variant("backward", tile, vector_bc=vector), b * chunks * g * parts, p, device)
+    launch(call.variant("backward", layout, vector_bc=vector), b * chunks * g * parts, p, device)
 
     if by_part is not None:
         _sum_parts(call, by_part, dB, dC, vector=vector)
@@ -157,16 +157,16 @@ def _prepare(inputs: Inputs, y: Tensor, gradients: tuple[Tensor, ...] | None) ->
 
 def _chunk_ends(call: _Call, x: Tensor, B: Tensor, chunk: int, chunks: int, *, reverse: bool) -> tuple[Tensor, Tensor]:
     """The state, or in reverse the gradient, at the end of each chunk, and the chunk's sum of delta."""
-    (b, _, g, e, n), tile = call.shape, plan.chunk_tile(call.shape.e, call.shape.n)
+    (b, _, g, e, n), layout = call.shape, plan.chunk_layout(call.shape.e, call.shape.n)
     ends = torch.empty((b, chunks, g, e, 16 * plan.state_blocks(n)), dtype=torch.float32, device=x.device)
     sums = torch.empty((b, chunks, g, e), dtype=torch.float32, device=x.device)
     p = parameters.Chunk()
     _set_inputs(p, call.inputs._replace(B=B))
-    _set_split(p, call, tile, chunk, chunks)
+    _set_split(p, call, layout, chunk, chunks)
     p.x, p.ends, p.sums = x.data_ptr(), ends.data_ptr(), sums.data_ptr()
     p.s_xb, p.s_xl, p.s_xg = _strides(x)
     # nothing follows the last chunk
-    launch(call.variant("chunk", tile, reverse=reverse), b * (chunks - 1) * g * p.parts, p, x.device)
+    launch(call.variant("chunk", layout, reverse=reverse), b * (chunks - 1) * g * p.parts, p, x.device)
     return ends, sums
 
 
@@ -201,9 +201,9 @@ def _set_inputs(p, x: Inputs) -> None:
     p.routes = x.B.shape[3]
 
 
-def _set_split(p, call: _Call, tile: plan.Tile, chunk: int, chunks: int) -> None:
+def _set_split(p, call: _Call, layout: plan.Layout, chunk: int, chunks: int) -> None:
     _, p.length, p.groups, p.e, p.n = call.shape
-    p.chunk, p.chunks, p.parts = chunk, chunks, -(-p.e // tile.block_channels)
+    p.chunk, p.chunks, p.parts = chunk, chunks, -(-p.e // layout.block_channels)
 
 
 def _strides(x: Tensor) -> tuple[int, ...]:

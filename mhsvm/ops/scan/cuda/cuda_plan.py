@@ -8,7 +8,7 @@ import torch
 
 from mhsvm.ops.cuda.cubins import Variant
 
-SPAN = 8
+TILE = 8
 _FOLDER = Path(__file__).parent
 _NAMES = {torch.float32: "float", torch.bfloat16: "bf16", torch.float16: "f16"}
 # Warps that keep a large GPU busy; fewer become more when l is split into chunks, of at least so many steps.
@@ -33,15 +33,15 @@ class Shape(NamedTuple):
     n: int
 
 
-class Tile(NamedTuple):
-    """What a block computes and the variant's resources.
+class Layout(NamedTuple):
+    """Channels of a block, and its resources.
 
     Attributes:
         channels: Channels of a lane; a warp has 8 times as many.
         warps: Warps of a block.
         min_blocks: Blocks that a multiprocessor should hold; limits the registers.
-        stages: Spans in shared memory.
-        buffers: Of sums over channels, backward: with two, the sum of a tile overlaps with the next tile.
+        stages: Tiles in shared memory.
+        buffers: Buffers for sums over channels, backward; with two, sums of half a tile overlap with the other half.
     """
 
     channels: int
@@ -78,7 +78,10 @@ class Alignments(NamedTuple):
 
 
 class Options(NamedTuple):
-    """What is given and computed. `vector_bc`: rows of the gradients of B and C take four numbers at once."""
+    """Inputs that are given, and results that are computed.
+
+    `vector_bc`: whether rows of the gradients of B and C take four numbers at once.
+    """
 
     softplus: bool
     ordered: bool
@@ -93,33 +96,33 @@ def state_blocks(n: int) -> int:
     return 1 if n <= 16 else 2 if n <= 32 else 4
 
 
-def forward_tile(shape: Shape, *, gate: bool, save: bool, two_bytes: bool) -> Tile:
+def forward_layout(shape: Shape, *, gate: bool, save: bool, two_bytes: bool) -> Layout:
     """The fastest of those timed on an H200."""
     if state_blocks(shape.n) > 1:
-        return Tile(1, 1, 1, 4)
+        return Layout(1, 1, 1, 4)
     if gate:
-        return Tile(1, 1, 12, 4)
+        return Layout(1, 1, 12, 4)
     if _is_small(shape) or shape.e % 16:
         # without states to keep, a fifth stage pays
-        return Tile(1, 1, 16, 4 if save and not two_bytes else 5)
-    return Tile(2, 1, 14, 4)
+        return Layout(1, 1, 16, 4 if save and not two_bytes else 5)
+    return Layout(2, 1, 14, 4)
 
 
-def backward_tile(shape: Shape, *, gate: bool) -> Tile:
+def backward_layout(shape: Shape, *, gate: bool) -> Layout:
     """The fastest of those timed on an H200."""
     e = shape.e
     if state_blocks(shape.n) > 1:
-        return Tile(1, 1, 1, 2)
+        return Layout(1, 1, 1, 2)
     if gate or _is_small(shape) or e <= 8:
         warps = min(4, -(-e // 8))
-        return Tile(1, warps, 1 if gate else 12 // warps, 2)
+        return Layout(1, warps, 1 if gate else 12 // warps, 2)
     if e <= 16:
-        return Tile(2, 1, 12, 2)
+        return Layout(2, 1, 12, 2)
     if e % 192 and e % 24 == 0:
         if e == 48:
-            return Tile(2, 3, 4, 2)
-        return Tile(3, 4 if e % 96 == 0 else 1, 1, 2, buffers=2)
-    return Tile(2, min(4, -(-e // 16)), 3, 2)
+            return Layout(2, 3, 4, 2)
+        return Layout(3, 4 if e % 96 == 0 else 1, 1, 2, buffers=2)
+    return Layout(2, min(4, -(-e // 16)), 3, 2)
 
 
 def _is_small(shape: Shape) -> bool:
@@ -127,55 +130,55 @@ def _is_small(shape: Shape) -> bool:
     return shape.b * shape.g * -(-shape.e // 8) <= _SMALL_WARPS
 
 
-def chunk_tile(e: int, n: int) -> Tile:
-    """The tile of the kernel that computes where chunks end."""
-    return Tile(1, 1, 1 if state_blocks(n) > 1 else 16, 4)
+def chunk_layout(e: int, n: int) -> Layout:
+    """The layout of the kernel that computes where chunks end."""
+    return Layout(1, 1, 1 if state_blocks(n) > 1 else 16, 4)
 
 
-def split_length(shape: Shape, tile: Tile, *, wanted: int) -> tuple[int, int]:
+def split_length(shape: Shape, layout: Layout, *, wanted: int) -> tuple[int, int]:
     """Steps of a chunk and the number of chunks: one, unless there would be few warps, as chunks cost another pass."""
-    warps = shape.b * shape.g * -(-shape.e // (8 * tile.channels))
+    warps = shape.b * shape.g * -(-shape.e // (8 * layout.channels))
     min_steps = _MIN_CHUNK_STEPS
     if warps * -(-shape.length // min_steps) <= _FEW_WARPS:
         min_steps = _MIN_SHORT_CHUNK_STEPS
     chunks = min(-(-wanted // warps), shape.length // min_steps, _MAX_CHUNKS)
     if chunks <= 1:
         return shape.length, 1
-    chunk = -(-shape.length // chunks // SPAN) * SPAN
+    chunk = -(-shape.length // chunks // TILE) * TILE
     return chunk, -(-shape.length // chunk)
 
 
-def split_forward(shape: Shape, tile: Tile) -> tuple[int, int]:
+def split_forward(shape: Shape, layout: Layout) -> tuple[int, int]:
     """`split_length` of the forward pass."""
-    return split_length(shape, tile, wanted=_FORWARD_WARPS)
+    return split_length(shape, layout, wanted=_FORWARD_WARPS)
 
 
-def split_backward(shape: Shape, tile: Tile) -> tuple[int, int]:
+def split_backward(shape: Shape, layout: Layout) -> tuple[int, int]:
     """`split_length` of the backward pass."""
-    return split_length(shape, tile, wanted=_BACKWARD_WARPS)
+    return split_length(shape, layout, wanted=_BACKWARD_WARPS)
 
 
 def saved_shape(b: int, length: int, g: int, n: int, e: int) -> tuple[int, ...]:
-    """The states before every span, with states filled up to blocks of 16."""
-    return b, -(-length // SPAN), g, e, 16 * state_blocks(n)
+    """The states before every tile, with states filled up to blocks of 16."""
+    return b, -(-length // TILE), g, e, 16 * state_blocks(n)
 
 
 @functools.cache
 def variant(
-    source: str, shape: tuple[int, int], tile: Tile, types: Types, alignments: Alignments, options: Options
+    source: str, shape: tuple[int, int], layout: Layout, types: Types, alignments: Alignments, options: Options
 ) -> Variant:
     """A variant of a kernel; `shape` is (e, n)."""
     e, n = shape
     blocks = state_blocks(n)
     constants: dict[str, int | str] = {
-        "CHANNELS": tile.channels,
-        "WARPS": tile.warps,
-        "MIN_BLOCKS": tile.min_blocks,
-        "STAGES": tile.stages,
-        "BUFFERS": tile.buffers,
+        "CHANNELS": layout.channels,
+        "WARPS": layout.warps,
+        "MIN_BLOCKS": layout.min_blocks,
+        "STAGES": layout.stages,
+        "BUFFERS": layout.buffers,
         "STATE_BLOCKS": blocks,
         "ALL_STATES": int(n == 16 * blocks),
-        "FULL": int(e % tile.block_channels == 0),
+        "FULL": int(e % layout.block_channels == 0),
         "U": _NAMES[types.u],
         "X": _NAMES[types.x],
         "Y": _NAMES[types.y],
@@ -190,8 +193,8 @@ def variant(
         _FOLDER / f"{source}.cu",
         f"scan_{source}",
         tuple(constants.items()),
-        32 * tile.warps,
-        _shared_bytes(source, blocks, tile, types, options),
+        32 * layout.warps,
+        _shared_bytes(source, blocks, layout, types, options),
     )
 
 
@@ -206,21 +209,21 @@ def sum_variant(function: str, types: Types, *, vector_bc: bool) -> Variant:
     return Variant(_FOLDER / "sums.cu", function, tuple(constants.items()), 256, 1024)
 
 
-def _shared_bytes(source: str, blocks: int, tile: Tile, types: Types, options: Options) -> int:
+def _shared_bytes(source: str, blocks: int, layout: Layout, types: Types, options: Options) -> int:
     """As the kernels divide it; they refuse to compile with another number."""
-    e, n = 8 * tile.channels, 16 * blocks
+    e, n = 8 * layout.channels, 16 * blocks
     u, x, y, z, saved = (t.itemsize for t in (types.u, types.x, types.y, types.z, types.saved))
-    wide = 0 if x == 4 else SPAN * n * 4
+    wide = 0 if x == 4 else TILE * n * 4
     if source == "chunk":
         gate = z if options.gate and options.reverse else 0
-        stage = SPAN * (e * ((y if options.reverse else u) + x + gate) + n * x)
-        return tile.stages * stage + 2 * (SPAN * e * 8 + wide)
+        stage = TILE * (e * ((y if options.reverse else u) + x + gate) + n * x)
+        return layout.stages * stage + 2 * (TILE * e * 8 + wide)
     gate = z if options.gate else 0
-    cells = tile.stages * SPAN * 4
+    cells = layout.stages * TILE * 4
     if source == "forward":
-        stage = SPAN * (e * (u + x + gate) + 2 * n * x)
-        return tile.warps * (tile.stages * stage + 2 * (SPAN * e * 24 + 2 * wide) + cells)
-    stage = SPAN * (e * (y + u + x + gate) + 2 * n * x) + e * n * saved
-    sums = tile.buffers * blocks * 4 * 2 * (512 + 64)
-    warp = tile.stages * stage + SPAN * (e + 2) * 16 + sums + 2 * wide + cells
-    return tile.warps * warp + (0 if tile.warps == 1 else 2 * 2 * tile.warps * 512)
+        stage = TILE * (e * (u + x + gate) + 2 * n * x)
+        return layout.warps * (layout.stages * stage + 2 * (TILE * e * 24 + 2 * wide) + cells)
+    stage = TILE * (e * (y + u + x + gate) + 2 * n * x) + e * n * saved
+    sums = layout.buffers * blocks * 4 * 2 * (512 + 64)
+    warp = layout.stages * stage + TILE * (e + 2) * 16 + sums + 2 * wide + cells
+    return layout.warps * warp + (0 if layout.warps == 1 else 2 * 2 * layout.warps * 512)

@@ -28,7 +28,8 @@ DEVICE void store_streaming(float4* to, float4 x) {
   asm volatile("st.global.cs.v4.f32 [%0], {%1, %2, %3, %4};" ::"l"(to), "f"(x.x), "f"(x.y), "f"(x.z), "f"(x.w));
 }
 
-// Copy BYTES to shared memory, of which `given` are read and the rest is zero. Of 2 bytes there is no asynchronous copy.
+// Copy BYTES to shared memory, of which `given` are read and the rest is zero. Of 2 bytes there is no asynchronous
+// copy.
 template <int BYTES> DEVICE void copy_async(void* to, const void* from, int given) {
   const u32 address = (u32)__cvta_generic_to_shared(to);
   if (BYTES == 16)

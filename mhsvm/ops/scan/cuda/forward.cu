@@ -1,4 +1,4 @@
-// Outputs of the scan, the last state and, with SAVE, the state before every span. The legend is in scan.cuh.
+// Outputs of the scan, the last state and, with SAVE, the state before every tile. The legend is in scan.cuh.
 #include "scan.cuh"
 
 struct Forward {
@@ -8,14 +8,14 @@ struct Forward {
   int s_ul, s_deltal, s_Bl, s_Cl, s_zl, s_yl, length, chunk, chunks, groups, routes, e, n, parts;
 };
 
-// A stage in shared memory: u, delta, z of SPAN x E, then B and C of SPAN x N.
-constexpr int AT_DELTA = SPAN * E * sizeof(U), AT_Z = AT_DELTA + SPAN * E * sizeof(X);
-constexpr int AT_B = AT_Z + (GATE ? SPAN * E * sizeof(Z) : 0), AT_C = AT_B + SPAN * N * sizeof(X);
-constexpr int STAGE = AT_C + SPAN * N * sizeof(X);
-constexpr int WIDE = sizeof(X) == 4 ? 0 : SPAN * 2 * N * 4;  // B and C as float32
-// Two of each: while a span is walked, the next one is prepared and the one before it is summed.
-constexpr int PREPARED = SPAN * E * 8 + SPAN * E * 16 + WIDE;
-constexpr int WARP = STAGES * STAGE + 2 * PREPARED + STAGES * SPAN * 4;
+// A stage in shared memory: u, delta, z of TILE x E, then B and C of TILE x N.
+constexpr int AT_DELTA = TILE * E * sizeof(U), AT_Z = AT_DELTA + TILE * E * sizeof(X);
+constexpr int AT_B = AT_Z + (GATE ? TILE * E * sizeof(Z) : 0), AT_C = AT_B + TILE * N * sizeof(X);
+constexpr int STAGE = AT_C + TILE * N * sizeof(X);
+constexpr int WIDE = sizeof(X) == 4 ? 0 : TILE * 2 * N * 4;  // B and C as float32
+// Two of each: while a tile is walked, the next one is prepared and the one before it is summed.
+constexpr int PREPARED = TILE * E * 8 + TILE * E * 16 + WIDE;
+constexpr int WARP = STAGES * STAGE + 2 * PREPARED + STAGES * TILE * 4;
 
 static_assert(SHARED_BYTES == WARPS * WARP, "the launch gives as much shared memory as the kernel uses");
 
@@ -30,11 +30,12 @@ extern "C" __global__ void __launch_bounds__(32 * WARPS, MIN_BLOCKS) scan_forwar
 
   char* mine = shared + warp * WARP;
   char* prepared = mine + STAGES * STAGE;
-  int* cells = (int*)(prepared + 2 * PREPARED);  // STAGES x SPAN
-  // In PREPARED: (delta, delta * u), SPAN x E; an output's four parts, SPAN x E x 4; B and C as float32, if they are not.
+  int* cells = (int*)(prepared + 2 * PREPARED);  // STAGES x TILE
+  // In PREPARED: (delta, delta * u), TILE x E; an output's four parts, TILE x E x 4; B and C as float32, if they are
+  // not.
   auto pairs_in = [](char* at) { return (float2*)at; };
-  auto quarters_in = [](char* at) { return (float*)(at + SPAN * E * 8); };
-  auto wide_in = [](char* at) { return (float*)(at + SPAN * E * 24); };
+  auto quarters_in = [](char* at) { return (float*)(at + TILE * E * 8); };
+  auto wide_in = [](char* at) { return (float*)(at + TILE * E * 24); };
   const int pair_step = lane / E, pair_channel = lane % E;
 
   const U* u = p.u + at.b * p.s_ub + h * p.s_uh + first;
@@ -45,17 +46,6 @@ extern "C" __global__ void __launch_bounds__(32 * WARPS, MIN_BLOCKS) scan_forwar
   Y* y = p.y + at.b * p.s_yb + at.g * p.s_yg + first + pair_channel;
   const i64* order = p.order + (ORDERED ? (i64)at.g * p.length : 0);
   const i64 channels = (i64)p.groups * p.e, channel0 = (i64)at.g * p.e + first;
-
-  States A, s = {};
-  load_A(A, p.A, at.g, p.e, p.n, first, valid, lane_channel, quarter);
-  if (p.ends)
-#pragma unroll 4
-    for (int j = 0; j < at.chunk; j++)
-      cross_chunk(s, A, p.ends, p.sums, ((i64)at.b * p.chunks + j) * channels + (i64)at.g * p.e, first, valid,
-                  lane_channel, quarter);
-  const bool has_pair_channel = FULL || pair_channel < valid;
-  const float bias = p.bias && has_pair_channel ? p.bias[channel0 + pair_channel] : 0.f;
-  const float D = p.D && has_pair_channel ? p.D[channel0 + pair_channel] : 0.f;
 
   const int begin = at.chunk * p.chunk, end = min(begin + p.chunk, p.length);
   const bool whole = valid >= E && ALL_STATES;
@@ -72,12 +62,26 @@ extern "C" __global__ void __launch_bounds__(32 * WARPS, MIN_BLOCKS) scan_forwar
   auto stage = [&](int slot, int start, int cell) {
     const int rows = end - start;
     char* to = mine + slot * STAGE;
-    if (whole && rows >= SPAN) copy(to, Whole(), start, cell, rows);
+    if (whole && rows >= TILE) copy(to, Whole(), start, cell, rows);
     else if (rows > 0) copy(to, Partial(), start, cell, rows);
-    if (ORDERED && lane < SPAN) cells[slot * SPAN + lane] = cell;
+    if (ORDERED && lane < TILE) cells[slot * TILE + lane] = cell;
     commit_copies();
   };
   auto cell_at = [&](int start) { return cell_of(order, start + (lane & 7), p.length); };
+  for (int i = 0; i < STAGES - 1; i++) stage(i, begin + i * TILE, cell_at(begin + i * TILE));
+  int next = cell_at(begin + (STAGES - 1) * TILE);
+
+  States A, s = {};
+  load_A(A, p.A, at.g, p.e, p.n, first, valid, lane_channel, quarter);
+  if (p.ends)
+#pragma unroll 4
+    for (int j = 0; j < at.chunk; j++)
+      cross_chunk(s, A, p.ends, p.sums, ((i64)at.b * p.chunks + j) * channels + (i64)at.g * p.e, first, valid,
+                  lane_channel, quarter);
+  const bool has_pair_channel = FULL || pair_channel < valid;
+  const float bias = p.bias && has_pair_channel ? p.bias[channel0 + pair_channel] : 0.f;
+  const float D = p.D && has_pair_channel ? p.D[channel0 + pair_channel] : 0.f;
+
 
   // What a lane keeps of its pairs until their outputs are summed: D * u, and the gate.
   struct Kept { float direct[PAIRS], gate[GATE ? PAIRS : 1]; };
@@ -92,7 +96,7 @@ extern "C" __global__ void __launch_bounds__(32 * WARPS, MIN_BLOCKS) scan_forwar
       kept.direct[j] = D * pair[j].y;
       pair[j] = make_float2(x, x * pair[j].y);
     }
-    if (rows < SPAN) {
+    if (rows < TILE) {
       keep_branch();
 #pragma unroll
       for (int j = 0; j < PAIRS; j++)
@@ -122,7 +126,7 @@ extern "C" __global__ void __launch_bounds__(32 * WARPS, MIN_BLOCKS) scan_forwar
       out[j] = (x.x + x.y) + (x.z + x.w);
     }
   };
-  // Outputs of the span that starts at t0.
+  // Outputs of the tile that starts at t0.
   auto write = [&](const float (&sum)[PAIRS], const Kept& kept, const int* lane_cells, int t0) {
     auto store = [&](int j) {
       const int step = pair_step + PAIR_STEPS * j;
@@ -130,7 +134,7 @@ extern "C" __global__ void __launch_bounds__(32 * WARPS, MIN_BLOCKS) scan_forwar
       *row_of(y, ORDERED ? lane_cells[step & 7] : t0 + step, p.s_yl) = narrow<Y>(GATE ? out * kept.gate[GATE ? j : 0] : out);
     };
     if ((PAIR_LANES == 32 || lane < PAIR_LANES) && has_pair_channel) {
-      if (t0 + SPAN <= end) {
+      if (t0 + TILE <= end) {
 #pragma unroll
         for (int j = 0; j < PAIRS; j++) store(j);
       } else {
@@ -141,9 +145,7 @@ extern "C" __global__ void __launch_bounds__(32 * WARPS, MIN_BLOCKS) scan_forwar
     }
   };
 
-  for (int i = 0; i < STAGES - 1; i++) stage(i, begin + i * SPAN, cell_at(begin + i * SPAN));
-  int next = cell_at(begin + (STAGES - 1) * SPAN);
-  Kept now, before;  // of the span that is walked, and of the one before it
+  Kept now, before;  // of the tile that is walked, and of the one before it
   wait_copies<STAGES - 2>();
   __syncwarp();
   {
@@ -151,12 +153,12 @@ extern "C" __global__ void __launch_bounds__(32 * WARPS, MIN_BLOCKS) scan_forwar
     load_pairs(pair, now, mine);
     compute_pairs(pair, now, end - begin);
     store_pairs(pair, prepared);
-    widen_rows<SPAN * 2 * N>(wide_in(prepared), (const X*)(mine + AT_B), lane);
+    widen_rows<TILE * 2 * N>(wide_in(prepared), (const X*)(mine + AT_B), lane);
   }
   int slot = 0, slot_before = STAGES - 1;
   char *with_now = prepared, *with_next = prepared + PREPARED;
 
-  for (int t0 = begin; t0 < end; t0 += SPAN) {
+  for (int t0 = begin; t0 < end; t0 += TILE) {
     wait_copies<STAGES - 3>();
     __syncwarp();
     const int slot_after = next_slot(slot);
@@ -167,16 +169,16 @@ extern "C" __global__ void __launch_bounds__(32 * WARPS, MIN_BLOCKS) scan_forwar
     load_pairs(pair, after, in_next);
     if (t0 > begin) {
       load_sums(sum, with_next);
-      write(sum, before, cells + slot_before * SPAN, t0 - SPAN);
+      write(sum, before, cells + slot_before * TILE, t0 - TILE);
     }
 #if ORDERED
     __syncwarp();  // the cells that were read are overwritten
 #endif
-    stage(slot_before, t0 + (STAGES - 1) * SPAN, next);
-    next = cell_at(t0 + STAGES * SPAN);
+    stage(slot_before, t0 + (STAGES - 1) * TILE, next);
+    next = cell_at(t0 + STAGES * TILE);
 
 #if SAVE
-    SAVED* saved = p.saved + (((i64)at.b * ((p.length + SPAN - 1) / SPAN) + t0 / SPAN) * channels + channel0) * N;
+    SAVED* saved = p.saved + (((i64)at.b * ((p.length + TILE - 1) / TILE) + t0 / TILE) * channels + channel0) * N;
 #pragma unroll
     for (int c = 0; c < C_; c++)
 #pragma unroll
@@ -194,11 +196,11 @@ extern "C" __global__ void __launch_bounds__(32 * WARPS, MIN_BLOCKS) scan_forwar
 
     // walk
     const float* lane_B = (sizeof(X) == 4 ? (const float*)(in + AT_B) : wide_in(with_now)) + 4 * quarter;
-    const float* lane_C = lane_B + SPAN * N;
+    const float* lane_C = lane_B + TILE * N;
     const float2* lane_pairs = pairs_in(with_now) + lane_channel;
-    float part[SPAN][C_];
+    float part[TILE][C_];
 #pragma unroll
-    for (int t = 0; t < SPAN; t++) {
+    for (int t = 0; t < TILE; t++) {
       float b[K], cc[K];
       load_states(b, lane_B + t * N);
       load_states(cc, lane_C + t * N);
@@ -212,12 +214,12 @@ extern "C" __global__ void __launch_bounds__(32 * WARPS, MIN_BLOCKS) scan_forwar
         }
       }
     }
-    compute_pairs(pair, after, end - t0 - SPAN);
+    compute_pairs(pair, after, end - t0 - TILE);
     store_pairs(pair, with_next);
-    widen_rows<SPAN * 2 * N>(wide_in(with_next), (const X*)(in_next + AT_B), lane);
+    widen_rows<TILE * 2 * N>(wide_in(with_next), (const X*)(in_next + AT_B), lane);
     float* lane_quarters = quarters_in(with_now) + lane_channel * 4 + quarter;
 #pragma unroll
-    for (int t = 0; t < SPAN; t++)
+    for (int t = 0; t < TILE; t++)
 #pragma unroll
       for (int c = 0; c < C_; c++) lane_quarters[(t * E + c * 8) * 4] = part[t][c];
 
@@ -229,7 +231,7 @@ extern "C" __global__ void __launch_bounds__(32 * WARPS, MIN_BLOCKS) scan_forwar
   __syncwarp();
   float sum[PAIRS];
   load_sums(sum, with_next);
-  write(sum, before, cells + slot_before * SPAN, begin + (end - begin - 1) / SPAN * SPAN);
+  write(sum, before, cells + slot_before * TILE, begin + (end - begin - 1) / TILE * TILE);
 
   if (at.chunk == p.chunks - 1)
 #pragma unroll

@@ -1,21 +1,22 @@
 // What the kernels of the selective scan share. They are compiled by NVRTC, one variant at a time.
 //
-// Letters: b batch, l steps, h heads, k routes of a head (they share its u), g = h * k groups, e channels of a group,
-// n states. The last axis of every tensor is contiguous. Strides s_*l, of a step or cell, are in bytes; all others are in
+// Letters: b batch, l steps, h heads, k routes of a head (they share its u), g = h * k groups, e channels of a group, n
+// states. The last axis of every tensor is contiguous. Strides s_*l, of a step or cell, are in bytes; all others are in
 // numbers.
 //
 // A warp scans E = 8 * CHANNELS channels of a group. A lane holds, of each of its CHANNELS channels, 4 states of every
-// block of 16: those of its `quarter`. Its channels are lane_channel, lane_channel + 8, ... The bits of a lane's number are
+// block of 16: those of its `quarter`. Its channels are lane_channel, lane_channel + 8, ... The bits of a lane's number
+// are
 //
 //     c2 c1 q1 q0 c0        c: lane_channel, q: quarter
 //
-// so that lanes x and x ^ 1 read the same of B and C, and lanes x and x ^ 2 the same of a channel: then a 16-byte load from
-// shared memory takes 2 cycles, otherwise 4, also where all lanes read one address.
+// so that lanes x and x ^ 1 read the same of B and C, and lanes x and x ^ 2 the same of a channel: then a 16-byte load
+// from shared memory takes 2 cycles, otherwise 4, also where all lanes read one address.
 //
-// Time advances by spans of SPAN = 8 steps, staged in shared memory by asynchronous copies, STAGES - 1 spans ahead. The
-// phases of a span:
+// Time advances by tiles of TILE = 8 steps, staged in shared memory by asynchronous copies, STAGES - 1 tiles ahead. The
+// phases of a tile:
 //
-//     stage       copy a later span
+//     stage       copy a later tile
 //     prepare     every lane takes (step, channel) pairs and computes softplus, delta * u, ... once each
 //     walk        every lane advances its states; B, C and the pairs are read as broadcasts
 //     sum         over the 4 quarters of a channel and, backward, over the channels of a step
@@ -23,18 +24,18 @@
 // In each phase all loads from shared memory come before its stores: the compiler moves no load across a store.
 // No atomics; every sum has a fixed order.
 //
-// Set by -D: CHANNELS; WARPS of a block; STATE_BLOCKS of 16 states; ALL_STATES, 1 if n
-// fills them; FULL, 1 if the channels of a block divide e;
-// U X Y Z SAVED BC_GRAD U_GRAD, the types of u, of delta, B and C, of y, of z, of saved states, and of the gradients of B and
-// C and of u; ALIGN_U ALIGN_DELTA ALIGN_BC ALIGN_Y ALIGN_Z, bytes by which rows are aligned; SOFTPLUS, ORDERED (cells by
-// index), GATE (z is given), SAVE, REVERSE; STAGES; BUFFERS; MIN_BLOCKS of a multiprocessor.
+// Set by -D: CHANNELS; WARPS of a block; STATE_BLOCKS of 16 states; ALL_STATES, 1 if n fills them; FULL, 1 if the
+// channels of a block divide e; U X Y Z SAVED BC_GRAD U_GRAD, the types of u, of delta, B and C, of y, of z, of saved
+// states, and of the gradients of B and C and of u; ALIGN_U ALIGN_DELTA ALIGN_BC ALIGN_Y ALIGN_Z, bytes by which rows
+// are aligned; SOFTPLUS, ORDERED (cells by index), GATE (z is given), SAVE, REVERSE; STAGES; BUFFERS; MIN_BLOCKS of a
+// multiprocessor.
 
 #include "device.cuh"
 
-constexpr int C_ = CHANNELS, E = 8 * C_, NB = STATE_BLOCKS, N = 16 * NB, K = 4 * NB, SPAN = 8;
-// Pairs (step, channel) of a span: a lane below PAIR_LANES has PAIRS of them, of channel lane % E and of the steps
+constexpr int C_ = CHANNELS, E = 8 * C_, NB = STATE_BLOCKS, N = 16 * NB, K = 4 * NB, TILE = 8;
+// Pairs (step, channel) of a tile: a lane below PAIR_LANES has PAIRS of them, of channel lane % E and of the steps
 // lane / E + PAIR_STEPS * j; that is number lane + PAIR_LANES * j.
-constexpr int PAIR_STEPS = 32 / E, PAIR_LANES = PAIR_STEPS * E, PAIRS = SPAN / PAIR_STEPS;
+constexpr int PAIR_STEPS = 32 / E, PAIR_LANES = PAIR_STEPS * E, PAIRS = TILE / PAIR_STEPS;
 constexpr float LOG2_E = 1.4426950408889634f, LN_2 = 0.6931471805599453f;
 
 typedef float States[C_][K];
@@ -79,16 +80,17 @@ DEVICE int cell_of(const i64* order, int step, int length) {
 #endif
 }
 
-// Copy SPAN rows of WIDTH numbers. If not WHOLE, `valid` columns and `rows` rows exist and the others become zero. The first
-// row is of step `start`, or lanes 0 to 7 hold the cells of the rows.
+// Copy TILE rows of WIDTH numbers. If not WHOLE, `valid` columns and `rows` rows exist and the others become zero. The
+// first row is of step `start`, or lanes 0 to 7 hold the cells of the rows.
 template <bool WHOLE, int WIDTH, int ALIGN, class T>
 DEVICE void stage_rows(char* to, const T* from, int stride_bytes, int start, int cell, int rows, int valid, int lane) {
   constexpr int PER = ALIGN / sizeof(T), IN_ROW = WIDTH / PER;
-  // A lane copies the same columns of several rows, or if a row has more than 32 copies, those of one row after the other.
+  // A lane copies the same columns of several rows, or if a row has more than 32 copies, those of one row after the
+  // other.
   constexpr int ROWS = IN_ROW <= 32 ? 32 / IN_ROW : 1, LANES = IN_ROW <= 32 ? ROWS * IN_ROW : 32;
   const int lane_row = IN_ROW <= 32 ? lane / IN_ROW : 0, lane_column = IN_ROW <= 32 ? lane % IN_ROW : lane;
 #pragma unroll
-  for (int j = 0; j < (SPAN + ROWS - 1) / ROWS; j++) {
+  for (int j = 0; j < (TILE + ROWS - 1) / ROWS; j++) {
     const int row = lane_row + ROWS * j;
 #if ORDERED
     const int at = __shfl_sync(ALL_LANES, cell, row & 7);
@@ -101,7 +103,7 @@ DEVICE void stage_rows(char* to, const T* from, int stride_bytes, int start, int
       int given = ALIGN;
       if (!WHOLE) given = row < rows ? min(ALIGN, max(0, (valid - column) * (int)sizeof(T))) : 0;
       // in this order the sum in parentheses stays in registers, and a product of 64 bits adds the rest
-      if ((LANES == 32 || lane < LANES) && (SPAN % ROWS == 0 || row < SPAN))
+      if ((LANES == 32 || lane < LANES) && (TILE % ROWS == 0 || row < TILE))
         copy_async<ALIGN>(to + (row * IN_ROW + lane_column + i) * ALIGN, row_of(from + column, at, stride_bytes), given);
     }
   }
@@ -151,7 +153,8 @@ DEVICE void load_A(States& A, const float* from, int g, int e, int n, int first,
     }
 }
 
-// Advance the state that enters a chunk across another chunk: ends (b, chunks, g, e, N) and sums of delta (b, chunks, g, e).
+// Advance the state that enters a chunk across another chunk: ends (b, chunks, g, e, N) and sums of delta (b, chunks,
+// g, e).
 DEVICE void cross_chunk(States& s, const States& A, const float* ends, const float* sums, i64 row, int first, int valid,
                         int lane_channel, int quarter) {
 #pragma unroll

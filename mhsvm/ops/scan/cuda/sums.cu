@@ -1,5 +1,5 @@
-// Sums that the backward pass leaves, in a fixed order: over the rows of the parameters' gradients, and over the parts of the
-// gradients of B and C.
+// Sums that the backward pass leaves, in a fixed order: over the rows of the parameters' gradients, and over the parts
+// of the gradients of B and C.
 #include "device.cuh"
 
 struct Rows { const float* from; float* to; i64 row; int rows, columns; };

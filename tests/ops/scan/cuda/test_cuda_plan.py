@@ -38,9 +38,9 @@ def types_of(dtype):
 )
 def test_scans_are_split_where_warps_are_few(shape, forward, backward):
     shape = Shape(*shape)
-    tile = cuda_plan.forward_tile(shape, gate=False, save=False, two_bytes=False)
-    assert cuda_plan.split_forward(shape, tile) == forward
-    assert cuda_plan.split_backward(shape, cuda_plan.backward_tile(shape, gate=False)) == backward
+    layout = cuda_plan.forward_layout(shape, gate=False, save=False, two_bytes=False)
+    assert cuda_plan.split_forward(shape, layout) == forward
+    assert cuda_plan.split_backward(shape, cuda_plan.backward_layout(shape, gate=False)) == backward
 
 
 @pytest.mark.parametrize("n", [1, 16, 17, 64])
@@ -53,15 +53,15 @@ def test_every_block_fits_on_every_gpu(n):
             types_of(dtype),
             Options(True, True, gate, save=True, reverse=True),
         )
-        tiles = {
-            "forward": cuda_plan.forward_tile(shape, gate=gate, save=True, two_bytes=dtype.itemsize == 2),
-            "backward": cuda_plan.backward_tile(shape, gate=gate),
-            "chunk": cuda_plan.chunk_tile(e, n),
+        layouts = {
+            "forward": cuda_plan.forward_layout(shape, gate=gate, save=True, two_bytes=dtype.itemsize == 2),
+            "backward": cuda_plan.backward_layout(shape, gate=gate),
+            "chunk": cuda_plan.chunk_layout(e, n),
         }
-        for source, tile in tiles.items():
-            variant = cuda_plan.variant(source, (e, n), tile, types, NO_ALIGNMENT, options)
+        for source, layout in layouts.items():
+            variant = cuda_plan.variant(source, (e, n), layout, types, NO_ALIGNMENT, options)
             assert variant.shared_bytes <= MOST_SHARED_BYTES
-            assert variant.threads * tile.min_blocks <= 2048
+            assert variant.threads * layout.min_blocks <= 2048
 
 
 @pytest.mark.parametrize(
@@ -93,9 +93,9 @@ def test_structures_are_those_of_the_sources(source, name, structure):
 def test_every_macro_has_a_value(source):
     text = "".join((FOLDER / name).read_text(encoding="utf-8") for name in (f"{source}.cu", "scan.cuh"))
     shape = Shape(2, 100, 1, 24, 16)
-    tile = cuda_plan.backward_tile(shape, gate=True)
+    layout = cuda_plan.backward_layout(shape, gate=True)
     variant = cuda_plan.variant(
-        source, (24, 16), tile, types_of(torch.float32), NO_ALIGNMENT, Options(True, False, True)
+        source, (24, 16), layout, types_of(torch.float32), NO_ALIGNMENT, Options(True, False, True)
     )
     given = {name for name, _ in variant.constants} | {"SHARED_BYTES"}
     used = {name for name in re.findall(r"#(?:el)?if (?:[^\n]*?)\b([A-Z][A-Z_]+)\b", text) if name != "REVERSE"}
@@ -116,9 +116,9 @@ def test_variants_compile(source, dtype, gate):
     except NvrtcError as error:
         pytest.skip(str(error))
     shape = Shape(2, 100, 1, 12, 5)
-    tile = cuda_plan.forward_tile(shape, gate=gate, save=True, two_bytes=True)
-    tile = cuda_plan.chunk_tile(12, 5) if source == "chunk" else tile
+    layout = cuda_plan.forward_layout(shape, gate=gate, save=True, two_bytes=True)
+    layout = cuda_plan.chunk_layout(12, 5) if source == "chunk" else layout
     options = Options(True, True, gate, save=True, reverse=True)
-    variant = cuda_plan.variant(source, (12, 5), tile, types_of(dtype), Alignments(8, 8, 2, 4, 2), options)
+    variant = cuda_plan.variant(source, (12, 5), layout, types_of(dtype), Alignments(8, 8, 2, 4, 2), options)
     text, headers = _texts(variant.source)
     assert nvrtc.compile(text, variant.source.name, _options(variant, 80), headers)[:4] == b"\x7fELF"
