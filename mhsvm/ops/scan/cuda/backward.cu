@@ -11,14 +11,15 @@ struct Backward {
   const Y* dy; const U* u; const X* delta; const float* A; const X* B; const X* C; const float* D; const Z* z;
   const float* bias; const i64* order; const SAVED* saved; const float* initial; const float* ends; const float* sums;
   U_GRAD* du; X* ddelta; BC_GRAD* dB; BC_GRAD* dC; Z* dz; float* dA; float* dD; float* dbias;
-  i64 s_dyb, s_dyg, s_ub, s_uh, s_deltab, s_deltah, s_deltak, s_Bb, s_Bh, s_Bk, s_Cb, s_Ch, s_Ck, s_zb, s_zg, s_dub, s_dug,
-      s_ddeltab, s_ddeltah, s_ddeltak, s_dBpart, s_dBb, s_dBh, s_dBk, s_dzb, s_dzg, s_row;
-  int s_dyl, s_ul, s_deltal, s_Bl, s_Cl, s_zl, s_dul, s_ddeltal, s_dBl, s_dzl, length, chunk, chunks, groups, routes, e, n,
-      parts;
+  i64 s_dyb, s_dyg, s_ub, s_uh, s_deltab, s_deltah, s_deltak, s_Bb, s_Bh, s_Bk, s_Cb, s_Ch, s_Ck, s_zb, s_zg, s_dub,
+      s_dug, s_ddeltab, s_ddeltah, s_ddeltak, s_dBpart, s_dBb, s_dBh, s_dBk, s_dzb, s_dzg, s_row;
+  int s_dyl, s_ul, s_deltal, s_Bl, s_Cl, s_zl, s_dul, s_ddeltal, s_dBl, s_dzl, length, chunk, chunks, groups, routes, e,
+      n, parts;
 };
 
 // A stage in shared memory: dy, u, delta, z of TILE x E; B and C of TILE x N; the state before the tile, E x N.
-constexpr int AT_U = TILE * E * sizeof(Y), AT_DELTA = AT_U + TILE * E * sizeof(U), AT_Z = AT_DELTA + TILE * E * sizeof(X);
+constexpr int AT_U = TILE * E * sizeof(Y), AT_DELTA = AT_U + TILE * E * sizeof(U);
+constexpr int AT_Z = AT_DELTA + TILE * E * sizeof(X);
 constexpr int AT_B = AT_Z + (GATE ? TILE * E * sizeof(Z) : 0), AT_C = AT_B + TILE * N * sizeof(X);
 constexpr int AT_SAVED = AT_C + TILE * N * sizeof(X), STAGE = AT_SAVED + E * N * sizeof(SAVED);
 constexpr int HALF = 4;
@@ -28,7 +29,8 @@ constexpr int PAIR_ROW = E + 2;
 constexpr int SUM_ROW = 512 + 64, SUM_BLOCK = HALF * 2 * SUM_ROW, SUM_HALF = NB * SUM_BLOCK;
 constexpr int WIDE = sizeof(X) == 4 ? 0 : TILE * 2 * N * 4;
 constexpr int WARP = STAGES * STAGE + TILE * PAIR_ROW * 16 + BUFFERS * SUM_HALF + WIDE + STAGES * TILE * 4;
-constexpr int CROSS = WARPS == 1 ? 0 : 2 * 2 * WARPS * 32 * 16;  // sums of each warp: parity of the tile, half, warp, lane
+// Sums of each warp: parity of the tile, half, warp, lane.
+constexpr int CROSS = WARPS == 1 ? 0 : 2 * 2 * WARPS * 32 * 16;
 static_assert(NB == 1 || WARPS == 1, "more than 16 states take one warp a block");
 
 // Advance s by a half. `pairs` and `B` begin with the lane's first, of the half.
@@ -102,7 +104,8 @@ DEVICE void differentiate(const States& s, States& g, States& dA, const States& 
     if (t) load(t - 1);
 #pragma unroll
     for (int i = 0; i < NB; i++) {
-      *(float4*)(sums + i * SUM_BLOCK + 2 * t * SUM_ROW) = make_float4(dB[4 * i], dB[4 * i + 1], dB[4 * i + 2], dB[4 * i + 3]);
+      *(float4*)(sums + i * SUM_BLOCK + 2 * t * SUM_ROW) =
+          make_float4(dB[4 * i], dB[4 * i + 1], dB[4 * i + 2], dB[4 * i + 3]);
       *(float4*)(sums + i * SUM_BLOCK + (2 * t + 1) * SUM_ROW) =
           make_float4(dC[4 * i], dC[4 * i + 1], dC[4 * i + 2], dC[4 * i + 3]);
     }
@@ -165,6 +168,27 @@ extern "C" __global__ void __launch_bounds__(32 * WARPS, MIN_BLOCKS) scan_backwa
   const i64 tile_size = channels * N;
   const SAVED* saved = p.saved + ((i64)at.b * ((p.length + TILE - 1) / TILE) * channels + channel0) * N;
 
+  States A, g = {}, dA = {};
+  load_A(A, p.A, at.g, p.e, p.n, first, valid, lane_channel, quarter);
+  if (p.initial)
+#pragma unroll
+    for (int c = 0; c < C_; c++)
+#pragma unroll
+      for (int i = 0; i < K; i++) {
+        const int channel = c * 8 + lane_channel, state = state_of(i, quarter);
+        if (channel < valid && state < p.n)
+          g[c][i] = p.initial[(((i64)at.b * p.groups + at.g) * p.n + state) * p.e + first + channel];
+      }
+  if (p.ends)
+#pragma unroll 4
+    for (int j = p.chunks - 1; j > at.chunk; j--)
+      cross_chunk(g, A, p.ends, p.sums, ((i64)at.b * p.chunks + j) * channels + (i64)at.g * p.e, first, valid,
+                  lane_channel, quarter);
+  const float bias = p.bias && pair_channel < valid ? p.bias[channel0 + pair_channel] : 0.f;
+  float D[C_], dD[C_] = {}, dbias[C_] = {};
+#pragma unroll
+  for (int c = 0; c < C_; c++) D[c] = p.D && c * 8 + lane_channel < valid ? p.D[channel0 + c * 8 + lane_channel] : 0.f;
+
   const int begin = at.chunk * p.chunk, end = min(begin + p.chunk, p.length);
   const bool whole = valid >= E && ALL_STATES;
   auto copy = [&](char* to, auto full, int start, int cell, int rows) {
@@ -197,32 +221,6 @@ extern "C" __global__ void __launch_bounds__(32 * WARPS, MIN_BLOCKS) scan_backwa
     commit_copies();
   };
   auto cell_at = [&](int start) { return cell_of(order, max(start, 0) + (lane & 7), p.length); };
-  int t0 = begin + (end - begin - 1) / TILE * TILE;
-  for (int i = 0; i < STAGES - 1; i++) stage(i, t0 - i * TILE, cell_at(t0 - i * TILE));
-  int next = cell_at(t0 - (STAGES - 1) * TILE), slot = 0, to_slot = STAGES - 1, odd = 0;
-
-  States A, g = {}, dA = {};
-  load_A(A, p.A, at.g, p.e, p.n, first, valid, lane_channel, quarter);
-  if (p.initial)
-#pragma unroll
-    for (int c = 0; c < C_; c++)
-#pragma unroll
-      for (int i = 0; i < K; i++) {
-        const int channel = c * 8 + lane_channel, state = state_of(i, quarter);
-        if (channel < valid && state < p.n)
-          g[c][i] = p.initial[(((i64)at.b * p.groups + at.g) * p.n + state) * p.e + first + channel];
-      }
-  if (p.ends)
-#pragma unroll 4
-    for (int j = p.chunks - 1; j > at.chunk; j--)
-      cross_chunk(g, A, p.ends, p.sums, ((i64)at.b * p.chunks + j) * channels + (i64)at.g * p.e, first, valid,
-                  lane_channel, quarter);
-  const float bias = p.bias && pair_channel < valid ? p.bias[channel0 + pair_channel] : 0.f;
-  float D[C_], dD[C_] = {}, dbias[C_] = {};
-#pragma unroll
-  for (int c = 0; c < C_; c++) D[c] = p.D && c * 8 + lane_channel < valid ? p.D[channel0 + c * 8 + lane_channel] : 0.f;
-
-
   auto prepare = [&](const char* in, int rows) {
     float4 mine_pairs[PAIRS];
 #pragma unroll
@@ -258,6 +256,9 @@ extern "C" __global__ void __launch_bounds__(32 * WARPS, MIN_BLOCKS) scan_backwa
         pairs[(pair_step + PAIR_STEPS * j) * PAIR_ROW + pair_channel] = mine_pairs[j];
     widen_rows<TILE * 2 * N>(wide, (const X*)(in + AT_B), lane);
   };
+  int t0 = begin + (end - begin - 1) / TILE * TILE;
+  for (int i = 0; i < STAGES - 1; i++) stage(i, t0 - i * TILE, cell_at(t0 - i * TILE));
+  int next = cell_at(t0 - (STAGES - 1) * TILE), slot = 0, to_slot = STAGES - 1, odd = 0;
   wait_copies<STAGES - 2>();
   __syncwarp();
   prepare(mine, end - t0);

@@ -29,7 +29,8 @@ constexpr int WIDE = sizeof(X) == 4 ? 0 : TILE * N * 4;  // B as float32
 
 // Two of pairs and wide numbers: while a tile is walked, the next one is prepared.
 constexpr int PREPARED = TILE * E * 8 + WIDE;
-static_assert(SHARED_BYTES == STAGES * STAGE + 2 * PREPARED, "the launch gives as much shared memory as the kernel uses");
+static_assert(SHARED_BYTES == STAGES * STAGE + 2 * PREPARED,
+              "the launch gives as much shared memory as the kernel uses");
 
 extern "C" __global__ void __launch_bounds__(32, MIN_BLOCKS) scan_chunk(const __grid_constant__ Chunk p) {
   extern __shared__ __align__(128) char shared[];
@@ -50,6 +51,11 @@ extern "C" __global__ void __launch_bounds__(32, MIN_BLOCKS) scan_chunk(const __
   const X* B = p.B + at.b * p.s_Bb + h * p.s_Bh + k * p.s_Bk;
   const Z* z = GATED ? p.z + at.b * p.s_zb + at.g * p.s_zg + first : nullptr;
   const i64* order = p.order + (ORDERED ? (i64)at.g * p.length : 0);
+  States A, s = {};
+  load_A(A, p.A, at.g, p.e, p.n, first, valid, lane_channel, quarter);
+  const float bias = p.bias && pair_channel < valid ? p.bias[(i64)at.g * p.e + first + pair_channel] : 0.f;
+  float sum = 0.f;
+
   const int begin = at.chunk * p.chunk, end = min(begin + p.chunk, p.length), tiles = (end - begin + TILE - 1) / TILE;
   constexpr int STEP = REVERSE ? -TILE : TILE;
   const bool whole = valid >= E && ALL_STATES;
@@ -72,15 +78,6 @@ extern "C" __global__ void __launch_bounds__(32, MIN_BLOCKS) scan_chunk(const __
     commit_copies();
   };
   auto cell_at = [&](int start) { return cell_of(order, max(start, 0) + (lane & 7), p.length); };
-  int t0 = REVERSE ? begin + (tiles - 1) * TILE : begin;
-  for (int i = 0; i < STAGES - 1; i++) stage(i, t0 + i * STEP, cell_at(t0 + i * STEP));
-  int next = cell_at(t0 + (STAGES - 1) * STEP), slot = 0, slot_before = STAGES - 1;
-
-  States A, s = {};
-  load_A(A, p.A, at.g, p.e, p.n, first, valid, lane_channel, quarter);
-  const float bias = p.bias && pair_channel < valid ? p.bias[(i64)at.g * p.e + first + pair_channel] : 0.f;
-  float sum = 0.f;
-
   auto load_pairs = [&](float2 (&pair)[PAIRS], const char* in) {
 #pragma unroll
     for (int j = 0; j < PAIRS; j++) {
@@ -109,6 +106,9 @@ extern "C" __global__ void __launch_bounds__(32, MIN_BLOCKS) scan_chunk(const __
     widen_rows<TILE * N>(wide_in(to), (const X*)(in + AT_B), lane);
   };
 
+  int t0 = REVERSE ? begin + (tiles - 1) * TILE : begin;
+  for (int i = 0; i < STAGES - 1; i++) stage(i, t0 + i * STEP, cell_at(t0 + i * STEP));
+  int next = cell_at(t0 + (STAGES - 1) * STEP), slot = 0, slot_before = STAGES - 1;
   wait_copies<STAGES - 2>();
   __syncwarp();
   float2 pair[PAIRS];

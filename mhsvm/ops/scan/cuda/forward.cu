@@ -47,6 +47,17 @@ extern "C" __global__ void __launch_bounds__(32 * WARPS, MIN_BLOCKS) scan_forwar
   const i64* order = p.order + (ORDERED ? (i64)at.g * p.length : 0);
   const i64 channels = (i64)p.groups * p.e, channel0 = (i64)at.g * p.e + first;
 
+  States A, s = {};
+  load_A(A, p.A, at.g, p.e, p.n, first, valid, lane_channel, quarter);
+  if (p.ends)
+#pragma unroll 4
+    for (int j = 0; j < at.chunk; j++)
+      cross_chunk(s, A, p.ends, p.sums, ((i64)at.b * p.chunks + j) * channels + (i64)at.g * p.e, first, valid,
+                  lane_channel, quarter);
+  const bool has_pair_channel = FULL || pair_channel < valid;
+  const float bias = p.bias && has_pair_channel ? p.bias[channel0 + pair_channel] : 0.f;
+  const float D = p.D && has_pair_channel ? p.D[channel0 + pair_channel] : 0.f;
+
   const int begin = at.chunk * p.chunk, end = min(begin + p.chunk, p.length);
   const bool whole = valid >= E && ALL_STATES;
   auto copy = [&](char* to, auto full, int start, int cell, int rows) {
@@ -68,20 +79,6 @@ extern "C" __global__ void __launch_bounds__(32 * WARPS, MIN_BLOCKS) scan_forwar
     commit_copies();
   };
   auto cell_at = [&](int start) { return cell_of(order, start + (lane & 7), p.length); };
-  for (int i = 0; i < STAGES - 1; i++) stage(i, begin + i * TILE, cell_at(begin + i * TILE));
-  int next = cell_at(begin + (STAGES - 1) * TILE);
-
-  States A, s = {};
-  load_A(A, p.A, at.g, p.e, p.n, first, valid, lane_channel, quarter);
-  if (p.ends)
-#pragma unroll 4
-    for (int j = 0; j < at.chunk; j++)
-      cross_chunk(s, A, p.ends, p.sums, ((i64)at.b * p.chunks + j) * channels + (i64)at.g * p.e, first, valid,
-                  lane_channel, quarter);
-  const bool has_pair_channel = FULL || pair_channel < valid;
-  const float bias = p.bias && has_pair_channel ? p.bias[channel0 + pair_channel] : 0.f;
-  const float D = p.D && has_pair_channel ? p.D[channel0 + pair_channel] : 0.f;
-
 
   // What a lane keeps of its pairs until their outputs are summed: D * u, and the gate.
   struct Kept { float direct[PAIRS], gate[GATE ? PAIRS : 1]; };
@@ -130,8 +127,9 @@ extern "C" __global__ void __launch_bounds__(32 * WARPS, MIN_BLOCKS) scan_forwar
   auto write = [&](const float (&sum)[PAIRS], const Kept& kept, const int* lane_cells, int t0) {
     auto store = [&](int j) {
       const int step = pair_step + PAIR_STEPS * j;
-      const float out = sum[j] + kept.direct[j];
-      *row_of(y, ORDERED ? lane_cells[step & 7] : t0 + step, p.s_yl) = narrow<Y>(GATE ? out * kept.gate[GATE ? j : 0] : out);
+      float out = sum[j] + kept.direct[j];
+      if (GATE) out *= kept.gate[GATE ? j : 0];
+      *row_of(y, ORDERED ? lane_cells[step & 7] : t0 + step, p.s_yl) = narrow<Y>(out);
     };
     if ((PAIR_LANES == 32 || lane < PAIR_LANES) && has_pair_channel) {
       if (t0 + TILE <= end) {
@@ -145,6 +143,8 @@ extern "C" __global__ void __launch_bounds__(32 * WARPS, MIN_BLOCKS) scan_forwar
     }
   };
 
+  for (int i = 0; i < STAGES - 1; i++) stage(i, begin + i * TILE, cell_at(begin + i * TILE));
+  int next = cell_at(begin + (STAGES - 1) * TILE);
   Kept now, before;  // of the tile that is walked, and of the one before it
   wait_copies<STAGES - 2>();
   __syncwarp();

@@ -59,7 +59,9 @@ DEVICE float bounded_exponential(float x) { return ex2(fminf(x, 20.f) * LOG2_E);
 DEVICE float sigmoid(float x) { return rcp(1.f + ex2(-x * LOG2_E)); }
 
 // The row of a step or cell.
-template <class T> DEVICE T* row_of(T* p, int cell, int stride_bytes) { return (T*)((char*)p + wide_product(cell, stride_bytes)); }
+template <class T> DEVICE T* row_of(T* p, int cell, int stride_bytes) {
+  return (T*)((char*)p + wide_product(cell, stride_bytes));
+}
 
 // Which part of the scan a block computes.
 struct Place { int part, g, chunk, b; };
@@ -104,7 +106,8 @@ DEVICE void stage_rows(char* to, const T* from, int stride_bytes, int start, int
       if (!WHOLE) given = row < rows ? min(ALIGN, max(0, (valid - column) * (int)sizeof(T))) : 0;
       // in this order the sum in parentheses stays in registers, and a product of 64 bits adds the rest
       if ((LANES == 32 || lane < LANES) && (TILE % ROWS == 0 || row < TILE))
-        copy_async<ALIGN>(to + (row * IN_ROW + lane_column + i) * ALIGN, row_of(from + column, at, stride_bytes), given);
+        copy_async<ALIGN>(to + (row * IN_ROW + lane_column + i) * ALIGN,
+                          row_of(from + column, at, stride_bytes), given);
     }
   }
 }
@@ -143,7 +146,8 @@ DEVICE void load_states(float (&x)[K], const float* row) {
 DEVICE int state_of(int i, int quarter) { return i / 4 * 16 + 4 * quarter + i % 4; }
 
 // A * log2(e) of the lane's states, (g, n, e) in memory; zero where there is no state or channel.
-DEVICE void load_A(States& A, const float* from, int g, int e, int n, int first, int valid, int lane_channel, int quarter) {
+DEVICE void load_A(States& A, const float* from, int g, int e, int n, int first, int valid, int lane_channel,
+                   int quarter) {
 #pragma unroll
   for (int c = 0; c < C_; c++)
 #pragma unroll
