@@ -44,7 +44,7 @@ def staple_mask(masks: np.ndarray) -> np.ndarray:
         uint8 (h, w), 0 and 1.
     Raises:
         ImportError: SimpleITK is not installed.
-    Source: Warfield et al. 2004, "Simultaneous truth and performance level estimation (STAPLE)", in SimpleITK, with its
+    Source: Warfield et al. 2004, "STAPLE", IEEE Transactions on Medical Imaging 23, in SimpleITK, with its
         defaults: the prior is the mean fraction of lesion in the whole image.
     """
     lesions = (np.asarray(masks) > 0).astype(np.uint8)
