@@ -24,17 +24,25 @@ def engine_arguments(export: Export) -> dict:
     return ultralight_native.network_arguments(export.model)
 
 
-def engine_weights(export: Export) -> np.ndarray:
-    """Weights (n,) in the order of the engine, float32, or float16 if they are to be stored in 16 bits.
+def engine_weights(export: Export, *, significant_bits: int = 24) -> np.ndarray:
+    """Weights, float32 (n,), in the order of the engine; see `pack_weights`.
 
     Raises:
-        ValueError: One is not finite in this type.
+        ValueError: One is not finite.
     """
     assert isinstance(export.model, UltraLightVMUNet)
-    weights = pack_weights(export.model)
-    dtype = np.float16 if export.half else np.float32
+    weights = pack_weights(export.model, significant_bits=significant_bits)
+    check_range(weights, np.float32)
+    return weights
+
+
+def check_range(weights: np.ndarray, dtype: type[np.floating]) -> None:
+    """Make sure that a type can hold weights.
+
+    Raises:
+        ValueError: It cannot.
+    """
     greatest = np.abs(weights).max()
     if not greatest < np.finfo(dtype).max:
-        kind = "16 bits" if export.half else "a float"
-        raise ValueError(f"a weight is {greatest:g}, which {kind} cannot hold: the training has diverged")
-    return weights.astype(dtype)
+        bits = np.finfo(dtype).bits
+        raise ValueError(f"a weight is {greatest:g}, which {bits} bits cannot hold: the training has diverged")
