@@ -50,7 +50,7 @@ async function readImage(file) {
     image = await createImageBitmap(source, { imageOrientation: "from-image", colorSpaceConversion: "none", premultiplyAlpha: "none" });
   } catch (error) {
     // an option that this browser does not know
-    if (error instanceof TypeError) throw new Error("This browser is too old: it cannot decode images as this page needs (2024).");
+    if (error instanceof TypeError) throw new Error("This browser is too old: it cannot decode images as this page needs (2023).");
     throw new Error(failure(format, text.slice(0, 1024)));
   }
   try {
