@@ -121,9 +121,9 @@ DROP = """(files) => {
 
 # the name of the focused element, and whether it or the label over it has an outline
 FOCUSED = """() => {
-  const { activeElement: e } = document, name = e.role === "option" ? "row" : e.id || e.dataset.save || e.name || e.tagName;
+  const e = document.activeElement, name = e.id || e.dataset.save || e.name || e.tagName;
   const looks = [e, e.nextElementSibling ?? e].map((each) => getComputedStyle(each));
-  return [name, looks.some((look) => look.outlineStyle === "solid" && parseFloat(look.outlineWidth) >= 2)];
+  return [e.role === "option" ? "row" : name, looks.some((look) => look.outlineStyle === "solid" && parseFloat(look.outlineWidth) >= 2)];
 }"""
 
 
