@@ -123,7 +123,8 @@ DROP = """(files) => {
 FOCUSED = """() => {
   const e = document.activeElement, name = e.id || e.dataset.save || e.name || e.tagName;
   const looks = [e, e.nextElementSibling ?? e].map((each) => getComputedStyle(each));
-  return [e.role === "option" ? "row" : name, looks.some((look) => look.outlineStyle === "solid" && parseFloat(look.outlineWidth) >= 2)];
+  const isVisible = looks.some((look) => look.outlineStyle === "solid" && parseFloat(look.outlineWidth) >= 2);
+  return [e.role === "option" ? "row" : name, isVisible];
 }"""
 
 
