@@ -113,6 +113,7 @@ def evaluate(
     drop_seen: bool = False,
     native_masks: Sequence[StrPath] | None = None,
     boundary: bool = True,
+    metric_settings: Sequence[str] = (),
     gate_maps: Sequence[str] = (),
     predictions: StrPath | None = None,
     plugins: Sequence[str] = (),
@@ -133,7 +134,8 @@ def evaluate(
             image on any other set.
         drop_seen: Leave out test images that training has seen, near-duplicates too.
         native_masks: Folders or zip files of the masks at the images' own sizes: measure there too.
-        boundary: Measure the distances hd95 and assd, which takes longest.
+        boundary: Measure the boundaries (hd95, assd, nsd, boundary_iou), which takes longest.
+        metric_settings: Such as "nsd.tolerance=3", see `mhsvm.metrics.metric_arguments`.
         gate_maps: Ids of test images whose gates are kept, for MHS-VM.
         predictions: HDF5 file for the probabilities; by default they are kept compressed in memory.
         plugins: Modules of your own to import first: metrics, and those that a checkpoint names. A checkpoint imports
@@ -166,6 +168,7 @@ def evaluate(
             return evaluate_test(
                 run,
                 boundary=boundary,
+                metric_settings=metric_settings,
                 native=native,
                 gate_maps=gate_maps,
                 predictions=None if predictions is None else Path(predictions),

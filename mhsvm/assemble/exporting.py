@@ -82,7 +82,7 @@ def export_trained(
     if beside is not None:
         exports[0] = _with_beside(exports[0], exports[1], chosen, format)
     given = [read_rgb(image) for image in images]
-    with tempfile.TemporaryDirectory(prefix=".export-", dir=out.parent) as folder:
+    with tempfile.TemporaryDirectory(prefix=".export-", suffix=".partial", dir=out.parent) as folder:
         # "." has no name
         written = chosen.write(exports[0], Path(folder, out.name or "out"))
         found = [

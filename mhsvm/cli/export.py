@@ -32,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     exported = export_trained(
         models[0],
         arguments.format,
-        arguments.out,
+        arguments.folder,
         half=arguments.half,
         threshold=arguments.threshold,
         beside=models[1] if arguments.beside is not None else None,
@@ -63,7 +63,9 @@ def parser() -> argparse.ArgumentParser:
     source.add_argument("--weights", metavar="NAME", help="weights that come with the package")
     formats = "; ".join(f"{name}: {purpose}" for name, purpose in FORMATS.items())
     parser.add_argument("--format", required=True, metavar="NAME", help=formats)
-    parser.add_argument("--out", required=True, type=Path, metavar="PATH", help="the file or folder to write")
+    # errors about folders of results quote this name
+    out = parser.add_argument("--out", dest="folder", required=True, type=Path, metavar="PATH")
+    out.help = "the file or folder to write"
     parser.add_argument("--half", action="store_true", help="store the weights in 16 bits")
     parser.add_argument("--threshold", type=float, metavar="T", help="default: the checkpoint's")
     parser.add_argument("--beside", metavar="FILE|NAME", help="html, site: a second model on the page")

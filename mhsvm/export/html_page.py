@@ -18,8 +18,12 @@ from mhsvm.text_file import read_text, write_text
 from mhsvm.version import __version__
 
 FOLDER = Path(__file__).with_name("page")
-# Scripts of the page and of its Worker alike.
+# Scripts of the page and of its Worker alike, and of each alone.
 MODULES = ("unpack.js", "resample.js", "network.js", "contour.js")
+WORKER = ("image_file.js", "output_file.js", "worker.js")
+PAGE = ("drawing.js", "results.js", "page.js")
+# Lines that are comments or empty, and spaces at the start of the others.
+_LEFT_OUT = re.compile(r"^[ \t]*(//.*|/\*\*[^*]*(\*(?!/)[^*]*)*\*/)?\s*$\n?|^[ \t]+", re.M)
 # By default nothing is loaded, and nothing can be sent.
 _POLICY = {
     "default-src": "'none'",
@@ -41,8 +45,8 @@ def page_html(export: Export, *, head: str = "", script: str = "", policy: dict[
         script: JavaScript that runs after the page's own.
         policy: Sources to add to those that its content security policy allows, by directive.
     """
-    modules = "".join(map(_script, MODULES))
-    main = _script("page.js") + script
+    modules, worker, main = ("".join(map(_script, names)) for names in (MODULES, WORKER, PAGE))
+    main += script
     allowed = dict(_POLICY)
     # with checksums of its scripts instead of 'unsafe-inline', no other script could run
     allowed["script-src"] += "".join(f" 'sha256-{_digest(text)}'" for text in (modules, main))
@@ -53,7 +57,7 @@ def page_html(export: Export, *, head: str = "", script: str = "", policy: dict[
         "head": f'{head}<meta http-equiv="Content-Security-Policy" content="{rules}">',
         "style": read_text(FOLDER / "page.css"),
         "modules": modules,
-        "worker": _script("worker.js"),
+        "worker": worker,
         "data": _embeddable(page_data(export)),
         "script": main,
     }
@@ -63,7 +67,8 @@ def page_html(export: Export, *, head: str = "", script: str = "", policy: dict[
 def page_data(export: Export) -> dict:
     """The data of the page: the engine, and the facts and weights of one or two models.
 
-    Bytes are base64 of a zlib stream. A model has the keys of the Worker's message "open"; `lines` are for people.
+    Bytes are base64 of a zlib stream. Weights have their first bytes first, then their second ones, …: those of a kind
+    compress better. A model has the keys of the Worker's message "open"; `lines` are for people.
     """
     models = [export] if export.beside is None else [export, export.beside]
     return {
@@ -89,8 +94,13 @@ def _model(export: Export) -> dict:
         "lines": facts.lines(),
         "network": engine_arguments(export),
         "half": export.half,
-        "weights": _packed(weights.astype(weights.dtype.newbyteorder("<"), copy=False).tobytes()),
+        "weights": _packed(_by_place(weights.astype(weights.dtype.newbyteorder("<"), copy=False))),
     }
+
+
+def _by_place(weights: np.ndarray) -> bytes:
+    """The first bytes of all weights, then the second ones, …"""
+    return weights.view(np.uint8).reshape(-1, weights.itemsize).T.tobytes()
 
 
 def _packed(content: bytes) -> str:
@@ -104,7 +114,10 @@ def _embeddable(data: dict) -> str:
 
 
 def _script(name: str) -> str:
-    text = read_text(FOLDER / name)
+    """A script without its comments and indentation, which are a fifth of it."""
+    text = re.sub(
+        r"^[ \t]*(//.*|/\*\*[^*]*(\*(?!/)[^*]*)*\*/)?\s*$\n?|^[ \t]+", "", read_text(FOLDER / name), flags=re.M
+    )
     assert not re.search(r"</script|<!--", text, re.I), f"{name} would end the element that holds it"
     return text
 

@@ -9,7 +9,6 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 from mhsvm.files import replace_when_complete
 from mhsvm.native.library import SOURCE
@@ -58,8 +57,9 @@ def compile_wasm(compiler: str, path: Path) -> None:
 
 
 def _run(command: list[str]) -> subprocess.CompletedProcess[str]:
-    encoding: dict[str, Any] = {"encoding": "utf-8", "errors": "replace"}
-    return subprocess.run(command, cwd=SOURCE.parent, capture_output=True, timeout=_TIMEOUT_S, **encoding)
+    return subprocess.run(
+        command, cwd=SOURCE.parent, capture_output=True, timeout=_TIMEOUT_S, encoding="utf-8", errors="replace"
+    )
 
 
 def main() -> int:
