@@ -119,7 +119,7 @@ function maskPixels(view, models, thresholds) {
 /** Pixels of one map of probabilities. */
 function probabilityPixels(map, width, height) {
   const out = new ImageData(width, height), words = new Uint32Array(out.data.buffer), colors = RAMP.map(word);
-  for (let i = 0; i < map.length; i++) words[i] = colors[Math.min(Math.floor(map[i] * 256), 255)];
+  for (let i = 0; i < map.length; i++) words[i] = colors[(map[i] * 255.999) | 0];
   return out;
 }
 

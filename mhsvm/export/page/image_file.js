@@ -43,11 +43,14 @@ async function readImage(file) {
   let source = file, orientation = 1;
   if (format === "PNG" && head[24] === 16 && head[25] === 0) source = await to8Bits(await readBytes(file));
   if (format === "WebP" && text.startsWith("VP8X", 12) && head[20] & 8) [source, orientation] = withoutExif(await readBytes(file));
+  if (format === "JPEG") orientation = orientationInXMP(head, text);
   if (await isAnimated(file, format, head, text)) throw new Error(`This ${format} file is an animation; one image is expected.`);
   let image;
   try {
     image = await createImageBitmap(source, { imageOrientation: "from-image", colorSpaceConversion: "none", premultiplyAlpha: "none" });
-  } catch {
+  } catch (error) {
+    // an option that this browser does not know
+    if (error instanceof TypeError) throw new Error("This browser is too old: it cannot decode images as this page needs (2023).");
     throw new Error(failure(format, text.slice(0, 1024)));
   }
   try {
@@ -56,7 +59,8 @@ async function readImage(file) {
     if (declared && !(sizes.includes(declared[0]) && sizes.includes(declared[1]))) {
       throw new Error(`This browser shows ${declared.join(" x ")} pixels as ${sizes.join(" x ")}; save the image again.`);
     }
-    return orientation > 1 ? turnUpright(image, orientation) : image;
+    const isTurned = orientation > 4 && declared?.[0] !== image.width;
+    return orientation > 1 && !isTurned ? turnUpright(image, orientation) : image;
   } catch (error) {
     image.close();
     throw error;
@@ -131,7 +135,7 @@ function countFrames(bytes) {
   return num;
 }
 
-// ---- orientation of WebP, which browsers leave out
+// ---- orientation, where browsers leave it out: in WebP, and in XMP of a JPEG
 
 /** A WebP file without its EXIF chunk, and the orientation 1..8 in it. */
 function withoutExif(bytes) {
@@ -149,7 +153,14 @@ function withoutExif(bytes) {
   return [new Blob([bytes]), orientation];
 }
 
-/** The orientation in a block of EXIF, 1 if there is none. */
+/** As Pillow does, only where EXIF has none. */
+function orientationInXMP(bytes, text) {
+  const exif = text.indexOf("Exif\0\0");
+  if (exif >= 0 && readOrientation(bytes.subarray(exif)) > 0) return 1;
+  return Number(/tiff:Orientation(?:="|>)([2-8])/.exec(text)?.[1] ?? 1);
+}
+
+/** The orientation in a block of EXIF, 1 to 8, or 0 if there is none. */
 function readOrientation(block) {
   const start = latin(block.subarray(0, 6)) === "Exif\0\0" ? 6 : 0;
   const data = new DataView(block.buffer, block.byteOffset + start, block.length - start);
@@ -163,7 +174,7 @@ function readOrientation(block) {
   } catch (error) {
     if (!(error instanceof RangeError)) throw error; // the block is shorter than it says
   }
-  return 1;
+  return 0;
 }
 
 /** Turn an image by its orientation in EXIF, 2..8; alpha goes onto black. */

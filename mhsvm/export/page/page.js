@@ -3,7 +3,8 @@
 
 const THUMBNAIL = 128; // pixels
 const KEPT_VIEWS = 4;
-const LIMIT = Math.min(1600, Math.ceil(Math.max(screen.width, screen.height) * devicePixelRatio)); // pixels of a view
+// pixels of a view
+const LIMIT = Math.min(Math.max(Math.ceil(Math.max(screen.width, screen.height) * devicePixelRatio), 800), 1600);
 const MODES = ["boundary", "mask", "probability", "image"];
 
 const $ = (id) => document.getElementById(id);
@@ -14,12 +15,29 @@ const letters = models.length > 1 ? ["A", "B"] : [""];
 const images = []; // {id, file, name, state, error, width, height, maps, areas, dice, scale, row}
 const thresholds = models.map((model) => model.threshold);
 const views = new Map(); // by id, the last ones that were shown
-let selected = null, scale = null, ready = false, numAdded = 0, compared = 0;
+let selected = null, scale = null, ready = false, broken = "", numAdded = 0, compared = 0;
 
 // ---- the Worker
 
-const worker = new Worker(URL.createObjectURL(new Blob([$("modules").textContent, $("worker").textContent], { type: "text/javascript" })));
 const waiting = new Map();
+let worker;
+
+function openWorker() {
+  const parts = [$("modules").textContent, $("worker").textContent];
+  worker = new Worker(URL.createObjectURL(new Blob(parts, { type: "text/javascript" })));
+  worker.onmessage = ({ data: { type, id, message, ...reply } }) => {
+    const { resolve, reject } = waiting.get(id);
+    waiting.delete(id);
+    if (type === "error") reject(new Error(message));
+    else resolve(reply);
+  };
+  worker.onerror = (event) => {
+    event.preventDefault();
+    const error = new Error("The computation stopped, perhaps for lack of memory. Load this page again.");
+    for (const { reject } of waiting.values()) reject(error);
+    waiting.clear();
+  };
+}
 
 function ask(type, message) {
   return new Promise((resolve, reject) => {
@@ -29,33 +47,24 @@ function ask(type, message) {
   });
 }
 
-worker.onmessage = ({ data: { type, id, message, ...reply } }) => {
-  const { resolve, reject } = waiting.get(id);
-  waiting.delete(id);
-  if (type === "error") reject(new Error(message));
-  else resolve(reply);
-};
-worker.onerror = (event) => {
-  event.preventDefault();
-  for (const { reject } of waiting.values()) reject(new Error("The computation stopped, perhaps for lack of memory. Load this page again."));
-  waiting.clear();
-};
-
 async function start() {
   try {
+    openWorker();
     const { exact } = await ask("open", await unpackModels(page));
     if (!exact) say("This browser changes pixels (protection against fingerprinting): results are not exact. Allow canvas data for this page.", true);
     ready = true;
     work();
   } catch (error) {
-    say(error.message, true);
+    broken = error.message;
+    say(broken, true);
+    showSelected();
   }
 }
 
 // ---- adding images
 
 function add(files) {
-  if (!files.length) return say("No file was found in that. Save the image, then drop or choose the file.", true);
+  if (!files.length) return say("There is no file in that. Save the image, then drop or choose the file.", true);
   for (const file of files) {
     const image = { id: numAdded++, file, name: file.name || "image", state: "waiting", scale };
     images.push(image);
@@ -63,7 +72,7 @@ function add(files) {
     $("list").append(image.row);
   }
   if (!selected) select(images[images.length - files.length]);
-  say(ready ? "" : "Starting …");
+  say(broken || (ready ? "" : "Starting …"), Boolean(broken));
   layOut();
   work();
 }
@@ -85,12 +94,14 @@ async function work() {
     showRow(image);
     try {
       const { view, thumbnail, ...reply } = await ask("segment", { file: image.file, thumbnail: THUMBNAIL, limit: image === selected ? LIMIT : 0 });
-      Object.assign(image, reply, { state: "done" });
       drawThumbnail(image, thumbnail);
       if (view) keepView(image, view);
+      Object.assign(image, reply, { state: "done" });
     } catch (error) {
       Object.assign(image, { state: "failed", error: error.message });
     }
+    // it may have been removed meanwhile
+    if (!images.includes(image)) continue;
     showRow(image);
     showProgress();
     if (image === selected) showSelected();
@@ -110,8 +121,6 @@ function remove(image) {
   images.splice(at, 1);
   image.row.remove();
   dropView(image.id);
-  // the Worker may be at it
-  image.state = "removed";
   if (image === selected) select(images[Math.min(at, images.length - 1)] ?? null, $("list").contains(document.activeElement));
   layOut();
   showProgress();
@@ -119,7 +128,6 @@ function remove(image) {
 
 function removeAll() {
   for (const image of images.splice(0)) {
-    image.state = "removed";
     image.row.remove();
     dropView(image.id);
   }
@@ -132,7 +140,7 @@ function removeAll() {
 // ---- views
 
 function keepView(image, view) {
-  if (image.state === "removed") return view.pixels.close();
+  if (!images.includes(image)) return view.pixels.close();
   dropView(image.id);
   views.set(image.id, view);
   for (const id of views.keys()) if (views.size > KEPT_VIEWS && id !== selected?.id) dropView(id);
@@ -146,23 +154,29 @@ function dropView(id) {
 async function showView() {
   const image = selected;
   if (image?.state !== "done") return;
-  if (!views.has(image.id)) {
-    $("view").classList.add("loading");
-    try {
-      const view = await ask("view", { file: image.file, maps: image.maps, limit: LIMIT });
-      keepView(image, view);
-    } catch (error) {
-      if (image === selected) showProblem(error.message);
-      return;
-    }
-    if (image !== selected) return;
-  }
+  if (!views.has(image.id)) return loadView();
   const view = views.get(image.id);
   // the last one of those that are kept
   views.delete(image.id);
   views.set(image.id, view);
   $("view").classList.remove("loading");
   paint($("view"), view, { models, thresholds, mode: mode(), layer: layer() });
+}
+
+/** One after the other, so that a user who passes by many images does not wait for all of them. */
+let isLoading = false;
+async function loadView() {
+  $("view").classList.add("loading");
+  if (isLoading) return;
+  isLoading = true;
+  const image = selected;
+  try {
+    keepView(image, await ask("view", { file: image.file, maps: image.maps, limit: LIMIT }));
+  } catch (error) {
+    if (image === selected) showProblem(error.message);
+  }
+  isLoading = false;
+  if (image !== selected || views.has(image.id)) showView();
 }
 
 let frame = 0;
@@ -181,15 +195,11 @@ function select(image, focus = false) {
   }
   image?.row.scrollIntoView({ block: "nearest", inline: "nearest" });
   if (focus) image?.row.focus();
-  if (image) showSelected();
-}
-
-function step(by) {
-  const at = images.indexOf(selected) + by;
-  if (images[at]) select(images[at], $("list").contains(document.activeElement));
+  showSelected();
 }
 
 function showSelected() {
+  if (!selected) return;
   const { name, state, error, width, height, ms, scale } = selected, isDone = state === "done";
   $("name").textContent = name;
   $("size").textContent = isDone ? `${width} × ${height} pixels, ${formatNumber(ms)} ms` : "";
@@ -197,7 +207,7 @@ function showSelected() {
   $("save").hidden = !isDone && images.length < 2;
   $("view").hidden = !isDone;
   $("problem").hidden = isDone;
-  if (!isDone) return showProblem(error ?? (ready ? "Segmenting …" : "Waiting …"), Boolean(error));
+  if (!isDone) return showProblem(error || broken || "Segmenting …", Boolean(error || broken));
   showScale(scale);
   showAreas();
   compare();
@@ -269,14 +279,14 @@ async function compare() {
   const turn = ++compared, image = selected;
   await new Promise((resolve) => setTimeout(resolve, 150));
   if (turn !== compared || image.state !== "done") return;
-  await measureDice(image);
-  if (image === selected) $("dice").textContent = diceText(image.dice);
+  const used = [...thresholds], dice = await measureDice(image, used);
+  if (used.some((value, i) => value !== thresholds[i])) return;
+  image.dice = dice;
+  if (image === selected) $("dice").textContent = diceText(dice);
 }
 
-async function measureDice(image) {
-  const { maps, width, height } = image, used = [...thresholds];
-  const { dice } = await ask("compare", { maps, width, height, thresholds: used });
-  if (used.every((value, i) => value === thresholds[i])) image.dice = dice;
+async function measureDice({ maps, width, height }, used) {
+  return (await ask("compare", { maps, width, height, thresholds: used })).dice;
 }
 
 // ---- settings
@@ -362,52 +372,59 @@ function setScale() {
 
 // ---- downloads
 
+/** Each returns the name of a file and its content; `used` are the thresholds at the click. */
 const SAVE = {
-  async mask({ name, image, index }) {
-    return [`${name}${letters[index] && `_${letters[index]}`}_mask.png`, await maskFile(image, index)];
+  async mask({ name, image, index, used }) {
+    return [`${name}${letters[index] && `_${letters[index]}`}_mask.png`, await maskFile(image, index, used)];
   },
-  async overlay({ name, image }) {
-    const layers = models.map((model, index) => ({ index, threshold: thresholds[index], colors: labelColors(model, index) }));
+  async overlay({ name, image, used }) {
+    const layers = models.map((model, index) => ({ index, threshold: used[index], colors: labelColors(model, index) }));
     const { file, maps, width, height } = image;
     return [`${name}_overlay.png`, (await ask("overlay", { file, maps, width, height, layers })).file];
   },
-  async polygons({ name, image }) {
-    return [`${name}_polygons.json`, await polygonsFile([image])];
+  async polygons({ name, image, used }) {
+    return [`${name}_polygons.json`, polygonsFile([[image, await findAll(image, used)]], used)];
   },
-  async table() {
-    return ["areas.csv", await tableFile()];
+  async table({ used }) {
+    return ["areas.csv", await tableFile(used)];
   },
-  async everything({ names }) {
-    const done = images.filter(({ state }) => state === "done"), entries = [];
+  async everything({ names, used }) {
+    const done = images.filter(({ state }) => state === "done"), entries = [], found = [];
     for (const image of done) {
+      say(`Writing ${found.length + 1} of ${done.length} …`);
       for (const index of models.keys()) {
-        entries.push({ name: `masks/${names.get(image)}${letters[index] && `_${letters[index]}`}.png`, file: await maskFile(image, index) });
+        entries.push({ name: `masks/${names.get(image)}${letters[index] && `_${letters[index]}`}.png`, file: await maskFile(image, index, used) });
       }
-      say(`Masks: ${entries.length / models.length} of ${done.length}`);
+      found.push([image, await findAll(image, used)]);
     }
-    entries.push({ name: "polygons.json", file: await polygonsFile(done) }, { name: "areas.csv", file: await tableFile() });
+    entries.push({ name: "polygons.json", file: polygonsFile(found, used) }, { name: "areas.csv", file: await tableFile(used) });
     return ["segmentation.zip", (await ask("zip", { entries })).file];
   },
 };
 
-async function maskFile({ maps, width, height }, index) {
+async function maskFile({ maps, width, height }, index, used) {
   const colors = Array.from({ length: 256 }, (_, label) => (label ? CLASS_COLORS[(label - 1) % CLASS_COLORS.length] : BLACK));
-  return (await ask("mask", { maps, index, threshold: thresholds[index], width, height, colors })).file;
+  return (await ask("mask", { maps, index, threshold: used[index], width, height, colors })).file;
 }
 
-async function polygonsFile(some) {
-  const found = [];
-  for (const { name, maps, width, height } of some) {
-    const polygons = [];
-    for (const index of models.keys()) polygons.push((await ask("polygons", { maps, index, threshold: thresholds[index], width, height })).polygons);
-    found.push({ name, width, height, polygons });
+/** Polygons of each model. */
+async function findAll({ maps, width, height }, used) {
+  const replies = [];
+  for (const index of models.keys()) replies.push(await ask("polygons", { maps, index, threshold: used[index], width, height }));
+  return replies.map(({ polygons }) => polygons);
+}
+
+function polygonsFile(found, used) {
+  const some = found.map(([{ name, width, height }, polygons]) => ({ name, width, height, polygons }));
+  return new Blob([resultPolygons(some, models, used, page.version)], { type: "application/geo+json" });
+}
+
+async function tableFile(used) {
+  const rows = [];
+  for (const image of images) {
+    rows.push({ ...image, dice: models.length > 1 && image.state === "done" ? await measureDice(image, used) : null });
   }
-  return new Blob([resultPolygons(found, models, thresholds, page.version)], { type: "application/geo+json" });
-}
-
-async function tableFile() {
-  if (models.length > 1) for (const image of images) if (image.state === "done" && !image.dice) await measureDice(image);
-  return new Blob([resultTable(images, models, thresholds)], { type: "text/csv" });
+  return new Blob([resultTable(rows, models, used)], { type: "text/csv" });
 }
 
 async function save(what, index) {
@@ -416,11 +433,11 @@ async function save(what, index) {
   for (const button of buttons) button.disabled = true;
   say("Writing …");
   try {
-    const [name, file] = await SAVE[what]({ image: selected, name: names.get(selected), names, index });
+    const [name, file] = await SAVE[what]({ image: selected, name: names.get(selected), names, index, used: [...thresholds] });
     const link = make("a", { href: URL.createObjectURL(file), download: name });
     link.click();
     setTimeout(() => URL.revokeObjectURL(link.href), 60000);
-    say(`${name} was written (${formatNumber(Math.ceil(file.size / 1000))} KB).`);
+    say(`${name} is written (${formatNumber(Math.ceil(file.size / 1000))} KB).`);
   } catch (error) {
     say(error.message, true);
   }
@@ -458,18 +475,19 @@ function layOut() {
 
 function showProgress() {
   const done = images.filter(({ state }) => state === "done").length, failed = images.filter(({ state }) => state === "failed").length;
-  $("progress").hidden = done + failed === images.length;
+  const isBusy = done + failed < images.length;
+  $("progress").hidden = $("count").hidden = !isBusy;
   Object.assign($("progress"), { max: images.length || 1, value: done + failed });
-  if (!images.length || (images.length === 1 && !failed)) return;
-  if (done + failed < images.length) return;
-  const bad = failed ? `; ${failed} could not be read` : "";
-  say(images.length === 1 ? selected.error : `${done} of ${images.length} images are segmented${bad}.`, failed > 0);
+  $("count").textContent = `${done + failed} of ${images.length}`;
+  if (isBusy || !images.length) return;
+  const all = `${done} of ${images.length} images are segmented${failed ? `; ${failed} could not be read` : ""}.`;
+  say(images.length > 1 ? all : `${images[0].name}: ${describe(images[0])}`, failed > 0);
 }
 
 function listen() {
   for (const id of ["files", "camera"]) {
     $(id).onchange = () => {
-      add([...$(id).files]);
+      if ($(id).files.length) add([...$(id).files]);
       // so that the same file can be chosen again
       $(id).value = "";
     };
@@ -515,6 +533,7 @@ function press(event) {
     event.preventDefault();
     const at = Math.min(Math.max(images.indexOf(selected) + steps[key], 0), images.length - 1);
     select(images[at], isInList);
+    if (!isInList) say(`${selected.name}: ${describe(selected)}`, selected.state === "failed");
   } else if (key === "Delete" && isInList) remove(selected);
   else if (MODES[key - 1] && selected) {
     document.querySelector(`[value=${MODES[key - 1]}]`).checked = true;
@@ -546,6 +565,7 @@ function build() {
     context.fillRect(x, 0, 1, 1);
   });
   document.body.classList.add("empty");
+  say("");
   showMode();
   listen();
   start();

@@ -9,7 +9,7 @@ const GRID = Float32Array.from({ length: 1001 }, (_, i) => i / 1000); // thresho
 let models = [], networks = [];
 
 /** Each takes a message and returns the reply; `moved` is transferred with it. */
-const ANSWERS = { open, segment, view, count, compare, mask, overlay, polygons, zip };
+const ANSWERS = { open, segment, view, compare, mask, overlay, polygons, zip };
 let last = Promise.resolve();
 // one after the other, so that only one image is in memory
 self.onmessage = ({ data }) => { last = last.then(() => answer(data)); };
@@ -178,13 +178,6 @@ function fullMask(map, model, threshold, width, height) {
   return mask;
 }
 
-/** Pixels of a lesion at any threshold. */
-function count({ maps, index, threshold, width, height }) {
-  let area = 0;
-  enlarge(maps[index], models[index], width, height, (part) => { area += countPixels(toMask(part, 1, threshold)); });
-  return { area };
-}
-
 /** Dice of two models; several classes: of each class but the background. NaN where both masks are empty. */
 function compare({ maps, thresholds, width, height }) {
   const [a, b] = models.map((model, i) => fullMask(maps[i], model, thresholds[i], width, height));
@@ -261,12 +254,29 @@ function addCasing(drawn, width, height) {
 /** Contours of each class along the edges of pixels. */
 function polygons({ maps, index, threshold, width, height }) {
   const model = models[index], labels = fullMask(maps[index], model, threshold, width, height), found = [];
-  for (let label = 1; label < Math.max(model.classes, 2); label++) {
-    for (const { outer, holes, area } of findPolygons(labels, width, height, label)) {
-      found.push({ label, area, rings: [outer, ...holes] });
+  const { left, top, w, h, part } = cropToLesion(labels, width, height);
+  for (let label = 1; w && label < Math.max(model.classes, 2); label++) {
+    for (const { outer, holes, area } of findPolygons(part, w, h, label)) {
+      found.push({ label, area, rings: [outer, ...holes].map((ring) => ring.map(([x, y]) => [x + left, y + top])) });
     }
   }
   return { polygons: found };
+}
+
+/** The smallest part of a mask that is not background everywhere around. */
+function cropToLesion(labels, width, height) {
+  let left = width, right = -1, top = height, bottom = -1;
+  for (let y = 0; y < height; y++) {
+    const row = labels.subarray(y * width, (y + 1) * width), first = row.findIndex(Boolean);
+    if (first < 0) continue;
+    top = Math.min(top, y);
+    bottom = y;
+    left = Math.min(left, first);
+    for (let x = width - 1; x > right; x--) if (row[x]) right = x;
+  }
+  const w = Math.max(right - left + 1, 0), h = Math.max(bottom - top + 1, 0), part = new Uint8Array(w * h);
+  for (let y = 0; y < h; y++) part.set(labels.subarray((top + y) * width + left, (top + y) * width + left + w), y * w);
+  return { left, top, w, h, part };
 }
 
 async function zip({ entries }) {
