@@ -106,7 +106,7 @@ def parser() -> argparse.ArgumentParser:
         "--raters",
         nargs="*",
         metavar="NAME",
-        help="the truth has masks of several raters, by folder or end of name; without names they are found",
+        help="the targets are masks of several raters, by folder or end of name; without names they are found",
     )
     add_plugins_option(parser, "for metrics")
     parser.add_argument("--out", dest="folder", type=Path, metavar="FOLDER", help="default: PRED-scores, next to PRED")
