@@ -118,7 +118,7 @@ def write_c(export: Export, path: Path) -> tuple[Path, ...]:
     source, header = path.with_name(f"{prefix}.c"), path.with_name(f"{prefix}.h")
     arguments, weights = engine_arguments(export), engine_weights(export)
     if export.half:
-        check_range(weights, np.float16)
+        check_range(np.abs(weights).max(), half=True)
         weights = weights.astype(np.float16)
     write_text(header, c_header(export.facts, prefix=prefix))
     write_text(source, c_source(export.facts, arguments, weights, prefix=prefix))

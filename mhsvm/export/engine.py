@@ -32,17 +32,16 @@ def engine_weights(export: Export, *, significant_bits: int = 24) -> np.ndarray:
     """
     assert isinstance(export.model, UltraLightVMUNet)
     weights = pack_weights(export.model, significant_bits=significant_bits)
-    check_range(weights, np.float32)
+    check_range(np.abs(weights).max(), half=False)
     return weights
 
 
-def check_range(weights: np.ndarray, dtype: type[np.floating]) -> None:
-    """Make sure that a type can hold weights.
+def check_range(greatest: float, *, half: bool) -> None:
+    """Check that 16 bits, with `half`, or a float can hold the weight of the greatest magnitude.
 
     Raises:
-        ValueError: It cannot.
+        ValueError: It is too large, or not finite.
     """
-    greatest = np.abs(weights).max()
-    if not greatest < np.finfo(dtype).max:
-        bits = np.finfo(dtype).bits
-        raise ValueError(f"a weight is {greatest:g}, which {bits} bits cannot hold: the training has diverged")
+    if not greatest < float(np.finfo(np.float16 if half else np.float32).max):
+        kind = "16 bits" if half else "a float"
+        raise ValueError(f"a weight is {greatest:g}, which {kind} cannot hold: the training has diverged")
