@@ -21,9 +21,9 @@ FOLDER = Path(__file__).with_name("page")
 # Scripts of the page and of its Worker alike, and of each alone.
 MODULES = ("unpack.js", "resample.js", "network.js", "contour.js")
 WORKER = ("image_file.js", "output_file.js", "worker.js")
-PAGE = ("drawing.js", "results.js", "page.js")
-# Lines that are comments or empty, and spaces at the start of the others.
-_LEFT_OUT = re.compile(r"^[ \t]*(//.*|/\*\*[^*]*(\*(?!/)[^*]*)*\*/)?\s*$\n?|^[ \t]+", re.M)
+PAGE = ("drawing.js", "results.js", "state.js", "images.js", "shown.js", "downloads.js", "page.js")
+# Comments, empty lines, and spaces at the start of the others.
+_LEFT_OUT = re.compile(r"^[ \t]*(//.*|/\*\*[^*]*(\*(?!/)[^*]*)*\*/)?\s*$\n?|^[ \t]+|[ \t]+// .*$", re.M)
 # By default nothing is loaded, and nothing can be sent.
 _POLICY = {
     "default-src": "'none'",
@@ -55,7 +55,7 @@ def page_html(export: Export, *, head: str = "", script: str = "", policy: dict[
     rules = "; ".join(f"{directive} {sources}" for directive, sources in allowed.items())
     parts = {
         "head": f'{head}<meta http-equiv="Content-Security-Policy" content="{rules}">',
-        "style": read_text(FOLDER / "page.css"),
+        "style": _LEFT_OUT.sub("", read_text(FOLDER / "page.css")),
         "modules": modules,
         "worker": worker,
         "data": _embeddable(page_data(export)),

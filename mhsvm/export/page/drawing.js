@@ -127,10 +127,10 @@ function probabilityPixels(map, width, height) {
  * Paint a view on a canvas.
  * @param {HTMLCanvasElement} canvas
  * @param {{pixels: ImageBitmap, maps: Float32Array[]}} view
- * @param {{models: object[], thresholds: number[], mode: string, layer: number[]}} shown `layer`: index and label of the
- *   map that the mode "probability" shows.
+ * @param {{models: object[], thresholds: number[], mode: string, layer: number[], line: ?object}} shown `layer`: index and
+ *   label of the map that the mode "probability" shows; `line`: see state.js.
  */
-function paint(canvas, view, { models, thresholds, mode, layer }) {
+function paint(canvas, view, { models, thresholds, mode, layer, line }) {
   const { width, height } = view.pixels, context = canvas.getContext("2d");
   // small images with larger pixels, so that lines are fine
   const zoom = Math.max(1, Math.round(1200 / Math.max(width, height)));
@@ -145,16 +145,27 @@ function paint(canvas, view, { models, thresholds, mode, layer }) {
     small.getContext("2d").putImageData(pixels, 0, 0);
     context.drawImage(small, 0, 0);
   }
-  if (mode !== "boundary" && mode !== "probability") return;
   // about two pixels of the screen
-  const line = Math.max(1, canvas.width / (canvas.clientWidth || canvas.width)) * 2.2 / zoom;
-  const lines = boundaries(view, models, thresholds, mode === "probability" ? layer : null);
+  const thin = (Math.max(1, canvas.width / (canvas.clientWidth || canvas.width)) * 2.2) / zoom;
+  const lines = mode === "mask" || mode === "image" ? [] : boundaries(view, models, thresholds, mode === "probability" ? layer : null);
+  if (line) lines.push({ color: BOTH, path: rulerPath(line, width, height, 4 * thin) });
   context.lineCap = context.lineJoin = "round";
   for (const [extra, color] of [[1.9, "#000a"], [1, null]]) {
     for (const each of lines) {
-      context.lineWidth = line * extra;
+      context.lineWidth = thin * extra;
       context.strokeStyle = color ?? css(each.color);
       context.stroke(each.path);
     }
   }
+}
+
+/** A line with a mark across each end. */
+function rulerPath({ from, to }, width, height, mark) {
+  const path = new Path2D(), [x, y, u, v] = [from[0] * width, from[1] * height, to[0] * width, to[1] * height];
+  const length = Math.hypot(u - x, v - y) || 1, dx = ((v - y) / length) * mark, dy = ((x - u) / length) * mark;
+  for (const [a, b, c, d] of [[x, y, u, v], [x - dx, y - dy, x + dx, y + dy], [u - dx, v - dy, u + dx, v + dy]]) {
+    path.moveTo(a, b);
+    path.lineTo(c, d);
+  }
+  return path;
 }
