@@ -106,7 +106,7 @@ def train(
 
 
 def evaluate(
-    trained: Run | TrainedPredictor | StrPath,
+    trained: Run | Predictor | StrPath,
     data: PreparedSet | StrPath,
     *,
     split: str | None = None,
@@ -188,8 +188,8 @@ def predict(
 
     Args:
         images: A path, a PIL image, or uint8 (h, w, 3) RGB or (h, w); or a list of these.
-        trained: A run, a checkpoint, a name from `mhsvm.list_pretrained()`, several of them, whose probabilities are
-            averaged, or a predictor. To predict often, load a predictor once with `mhsvm.load_predictor`.
+        trained: A run, a checkpoint, a name from `mhsvm.list_pretrained()`, a model in ONNX, several of them, whose
+            probabilities are averaged, or a predictor. To predict often, load one once with `mhsvm.load_predictor`.
         plugins: Modules of your own to import first, such as those that a checkpoint names; it imports none by itself.
         batch_size: Images per batch.
         device: "auto" (the GPU if there is one), "cpu", "cuda", …; a run or predictor stays on its own device.
@@ -269,9 +269,14 @@ def _predictor(trained: Run | Predictor | StrPath | Sequence[StrPath], device: s
     return load_predictor(trained, device=device, batch_size=batch_size)
 
 
-def _trained(trained: Run | TrainedPredictor | StrPath, device: str) -> Trained:
+def _trained(trained: Run | Predictor | StrPath, device: str) -> Trained:
     if isinstance(trained, Run):
         return trained.trained
     if isinstance(trained, TrainedPredictor):
         return trained.origin
+    if isinstance(trained, Predictor):
+        raise ValueError(
+            "a test measures a checkpoint, and this predictor has none: if it is of a model in ONNX, evaluate the "
+            "checkpoint that it was exported from"
+        )
     return load_trained(trained, device=build_device(device))

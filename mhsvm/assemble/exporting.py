@@ -12,6 +12,7 @@ from torch import nn
 
 from mhsvm.assemble.networks import build_model
 from mhsvm.assemble.trained import Trained
+from mhsvm.data.augment import NORMALIZATIONS
 from mhsvm.export import FORMATS, Comparison, Export, Facts, Format
 from mhsvm.export.comparison import HALF_LIMIT, LIMIT, compare
 from mhsvm.files import StrPath
@@ -47,6 +48,7 @@ def export_trained(
     half: bool = False,
     threshold: float | None = None,
     beside: Trained | None = None,
+    scan: bool = False,
     images: Sequence[ImageLike] = (),
 ) -> Exported:
     """Write a trained model in a format, and compare the result with the model in float64.
@@ -58,6 +60,8 @@ def export_trained(
         half: Store the weights in 16 bits.
         threshold: Probability at and above which a pixel is lesion; None takes the checkpoint's.
         beside: A second model for the same files, of the formats `html` and `site`.
+        scan: Scan by the operator Scan, of the format `onnx`: smaller and faster in ONNX Runtime, but not every runtime
+            has it.
         images: Images to compare on, besides generated ones.
     Raises:
         ValueError: The format is unknown or cannot hold this model, or the result differs by more than 1e-4 (with
@@ -68,7 +72,9 @@ def export_trained(
     chosen, out = FORMATS[format], Path(out)
     _check_out(chosen, out)
     models = [trained] if beside is None else [trained, beside]
-    exports = [Export(each.model, _facts(each, threshold), half) for each in models]
+    if scan and not chosen.takes_scan:
+        raise ValueError(f"the format {format} has no operators to choose from: leave `scan` out")
+    exports = [Export(each.model, _facts(each, threshold), half, scan=scan) for each in models]
     for each, export in zip(models, exports, strict=True):
         reason = chosen.unsupported_reason(export)
         if reason is not None:
@@ -123,6 +129,7 @@ def _run(
         [*_drawn(trained.size), *given],
         size=trained.size,
         threshold=export.facts.threshold,
+        normalize=NORMALIZATIONS[export.facts.normalization],
         resizes=chosen.resizes,
     )
     limit = HALF_LIMIT if export.half else LIMIT

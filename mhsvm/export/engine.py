@@ -32,9 +32,16 @@ def engine_weights(export: Export) -> np.ndarray:
     """
     assert isinstance(export.model, UltraLightVMUNet)
     weights = pack_weights(export.model)
-    dtype = np.float16 if export.half else np.float32
-    greatest = np.abs(weights).max()
-    if not greatest < np.finfo(dtype).max:
-        kind = "16 bits" if export.half else "a float"
+    check_range(np.abs(weights).max(), half=export.half)
+    return weights.astype(np.float16 if export.half else np.float32)
+
+
+def check_range(greatest: float, *, half: bool) -> None:
+    """Check that 16 bits, with `half`, or a float can hold the weight of the greatest magnitude.
+
+    Raises:
+        ValueError: It is too large, or not finite.
+    """
+    if not greatest < float(np.finfo(np.float16 if half else np.float32).max):
+        kind = "16 bits" if half else "a float"
         raise ValueError(f"a weight is {greatest:g}, which {kind} cannot hold: the training has diverged")
-    return weights.astype(dtype)
