@@ -45,7 +45,7 @@ def page_html(export: Export, *, head: str = "", script: str = "", policy: dict[
         script: JavaScript that runs after the page's own.
         policy: Sources to add to those that its content security policy allows, by directive.
     """
-    modules, worker, main = ("".join(map(_script, names)) for names in (MODULES, WORKER, PAGE))
+    modules, main = ("".join(map(_script, names)) for names in (MODULES, PAGE))
     main += script
     allowed = dict(_POLICY)
     # with checksums of its scripts instead of 'unsafe-inline', no other script could run
@@ -57,7 +57,6 @@ def page_html(export: Export, *, head: str = "", script: str = "", policy: dict[
         "head": f'{head}<meta http-equiv="Content-Security-Policy" content="{rules}">',
         "style": _LEFT_OUT.sub("", read_text(FOLDER / "page.css")),
         "modules": modules,
-        "worker": worker,
         "data": _embeddable(page_data(export)),
         "script": main,
     }
@@ -65,7 +64,7 @@ def page_html(export: Export, *, head: str = "", script: str = "", policy: dict[
 
 
 def page_data(export: Export) -> dict:
-    """The data of the page: the engine, and the facts and weights of one or two models.
+    """The data of the page: the engine, the script of the Worker, and the facts and weights of one or two models.
 
     Bytes are base64 of a zlib stream. Weights have their first bytes first, then their second ones, …: those of a kind
     compress better. A model has the keys of the Worker's message "open"; `lines` are for people.
@@ -76,6 +75,7 @@ def page_data(export: Export) -> dict:
         "use": INTENDED_USE,
         "resize": RESIZE_RULE,
         "wasm": _packed(WASM.read_bytes()),
+        "worker": _packed("".join(map(_script, WORKER)).encode()),
         "models": [_model(each) for each in models],
     }
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from mhsvm import draw_prediction, load_predictor
-from mhsvm.export import Export
+from mhsvm.export import Export, html_page
 from mhsvm.export.html_page import page_html
 from mhsvm.models import UltraLightVMUNet
 from tests.fixtures.browser import BESIDE, WEIGHTS, export, read_image, read_table
@@ -256,19 +256,21 @@ def test_nothing_is_sent(page, browser, listener):
     assert listener.requests
 
 
-def test_browsers_that_cannot_run_the_page(browser, tmp_path):
-    text, path = page_html(export(WEIGHTS)), tmp_path / "page.html"
-    start = '<script id="worker" type="text/plain">'
+def test_browsers_that_cannot_run_the_page(browser, tmp_path, monkeypatch):
+    path, script = tmp_path / "page.html", html_page._script
     with browser.new_context() as context:
         page = context.new_page()
-        # the Worker's script is data, which the policy does not check
         for lacks, sentence, place in (
             ("self.OffscreenCanvas = undefined;", "This browser is too old: it lacks OffscreenCanvas", "#problem"),
             ("self.WebAssembly = undefined;", "This browser has no WebAssembly", "#problem"),
             ("throw new Error();", "The computation stopped", "#problem"),
             (CHANGES_PIXELS, "This browser changes pixels", "#warning"),
         ):
-            path.write_text(text.replace(start, start + lacks), encoding="utf-8")
+            # at the start of the Worker's own scripts
+            monkeypatch.setattr(
+                html_page, "_script", lambda name, lacks=lacks: lacks * (name == html_page.WORKER[0]) + script(name)
+            )
+            path.write_text(page_html(export(WEIGHTS)), encoding="utf-8")
             page.goto(path.as_uri())
             page.set_input_files("#files", [{"name": "a.png", "mimeType": "", "buffer": b""}])
             page.wait_for_selector("#status.error")

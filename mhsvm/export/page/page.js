@@ -3,7 +3,7 @@
 
 async function start() {
   try {
-    openWorker();
+    await openWorker();
     const { exact } = await ask("open", await unpackModels(page));
     // for as long as the page is open
     $("warning").hidden = exact;

@@ -21,8 +21,8 @@ let selected = null, scale = null, ready = false, broken = "", numAdded = 0, com
 const waiting = new Map(); // questions to the Worker by id
 let worker, stopped = null;
 
-function openWorker() {
-  const parts = [$("modules").textContent, $("worker").textContent];
+async function openWorker() {
+  const parts = [$("modules").textContent, await unpack(page.worker)];
   worker = new Worker(URL.createObjectURL(new Blob(parts, { type: "text/javascript" })));
   worker.onmessage = ({ data: { type, id, message, ...reply } }) => {
     const question = waiting.get(id);
