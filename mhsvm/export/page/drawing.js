@@ -91,7 +91,9 @@ function boundaries(view, models, thresholds, only) {
     for (let label = 0; label < colors.length; label++) {
       if (only ? only[0] !== index || only[1] !== label : label === 0) continue;
       const margins = paddedMargins(view.maps[index], model.classes, thresholds[index], label, width, height);
-      found.push({ color: only ? BOTH : colors[label], path: boundaryPath(margins, width, height) });
+      // the first one wider, so that both can be seen where they are the same
+      const wide = !only && models.length > 1 && index === 0 ? 1.8 : 1;
+      found.push({ color: only ? BOTH : colors[label], wide, path: boundaryPath(margins, width, height) });
     }
   });
   return found;
@@ -150,11 +152,11 @@ function paint(canvas, view, { models, thresholds, mode, layer, line }) {
   const lines = mode === "mask" || mode === "image" ? [] : boundaries(view, models, thresholds, mode === "probability" ? layer : null);
   if (line) lines.push({ color: BOTH, path: rulerPath(line, width, height, 4 * thin) });
   context.lineCap = context.lineJoin = "round";
-  for (const [extra, color] of [[1.9, "#000a"], [1, null]]) {
-    for (const each of lines) {
-      context.lineWidth = thin * extra;
-      context.strokeStyle = color ?? css(each.color);
-      context.stroke(each.path);
+  for (const isCasing of [true, false]) {
+    for (const { path, color, wide = 1 } of lines) {
+      context.lineWidth = thin * (isCasing ? wide + 0.9 : wide);
+      context.strokeStyle = isCasing ? "#000a" : css(color);
+      context.stroke(path);
     }
   }
 }
