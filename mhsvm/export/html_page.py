@@ -24,6 +24,8 @@ WORKER = ("image_file.js", "output_file.js", "worker.js")
 PAGE = ("drawing.js", "results.js", "state.js", "images.js", "shown.js", "downloads.js", "page.js")
 # Comments, empty lines, and spaces at the start of the others.
 _LEFT_OUT = re.compile(r"^[ \t]*(//.*|/\*\*[^*]*(\*(?!/)[^*]*)*\*/)?\s*$\n?|^[ \t]+|[ \t]+// .*$", re.M)
+# Significant bits of rounded matrices. Numbers of 16 bits have one more, but not in vectors: they are less exact.
+_HALF_BITS = 10
 # By default nothing is loaded, and nothing can be sent.
 _POLICY = {
     "default-src": "'none'",
@@ -67,7 +69,8 @@ def page_data(export: Export) -> dict:
     """The data of the page: the engine, the script of the Worker, and the facts and weights of one or two models.
 
     Bytes are base64 of a zlib stream. Weights have their first bytes first, then their second ones, …: those of a kind
-    compress better. A model has the keys of the Worker's message "open"; `lines` are for people.
+    compress better, above all those that rounding has made zero. A model has the keys of the Worker's message "open";
+    `lines` are for people.
     """
     models = [export] if export.beside is None else [export, export.beside]
     return {
@@ -82,7 +85,7 @@ def page_data(export: Export) -> dict:
 
 def _model(export: Export) -> dict:
     facts = export.facts
-    weights = engine_weights(export)
+    weights = engine_weights(export, significant_bits=_HALF_BITS if export.half else 24)
     return {
         "name": facts.lines()["weights"],
         "sha256": facts.sha256,
@@ -91,10 +94,10 @@ def _model(export: Export) -> dict:
         "threshold": facts.threshold,
         "normalization": facts.normalization,
         "license": facts.license,
-        "lines": facts.lines(),
+        "lines": {**facts.lines(), "precision": f"{_HALF_BITS} significant bits" if export.half else "32 bits"},
         "network": engine_arguments(export),
         "half": export.half,
-        "weights": _packed(_by_place(weights.astype(weights.dtype.newbyteorder("<"), copy=False))),
+        "weights": _packed(_by_place(weights.astype("<f4")), memory=5, strategy=zlib.Z_RLE),
     }
 
 
@@ -103,8 +106,10 @@ def _by_place(weights: np.ndarray) -> bytes:
     return weights.view(np.uint8).reshape(-1, weights.itemsize).T.tobytes()
 
 
-def _packed(content: bytes) -> str:
-    return base64.b64encode(zlib.compress(content, level=9)).decode("ascii")
+def _packed(content: bytes, *, memory: int = 8, strategy: int = zlib.Z_DEFAULT_STRATEGY) -> str:
+    # numbers have no repetitions, and their statistics change from place to place: little memory makes small blocks
+    stream = zlib.compressobj(9, zlib.DEFLATED, zlib.MAX_WBITS, memory, strategy)
+    return base64.b64encode(stream.compress(content) + stream.flush()).decode("ascii")
 
 
 def _embeddable(data: dict) -> str:

@@ -91,7 +91,7 @@ function build() {
   for (const [index, model] of models.entries()) {
     const labels = model.classes > 1 ? [...Array(model.classes).keys()] : [1];
     $("layer").append(...labels.map((label) => make("option", { value: `${index} ${label}` }, [letters[index] && `model ${letters[index]}`, model.classes > 1 ? `class ${label}` : letters[index] ? "" : "lesion"].filter(Boolean).join(", "))));
-    const facts = Object.entries({ ...model.lines, precision: model.half ? "16 bits" : "32 bits" });
+    const facts = Object.entries(model.lines);
     $("facts").append(...(letters[index] ? [make("h2", {}, `Model ${letters[index]}`)] : []), make("dl", {}, ...facts.flatMap(([name, text]) => [make("dt", {}, name), make("dd", {}, text)])));
   }
   $("layer").hidden = $("layer").length < 2;
