@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: demo test test-gpu lint clean
+.PHONY: demo test test-gpu lint wasm clean
 
 $(INSTALLED): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -25,6 +25,10 @@ test: lint
 # The tests that need a CUDA device, in as many processes as there are cores.
 test-gpu: $(INSTALLED)
 	$(BIN)/python -m pytest -m gpu -n auto
+
+# The engine of the page: after each change of mhsvm/native/ultralight.c or .h; needs clang and lld.
+wasm: $(INSTALLED)
+	$(BIN)/python -m mhsvm.native.wasm
 
 clean:
 	rm -rf .venv build *.egg-info

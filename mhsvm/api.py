@@ -114,13 +114,14 @@ def train(
 
 
 def evaluate(
-    trained: Run | TrainedPredictor | StrPath,
+    trained: Run | Predictor | StrPath,
     data: PreparedSet | StrPath,
     *,
     split: str | None = None,
     drop_seen: bool = False,
     native_masks: Sequence[StrPath] | None = None,
     boundary: bool = True,
+    metric_settings: Sequence[str] = (),
     gate_maps: Sequence[str] = (),
     predictions: StrPath | None = None,
     plugins: Sequence[str] = (),
@@ -141,7 +142,8 @@ def evaluate(
             image on any other set.
         drop_seen: Leave out test images that training has seen, near-duplicates too.
         native_masks: Folders or zip files of the masks at the images' own sizes: measure there too.
-        boundary: Measure the distances hd95 and assd, which takes longest.
+        boundary: Measure the boundaries (hd95, assd, nsd, boundary_iou), which takes longest.
+        metric_settings: Such as "nsd.tolerance=3", see `mhsvm.metrics.metric_arguments`.
         gate_maps: Ids of test images whose gates are kept, for MHS-VM.
         predictions: HDF5 file for the probabilities; by default they are kept compressed in memory.
         plugins: Modules of your own to import first: metrics, and those that a checkpoint names. A checkpoint imports
@@ -174,6 +176,7 @@ def evaluate(
             return evaluate_test(
                 run,
                 boundary=boundary,
+                metric_settings=metric_settings,
                 native=native,
                 gate_maps=gate_maps,
                 predictions=None if predictions is None else Path(predictions),
@@ -193,8 +196,8 @@ def predict(
 
     Args:
         images: A path, a PIL image, or uint8 (h, w, 3) RGB or (h, w); or a list of these.
-        trained: A run, a checkpoint, a name from `mhsvm.list_pretrained()`, several of them, whose probabilities are
-            averaged, or a predictor. To predict often, load a predictor once with `mhsvm.load_predictor`.
+        trained: A run, a checkpoint, a name from `mhsvm.list_pretrained()`, a model in ONNX, several of them, whose
+            probabilities are averaged, or a predictor. To predict often, load one once with `mhsvm.load_predictor`.
         plugins: Modules of your own to import first, such as those that a checkpoint names; it imports none by itself.
         batch_size: Images per batch.
         device: "auto" (the GPU if there is one), "cpu", "cuda", …; a run or predictor stays on its own device.
@@ -326,9 +329,14 @@ def _predictor(trained: Run | Predictor | StrPath | Sequence[StrPath], device: s
     return load_predictor(trained, device=device, batch_size=batch_size)
 
 
-def _trained(trained: Run | TrainedPredictor | StrPath, device: str) -> Trained:
+def _trained(trained: Run | Predictor | StrPath, device: str) -> Trained:
     if isinstance(trained, Run):
         return trained.trained
     if isinstance(trained, TrainedPredictor):
         return trained.origin
+    if isinstance(trained, Predictor):
+        raise ValueError(
+            "a test measures a checkpoint, and this predictor has none: if it is of a model in ONNX, evaluate the "
+            "checkpoint that it was exported from"
+        )
     return load_trained(trained, device=build_device(device))

@@ -1,9 +1,10 @@
 """Trained models written to files that need no Python, run there, and compared with the model in float64."""
 
 import copy
+import shutil
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +12,12 @@ from torch import nn
 
 from mhsvm.assemble.networks import build_model
 from mhsvm.assemble.trained import Trained
-from mhsvm.export import FORMATS, Comparison, Export, Facts
+from mhsvm.data.augment import NORMALIZATIONS
+from mhsvm.export import FORMATS, Comparison, Export, Facts, Format
 from mhsvm.export.comparison import HALF_LIMIT, LIMIT, compare
 from mhsvm.files import StrPath
 from mhsvm.inference.predictor import ImageLike, read_rgb
 from mhsvm.models.pretrained import FOLDER, read_index
-from mhsvm.prepare.resize import resize_image
 from mhsvm.synthetic import generate_sample
 
 _NUM_DRAWN = 8
@@ -30,11 +31,13 @@ class Exported:
         files: The files.
         comparison: With the network in float64; None if this machine cannot run the files.
         not_run: Why it cannot; "" if it can.
+        beside: As `comparison`, of the model beside it.
     """
 
     files: tuple[Path, ...]
     comparison: Comparison | None
     not_run: str = ""
+    beside: Sequence[Comparison] = ()
 
 
 def export_trained(
@@ -44,6 +47,8 @@ def export_trained(
     *,
     half: bool = False,
     threshold: float | None = None,
+    beside: Trained | None = None,
+    scan: bool = False,
     images: Sequence[ImageLike] = (),
 ) -> Exported:
     """Write a trained model in a format, and compare the result with the model in float64.
@@ -51,40 +56,99 @@ def export_trained(
     Args:
         trained: The model, on the CPU.
         format: A name from `mhsvm.export.FORMATS`.
-        out: The file to write or replace.
+        out: The file, or the folder, to write or replace.
         half: Store the weights in 16 bits.
         threshold: Probability at and above which a pixel is lesion; None takes the checkpoint's.
+        beside: A second model for the same files, of the formats `html` and `site`.
+        scan: Scan by the operator Scan, of the format `onnx`: smaller and faster in ONNX Runtime, but not every runtime
+            has it.
         images: Images to compare on, besides generated ones.
     Raises:
         ValueError: The format is unknown or cannot hold this model, or the result differs by more than 1e-4 (with
             `half` 1e-2) in probability; then nothing is left.
         FileNotFoundError: The folder of `out` does not exist.
+        FileExistsError: The format is a folder, and `out` holds something else.
     """
     chosen, out = FORMATS[format], Path(out)
+    _check_out(chosen, out)
+    models = [trained] if beside is None else [trained, beside]
+    if scan and not chosen.takes_scan:
+        raise ValueError(f"the format {format} has no operators to choose from: leave `scan` out")
+    exports = [Export(each.model, _facts(each, threshold), half, scan=scan) for each in models]
+    for each, export in zip(models, exports, strict=True):
+        reason = chosen.unsupported_reason(export)
+        if reason is not None:
+            raise ValueError(f"{each.name} cannot be written as {format}: {reason}")
+    if beside is not None:
+        exports[0] = _with_beside(exports[0], exports[1], chosen, format)
+    given = [read_rgb(image) for image in images]
+    with tempfile.TemporaryDirectory(prefix=".export-", suffix=".partial", dir=out.parent) as folder:
+        # "." has no name
+        written = chosen.write(exports[0], Path(folder, out.name or "out"))
+        found = [
+            _run(chosen, format, written, each, export, given) for each, export in zip(models, exports, strict=True)
+        ]
+        files = _move(written, out, chosen)
+    reasons = [each for each in found if isinstance(each, str)]
+    comparisons = [each for each in found if isinstance(each, Comparison)]
+    return Exported(files, comparisons[0] if comparisons else None, "".join(reasons[:1]), comparisons[1:])
+
+
+def _check_out(format: Format, out: Path) -> None:
     if not out.parent.is_dir():
         raise FileNotFoundError(f"there is no folder {out.parent} for {out.name}: make it first")
-    if out.is_dir():
+    if format.folder is not None:
+        format.folder.check(out)
+    elif out.is_dir():
         raise ValueError(f"{out} is a folder: name a file in it")
-    export = Export(trained.model, _facts(trained, threshold), half)
-    reason = chosen.unsupported_reason(export)
-    if reason is not None:
-        raise ValueError(f"{trained.name} cannot be written as {format}: {reason}")
-    arrays = [*_drawn(trained.size), *(resize_image(read_rgb(image), trained.size) for image in images)]
-    with tempfile.TemporaryDirectory(prefix=".export-", dir=out.parent) as folder:
-        written = chosen.write(export, Path(folder, out.name))
-        run = chosen.open(written, export.facts)
-        comparison = None
-        if not isinstance(run, str):
-            exact = _exact(trained)
-            comparison = compare(run, trained.model, exact, arrays, export.facts.threshold)
-            limit = HALF_LIMIT if half else LIMIT
-            if not comparison.greatest <= limit:
-                raise ValueError(
-                    f"the {format} file of {trained.name} is not written: its probabilities differ by "
-                    f"{comparison.greatest:.1e} from those of the network in float64; the limit is {limit:.0e}"
-                )
-        files = tuple(path.replace(out.parent / path.name) for path in written)
-    return Exported(files, comparison, run if isinstance(run, str) else "")
+
+
+def _with_beside(export: Export, second: Export, chosen: Format, format: str) -> Export:
+    if not chosen.takes_beside:
+        raise ValueError(f"the format {format} holds one model: leave `beside` out")
+    if second.facts.sha256 == export.facts.sha256:
+        raise ValueError(f"`beside` is the same checkpoint, {export.facts.name}: name another one, or leave it out")
+    return replace(export, beside=second)
+
+
+def _run(
+    chosen: Format, format: str, written: tuple[Path, ...], trained: Trained, export: Export, given: list[np.ndarray]
+) -> Comparison | str:
+    """Compare a model of written files with its network; the reason if this machine cannot run them.
+
+    Raises:
+        ValueError: They differ.
+    """
+    run = chosen.open(written, export.facts)
+    if isinstance(run, str):
+        return run
+    comparison = compare(
+        run,
+        trained.model,
+        _exact(trained),
+        [*_drawn(trained.size), *given],
+        size=trained.size,
+        threshold=export.facts.threshold,
+        normalize=NORMALIZATIONS[export.facts.normalization],
+        resizes=chosen.resizes,
+    )
+    limit = HALF_LIMIT if export.half else LIMIT
+    if not comparison.greatest <= limit:
+        raise ValueError(
+            f"the {format} file of {trained.name} is not written: its probabilities differ by "
+            f"{comparison.greatest:.1e} from those of the network in float64; the limit is {limit:.0e}"
+        )
+    return comparison
+
+
+def _move(written: tuple[Path, ...], out: Path, format: Format) -> tuple[Path, ...]:
+    """Move complete files to their places, and return these."""
+    if format.folder is None:
+        return tuple(path.replace(out.parent / path.name) for path in written)
+    with format.folder.replace(out) as folder:
+        for path in written:
+            shutil.move(path, folder / path.name)
+    return tuple(out / path.name for path in written)
 
 
 def _facts(trained: Trained, threshold: float | None) -> Facts:

@@ -27,7 +27,7 @@ COMMANDS = {
     "sweep": "train and test a config with several seeds, folds and settings",
     "leaks": "find images that a set holds twice, or that two sets have in common",
     "prepare": "turn archives or folders of a data set into one prepared file",
-    "export": "write a model as C source that needs no Python",
+    "export": "write a model as a page, or as C source, that needs no Python",
     "synthesize": "generate a small data set that looks like dermoscopy",
     "profile": "count the cost of a network, and time it",
     "doctor": "check the backends of this machine, with the reason if one cannot run",

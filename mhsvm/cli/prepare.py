@@ -31,6 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         num_classes=arguments.num_classes,
         threshold=arguments.threshold,
         mask_suffix=arguments.mask_suffix,
+        raters=arguments.raters,
         limit=arguments.limit,
         num_workers=arguments.num_workers,
         overwrite=arguments.overwrite,
@@ -39,6 +40,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     subsets = ", ".join(f"{count} {subset or 'without subset'}" for subset, count in summary.subsets.items())
     print(f"{summary.path}: {summary.num_samples} images with masks ({subsets}) in {summary.seconds:.1f} s")
     print(f"name {summary.name}")
+    if summary.raters:
+        raters = f"{len(summary.raters)} raters ({', '.join(summary.raters)})"
+        print(f"{summary.num_ratings} masks by {raters}; {summary.num_several} images have two or more")
     for origin, count in summary.left_out.items():
         print(f"left out: {count} images and masks of {origin}")
     if summary.num_empty:
@@ -98,6 +102,13 @@ def parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--mask-suffix", metavar="END", help="of the masks' names, such as _seg2; usual ones, such as _mask, are known"
+    )
+    parser.add_argument(
+        "--raters",
+        nargs="*",
+        metavar="NAME",
+        help="several masks an image: raters by folder (masks/NAME/a.png) or end of name (a_NAME.png); "
+        "without names they are found",
     )
     parser.add_argument(
         "--limit", type=int, metavar="N", help="prepare N images at most, equally from each subset, for a quick try"

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mhsvm.cli.options import add_plugins_option, size
+from mhsvm.cli.options import add_metric_options, add_plugins_option, size
 from mhsvm.cli.parser import CommandParser, program
 
 if TYPE_CHECKING:
@@ -20,14 +20,17 @@ _IGNORE = 255
 def main(argv: Sequence[str] | None = None) -> int:
     """Score masks of any tool against their ground truth; files are matched by name."""
     arguments = parser().parse_args(argv)
+    from mhsvm.evaluation.ranking import describe_ranking, ranking_line
     from mhsvm.evaluation.scorer import score_files
     from mhsvm.evaluation.scores import absence_lines, describe_scores, metrics_lines, write_cases
     from mhsvm.evaluation.summary import write_summary
+    from mhsvm.metrics import metric_arguments
     from mhsvm.plugins import import_plugins
     from mhsvm.result_folder import ResultFolder
     from mhsvm.system import code_version
 
     import_plugins(arguments.plugins)
+    metrics = metric_arguments(arguments.metric_settings)
     folder = arguments.folder or _default_folder(arguments.pred[0])
     results = ResultFolder(kind="a score", main="summary.json", mark=b'"schema"', others=("cases.csv", "report.html"))
     results.check(folder)
@@ -40,8 +43,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         common=arguments.common,
         mask_suffix=arguments.mask_suffix,
         boundary=arguments.boundary,
+        arguments=metrics,
     )
-    described = describe_scores(score.measured.scores)
+    described = describe_scores(score.measured.scores, metrics)
+    levels = score.measured.levels
+    ranking = {} if levels is None else {"ranking": describe_ranking(levels, score.measured.scores.occurring)}
     with results.replace(folder) as partial:
         write_cases(
             partial / "cases.csv",
@@ -51,12 +57,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         content = described | {
             "confusion_matrix": score.measured.confusion.tolist(),
+            **ranking,
             "protocol": _describe_protocol(arguments, score),
             "version": code_version(),
         }
         write_summary(partial / "summary.json", content)
     warnings = [f"warning: {line}" for line in absence_lines(score.measured.scores)]
-    for line in (_first_line(arguments, score), *_notes(score), *warnings, *metrics_lines(described)):
+    measured = [*metrics_lines(described), *map(ranking_line, ranking.values())]
+    for line in (_first_line(arguments, score), *_notes(score), *warnings, *measured):
         print(line)
     print(f"cases and summary: {folder}")
     return 0
@@ -83,9 +91,7 @@ def parser() -> argparse.ArgumentParser:
         metavar="END",
         help="of names, such as _seg2: not part of ids, besides usual ones such as _mask",
     )
-    parser.add_argument(
-        "--no-boundary", dest="boundary", action="store_false", help="leave hd95 and assd out, which take longest"
-    )
+    add_metric_options(parser)
     add_plugins_option(parser, "for metrics")
     parser.add_argument("--out", dest="folder", type=Path, metavar="FOLDER", help="default: PRED-scores, next to PRED")
     return parser

@@ -19,6 +19,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         seed=arguments.seed,
         out=arguments.out,
         size=arguments.size,
+        num_raters=arguments.num_raters,
     )
     print(f"{arguments.num} images in {arguments.out}")
     return 0
@@ -38,4 +39,12 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--seed", default=0, type=int, help="another seed makes other images (default: 0)")
     parser.add_argument("--out", required=True, type=Path, help="folder to make")
     parser.add_argument("--size", default="256", type=size, metavar="S|HxW", help="in pixels, default 256")
+    parser.add_argument(
+        "--raters",
+        dest="num_raters",
+        default=1,
+        type=int,
+        metavar="N",
+        help="masks of N raters an image, in layout folder: masks/rater1, masks/rater2, …",
+    )
     return parser

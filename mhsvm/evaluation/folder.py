@@ -18,6 +18,7 @@ import torch
 
 from mhsvm.evaluation.case_images import Case, choose_cases, write_case_images
 from mhsvm.evaluation.evaluator import target_masks
+from mhsvm.evaluation.ranking import ranking_line
 from mhsvm.evaluation.scores import absence_lines, metrics_lines, write_cases
 from mhsvm.evaluation.summary import result_line, write_summary
 from mhsvm.evaluation.testing import TestResult
@@ -100,6 +101,7 @@ def result_lines(result: TestResult) -> list[str]:
     lines = [*(f"warning: {line}" for line in absence_lines(result.scores)), *metrics_lines(summary)]
     if summary["native"] is not None:
         lines += ["at native size:", *metrics_lines(summary["native"])]
+    lines.append(ranking_line(summary["ranking"]))
     lines.append(f"expected calibration error {summary['calibration']['ece']:.4f}")
     if summary["leakage"]["seen"]:
         lines.append(leakage_metrics(summary["leakage"]))

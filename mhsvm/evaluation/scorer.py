@@ -11,10 +11,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 from tqdm import tqdm
 
 from mhsvm.evaluation.image_score import ImageScore, SizedScores, join_scores, score_image
 from mhsvm.inference.probability import resize_probability
+from mhsvm.metrics import Arguments
 from mhsvm.prepare.archive import SourceFile
 from mhsvm.prepare.class_levels import LevelTally
 from mhsvm.prepare.decode import IGNORE, MaskLevelsError, check_threshold, decode_grayscale, decode_mask
@@ -76,6 +78,7 @@ def score_files(
     common: bool = False,
     mask_suffix: str | None = None,
     boundary: bool = True,
+    arguments: Arguments | None = None,
 ) -> FolderScore:
     """Score predicted masks against their targets.
 
@@ -88,7 +91,8 @@ def score_files(
         size: (h, w) at which both are measured; None takes that of each target.
         common: Measure the ids of both sides; otherwise a file without a partner is an error.
         mask_suffix: Ending of names that is not part of ids, such as "_seg2", besides the usual ones.
-        boundary: Measure boundary distances, which takes longer.
+        boundary: Measure boundaries, which takes longer.
+        arguments: Arguments of metrics, see `mhsvm.metrics.metric_arguments`.
     Raises:
         ValueError: An argument is wrong, or files have problems: all of them are listed.
     """
@@ -118,7 +122,7 @@ def score_files(
             _Side({id_: found[id_] for id_ in ids}, num_classes=num_classes, threshold=threshold, is_target=is_target)
             for found, is_target in ((preds, False), (targets, True))
         ]
-        score = partial(_score, sides=sides, size=size, boundary=boundary, problems=problems)
+        score = partial(_score, sides=sides, size=size, boundary=boundary, arguments=arguments, problems=problems)
         with image_threads() as pool:
             results = list(tqdm(pool.map(score, ids), total=len(ids), unit="mask", disable=None, dynamic_ncols=True))
         _note_levels(sides, problems)
@@ -185,11 +189,15 @@ class _Side:
             self.with_zero_one.append(name)
         return levels
 
+    def probability(self, levels: np.ndarray, size: tuple[int, int]) -> Tensor | None:
+        """Turn the result of `read` into probabilities of a size, float32 (1, h, w); None for masks."""
+        return resize_probability(torch.from_numpy(levels)[None, None], size)[0] if self.is_grayscale else None
+
     def mask(self, levels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
         """Turn the result of `read` into a mask of a size, uint8 (h, w)."""
-        if self.threshold is not None:
-            maps = resize_probability(torch.from_numpy(levels)[None, None], size)
-            return (maps[0, 0] >= self.threshold).to(torch.uint8).numpy()
+        probability = self.probability(levels, size)
+        if probability is not None and self.threshold is not None:
+            return (probability[0] >= self.threshold).to(torch.uint8).numpy()
         if self.num_classes > 1:
             return resize_classes(levels, size, self.num_classes)
         return levels if levels.shape == size else (mask_coverage(levels, size) >= 128).astype(np.uint8)
@@ -217,6 +225,7 @@ def _score(
     sides: Sequence[_Side],
     size: tuple[int, int] | None,
     boundary: bool,
+    arguments: Arguments | None,
     problems: Problems,
 ) -> tuple[ImageScore, bool] | None:
     """Score one pair and return whether the prediction was resized; None, with a problem, if something is wrong."""
@@ -234,7 +243,14 @@ def _score(
         return None
     measured_size = size or (h, w)
     pred_mask, target_mask = sides[0].mask(pred, measured_size), sides[1].mask(target, measured_size)
-    score = score_image(pred_mask, target_mask, num_classes=num_classes, boundary=boundary)
+    score = score_image(
+        pred_mask,
+        target_mask,
+        num_classes=num_classes,
+        boundary=boundary,
+        arguments=arguments,
+        probability=sides[0].probability(pred, measured_size),
+    )
     return score, pred.shape != measured_size
 
 

@@ -22,10 +22,11 @@ from mhsvm.evaluation.gates import check_gate_maps, measure_gate_maps
 from mhsvm.evaluation.image_score import SizedScores
 from mhsvm.evaluation.measurement import Measurement
 from mhsvm.evaluation.protocol import Protocol
+from mhsvm.evaluation.ranking import describe_ranking
 from mhsvm.evaluation.scores import describe_scores
 from mhsvm.inference.probability import check_finite
 from mhsvm.leakage import Leakage, leakage_content
-from mhsvm.metrics import Scores
+from mhsvm.metrics import Arguments, Scores, metric_arguments
 from mhsvm.models import MHSVM
 from mhsvm.prepare.native import NativeMasks
 from mhsvm.store import SYNTHETIC, GateMaps, PredictionSet, PredictionWriter, PreparedSet
@@ -142,6 +143,7 @@ def evaluate_test(
     run: TestRun,
     *,
     boundary: bool = True,
+    metric_settings: Sequence[str] = (),
     native: NativeMasks | None = None,
     gate_maps: Sequence[str] = (),
     predictions: Path | None = None,
@@ -151,7 +153,8 @@ def evaluate_test(
 
     Args:
         run: The test.
-        boundary: Measure boundary distances, which takes longer.
+        boundary: Measure boundaries, which takes longer.
+        metric_settings: Such as "nsd.tolerance=3", see `mhsvm.metrics.metric_arguments`.
         native: Masks at the images' own sizes; measure there too.
         gate_maps: Ids of test images whose gates are kept, for MHS-VM.
         predictions: File to write the probabilities to, batch by batch; by default they are kept compressed in memory.
@@ -159,9 +162,12 @@ def evaluate_test(
     Raises:
         ValueError: The output of the model is not finite, or gate maps are not possible.
     """
+    arguments = metric_arguments(metric_settings)
     gated = check_gate_maps(run.network, gate_maps, run.ids) if gate_maps else None
     evaluator, dataset = run.evaluator, load_dataset(run.prepared, run.ids)
-    measurement = Measurement(dataset, threshold=evaluator.threshold, boundary=boundary, native=native)
+    measurement = Measurement(
+        dataset, threshold=evaluator.threshold, boundary=boundary, arguments=arguments, native=native
+    )
     start, buffer = time.perf_counter(), io.BytesIO()
     with _writer(run, buffer if predictions is None else predictions) as writer:
         evaluation = _evaluate(evaluator, dataset, writer, measurement, progress=progress)
@@ -176,7 +182,7 @@ def evaluate_test(
     return TestResult(
         scores=scores,
         native=measurement.native,
-        summary=_summarize(run, scores, evaluation, measurement),
+        summary=_summarize(run, scores, evaluation, measurement, arguments),
         protocol=run.protocol,
         leakage=run.leakage,
         set_path=run.prepared.path,
@@ -229,18 +235,21 @@ def _measure_gates(network: MHSVM, run: TestRun, dataset: Dataset, ids: Sequence
     )
 
 
-def _summarize(run: TestRun, scores: Scores, evaluation: Evaluation, measurement: Measurement) -> dict:
+def _summarize(
+    run: TestRun, scores: Scores, evaluation: Evaluation, measurement: Measurement, arguments: Arguments
+) -> dict:
     """The content of summary.json; its keys keep this order."""
-    content, native = describe_scores(scores), measurement.native
+    content, native = describe_scores(scores, arguments), measurement.native
     content["metrics"] = {"loss": evaluation.loss, **content["metrics"]}
     described_native = None
     if native is not None:
-        described_native = {**describe_scores(native.scores), "confusion_matrix": native.confusion.tolist()}
+        described_native = {**describe_scores(native.scores, arguments), "confusion_matrix": native.confusion.tolist()}
     device = run.evaluator.device
     return {
         **content,
         "confusion_matrix": evaluation.confusion.sum(dim=0).tolist(),
         "native": described_native,
+        "ranking": describe_ranking(measurement.ranking.counts, scores.occurring),
         **describe_calibration(measurement.calibration, num_classes=run.prepared.num_classes),
         "model": dict(run.model),
         "protocol": _describe_protocol(run, native=native is not None),

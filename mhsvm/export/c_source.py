@@ -8,10 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from mhsvm.export.comparison import Exported
+from mhsvm.export.engine import engine_arguments, engine_weights, unsupported_reason
 from mhsvm.export.facts import Facts
 from mhsvm.export.formats import FORMATS, Export, Format
-from mhsvm.models import UltraLightVMUNet, ultralight_native
-from mhsvm.models.ultralight_weights import pack_weights
 from mhsvm.native.library import SOURCE, compile_library, find_compiler
 from mhsvm.text_file import read_text, write_text
 
@@ -56,15 +55,16 @@ extern const char {prefix}_facts[];
 """
 
 
-def c_source(facts: Facts, arguments: dict, weights: np.ndarray, *, prefix: str, half: bool) -> str:
-    """The source: the engine, the weights in float32 or, with `half`, in 16 bits, and the function of the header."""
+def c_source(facts: Facts, arguments: dict, weights: np.ndarray, *, prefix: str) -> str:
+    """The source: the engine, the weights in their type, float32 or float16, and the function of the header."""
+    half = weights.dtype == np.float16
     h, w = facts.size
     about = "\n".join(f"{name}: {text}" for name, text in facts.lines().items())
     # the last one against trigraphs
     literal = about.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n").replace("?", "\\?")
     widths = ", ".join(map(str, arguments["channels"]))
     others = ", ".join(str(int(arguments[name])) for name in ("branches", "d_state", "d_conv", "expand", "bridge"))
-    stored = weights.astype(np.float16).view(np.uint16) if half else weights
+    stored = weights.view(np.uint16) if half else weights
     numbers = [str(each) if half else _literal(each) for each in stored.tolist()]
     rows = (numbers[at : at + _WEIGHTS_A_LINE] for at in range(0, len(numbers), _WEIGHTS_A_LINE))
     table = ",\n  ".join(", ".join(row) for row in rows)
@@ -112,30 +112,13 @@ _USE_HALF = """  float *weights = memory;
   for (int i = 0; i < NUM_WEIGHTS; i++) weights[i] = from_half(stored_weights[i]);"""
 
 
-def unsupported_reason(export: Export) -> str | None:
-    """Why the C engine cannot hold a model, or None if it can."""
-    if not isinstance(export.model, UltraLightVMUNet):
-        return f"the C engine runs ultralight_vm_unet, not {export.facts.model}"
-    if export.facts.normalization != "minmax":
-        return f"the C engine normalizes by minmax, not by {export.facts.normalization}"
-    if export.model.in_channels != 3:
-        return f"the C engine takes RGB images, and the network has {export.model.in_channels} channels"
-    return ultralight_native.changed_reason(export.model)
-
-
 def write_c(export: Export, path: Path) -> tuple[Path, ...]:
     """Write NAME.c and NAME.h; `path` is the source, with or without its ending."""
-    assert isinstance(export.model, UltraLightVMUNet)
     prefix = check_prefix(path)
     source, header = path.with_name(f"{prefix}.c"), path.with_name(f"{prefix}.h")
-    arguments, weights = ultralight_native.network_arguments(export.model), pack_weights(export.model)
-    greatest = np.abs(weights).max()
-    if not greatest < np.finfo(np.float16 if export.half else np.float32).max:
-        kind = "16 bits" if export.half else "a float"
-        raise ValueError(f"a weight is {greatest:g}, which {kind} cannot hold: the training has diverged")
+    arguments, weights = engine_arguments(export), engine_weights(export)
     write_text(header, c_header(export.facts, prefix=prefix))
-    text = c_source(export.facts, arguments, weights, prefix=prefix, half=export.half)
-    write_text(source, text)
+    write_text(source, c_source(export.facts, arguments, weights, prefix=prefix))
     return source, header
 
 

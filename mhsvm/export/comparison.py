@@ -11,13 +11,14 @@ import numpy as np
 import torch
 from torch import nn
 
+from mhsvm.data.augment import Normalization
 from mhsvm.inference.probability import to_mask
-from mhsvm.ops.fused.prepare_batch import minmax
+from mhsvm.prepare.resize import resize_image
 
 # Greatest difference of a probability: of float32 weights, and of weights in 16 bits.
 LIMIT, HALF_LIMIT = 1e-4, 1e-2
 
-# The exported model: RGB, uint8 (h, w, 3) -> probability, float32 (k, h, w).
+# The exported model: RGB, uint8 (h, w, 3), of any size where the format resizes -> probability, float32 (k, h, w).
 Exported = Callable[[np.ndarray], np.ndarray]
 
 
@@ -50,7 +51,15 @@ class Comparison:
 
 
 def compare(
-    exported: Exported, model: nn.Module, exact: nn.Module, images: Sequence[np.ndarray], threshold: float
+    exported: Exported,
+    model: nn.Module,
+    exact: nn.Module,
+    images: Sequence[np.ndarray],
+    *,
+    size: tuple[int, int],
+    threshold: float,
+    normalize: Normalization,
+    resizes: bool = False,
 ) -> Comparison:
     """Run an exported model and its network on images.
 
@@ -58,15 +67,19 @@ def compare(
         exported: The exported model.
         model: The network in float32, in evaluation mode.
         exact: The same in float64.
-        images: uint8 (h, w, 3) each, at the network's size.
+        images: uint8 (H, W, 3) each, of any size.
+        size: (h, w) of the network's images.
         threshold: Probability at and above which a pixel is lesion.
+        normalize: The normalization of the network's training.
+        resizes: Whether the exported model resizes images itself.
     """
     differences, num_different, times, own_times = [], 0, [], []
     for image in images:
+        resized = resize_image(image, size)
         start = time.perf_counter()
-        found = exported(image)
+        found = exported(image if resizes else resized)
         between = time.perf_counter()
-        inputs = minmax(torch.from_numpy(image).permute(2, 0, 1)[None].float())
+        inputs = normalize(torch.from_numpy(resized).permute(2, 0, 1)[None].float())
         with torch.inference_mode():
             model(inputs)
             end = time.perf_counter()
@@ -84,7 +97,7 @@ def compare(
         greatest=float(stacked.nan_to_num(torch.inf).max()),
         mean=float(stacked.mean()),
         num_different=num_different,
-        num_pixels=sum(image.shape[0] * image.shape[1] for image in images),
+        num_pixels=len(images) * size[0] * size[1],
         seconds=float(np.median(times)),
         own_seconds=float(np.median(own_times)),
     )

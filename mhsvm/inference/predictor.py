@@ -127,11 +127,15 @@ class Predictor:
     def mean_probability(self, inputs: Tensor) -> Tensor:
         """The mean over all models and TTA transforms: normalized images (b, 3, H, W) -> (b, 1 or k, H, W)."""
         maps = [
-            transform.undo(probabilities(model(transform.apply(inputs))))
+            transform.undo(self._probability(model, transform.apply(inputs)))
             for model in self.models
             for transform in self.transforms
         ]
         return maps[0] if len(maps) == 1 else torch.stack(maps).mean(dim=0)
+
+    def _probability(self, model: nn.Module, inputs: Tensor) -> Tensor:
+        """Probabilities of one model, which returns logits."""
+        return probabilities(model(inputs))
 
     def _at_own_size(self, maps: Tensor, size: tuple[int, int]) -> Prediction:
         maps = resize_probability(maps, size)

@@ -4,6 +4,7 @@ from mhsvm.metrics.boundary import BOUNDARY, boundary_distances
 from mhsvm.metrics.calibration import Calibration, CalibrationCounts, calibration, threshold_sweep
 from mhsvm.metrics.counts import (
     PER_IMAGE,
+    RANKING,
     class_counts,
     confusion_counts,
     confusion_matrices,
@@ -13,12 +14,16 @@ from mhsvm.metrics.counts import (
 )
 from mhsvm.metrics.intervals import Interval, bootstrap_intervals
 from mhsvm.metrics.paired import Difference, adjust_p_values, paired_differences
+from mhsvm.metrics.ranking import RankingCounts, ranking_intervals, ranking_metrics
 from mhsvm.metrics.registered import (
+    Arguments,
     MaskMetric,
+    argument_line,
     chosen_metrics,
     column_label,
     list_metrics,
     measure_masks,
+    metric_arguments,
     metric_columns,
     register_metric,
 )
@@ -28,13 +33,17 @@ from mhsvm.plugins import import_folder
 __all__ = [
     "BOUNDARY",
     "PER_IMAGE",
+    "RANKING",
+    "Arguments",
     "Calibration",
     "CalibrationCounts",
     "Difference",
     "Interval",
     "MaskMetric",
+    "RankingCounts",
     "Scores",
     "adjust_p_values",
+    "argument_line",
     "bootstrap_intervals",
     "boundary_distances",
     "calibration",
@@ -46,10 +55,13 @@ __all__ = [
     "count_pairs",
     "list_metrics",
     "measure_masks",
+    "metric_arguments",
     "metric_columns",
     "occurring_classes",
     "paired_differences",
     "per_image",
+    "ranking_intervals",
+    "ranking_metrics",
     "register_metric",
     "summarize",
     "target_pixels",

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 
 IGNORE_INDEX = 255
+# Metrics of probabilities.
+RANKING = ("auc", "average_precision")
 PER_IMAGE = ("jaccard", "dice", "accuracy", "sensitivity", "specificity")
 
 

@@ -76,6 +76,13 @@ class Scores:
         ids = tuple(self.ids[row] for row in rows.tolist())
         return Scores(ids, self.counts[rows], None if self.distances is None else self.distances[rows], self.names)
 
+    def without(self, names: Sequence[str]) -> "Scores":
+        """Leave columns of `distances` out."""
+        kept = [place for place, name in enumerate(self.names) if name not in names]
+        if self.distances is None or len(kept) == len(self.names):
+            return self
+        return Scores(self.ids, self.counts, self.distances[..., kept], tuple(self.names[place] for place in kept))
+
     def metrics(self) -> dict[str, float]:
         """Compute the metrics of all images, see `summarize`."""
         return summarize(self.counts, self.distances, self.names)

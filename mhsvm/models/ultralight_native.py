@@ -43,9 +43,15 @@ def unsupported_reason(image: Tensor, model: UltraLight) -> str | None:
 
 def changed_reason(model: UltraLight) -> str | None:
     """The first layer that the C engine does not compute, in a sentence; None if it computes all of them."""
+    changed = changed_layer(model)
+    return changed and f"the C engine computes the published network, and a {changed} differs or has hooks"
+
+
+def changed_layer(model: UltraLight) -> str | None:
+    """The class of the first layer that is not that of the published network, or has hooks; None if all are."""
     for module in model.modules():
         if module is not model and not _is_known(module):
-            return f"the C engine computes the published network, and a {type(module).__name__} differs or has hooks"
+            return type(module).__name__
     return None
 
 

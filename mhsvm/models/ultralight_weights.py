@@ -79,10 +79,10 @@ def _pvm(layer: PVMLayer) -> Iterator[Tensor]:
     yield from (_padded(layer.norm.weight), _padded(layer.norm.bias), _padded(layer.skip_scale))
     yield _padded(mixer.in_proj.weight.T)
     yield from (_padded(mixer.conv1d.weight.squeeze(1).T), _padded(mixer.conv1d.bias))
-    yield _padded(torch.cat([_padded(B.T), _padded(C.T), low_rank.T], dim=1))
+    yield _padded(torch.cat([B, C, low_rank]).T)
     yield from (_padded(mixer.dt_proj.weight.T), _padded(mixer.dt_proj.bias))
     # the scan raises 2, not e, to powers of A
-    yield from (_padded(-mixer.A_log.double().exp() / math.log(2)), _padded(mixer.D))
+    yield from (_padded(-mixer.A_log.double().exp().T / math.log(2)), _padded(mixer.D))
     yield from (_padded(mixer.out_proj.weight.T), _padded(layer.proj.weight.T), _padded(layer.proj.bias))
 
 

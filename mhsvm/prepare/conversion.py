@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from mhsvm.prepare.archive import SourceFile
 from mhsvm.prepare.class_levels import LevelTally
 from mhsvm.prepare.decode import IGNORE, decode_image, decode_mask
 from mhsvm.prepare.facts import Facts
@@ -12,7 +13,7 @@ from mhsvm.prepare.mask_problems import note_mask_error
 from mhsvm.prepare.pairs import Pair
 from mhsvm.prepare.problems import Problems
 from mhsvm.prepare.resize import mask_coverage, resize_classes, resize_image
-from mhsvm.store import Sample
+from mhsvm.store import Rating, Sample
 
 
 class Conversion:
@@ -53,16 +54,29 @@ class Conversion:
 
     def convert(self, pair: Pair) -> Sample | None:
         """Convert a pair, or add its problems and return None; several threads can call this."""
-        image, mask = self._read_image(pair), self._read_mask(pair)
-        if image is None or mask is None:
+        image, masks = self._read_image(pair), {file: self._read_mask(file) for file in pair.masks}
+        if image is None:
             return None
-        if image.shape[:2] != mask.shape:
-            note_sizes(pair.id, image.shape, mask.shape, self._problems)
+        resized: dict[SourceFile, np.ndarray] = {}
+        for file, mask in masks.items():
+            if mask is None:
+                continue
+            if image.shape[:2] != mask.shape:
+                note_sizes(pair.id, image.shape, mask.shape, self._problems)
+                continue
+            resized[file] = self._resize(mask)
+        if len(resized) < len(masks):
             return None
-        is_binary = self._num_classes == 1
-        resized = mask_coverage(mask, self._size) if is_binary else resize_classes(mask, self._size, self._num_classes)
-        group = self._groups.get(pair.id, "")
-        return Sample(pair.id, resize_image(image, self._size), resized, mask.shape, pair.subset, group)
+        ratings = tuple(Rating(each.rater, resized[each.file], each.tool, each.skill) for each in pair.rated)
+        group, (h, w, _) = self._groups.get(pair.id, ""), image.shape
+        return Sample(
+            pair.id, resize_image(image, self._size), resized[pair.mask], (h, w), pair.subset, group, ratings=ratings
+        )
+
+    def _resize(self, mask: np.ndarray) -> np.ndarray:
+        if self._num_classes == 1:
+            return mask_coverage(mask, self._size)
+        return resize_classes(mask, self._size, self._num_classes)
 
     def add(self, sample: Sample) -> None:
         """Add a sample that is written to the facts; one thread calls this."""
@@ -82,11 +96,11 @@ class Conversion:
             self._problems.add(UNREADABLE, f"{pair.image.name}: {error}")
             return None
 
-    def _read_mask(self, pair: Pair) -> np.ndarray | None:
+    def _read_mask(self, file: SourceFile) -> np.ndarray | None:
         try:
-            mask = decode_mask(pair.mask.read(), self._num_classes, self._threshold)
+            mask = decode_mask(file.read(), self._num_classes, self._threshold)
         except ValueError as error:
-            note_mask_error(error, pair.mask.name, self._problems, num_classes=self._num_classes)
+            note_mask_error(error, file.name, self._problems, num_classes=self._num_classes)
             return None
-        self.levels.add(pair.mask.name, mask)
+        self.levels.add(file.name, mask)
         return mask

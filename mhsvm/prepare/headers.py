@@ -26,7 +26,7 @@ Sizes = frozenset[tuple[int, int]]
 
 
 def check_headers(pairs: Sequence[Pair], problems: Problems, *, num_workers: int) -> None:
-    """Add a problem for each file that is no image, and for each pair of different sizes."""
+    """Add a problem for each file that is no image, and for each image and mask of different sizes."""
     for _ in in_order(partial(_check_pair, problems=problems), pairs, num_workers=num_workers):
         pass
 
@@ -38,14 +38,17 @@ def note_sizes(id_: str, image: tuple[int, ...], mask: tuple[int, ...], problems
 
 
 def _check_pair(pair: Pair, *, problems: Problems) -> None:
-    found: list[Sizes] = []
-    for file in (pair.image, pair.mask):
+    found: list[Sizes | None] = []
+    for file in (pair.image, *pair.masks):
         try:
             found.append(read_sizes(file))
         except ValueError as error:
+            found.append(None)
             problems.add(UNREADABLE, f"{file.name}: {error}")
-    if len(found) == 2 and not found[0] & found[1]:
-        note_sizes(pair.id, max(found[0]), max(found[1]), problems)
+    image, *masks = found
+    for sizes in masks:
+        if image is not None and sizes is not None and not image & sizes:
+            note_sizes(pair.id, max(image), max(sizes), problems)
 
 
 def read_sizes(file: SourceFile) -> Sizes:

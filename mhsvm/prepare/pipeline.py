@@ -8,7 +8,7 @@ import hashlib
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from tqdm import tqdm
@@ -16,15 +16,17 @@ from tqdm import tqdm
 from mhsvm.prepare.archive import SourceFile, source_checksums
 from mhsvm.prepare.conversion import Conversion
 from mhsvm.prepare.decode import IGNORE, check_threshold
-from mhsvm.prepare.groups import read_groups
+from mhsvm.prepare.groups import missing_groups, read_groups
 from mhsvm.prepare.headers import check_headers
 from mhsvm.prepare.identity import OTHER_SET, check_identity, is_synthetic, left_out_files, set_name
 from mhsvm.prepare.limit import first_pairs
 from mhsvm.prepare.out_path import check_out, check_space
 from mhsvm.prepare.pairs import Pair, find_pairs
 from mhsvm.prepare.problems import Problems
+from mhsvm.prepare.raters import RaterNames
 from mhsvm.prepare.resize import CLASS_METHOD, IMAGE_METHOD, MASK_METHOD, Size, as_height_width
 from mhsvm.prepare.sources import SOURCES, Source
+from mhsvm.prepare.subset_files import missing_lists, read_subsets
 from mhsvm.prepare.walk import open_sources
 from mhsvm.store import SYNTHETIC, Sample, write_set
 from mhsvm.store.hdf5 import AttributeValue
@@ -36,6 +38,8 @@ from mhsvm.version import __version__
 PAIRS = "pairs"
 # Attributes of a set: the threshold that made masks with gray levels binary, and the ending of its masks' names.
 MASK_THRESHOLD, MASK_SUFFIX = "mask_threshold", "mask_suffix"
+# Attribute of a set with several masks an image: the names of raters that were asked for, a line each.
+RATERS = "raters"
 # Attribute of a set that holds the first images only: their number, and that of all.
 LIMIT = "limit"
 
@@ -50,8 +54,10 @@ class Summary:
         absent: Classes from 1 on that no prepared mask holds; for lesion masks, 1 if none shows a lesion.
         name: Name of the set.
         left_out: Number of images and masks by the official set and task that they belong to instead.
-        facts: Lines about images and masks: coarse masks, equal files, a size that no network takes.
+        facts: Lines about the set: missing tables of groups, coarse masks, equal files, a size that no network takes.
         skipped: Lines about all other files and folders that were left out, by kind.
+        raters: The raters of a set with several masks an image, in their order.
+        num_ratings, num_several: Number of their masks, and of images with masks of two raters or more.
     """
 
     path: Path
@@ -66,6 +72,9 @@ class Summary:
     left_out: Mapping[str, int] = field(default_factory=dict)
     skipped: tuple[str, ...] = ()
     facts: tuple[str, ...] = ()
+    raters: tuple[str, ...] = ()
+    num_ratings: int = 0
+    num_several: int = 0
 
 
 def prepare_set(
@@ -78,6 +87,7 @@ def prepare_set(
     num_classes: int = 1,
     threshold: float | None = None,
     mask_suffix: str | None = None,
+    raters: Sequence[str] | None = None,
     limit: int | None = None,
     num_workers: int | None = None,
     overwrite: bool = False,
@@ -97,6 +107,9 @@ def prepare_set(
         threshold: Fraction of full scale, in (0, 1], at and above which a gray level of a mask is lesion; None refuses
             masks with gray levels.
         mask_suffix: End of the masks' names, such as "_seg2"; None takes usual ones, such as "_mask".
+        raters: Names of the raters of a set with several masks an image, by folders as in masks/alice/a.png or by ends
+            of names as in a_rater1.png, the most trusted first; an empty sequence finds them. The primary mask of an
+            image is the one that names no rater, else that of the first rater. None takes one mask an image.
         limit: Prepare this number of images at most, equally from each subset, for a quick try. The set is then called
             NAME-first-LIMIT.
         num_workers: Number of threads; None takes one per core.
@@ -115,7 +128,7 @@ def prepare_set(
     check_out(out, source, overwrite=overwrite)
     headline = f"the source of {out} has problems, and nothing was written:"
     with open_sources([Path(path) for path in paths], problems) as files:
-        found = _find(files, SOURCES[source], problems, headline, mask_suffix=mask_suffix, limit=limit)
+        found = _find(files, SOURCES[source], problems, headline, mask_suffix=mask_suffix, raters=raters, limit=limit)
         name = found.name(name or (out.stem if source == "folder" else source), source)
         check_headers(found.pairs, problems, num_workers=num_workers)
         # before images are decoded, which may take long
@@ -138,10 +151,12 @@ def prepare_set(
                 "source": source,
                 **({MASK_THRESHOLD: threshold} if threshold is not None else {}),
                 **({MASK_SUFFIX: mask_suffix} if mask_suffix is not None else {}),
+                **({RATERS: "\n".join(raters)} if raters is not None else {}),
                 **found.attributes(),
                 **(attributes or {}),
             },
             total=len(found.pairs),
+            raters=found.raters,
         )
     return Summary(
         path=out,
@@ -155,7 +170,10 @@ def prepare_set(
         name=name,
         left_out=found.left_out,
         skipped=tuple(problems.left_out()),
-        facts=conversion.facts.lines(out),
+        facts=(*found.notes, *conversion.facts.lines(out)),
+        raters=found.raters,
+        num_ratings=sum(len(pair.rated) for pair in found.pairs),
+        num_several=sum(len(pair.rated) > 1 for pair in found.pairs),
     )
 
 
@@ -168,6 +186,8 @@ class _Found:
     groups: Mapping[str, str]
     left_out: Mapping[str, int]
     synthetic: bool
+    raters: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
     def name(self, name: str, source: str) -> str:
         """The name of the set, by the one that it is given."""
@@ -199,21 +219,30 @@ def _find(
     headline: str,
     *,
     mask_suffix: str | None,
+    raters: Sequence[str] | None,
     limit: int | None,
 ) -> _Found:
     """Find the pairs of a source; nothing of another set is read."""
-    pairs, left_out = find_pairs(files, source, problems, mask_suffix=mask_suffix), left_out_files(files, source)
+    pairs = find_pairs(files, source, problems, mask_suffix=mask_suffix, raters=raters)
+    left_out = left_out_files(files, source)
     check_identity(pairs, left_out, source, problems)
     if not pairs or OTHER_SET in problems:
         problems.raise_if_any(headline)
-    groups = read_groups(files, source, {pair.id for pair in pairs}, problems)
+    ids = {pair.id for pair in pairs}
+    groups, subsets = (read(files, source, ids, problems) for read in (read_groups, read_subsets))
+    pairs = [replace(pair, subset=subsets.get(pair.id, pair.subset)) for pair in pairs]
+    notes = (missing_groups(files, source, groups), missing_lists(files, source))
     kept = pairs if limit is None else first_pairs(pairs, limit)
-    return _Found(kept, len(pairs), groups, left_out, is_synthetic(files))
+    order = RaterNames(source, raters).order({each.rater for pair in kept for each in pair.rated})
+    return _Found(kept, len(pairs), groups, left_out, is_synthetic(files), order, tuple(filter(None, notes)))
 
 
 def pairs_digest(pairs: Sequence[Pair]) -> str:
-    """sha256 over the ids and sizes in bytes of images and masks, the same in folders and archives of any names."""
-    lines = [f"{pair.id}\t{pair.image.num_bytes}\t{pair.mask.num_bytes}\n" for pair in pairs]
+    """sha256 over the ids, raters and sizes in bytes of all files, the same in folders and archives of any names."""
+    lines = []
+    for pair in pairs:
+        rated = "".join(f"\t{each.rater}\t{each.file.num_bytes}" for each in pair.rated)
+        lines.append(f"{pair.id}\t{pair.image.num_bytes}\t{pair.mask.num_bytes}{rated}\n")
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 

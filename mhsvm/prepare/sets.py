@@ -13,7 +13,7 @@ from mhsvm.prepare.archive import SourceFile
 from mhsvm.prepare.formats import EXTENSIONS
 from mhsvm.prepare.out_path import check_out
 from mhsvm.prepare.pairs import find_pairs
-from mhsvm.prepare.pipeline import PAIRS, pairs_digest, prepare_set
+from mhsvm.prepare.pipeline import PAIRS, RATERS, pairs_digest, prepare_set
 from mhsvm.prepare.problems import Problems
 from mhsvm.prepare.resize import Size, as_height_width
 from mhsvm.prepare.sources import SOURCES
@@ -163,9 +163,13 @@ def _check_same_set(file: Path, folder: Path) -> None:
     """Check that a prepared file holds the images and masks of the folder beside it, unless that is no set."""
     with open_sources([folder] if folder.is_dir() else [], Problems()) as files:
         found = {name: find_pairs(files, source, Problems()) for name, source in SOURCES.items()}
-        if not any(found.values()):
+        if not any(found.values()) and not find_pairs(files, SOURCES["folder"], Problems(), raters=()):
             return
         with PreparedSet.open(file) as prepared:
+            raters = prepared.attributes.get(RATERS)
+            if raters is not None and prepared.source in found:
+                names = str(raters).split("\n") if raters else []
+                found[prepared.source] = find_pairs(files, SOURCES[prepared.source], Problems(), raters=names)
             pairs = found.get(prepared.source) or max(found.values(), key=len)
             recorded = prepared.attributes.get(PAIRS)
             if recorded == pairs_digest(pairs) if recorded else set(prepared.ids) == {pair.id for pair in pairs}:
@@ -216,6 +220,6 @@ def _folder_state(folder: Path) -> str:
 
     # Problems are ignored here; the preparation reports them.
     with open_sources([folder], Problems()) as files:
-        read = (*EXTENSIONS, SOURCES["folder"].group_table.file_name)
+        read = (*EXTENSIONS, *SOURCES["folder"].group_table.file_names)
         lines = sorted(describe(file) for file in files if file.name.lower().endswith(read))
     return hashlib.sha256(encode("".join([_DECODING, *lines]))).hexdigest()

@@ -11,7 +11,16 @@ import torch
 from torch import Tensor
 
 from mhsvm.evaluation.scores import absence_lines, describe_scores
-from mhsvm.metrics import Difference, Scores, adjust_p_values, paired_differences, target_pixels
+from mhsvm.metrics import (
+    Difference,
+    Scores,
+    adjust_p_values,
+    argument_line,
+    list_metrics,
+    metric_columns,
+    paired_differences,
+    target_pixels,
+)
 from mhsvm.report.measured_run import MeasuredRun
 from mhsvm.store import SYNTHETIC
 
@@ -74,7 +83,9 @@ def compare(tested: Sequence[MeasuredRun]) -> Comparison:
     if not ids:
         names = ", ".join(f"{run.name} ({_describe_split(run)})" for run in tested)
         raise ValueError(f"no image was tested by all of {names}: test them on one split")
-    scores = [_pick(run.scores, ids) for run in tested]
+    differing = _differing_arguments(tested)
+    left_out = metric_columns(list(differing))
+    scores = [_pick(run.scores, ids).without(left_out) for run in tested]
     for run, own in zip(tested[1:], scores[1:], strict=True):
         _check_targets(tested[0].name, scores[0], run.name, own)
     differences = [{}, *(paired_differences(own, scores[0]) for own in scores[1:])]
@@ -84,7 +95,7 @@ def compare(tested: Sequence[MeasuredRun]) -> Comparison:
         for run, own, differing, adjusted in zip(tested, scores, differences, [{}, *p_values], strict=True)
     ]
     absent = [f"{contender.name}: {line}" for contender in contenders for line in absence_lines(contender.scores)]
-    return Comparison(ids, tuple(contenders), (*_notes(tested, ids), *absent))
+    return Comparison(ids, tuple(contenders), (*_notes(tested, ids), *differing.values(), *absent))
 
 
 @dataclass(frozen=True)
@@ -160,6 +171,20 @@ def _adjusted(differences: Sequence[dict[str, Difference]]) -> list[dict[str, fl
         for place, value in zip(places, values, strict=True):
             adjusted[place][name] = value
     return adjusted
+
+
+def _differing_arguments(tested: Sequence[MeasuredRun]) -> dict[str, str]:
+    """Notes by the names of metrics that the tests have measured with different arguments."""
+    of_runs = [run.summary.get("arguments", {}) for run in tested]
+    shared = [name for name in of_runs[0] if name in list_metrics() and all(name in others for others in of_runs[1:])]
+    return {
+        name: f"{name} is left out: its arguments differ, "
+        + ", ".join(
+            f"{run.name} has {argument_line({name: own[name]})}" for run, own in zip(tested, of_runs, strict=True)
+        )
+        for name in shared
+        if any(own[name] != of_runs[0][name] for own in of_runs[1:])
+    }
 
 
 def _notes(tested: Sequence[MeasuredRun], ids: Sequence[str]) -> Iterator[str]:

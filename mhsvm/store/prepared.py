@@ -4,7 +4,7 @@ Shape letters: n samples, h w prepared size in pixels.
 """
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +13,7 @@ import numpy as np
 
 from mhsvm.store.hdf5 import AttributeValue, read_attributes, read_strings, write_attributes, write_strings
 from mhsvm.store.new_file import new_file
+from mhsvm.store.ratings import Rating, RatingWriter, read_ratings
 from mhsvm.store.rows import Rows, RowWriter
 from mhsvm.store.saved_file import SavedFile
 from mhsvm.text_file import encode
@@ -33,6 +34,7 @@ class Sample:
         original_size: (height, width) before resizing.
         subset: "train", "val", "test", or "" if the source has no subsets.
         group: Patient or lesion, or "" if unknown.
+        ratings: The masks of several raters, if the set has them; see `mhsvm.store.ratings`.
     """
 
     id: str
@@ -41,6 +43,7 @@ class Sample:
     original_size: tuple[int, int]
     subset: str = ""
     group: str = ""
+    ratings: tuple[Rating, ...] = ()
 
 
 class PreparedSet:
@@ -53,7 +56,8 @@ class PreparedSet:
         original_sizes: int32 (n, 2), height and width before resizing.
         size: (h, w).
         num_classes: 1 for masks with coverage 0..255; k >= 2 for class indices 0..k-1 and 255 = ignore.
-        checksum: sha256 in hex of the ids, images and masks.
+        checksum: sha256 in hex of the ids, images and masks, those of raters included.
+        ratings: The masks of several raters, `masks` being the primary ones; None for a set with one mask an image.
         source: Name of the source that it was prepared from; for sets of older versions, the name.
         is_synthetic: Whether images are generated, by `mhsvm synthesize`.
         attributes: Origin of the set: source checksums, resizing methods, package version.
@@ -67,6 +71,7 @@ class PreparedSet:
         self.groups = read_strings(file, "groups")
         self.original_sizes = file["original_sizes"][:]
         self._images, self._masks = saved.rows("images", self.ids), saved.rows("masks", self.ids)
+        self.ratings = read_ratings(saved, self.ids)
         h, w = self._masks.shape
         self.size: tuple[int, int] = h, w
         self.num_classes = int(file.attrs["num_classes"])
@@ -133,6 +138,7 @@ def write_set(
     num_classes: int,
     attributes: dict[str, AttributeValue],
     total: int,
+    raters: Sequence[str] = (),
 ) -> str:
     """Write a prepared set sample by sample; the file gets its name when it is complete.
 
@@ -144,6 +150,7 @@ def write_set(
         num_classes: 1 for coverage masks, k >= 2 for class indices.
         attributes: Descriptions for `PreparedSet.attributes`.
         total: Number of samples, at least 1.
+        raters: Names of the raters, in their order, if samples have the masks of several.
     Returns:
         The checksum of the set.
     Raises:
@@ -158,6 +165,7 @@ def write_set(
     seen: set[str] = set()
     with new_file(path) as new:
         images, masks = RowWriter(new, "images", (h, w, 3)), RowWriter(new, "masks", (h, w), compress=True)
+        ratings = RatingWriter(new, raters, size) if raters else None
         for row, sample in enumerate(samples):
             _check_sample(sample, (h, w))
             if row == total or sample.id in seen:
@@ -166,6 +174,10 @@ def write_set(
             masks.append(sample.mask[None])
             for part in (encode(f"{sample.id}\n"), sample.image.tobytes(), sample.mask.tobytes()):
                 checksum.update(part)
+            if ratings is not None:
+                ratings.append(row, sample.ratings)
+                for rating in sample.ratings:
+                    checksum.update(encode(f"{rating.rater}\n") + rating.mask.tobytes())
             seen.add(sample.id)
             columns.append((sample.id, sample.subset, sample.group, sample.original_size))
         if len(columns) != total:
@@ -177,12 +189,15 @@ def write_set(
         own: dict[str, AttributeValue] = {"name": name, "num_classes": num_classes, "checksum": checksum.hexdigest()}
         images.close()
         masks.close()
+        if ratings is not None:
+            ratings.close()
         write_attributes(new.file, FORMAT, own, attributes)
     return checksum.hexdigest()
 
 
 def _check_sample(sample: Sample, size: tuple[int, int]) -> None:
-    for kind, array, shape in (("image", sample.image, (*size, 3)), ("mask", sample.mask, size)):
+    rated = ((f"mask by {rating.rater}", rating.mask, size) for rating in sample.ratings)
+    for kind, array, shape in (("image", sample.image, (*size, 3)), ("mask", sample.mask, size), *rated):
         if array.shape != shape or array.dtype != np.uint8:
             raise ValueError(
                 f"the {kind} of {sample.id!r} must be uint8 {shape}; got {array.dtype} {array.shape}: resize it first"

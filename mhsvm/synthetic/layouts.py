@@ -12,6 +12,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from mhsvm.store import SYNTHETIC_MARKER
+from mhsvm.synthetic.raters import redraw_mask
 from mhsvm.synthetic.sample import generate_sample
 from mhsvm.text_file import write_lines, write_table, write_text
 
@@ -47,7 +48,7 @@ def list_layouts() -> tuple[str, ...]:
 
 
 def write_synthetic_set(
-    *, layout: str, num: int, seed: int, out: str | Path, size: tuple[int, int] = (256, 256)
+    *, layout: str, num: int, seed: int, out: str | Path, size: tuple[int, int] = (256, 256), num_raters: int = 1
 ) -> None:
     """Generate a set and write it in the layout of a public set; a run that stops early leaves nothing at `out`.
 
@@ -60,6 +61,7 @@ def write_synthetic_set(
         seed: Seed of the set.
         out: Folder to write; it may exist if it is empty.
         size: Height and width of the images in pixels.
+        num_raters: Number of raters; 2 or more put their masks into masks/rater1, masks/rater2, …, in layout "folder".
     Raises:
         ValueError: `layout` is unknown, or a number is out of range.
         FileExistsError: `out` is a file or a folder that is not empty.
@@ -70,6 +72,8 @@ def write_synthetic_set(
         raise ValueError(f"a set has at least 1 image, got {num}")
     if seed < 0:
         raise ValueError(f"a seed is 0 or more, got {seed}")
+    if num_raters < 1 or (num_raters > 1 and layout != "folder"):
+        raise ValueError(f"several raters are for layout 'folder', and 1 for others; got {num_raters} and {layout!r}")
     if min(size) < _MIN_SIDE:
         raise ValueError(f"height and width are at least {_MIN_SIDE} pixels, got {size[0]} x {size[1]}")
     out = Path(out).resolve()
@@ -83,6 +87,11 @@ def write_synthetic_set(
         for index, case in enumerate(tqdm(cases, desc="generating", unit="img", disable=None)):
             image, mask = generate_sample(seed=seed, index=index, size=size)
             _write(Image.fromarray(image), root / case.image)
+            if num_raters > 1:
+                for rater in range(1, num_raters + 1):
+                    drawn = redraw_mask(mask, seed=seed, index=index, rater=rater)
+                    _write(Image.fromarray(drawn), root / case.mask.parent / f"rater{rater}" / case.mask.name)
+                continue
             # PH2 has 1-bit masks, ISIC has 8-bit masks.
             _write(Image.fromarray(mask).convert("1" if case.mask.suffix == ".bmp" else "L"), root / case.mask)
         _LAYOUTS[layout].add_extras(root, cases)

@@ -226,3 +226,21 @@ def test_something_at_out_is_not_overwritten(tmp_path):
         write_synthetic_set(layout="folder", num=1, seed=0, out=tmp_path)
     with pytest.raises(FileExistsError, match="note.txt exists"):
         write_synthetic_set(layout="folder", num=1, seed=0, out=tmp_path / "note.txt")
+
+
+def test_raters_differ_a_little_and_a_habit_is_one_of_a_rater(tmp_path):
+    write_synthetic_set(layout="folder", num=6, seed=1, out=tmp_path / "set", size=(64, 64), num_raters=3)
+    assert len(files(tmp_path / "set")) == 6 + 3 * 6
+    masks = np.stack(
+        [
+            [read(tmp_path / f"set/masks/rater{rater}/case_{index:04d}.png")[1] > 0 for index in range(6)]
+            for rater in (1, 2, 3)
+        ]
+    )
+    own = np.stack([generate_sample(seed=1, index=index, size=(64, 64))[1] > 0 for index in range(6)])
+    for first, second in [(0, 1), (0, 2), (1, 2)]:
+        dice = 2 * (masks[first] & masks[second]).sum() / (masks[first].sum() + masks[second].sum())
+        assert 0.8 < dice < 0.99
+    assert (2 * (masks & own).sum((1, 2, 3)) / (masks.sum((1, 2, 3)) + own.sum()) > 0.85).all()
+    with pytest.raises(ValueError, match="several raters are for layout 'folder'"):
+        write_synthetic_set(layout="ph2", num=1, seed=1, out=tmp_path / "ph2", num_raters=2)

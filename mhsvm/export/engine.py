@@ -1,0 +1,47 @@
+"""A trained UltraLight VM-UNet as the C engine takes it: shared by all formats that hold this engine."""
+
+import numpy as np
+
+from mhsvm.export.formats import Export
+from mhsvm.models import UltraLightVMUNet, ultralight_native
+from mhsvm.models.ultralight_weights import pack_weights
+
+
+def unsupported_reason(export: Export) -> str | None:
+    """Why the C engine cannot hold a model, or None if it can."""
+    if not isinstance(export.model, UltraLightVMUNet):
+        return f"the C engine runs ultralight_vm_unet, not {export.facts.model}"
+    if export.facts.normalization != "minmax":
+        return f"the C engine normalizes by minmax, not by {export.facts.normalization}"
+    if export.model.in_channels != 3:
+        return f"the C engine takes RGB images, and the network has {export.model.in_channels} channels"
+    return ultralight_native.changed_reason(export.model)
+
+
+def engine_arguments(export: Export) -> dict:
+    """The fields of `ultralight_network` by name."""
+    assert isinstance(export.model, UltraLightVMUNet)
+    return ultralight_native.network_arguments(export.model)
+
+
+def engine_weights(export: Export) -> np.ndarray:
+    """Weights (n,) in the order of the engine, float32, or float16 if they are to be stored in 16 bits.
+
+    Raises:
+        ValueError: One is not finite in this type.
+    """
+    assert isinstance(export.model, UltraLightVMUNet)
+    weights = pack_weights(export.model)
+    check_range(np.abs(weights).max(), half=export.half)
+    return weights.astype(np.float16 if export.half else np.float32)
+
+
+def check_range(greatest: float, *, half: bool) -> None:
+    """Check that 16 bits, with `half`, or a float can hold the weight of the greatest magnitude.
+
+    Raises:
+        ValueError: It is too large, or not finite.
+    """
+    if not greatest < float(np.finfo(np.float16 if half else np.float32).max):
+        kind = "16 bits" if half else "a float"
+        raise ValueError(f"a weight is {greatest:g}, which {kind} cannot hold: the training has diverged")
