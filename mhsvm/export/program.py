@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 IMAGES = ("uint8", "float32", "normalized")
 OUTPUTS = ("probability", "logits")
-# Of a recorded program and the network, whose operations are the same.
+# Between a recorded program and the network: their operations are the same.
 _TOLERANCE = 1e-4
 
 

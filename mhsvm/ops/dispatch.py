@@ -201,7 +201,7 @@ def left_to_compiler() -> Iterator[None]:
 
 @contextmanager
 def portable_operations() -> Iterator[None]:
-    """In the block, every operation is "portable", whatever backend its caller names."""
+    """In the block, every operation is "portable", also where its caller names a backend."""
     token = _all_portable.set(True)
     try:
         yield
