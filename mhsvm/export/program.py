@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from mhsvm.inference.probability import probabilities
 from mhsvm.ops.dispatch import portable_operations
+from mhsvm.text_file import first_line
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
@@ -121,7 +122,7 @@ def _record(whole: nn.Module, example: Tensor, *, dynamic: bool) -> "ExportedPro
     try:
         program = export(whole, (example,), dynamic_shapes=shapes, strict=False)
     except RuntimeError as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = first_line(str(error))
         raise ValueError(
             f"torch.export cannot record this network: {reason}. Layers of your own must be made of torch's "
             "operations, and must not read the values or the number of their inputs"

@@ -80,13 +80,17 @@ def portable_group_norm_gelu(
 ) -> Tensor:
     """`group_norm_gelu` with the variance as the mean square of the centered map.
 
-    Runtimes that have a GroupNorm compute it as a difference of large numbers, and others have none. In OpenVINO,
-    LiteRT and XNNPACK, means over the two axes of a map are less exact than those over one axis.
+    Runtimes that have a GroupNorm compute it as a difference of large numbers, and others have none. ExecuTorch adds
+    the numbers of a mean one after the other, which loses digits of a large map: hence the mean of means.
     """
-    rows = x.flatten(1).unflatten(1, (groups, -1))  # (b, groups, l * c / groups)
-    rows = rows - rows.mean(2, keepdim=True)
-    rows = rows * torch.rsqrt((rows * rows).mean(2, keepdim=True) + eps)
+    rows = x.unflatten(1, (groups, -1)).flatten(2, 3)  # (b, groups, h * c / groups, w)
+    rows = rows - _mean(rows)
+    rows = rows * torch.rsqrt(_mean(rows * rows) + eps)
     return _finish(rows.reshape(x.shape) * weight[:, None, None] + bias[:, None, None], resize, skip)
+
+
+def _mean(rows: Tensor) -> Tensor:
+    return rows.mean(3, keepdim=True).mean(2, keepdim=True)
 
 
 def _finish(x: Tensor, resize: str, skip: Tensor | None) -> Tensor:
