@@ -15,7 +15,7 @@ from mhsvm.errors import Errors
 from mhsvm.evaluation.evaluator import Evaluator
 from mhsvm.evaluation.gates import check_gate_maps
 from mhsvm.evaluation.protocol import Protocol, choose_protocol
-from mhsvm.evaluation.testing import TestRun
+from mhsvm.evaluation.test_run import TestRun
 from mhsvm.files import StrPath
 from mhsvm.inference.predictor import MeanLogits, Predictor
 from mhsvm.leakage import find_leakage, leakage_lines
