@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from mhsvm.export.comparison import Exported
-from mhsvm.export.engine import engine_arguments, engine_weights, unsupported_reason
+from mhsvm.export.engine import check_range, engine_arguments, engine_weights, unsupported_reason
 from mhsvm.export.facts import Facts
 from mhsvm.export.formats import FORMATS, Export, Format
 from mhsvm.native.library import SOURCE, compile_library, find_compiler
@@ -117,6 +117,9 @@ def write_c(export: Export, path: Path) -> tuple[Path, ...]:
     prefix = check_prefix(path)
     source, header = path.with_name(f"{prefix}.c"), path.with_name(f"{prefix}.h")
     arguments, weights = engine_arguments(export), engine_weights(export)
+    if export.half:
+        check_range(np.abs(weights).max(), half=True)
+        weights = weights.astype(np.float16)
     write_text(header, c_header(export.facts, prefix=prefix))
     write_text(source, c_source(export.facts, arguments, weights, prefix=prefix))
     return source, header
