@@ -232,6 +232,8 @@ def test_models_and_outputs_that_are_refused(workplace, make_set, make_checkpoin
     assert "--beside is the same checkpoint" in error("--p", checkpoint, *to, "a.html", "--beside", checkpoint)
     assert "there is no checkpoint nothing" in error("--p", checkpoint, *to, "a.html", "--beside", "nothing")
     assert "so it is .html; received 'a.txt'" in error("--p", checkpoint, *to, "a.txt")
+    for wrong in ("nan", "1.5"):
+        assert "is a probability, 0 to 1; received" in error("--p", checkpoint, *to, "a.html", "--threshold", wrong)
     assert "data is a folder" in error("--p", checkpoint, *to, "data")
     message = error("--p", checkpoint, "--format", "c", "--out", "a.c", "--beside", WEIGHTS)
     assert "the format c holds one model: leave --beside out" in message
