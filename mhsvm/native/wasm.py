@@ -19,7 +19,8 @@ RECORD = SOURCE.with_name("ultralight.wasm.json")
 
 _FUNCTIONS = ("run", "num_scratch", "num_weights", "check", "rule", "minmax", "probability")
 _FLAGS = (
-    *("--target=wasm32", "-std=c11", "-O3", "-msimd128", "-mbulk-memory"),
+    # -Os is 7 % slower than -O3, and the page is 8 KB smaller
+    *("--target=wasm32", "-std=c11", "-Os", "-msimd128", "-mbulk-memory"),
     *("-ffreestanding", "-nostdlib", "-fvisibility=hidden"),
     *("-Wl,--no-entry", "-Wl,--strip-all", "-Wl,-z,stack-size=262144", "-Wl,--export=__heap_base"),
     *(f"-Wl,--export=ultralight_{name}" for name in _FUNCTIONS),
