@@ -37,8 +37,8 @@ def majority_mask(masks: np.ndarray, num_classes: int = 1) -> np.ndarray:
 def staple_mask(masks: np.ndarray) -> np.ndarray:
     """Estimate the lesion and the reliability of each rater together, and take the pixels that are more likely lesion.
 
-    Pixels count as lesion above a probability of 0.5, so that a tie is background. Equal masks are their own consensus: without a pixel of lesion,
-    or with nothing else, SimpleITK returns no numbers.
+    Pixels count as lesion above a probability of 0.5, so that a tie is background. Equal masks are their own consensus:
+    without a pixel of lesion, or with nothing else, SimpleITK returns no numbers.
 
     Args:
         masks: uint8 or bool (r, h, w), at least one mask, not 0 in the lesion.
