@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from torch import nn
 
+from mhsvm.assemble.members import choose_threshold
 from mhsvm.assemble.networks import build_model
 from mhsvm.assemble.trained import Trained
 from mhsvm.data.augment import NORMALIZATIONS
@@ -64,8 +65,8 @@ def export_trained(
             has it.
         images: Images to compare on, besides generated ones.
     Raises:
-        ValueError: The format is unknown or cannot hold this model, or the result differs by more than 1e-4 (with
-            `half` 1e-2) in probability; then nothing is left.
+        ValueError: The format is unknown or cannot hold this model, the threshold is outside of 0..1, or the result
+            differs by more than 1e-4 (with `half` 1e-2) in probability; then nothing is left.
         FileNotFoundError: The folder of `out` does not exist.
         FileExistsError: The format is a folder, and `out` holds something else.
     """
@@ -162,7 +163,7 @@ def _facts(trained: Trained, threshold: float | None) -> Facts:
         num_classes=trained.num_classes,
         size=trained.size,
         normalization=config.data.normalization,
-        threshold=float(config.evaluation.threshold if threshold is None else threshold),
+        threshold=choose_threshold([trained], threshold),
         license=row.license if row else "",
     )
 

@@ -1,12 +1,17 @@
 """Measurements of a test on each batch besides the counts: boundaries, calibration, and metrics at native size."""
 
+from collections.abc import Sequence
+from functools import partial
+
 import numpy as np
 import torch
 from torch import Tensor
 
+from mhsvm.data.consensus import as_labels
 from mhsvm.data.dataset import Dataset
 from mhsvm.evaluation.evaluator import target_masks
 from mhsvm.evaluation.image_score import ImageScore, SizedScores, join_scores, score_image
+from mhsvm.evaluation.raters import RaterScores, RaterSettings, compare_raters
 from mhsvm.inference.probability import resize_probability, to_mask
 from mhsvm.metrics import (
     RANKING,
@@ -19,6 +24,7 @@ from mhsvm.metrics import (
     ranking_metrics,
 )
 from mhsvm.prepare.native import NativeMasks
+from mhsvm.store import PreparedSet
 from mhsvm.threads import image_threads
 
 
@@ -98,3 +104,45 @@ class Measurement:
     def native(self) -> SizedScores | None:
         """Scores at native size, or None."""
         return join_scores(self._ids, self._images) if self._images else None
+
+
+class RaterMeasurement:
+    """Compares batch by batch with the masks of several raters, at the set's size.
+
+    Args:
+        prepared: The set, with masks of raters.
+        settings: How they are compared.
+        threshold: Probability at and above which a pixel is lesion.
+    Attributes:
+        scores: The comparisons of the measured images.
+    """
+
+    def __init__(self, prepared: PreparedSet, settings: RaterSettings, *, threshold: float) -> None:
+        assert prepared.ratings is not None, "the set has masks of raters"
+        self._ratings = prepared.ratings
+        self._row_of = {image_id: row for row, image_id in enumerate(prepared.ids)}
+        self._threshold = threshold
+        self.scores = RaterScores(settings)
+
+    @classmethod
+    def open(
+        cls, prepared: PreparedSet, *, threshold: float, boundary: bool, arguments: Arguments | None = None
+    ) -> "RaterMeasurement | None":
+        """The comparisons of a set; None if it has one mask an image."""
+        if prepared.ratings is None:
+            return None
+        settings = RaterSettings(prepared.ratings.raters, prepared.num_classes, boundary, arguments)
+        return cls(prepared, settings, threshold=threshold)
+
+    def add(self, ids: Sequence[str], probability: Tensor) -> None:
+        """Compare the predictions of a batch: ids of b images, probability (b, 1 or k, h, w)."""
+        num_classes = self.scores.settings.num_classes
+        preds = to_mask(probability, self._threshold).cpu().numpy()
+        masks = [
+            {rater: as_labels(mask, num_classes) for rater, mask in self._ratings.of(self._row_of[image_id]).items()}
+            for image_id in ids
+        ]
+        with image_threads() as pool:
+            compared = pool.map(partial(compare_raters, settings=self.scores.settings), preds, masks)
+            for image_id, each in zip(ids, compared, strict=True):
+                self.scores.add(image_id, each)

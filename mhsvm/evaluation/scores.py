@@ -172,17 +172,25 @@ def write_cases(
         num_classes: 1, or k for a column `class`.
         sizes: Height and width of each image in pixels, for columns of these names.
     """
+    header, rows = case_rows(scores, num_classes=num_classes, sizes=sizes)
+    write_table(path, header, rows)
+
+
+def case_rows(
+    scores: Scores, *, num_classes: int, sizes: Sequence[tuple[int, int]] | None = None
+) -> tuple[list[str], list[list]]:
+    """Names of the columns, and the rows, of `write_cases`."""
     columns = per_image(scores.counts)
     measured: tuple[str, ...] = PER_IMAGE
     if scores.distances is not None:
         columns |= dict(zip(scores.names, scores.distances.unbind(-1), strict=True))
         measured = (*PER_IMAGE, *scores.names)
     labels, size_names = ["class"] if num_classes > 1 else [], ["height", "width"] if sizes else []
-    rows = []
+    rows: list[list] = []
     for row, image_id in enumerate(scores.ids):
         size = sizes[row] if sizes else []
         for place in range(scores.counts.shape[1]):
             label = [place + 1] if num_classes > 1 else []
             values = [_or_none(columns[name][row, place].item()) for name in measured]
             rows.append([image_id, *label, *size, *scores.counts[row, place].tolist(), *values])
-    write_table(path, ["id", *labels, *size_names, *COUNTS, *measured], rows)
+    return ["id", *labels, *size_names, *COUNTS, *measured], rows

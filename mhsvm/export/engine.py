@@ -24,16 +24,16 @@ def engine_arguments(export: Export) -> dict:
     return ultralight_native.network_arguments(export.model)
 
 
-def engine_weights(export: Export) -> np.ndarray:
-    """Weights (n,) in the order of the engine, float32, or float16 if they are to be stored in 16 bits.
+def engine_weights(export: Export, *, significant_bits: int = 24) -> np.ndarray:
+    """Weights, float32 (n,), in the order of the engine; see `pack_weights`.
 
     Raises:
-        ValueError: One is not finite in this type.
+        ValueError: One is not finite.
     """
     assert isinstance(export.model, UltraLightVMUNet)
-    weights = pack_weights(export.model)
-    check_range(np.abs(weights).max(), half=export.half)
-    return weights.astype(np.float16 if export.half else np.float32)
+    weights = pack_weights(export.model, significant_bits=significant_bits)
+    check_range(np.abs(weights).max(), half=False)
+    return weights
 
 
 def check_range(greatest: float, *, half: bool) -> None:

@@ -21,9 +21,11 @@ FOLDER = Path(__file__).with_name("page")
 # Scripts of the page and of its Worker alike, and of each alone.
 MODULES = ("unpack.js", "resample.js", "network.js", "contour.js")
 WORKER = ("image_file.js", "output_file.js", "worker.js")
-PAGE = ("drawing.js", "results.js", "page.js")
-# Lines that are comments or empty, and spaces at the start of the others.
-_LEFT_OUT = re.compile(r"^[ \t]*(//.*|/\*\*[^*]*(\*(?!/)[^*]*)*\*/)?\s*$\n?|^[ \t]+", re.M)
+PAGE = ("drawing.js", "results.js", "state.js", "images.js", "shown.js", "downloads.js", "page.js")
+# Comments, empty lines, and spaces at the start of the others.
+_LEFT_OUT = re.compile(r"^[ \t]*(//.*|/\*\*[^*]*(\*(?!/)[^*]*)*\*/)?\s*$\n?|^[ \t]+|[ \t]+// .*$", re.M)
+# Significant bits of rounded matrices. Numbers of 16 bits have one more, but not in vectors: they are less exact.
+_HALF_BITS = 10
 # By default nothing is loaded, and nothing can be sent.
 _POLICY = {
     "default-src": "'none'",
@@ -45,7 +47,7 @@ def page_html(export: Export, *, head: str = "", script: str = "", policy: dict[
         script: JavaScript that runs after the page's own.
         policy: Sources to add to those that its content security policy allows, by directive.
     """
-    modules, worker, main = ("".join(map(_script, names)) for names in (MODULES, WORKER, PAGE))
+    modules, main = ("".join(map(_script, names)) for names in (MODULES, PAGE))
     main += script
     allowed = dict(_POLICY)
     # with checksums of its scripts instead of 'unsafe-inline', no other script could run
@@ -55,9 +57,8 @@ def page_html(export: Export, *, head: str = "", script: str = "", policy: dict[
     rules = "; ".join(f"{directive} {sources}" for directive, sources in allowed.items())
     parts = {
         "head": f'{head}<meta http-equiv="Content-Security-Policy" content="{rules}">',
-        "style": read_text(FOLDER / "page.css"),
+        "style": _LEFT_OUT.sub("", read_text(FOLDER / "page.css")),
         "modules": modules,
-        "worker": worker,
         "data": _embeddable(page_data(export)),
         "script": main,
     }
@@ -65,10 +66,11 @@ def page_html(export: Export, *, head: str = "", script: str = "", policy: dict[
 
 
 def page_data(export: Export) -> dict:
-    """The data of the page: the engine, and the facts and weights of one or two models.
+    """The data of the page: the engine, the script of the Worker, and the facts and weights of one or two models.
 
     Bytes are base64 of a zlib stream. Weights have their first bytes first, then their second ones, …: those of a kind
-    compress better. A model has the keys of the Worker's message "open"; `lines` are for people.
+    compress better, above all those that rounding has made zero. A model has the keys of the Worker's message "open";
+    `lines` are for people.
     """
     models = [export] if export.beside is None else [export, export.beside]
     return {
@@ -76,13 +78,14 @@ def page_data(export: Export) -> dict:
         "use": INTENDED_USE,
         "resize": RESIZE_RULE,
         "wasm": _packed(WASM.read_bytes()),
+        "worker": _packed("".join(map(_script, WORKER)).encode()),
         "models": [_model(each) for each in models],
     }
 
 
 def _model(export: Export) -> dict:
     facts = export.facts
-    weights = engine_weights(export)
+    weights = engine_weights(export, significant_bits=_HALF_BITS if export.half else 24)
     return {
         "name": facts.lines()["weights"],
         "sha256": facts.sha256,
@@ -91,10 +94,10 @@ def _model(export: Export) -> dict:
         "threshold": facts.threshold,
         "normalization": facts.normalization,
         "license": facts.license,
-        "lines": facts.lines(),
+        "lines": {**facts.lines(), "precision": f"{_HALF_BITS} significant bits" if export.half else "32 bits"},
         "network": engine_arguments(export),
         "half": export.half,
-        "weights": _packed(_by_place(weights.astype(weights.dtype.newbyteorder("<"), copy=False))),
+        "weights": _packed(_by_place(weights.astype("<f4")), memory=5, strategy=zlib.Z_RLE),
     }
 
 
@@ -103,8 +106,10 @@ def _by_place(weights: np.ndarray) -> bytes:
     return weights.view(np.uint8).reshape(-1, weights.itemsize).T.tobytes()
 
 
-def _packed(content: bytes) -> str:
-    return base64.b64encode(zlib.compress(content, level=9)).decode("ascii")
+def _packed(content: bytes, *, memory: int = 8, strategy: int = zlib.Z_DEFAULT_STRATEGY) -> str:
+    # numbers have no repetitions, and their statistics change from place to place: little memory makes small blocks
+    stream = zlib.compressobj(9, zlib.DEFLATED, zlib.MAX_WBITS, memory, strategy)
+    return base64.b64encode(stream.compress(content) + stream.flush()).decode("ascii")
 
 
 def _embeddable(data: dict) -> str:

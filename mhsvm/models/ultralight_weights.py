@@ -34,11 +34,30 @@ class UltraLight(Protocol):
     def by_layers(self, x: Tensor) -> Tensor: ...
 
 
-def pack_weights(model: UltraLight) -> np.ndarray:
-    """Float32 (n,), all weights of the network as `ultralight.c` reads them."""
+def pack_weights(model: UltraLight, *, significant_bits: int = 24) -> np.ndarray:
+    """Float32 (n,), all weights of the network as `ultralight.c` reads them.
+
+    With fewer significant bits than the 24 of float32, matrices are rounded. Vectors stay: biases and norms are few,
+    and their rounding would change the output more than that of all matrices.
+    """
     with torch.no_grad():
-        parts = [part.detach().double().cpu().float().contiguous().numpy().ravel() for part in _parts(model)]
-    return np.concatenate(parts)
+        parts = [part.detach().double().cpu().float().contiguous().numpy() for part in _parts(model)]
+    return np.concatenate([(_rounded(part, significant_bits) if part.ndim > 1 else part).ravel() for part in parts])
+
+
+def vector_places(model: UltraLight) -> np.ndarray:
+    """Bool (n,), the packed weights that are part of a vector."""
+    return np.concatenate([np.full(part.numel(), part.ndim < 2) for part in _parts(model)])
+
+
+def _rounded(values: np.ndarray, significant_bits: int) -> np.ndarray:
+    """Float32 values rounded to nearest, ties to even."""
+    dropped = 24 - significant_bits
+    if dropped == 0:
+        return values
+    bits = values.view(np.uint32)
+    half = np.uint32((1 << (dropped - 1)) - 1) + ((bits >> dropped) & 1)
+    return ((bits + half) >> dropped << dropped).view(np.float32)
 
 
 def _parts(model: UltraLight) -> Iterator[Tensor]:

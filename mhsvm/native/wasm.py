@@ -17,8 +17,8 @@ WASM = SOURCE.with_suffix(".wasm")
 RECORD = SOURCE.with_name("ultralight.wasm.json")
 
 _FUNCTIONS = ("run", "num_scratch", "num_weights", "check", "rule", "minmax", "probability")
+# -O3 is 9 % faster, and its file is larger by 70 %.
 _FLAGS = (
-    # -Os is 7 % slower than -O3, and the page is 8 KB smaller
     *("--target=wasm32", "-std=c11", "-Os", "-msimd128", "-mbulk-memory"),
     *("-ffreestanding", "-nostdlib", "-fvisibility=hidden"),
     *("-Wl,--no-entry", "-Wl,--strip-all", "-Wl,-z,stack-size=262144", "-Wl,--export=__heap_base"),

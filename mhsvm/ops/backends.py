@@ -34,6 +34,9 @@ class Backend:
     origin: Callable[[], str] | None = None
 
 
+# The row that computes all operations while torch.export records them.
+PORTABLE = "portable"
+
 # "auto" takes the first row that can run an operation.
 _BACKENDS: tuple[Backend, ...] = (
     Backend("triton", triton_support.unavailable_reason, expected_on="cuda"),
@@ -41,6 +44,7 @@ _BACKENDS: tuple[Backend, ...] = (
     Backend("native", library.unavailable_reason, gradients=False, origin=library.origin),
     Backend("cpu", cpu_scan.unavailable_reason, expected_on="cpu"),
     Backend("chunked"),
+    Backend(PORTABLE, automatic=False),
     Backend("reference", automatic=False),
 )
 

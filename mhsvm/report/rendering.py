@@ -8,6 +8,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from mhsvm.evaluation.ranking import ranking_line
+from mhsvm.evaluation.rater_summary import rater_metrics
 from mhsvm.evaluation.scores import absence_lines, averaged_metrics, format_interval, format_metric, format_predicted
 from mhsvm.metrics import argument_line
 from mhsvm.metrics.summary import POOLED
@@ -39,6 +40,7 @@ _CONSTANTS = {
     "predicted": format_predicted,
     "argument_line": argument_line,
     "ranking_line": ranking_line,
+    "rater_metrics": rater_metrics,
 }
 
 

@@ -84,6 +84,7 @@ def result(tmp_path):
     return testing.TestResult(
         scores=scores,
         native=native,
+        raters=None,
         summary=summary,
         protocol=Protocol(Split("made", {image_id: "test"}), "made", None, None),
         leakage=Leakage((Leak(image_id, image_id, "same id", None),), path, None),

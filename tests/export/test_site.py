@@ -1,8 +1,12 @@
 """A model as a site: whole or not at all, below any path, and with a version of its own."""
 
+import functools
 import json
 import re
+import shutil
+import threading
 from dataclasses import replace
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -130,3 +134,71 @@ def test_the_current_folder(workplace, monkeypatch):
     monkeypatch.chdir(workplace / "here")
     export(".")
     assert names(workplace / "here") == FILES
+
+
+class Server:
+    """A web server of a folder, which can be stopped and started again at the same port."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.port = folder, 0
+        self.start()
+
+    def start(self) -> None:
+        class Handler(SimpleHTTPRequestHandler):
+            def log_message(self, *_: object) -> None:
+                pass
+
+        handler = functools.partial(Handler, directory=str(self.folder))
+        self.server = ThreadingHTTPServer(("127.0.0.1", self.port), handler)
+        self.port = self.server.server_address[1]
+        threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+
+    def stop(self) -> None:
+        self.server.shutdown()
+        self.server.server_close()
+
+
+@pytest.mark.usefixtures("no_node")
+def test_the_site_works_offline_and_takes_a_new_version(workplace):
+    program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if program is None:
+        pytest.skip("needs Chromium")
+    sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright")
+    (workplace / "www/below").mkdir(parents=True)
+    export("www/below/site")
+    first = version(workplace / "www/below/site")
+    caches = "async () => (await caches.keys()).map((name) => name.split(' ')[2])"
+    threshold = "() => JSON.parse(document.getElementById('data').textContent).models[0].threshold"
+    server = Server(workplace / "www")
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=program)
+        page = browser.new_page()
+        reports = []
+        page.on("console", lambda message: reports.append(message.text))
+        page.on("pageerror", lambda error: reports.append(str(error)))
+        page.goto(f"http://127.0.0.1:{server.port}/below/site/")
+        page.evaluate("() => navigator.serviceWorker.ready.then(() => true)")
+        assert page.evaluate(caches) == [first]
+        server.stop()
+        for name in ("", "index.html", "?shared"):
+            page.goto(f"http://127.0.0.1:{server.port}/below/site/{name}")
+            assert page.evaluate(threshold) == 0.5
+        image = Path("photo.png")
+        Image.effect_noise((90, 70), 50).save(image)
+        page.set_input_files("#files", str(image))
+        page.wait_for_function("() => images.length === 1 && images[0].state === 'done'")
+        export("www/below/site", threshold=0.25)
+        second = version(workplace / "www/below/site")
+        assert second != first
+        server.start()
+        page.reload()
+        for _ in range(200):
+            if page.evaluate(caches) == [second]:
+                break
+            page.wait_for_timeout(25)
+        assert page.evaluate(caches) == [second]
+        page.reload()
+        assert page.evaluate(threshold) == 0.25
+        browser.close()
+    server.stop()
+    assert reports == []

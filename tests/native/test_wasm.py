@@ -46,7 +46,7 @@ def test_the_file_is_compiled_again_to_the_same_bytes(compiled):
 def test_the_file_computes_as_one_compiled_now(compiled):
     torch.manual_seed(0)
     model = create_model("ultralight_vm_unet").eval()
-    arguments = {"size": [64, 32], "half": False, "network": network_arguments(model)}
+    arguments = {"size": [64, 32], "network": network_arguments(model)}
     image = np.random.default_rng(0).integers(0, 256, (64, 32, 3), np.uint8)
     code = f"""
     const model = {{ ...{json.dumps(arguments)}, weights: inputs[2] }};

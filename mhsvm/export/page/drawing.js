@@ -91,7 +91,9 @@ function boundaries(view, models, thresholds, only) {
     for (let label = 0; label < colors.length; label++) {
       if (only ? only[0] !== index || only[1] !== label : label === 0) continue;
       const margins = paddedMargins(view.maps[index], model.classes, thresholds[index], label, width, height);
-      found.push({ color: only ? BOTH : colors[label], path: boundaryPath(margins, width, height) });
+      // the first one wider, so that both can be seen where they are the same
+      const wide = !only && models.length > 1 && index === 0 ? 1.8 : 1;
+      found.push({ color: only ? BOTH : colors[label], wide, path: boundaryPath(margins, width, height) });
     }
   });
   return found;
@@ -127,10 +129,10 @@ function probabilityPixels(map, width, height) {
  * Paint a view on a canvas.
  * @param {HTMLCanvasElement} canvas
  * @param {{pixels: ImageBitmap, maps: Float32Array[]}} view
- * @param {{models: object[], thresholds: number[], mode: string, layer: number[]}} shown `layer`: index and label of the
- *   map that the mode "probability" shows.
+ * @param {{models: object[], thresholds: number[], mode: string, layer: number[], line: ?object}} shown `layer`: index and
+ *   label of the map that the mode "probability" shows; `line`: see state.js.
  */
-function paint(canvas, view, { models, thresholds, mode, layer }) {
+function paint(canvas, view, { models, thresholds, mode, layer, line }) {
   const { width, height } = view.pixels, context = canvas.getContext("2d");
   // small images with larger pixels, so that lines are fine
   const zoom = Math.max(1, Math.round(1200 / Math.max(width, height)));
@@ -145,16 +147,27 @@ function paint(canvas, view, { models, thresholds, mode, layer }) {
     small.getContext("2d").putImageData(pixels, 0, 0);
     context.drawImage(small, 0, 0);
   }
-  if (mode !== "boundary" && mode !== "probability") return;
   // about two pixels of the screen
-  const line = Math.max(1, canvas.width / (canvas.clientWidth || canvas.width)) * 2.2 / zoom;
-  const lines = boundaries(view, models, thresholds, mode === "probability" ? layer : null);
+  const thin = (Math.max(1, canvas.width / (canvas.clientWidth || canvas.width)) * 2.2) / zoom;
+  const lines = mode === "mask" || mode === "image" ? [] : boundaries(view, models, thresholds, mode === "probability" ? layer : null);
+  if (line) lines.push({ color: BOTH, path: rulerPath(line, width, height, 4 * thin) });
   context.lineCap = context.lineJoin = "round";
-  for (const [extra, color] of [[1.9, "#000a"], [1, null]]) {
-    for (const each of lines) {
-      context.lineWidth = line * extra;
-      context.strokeStyle = color ?? css(each.color);
-      context.stroke(each.path);
+  for (const isCasing of [true, false]) {
+    for (const { path, color, wide = 1 } of lines) {
+      context.lineWidth = thin * (isCasing ? wide + 0.9 : wide);
+      context.strokeStyle = isCasing ? "#000a" : css(color);
+      context.stroke(path);
     }
   }
+}
+
+/** A line with a mark across each end. */
+function rulerPath({ from, to }, width, height, mark) {
+  const path = new Path2D(), [x, y, u, v] = [from[0] * width, from[1] * height, to[0] * width, to[1] * height];
+  const length = Math.hypot(u - x, v - y) || 1, dx = ((v - y) / length) * mark, dy = ((x - u) / length) * mark;
+  for (const [a, b, c, d] of [[x, y, u, v], [x - dx, y - dy, x + dx, y + dy], [u - dx, v - dy, u + dx, v + dy]]) {
+    path.moveTo(a, b);
+    path.lineTo(c, d);
+  }
+  return path;
 }

@@ -24,11 +24,11 @@ async function unpack(text, size = 1) {
 }
 
 /**
- * The models of a page, with their weights as bytes.
+ * The models of a page, with their weights as float32.
  * @param {object} data The page's data, see mhsvm/export/html_page.py.
  * @returns {Promise<{wasm: ArrayBuffer, models: object[]}>} The parts of the Worker's message "open".
  */
 async function unpackModels(data) {
-  const weights = await Promise.all(data.models.map(({ weights, half }) => unpack(weights, half ? 2 : 4)));
+  const weights = await Promise.all(data.models.map((model) => unpack(model.weights, 4)));
   return { wasm: await unpack(data.wasm), models: data.models.map((model, i) => ({ ...model, weights: weights[i] })) };
 }

@@ -211,10 +211,12 @@ async function overlay({ file, maps, layers, width, height }) {
   // of each pixel, an index of the palette: 0 none, 1 black around boundaries, against light skin
   const drawn = new Uint8Array(width * height), palette = [null, [0, 0, 0]];
   let tint = null;
-  for (const { index, threshold, colors } of layers) {
+  for (const [place, { index, threshold, colors }] of layers.entries()) {
+    // the first of two is wider, so that both can be seen where they are the same
+    const wide = layers.length > 1 && place === 0 ? 2 : 1;
     const labels = fullMask(maps[index], models[index], threshold, width, height);
     for (let label = 1; label < colors.length; label++) {
-      const boundary = maskBoundary(labels, width, height, thickness, label);
+      const boundary = maskBoundary(labels, width, height, wide * thickness, label);
       for (let i = 0; i < boundary.length; i++) if (boundary[i]) drawn[i] = palette.length;
       palette.push(colors[label]);
     }
