@@ -82,7 +82,7 @@ def read_checksums(path: Path) -> dict[str, str]:
     Raises:
         ValueError: A line has another form.
     """
-    pairs = [line.split() for line in read_text(path).splitlines()]
+    pairs = [line.split() for line in read_text(path).strip().split("\n")]
     return {name: checksum for checksum, name in pairs}
 
 
