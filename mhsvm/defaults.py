@@ -28,6 +28,9 @@ DEFAULTS = CfgNode(
             "augmentation": "ultralight",
             # Train on the fractional coverage that resizing leaves at a mask's boundary, instead of 0 and 1.
             "soft_targets": False,
+            # Mask that trains and validates, of a set with several raters: primary, first, majority, staple, random (a
+            # mask for each epoch; validation on the majority), or the name of a rater.
+            "mask": "primary",
             # Memory for the images: device, stream, or auto (the device if they fit in a quarter of its free memory).
             "placement": "auto",
         },

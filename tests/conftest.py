@@ -11,7 +11,7 @@ import torch
 from mhsvm.registry import Registry
 from mhsvm.training.step import TrainStep
 
-pytest_plugins = ["tests.fixtures.backends", "tests.fixtures.files", "tests.fixtures.jobs", "tests.fixtures.workplace"]
+pytest_plugins = [f"tests.fixtures.{name}" for name in ("backends", "browser", "files", "jobs", "workplace")]
 
 
 @pytest.hookimpl(tryfirst=True)

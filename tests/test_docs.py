@@ -7,11 +7,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from yacs.config import CfgNode
 
+from mhsvm.assemble import exporting, load_trained
 from mhsvm.cli.main import COMMANDS
 from mhsvm.defaults import DEFAULTS
+from mhsvm.export import Export
+from mhsvm.export.onnx_file import write_onnx
 from mhsvm.models.pretrained import find_pretrained
 from mhsvm.routes.patterns import PATTERNS
 from tests.fixtures.commands import check_command, command_main, parser_of
@@ -110,6 +114,9 @@ def test_python_blocks_run(page, workplace, make_set, monkeypatch):
             shutil.copyfile(find_pretrained("isic2017-wu-sorted").path, name)
         else:
             Image.fromarray(np.full((40, 60, 3), 150, np.uint8)).save(name)
+    if "segment.onnx" in page.read_text(encoding="utf-8"):
+        trained = load_trained("fold0.pt", device=torch.device("cpu"))
+        write_onnx(Export(trained.model, exporting._facts(trained, None)), Path("segment.onnx"))
     monkeypatch.setenv("MPLBACKEND", "agg")
     scope: dict = {}
     for code in re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.S):

@@ -74,6 +74,7 @@ MAY_IMPORT = {
     "synthetic": BASE | {"store"},
     "data": DATA,
     "prepare": BASE | {"store"},
+    "download": BASE,
     "leakage": DATA | {"metrics"},
     "runtime": BASE | {"ops"},
     "inference": INFERENCE,
@@ -85,7 +86,7 @@ MAY_IMPORT = {
     # The only room that reads a config.
     "assemble": ASSEMBLE,
     "sweep": ASSEMBLE,
-    "cli": ASSEMBLE | {"api", "sweep", "report", "synthetic"},
+    "cli": ASSEMBLE | {"api", "download", "sweep", "report", "synthetic"},
     "finished_run": ASSEMBLE,
     "api": ASSEMBLE | {"finished_run"},
     "__main__": {"cli"},

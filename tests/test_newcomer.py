@@ -38,7 +38,7 @@ FILES = {
     "metric": ["own_metric.py"],
     "kernel": ["own_op.py", "own_op_kernels.py"],
 }
-ENTRIES = [(MIXERS, "average"), (MODELS, "plain"), (SOURCES, "clinic"), (METRICS, "nsd")]
+ENTRIES = [(MIXERS, "average"), (MODELS, "plain"), (SOURCES, "clinic"), (METRICS, "core_recall")]
 
 CONFIG = """
 run: {{device: cpu, plugins: [{plugins}]}}
@@ -141,23 +141,23 @@ def test_a_mixer_and_a_metric_of_a_config(newcomer):
     assert recorded["mixer"]["average"] == {"length": 5}
     test = ("test", "--d", "clinic", "--device", "cpu", "--plugins", "own_mixer", "own_metric", "--p")
     printed = run(newcomer, *test, BEST)
-    assert re.search(r"^nsd +[\d.-]+", printed, re.M)
+    assert re.search(r"^core_recall +[\d.-]+", printed, re.M)
     (first,) = (newcomer / "results" / "own" / "tests").iterdir()
     with (first / "cases.csv").open() as file:
-        assert {"hd95", "assd", "nsd"} <= set(csv.DictReader(file).fieldnames)
+        assert {"hd95", "assd", "nsd", "core_recall"} <= set(csv.DictReader(file).fieldnames)
     summary = json.loads((first / "summary.json").read_text())
-    assert "nsd_per_image" in summary["metrics"]
-    assert "nsd_per_image" in summary["intervals"]["limits"]
+    assert "core_recall_per_image" in summary["metrics"]
+    assert "core_recall_per_image" in summary["intervals"]["limits"]
     assert (summary["model"]["mixer"], summary["model"]["mixer average"]) == ("average", {"length": 5})
     run(newcomer, *test, "results/own/checkpoints/last.pt")
     first, second = sorted((newcomer / "results" / "own" / "tests").iterdir())
     # comparing and reporting read the tables, without the plugin
-    assert re.search(r"^nsd_per_image ", run(newcomer, "compare", str(first), str(second)), re.M)
+    assert re.search(r"^core_recall_per_image ", run(newcomer, "compare", str(first), str(second)), re.M)
     run(newcomer, "report", str(first))
-    assert "nsd" in (first / "report.html").read_text()
+    assert "core_recall" in (first / "report.html").read_text()
     run(newcomer, "train", "--resume", "results/own")
     scores = run(newcomer, "score", "--pred", "own/masks", "--truth", "own/masks", "--plugins", "own_metric")
-    assert re.search(r"^nsd +1\.0000", scores, re.M)
+    assert re.search(r"^core_recall +1\.0000", scores, re.M)
     message = run(newcomer, *test[:5], "--p", BEST, fails=True)
     assert f"error: {BEST}: it names plugins that are not imported: own_mixer, own_metric. " in message
     (newcomer / "own_mixer.py").rename(newcomer / "gone.py")

@@ -4,7 +4,7 @@ from mhsvm.assemble.data import build_augment, build_set, build_split, describe_
 from mhsvm.assemble.devices import build_device, build_own_device
 from mhsvm.assemble.evaluation import build_evaluator, build_test, build_test_set, check_test, open_native
 from mhsvm.assemble.networks import build_inference, build_model, describe_model
-from mhsvm.assemble.prediction import TrainedPredictor, load_predictor
+from mhsvm.assemble.prediction import TrainedPredictor, load_predictor, open_predictor
 from mhsvm.assemble.runs import Plan, open_plan, plan_resumed, plan_run, run_folder
 from mhsvm.assemble.settings import read_config, recorded_config
 from mhsvm.assemble.trained import Trained, load_trained
@@ -38,6 +38,7 @@ __all__ = [
     "load_trained",
     "open_native",
     "open_plan",
+    "open_predictor",
     "plan_resumed",
     "plan_run",
     "read_config",

@@ -44,7 +44,7 @@ def check_training(config: CfgNode, *, num_processes: int = 1) -> tuple[CfgNode,
         if prepared is not None and not (errors and config.data.split.startswith("kfold")):
             with errors.collected():
                 split = build_split(config.data.split, prepared)
-                check_data(split, prepared)
+                check_data(config, split, prepared)
         errors.raise_if_any("reasons why this training cannot start")
         assert prepared is not None, "without a set there is an error"
         return config, split, prepared.checksum

@@ -15,13 +15,13 @@ from mhsvm.errors import Errors
 from mhsvm.evaluation.evaluator import Evaluator
 from mhsvm.evaluation.gates import check_gate_maps
 from mhsvm.evaluation.protocol import Protocol, choose_protocol
-from mhsvm.evaluation.testing import TestRun
+from mhsvm.evaluation.test_run import TestRun
 from mhsvm.files import StrPath
 from mhsvm.inference.predictor import MeanLogits, Predictor
 from mhsvm.leakage import find_leakage, leakage_lines
 from mhsvm.prepare.class_levels import check_classes
 from mhsvm.prepare.native import NativeMasks, open_native_masks
-from mhsvm.prepare.pipeline import MASK_SUFFIX, MASK_THRESHOLD
+from mhsvm.prepare.pipeline import MASK_SUFFIX, MASK_THRESHOLD, RATERS
 from mhsvm.prepare.sets import find_set, open_set
 from mhsvm.store import PreparedSet
 
@@ -163,7 +163,7 @@ def open_native(run: TestRun, sources: Sequence[StrPath] | None) -> Iterator[Nat
 def _native_masks(
     sources: Sequence[StrPath], prepared: PreparedSet, ids: Sequence[str], *, only_names: bool = False
 ) -> AbstractContextManager[NativeMasks]:
-    recorded, suffix = (prepared.attributes.get(name) for name in (MASK_THRESHOLD, MASK_SUFFIX))
+    recorded, suffix, raters = (prepared.attributes.get(name) for name in (MASK_THRESHOLD, MASK_SUFFIX, RATERS))
     return open_native_masks(
         sources,
         ids,
@@ -172,6 +172,7 @@ def _native_masks(
         # masks of a set are found and read alike at each size
         threshold=None if recorded is None else float(recorded),
         mask_suffix=None if suffix is None else str(suffix),
+        raters=None if raters is None else str(raters).split("\n") if raters else (),
         only_names=only_names,
     )
 

@@ -10,8 +10,10 @@ from pathlib import Path
 import numpy as np
 from torch import nn
 
+from mhsvm.assemble.members import choose_threshold
 from mhsvm.assemble.networks import build_model
 from mhsvm.assemble.trained import Trained
+from mhsvm.data.augment import NORMALIZATIONS
 from mhsvm.export import FORMATS, Comparison, Export, Facts, Format
 from mhsvm.export.comparison import HALF_LIMIT, LIMIT, compare
 from mhsvm.files import StrPath
@@ -47,6 +49,7 @@ def export_trained(
     half: bool = False,
     threshold: float | None = None,
     beside: Trained | None = None,
+    scan: bool = False,
     images: Sequence[ImageLike] = (),
 ) -> Exported:
     """Write a trained model in a format, and compare the result with the model in float64.
@@ -58,17 +61,21 @@ def export_trained(
         half: Store the weights in 16 bits.
         threshold: Probability at and above which a pixel is lesion; None takes the checkpoint's.
         beside: A second model for the same files, of the formats `html` and `site`.
+        scan: Scan by the operator Scan, of the format `onnx`: smaller and faster in ONNX Runtime, but not every runtime
+            has it.
         images: Images to compare on, besides generated ones.
     Raises:
-        ValueError: The format is unknown or cannot hold this model, or the result differs by more than 1e-4 (with
-            `half` 1e-2) in probability; then nothing is left.
+        ValueError: The format is unknown or cannot hold this model, the threshold is outside of 0..1, or the result
+            differs by more than 1e-4 (with `half` 1e-2) in probability; then nothing is left.
         FileNotFoundError: The folder of `out` does not exist.
         FileExistsError: The format is a folder, and `out` holds something else.
     """
     chosen, out = FORMATS[format], Path(out)
     _check_out(chosen, out)
     models = [trained] if beside is None else [trained, beside]
-    exports = [Export(each.model, _facts(each, threshold), half) for each in models]
+    if scan and not chosen.takes_scan:
+        raise ValueError(f"the format {format} has no operators to choose from: leave `scan` out")
+    exports = [Export(each.model, _facts(each, threshold), half, scan=scan) for each in models]
     for each, export in zip(models, exports, strict=True):
         reason = chosen.unsupported_reason(export)
         if reason is not None:
@@ -76,7 +83,7 @@ def export_trained(
     if beside is not None:
         exports[0] = _with_beside(exports[0], exports[1], chosen, format)
     given = [read_rgb(image) for image in images]
-    with tempfile.TemporaryDirectory(prefix=".export-", dir=out.parent) as folder:
+    with tempfile.TemporaryDirectory(prefix=".export-", suffix=".partial", dir=out.parent) as folder:
         # "." has no name
         written = chosen.write(exports[0], Path(folder, out.name or "out"))
         found = [
@@ -123,6 +130,7 @@ def _run(
         [*_drawn(trained.size), *given],
         size=trained.size,
         threshold=export.facts.threshold,
+        normalize=NORMALIZATIONS[export.facts.normalization],
         resizes=chosen.resizes,
     )
     limit = HALF_LIMIT if export.half else LIMIT
@@ -155,7 +163,7 @@ def _facts(trained: Trained, threshold: float | None) -> Facts:
         num_classes=trained.num_classes,
         size=trained.size,
         normalization=config.data.normalization,
-        threshold=float(config.evaluation.threshold if threshold is None else threshold),
+        threshold=choose_threshold([trained], threshold),
         license=row.license if row else "",
     )
 

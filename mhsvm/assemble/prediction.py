@@ -3,14 +3,18 @@
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 
 from mhsvm.assemble.data import build_augment
 from mhsvm.assemble.devices import build_device
+from mhsvm.assemble.exported_models import ExportedModel, ExportedPredictor
+from mhsvm.assemble.members import check_equal, check_members, choose_threshold
 from mhsvm.assemble.networks import build_inference
 from mhsvm.assemble.trained import Trained, load_trained
 from mhsvm.data.split_file import Split
+from mhsvm.export.onnx_model import is_onnx
 from mhsvm.files import StrPath
 from mhsvm.inference.predictor import Predictor
 
@@ -42,13 +46,13 @@ class TrainedPredictor(Predictor):
         largest_component: bool = False,
         fill_holes: bool = False,
     ) -> None:
-        _check_members(members)
+        check_members(members)
         size, captures = members[0].size, device.type == "cuda"
         super().__init__(
             [build_inference(each.model, size=size, batch_size=batch_size, captures=captures) for each in members],
             normalize=build_augment(members[0].config, training=False, backend=members[0].backend).normalize,
             size=size,
-            threshold=_choose_threshold(members, threshold),
+            threshold=choose_threshold(members, threshold),
             device=device,
             augmentation=augmentation,
             largest_component=largest_component,
@@ -77,12 +81,13 @@ def load_predictor(
     augmentation: str = "none",
     largest_component: bool = False,
     fill_holes: bool = False,
-) -> TrainedPredictor:
+) -> TrainedPredictor | ExportedPredictor:
     """Load a function from an image to its mask, from a checkpoint or from several whose probabilities are averaged.
 
     Args:
-        path: Our checkpoint or a published one, a name from `mhsvm.list_pretrained()`, or a list of such.
-        device: "auto", "cpu", "cuda", …
+        path: Our checkpoint or a published one, a name from `mhsvm.list_pretrained()`, a model in ONNX that
+            `mhsvm export` has written, or a list of such.
+        device: "auto", "cpu", "cuda", …; models in ONNX are run on the CPU.
         batch_size: Images that a GPU computes at a time, as a CUDA graph; any number can be predicted.
         plugins: Modules of your own to import first, such as those that a checkpoint names; it imports none by itself.
         threshold: Probability at and above which a pixel is lesion; None takes the checkpoint's.
@@ -96,12 +101,11 @@ def load_predictor(
         ValueError: A file is no checkpoint, it names plugins that are not imported, several do not fit together, or
             the device is not available.
     """
-    chosen = build_device(device)
-    paths = [path] if isinstance(path, (str, os.PathLike)) else path
-    return TrainedPredictor(
-        [load_trained(each, plugins=plugins, device=chosen) for each in paths],
-        chosen,
+    return open_predictor(
+        [path] if isinstance(path, (str, os.PathLike)) else path,
+        device=device,
         batch_size=batch_size,
+        plugins=plugins,
         threshold=threshold,
         augmentation=augmentation,
         largest_component=largest_component,
@@ -109,34 +113,47 @@ def load_predictor(
     )
 
 
-def _check_members(members: Sequence[Trained]) -> None:
-    if not members:
-        raise ValueError("a predictor needs at least one checkpoint; received none")
-    for name, values in (
-        ("image sizes", [trained.size for trained in members]),
-        ("normalizations", [trained.config.data.normalization for trained in members]),
-        ("numbers of classes", [trained.num_classes for trained in members]),
-    ):
-        _check_equal(name, members, values)
+def open_predictor(
+    paths: Sequence[StrPath],
+    *,
+    device: str = "auto",
+    batch_size: int | None = None,
+    gate_threshold: float | None = None,
+    backend: str | None = None,
+    plugins: Sequence[str] = (),
+    **choices: Any,
+) -> TrainedPredictor | ExportedPredictor:
+    """As `load_predictor`, with the choices of `load_trained`; by default with the batch size of the first checkpoint.
+
+    Raises:
+        FileNotFoundError, ValueError: See `load_predictor`.
+    """
+    if any(is_onnx(path) for path in paths):
+        _check_exported(paths, device=device, gate_threshold=gate_threshold, backend=backend)
+        return ExportedPredictor([ExportedModel(path) for path in paths], **choices)
+    chosen = build_device(device)
+    members = [
+        load_trained(path, gate_threshold=gate_threshold, backend=backend, plugins=plugins, device=chosen)
+        for path in paths
+    ]
+    return TrainedPredictor(members, chosen, batch_size=batch_size or members[0].batch_size, **choices)
 
 
-def _choose_threshold(members: Sequence[Trained], threshold: float | None) -> float:
-    if threshold is None:
-        thresholds = [trained.config.evaluation.threshold for trained in members]
-        _check_equal("thresholds", members, thresholds, remedy=" or give a threshold for all")
-        threshold = float(thresholds[0])
-    if not 0 <= threshold <= 1:
-        raise ValueError(f"the threshold is a probability, 0 to 1; received {threshold}")
-    return threshold
-
-
-def _check_equal(name: str, members: Sequence[Trained], values: Sequence[object], *, remedy: str = "") -> None:
-    for trained, value in zip(members, values, strict=True):
-        if value != values[0]:
-            raise ValueError(
-                f"checkpoints that are averaged have equal {name}; received {members[0].name} with {values[0]} and "
-                f"{trained.name} with {value}. Predict with each alone{remedy}"
-            )
+def _check_exported(
+    paths: Sequence[StrPath], *, device: str, gate_threshold: float | None, backend: str | None
+) -> None:
+    others = [str(path) for path in paths if not is_onnx(path)]
+    if others:
+        raise ValueError(
+            f"models in ONNX are averaged with each other only; received {others[0]} beside them. Name the checkpoints "
+            "that they were exported from"
+        )
+    if gate_threshold is not None:
+        raise ValueError("models in ONNX have no gate: leave `gate_threshold` out")
+    if backend is not None:
+        raise ValueError("models in ONNX are run by ONNX Runtime: leave `backend` out")
+    if device not in ("auto", "cpu"):
+        raise ValueError(f"models in ONNX are run on the CPU; received `device` {device}: leave it out")
 
 
 def _merge_data(members: Sequence[Trained]) -> dict | None:
@@ -144,7 +161,7 @@ def _merge_data(members: Sequence[Trained]) -> dict | None:
     records: list[Mapping] = [trained.data for trained in members if trained.data is not None]
     if len(records) < len(members):
         return None
-    _check_equal("training sets", members, [record["checksum"] for record in records])
+    check_equal("training sets", members, [record["checksum"] for record in records])
     if len({record["split_hash"] for record in records}) == 1:
         return dict(records[0])
     parts = {

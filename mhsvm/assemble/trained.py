@@ -70,6 +70,16 @@ class Trained:
         return self.config.model.num_classes
 
     @property
+    def normalization(self) -> str:
+        """Name of the normalization of its images."""
+        return self.config.data.normalization
+
+    @property
+    def threshold(self) -> float:
+        """Probability at and above which a pixel is lesion, by its config."""
+        return float(self.config.evaluation.threshold)
+
+    @property
     def batch_size(self) -> int:
         """Images per batch of an evaluation, by its config."""
         return self.config.evaluation.batch_size

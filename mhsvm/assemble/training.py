@@ -17,12 +17,13 @@ from mhsvm.config import to_dict
 from mhsvm.data.augment import Augment
 from mhsvm.data.dataset import Dataset, load_dataset
 from mhsvm.data.loader import PLACEMENTS, choose_placement
+from mhsvm.data.mask_choice import check_mask_choice
 from mhsvm.data.split_file import Split
 from mhsvm.data.splits import suggest_split
 from mhsvm.nearest import did_you_mean
 from mhsvm.plugins import import_plugins
 from mhsvm.runtime.distributed import ALONE, World
-from mhsvm.store import PreparedSet
+from mhsvm.store import PreparedSet, Ratings
 from mhsvm.system import code_version
 from mhsvm.training.ema import ModelAverage
 from mhsvm.training.job import Job
@@ -96,7 +97,7 @@ def build_job(config: CfgNode, prepared: PreparedSet, split: Split, world: World
     import_plugins(config.run.plugins)
     for message in check_settings(config, None, num_processes=world.size):
         raise ValueError(message)
-    check_data(split, prepared)
+    check_data(config, split, prepared)
     device = build_own_device(config.run.device, world)
     torch.manual_seed(config.run.seed)
     model = build_model(config).to(device)
@@ -107,7 +108,10 @@ def build_job(config: CfgNode, prepared: PreparedSet, split: Split, world: World
     optimizer = build_optimizer(config, model)
     loss, augment = build_loss(config).to(device), build_augment(config, training=True)
     step = build_step(config, model, optimizer, loss=loss, augment=augment, world=world)
-    train_set, val_set = (load_dataset(prepared, split.ids(part)) for part in ("train", "val"))
+    mask = config.data.mask
+    train_set = load_dataset(prepared, split.ids("train"), mask=mask)
+    # validation takes the same masks in each epoch, so that its losses can be compared
+    val_set = load_dataset(prepared, split.ids("val"), mask="majority" if mask == "random" else mask)
     placement = choose_placement(train_set.num_bytes + val_set.num_bytes, device, config.data.placement)
     return Job(
         model=model,
@@ -143,6 +147,7 @@ def build_job(config: CfgNode, prepared: PreparedSet, split: Split, world: World
         notes=(
             describe_set(prepared),
             f"images: {placement.reason}",
+            *([] if prepared.ratings is None else [_describe_mask(mask, prepared.ratings)]),
             f"steps: {step.describe()}",
             *([f"{world.size} processes share each batch"] if world.size > 1 else []),
         ),
@@ -204,11 +209,17 @@ def check_settings(config: CfgNode, device: torch.device | None, *, num_processe
         yield f"{keys} are 0, so that nothing is trained: make one of them positive"
 
 
-def check_data(split: Split, prepared: PreparedSet) -> None:
-    """Raise ValueError if a split has no training or no validation part."""
+def _describe_mask(mask: str, ratings: Ratings) -> str:
+    shown = "a random one of each image, another for each epoch; validation on their majority"
+    return f"masks of {len(ratings.raters)} raters: {shown if mask == 'random' else mask}"
+
+
+def check_data(config: CfgNode, split: Split, prepared: PreparedSet) -> None:
+    """Raise ValueError if a split has no training or no validation part, or images lack the mask to train on."""
     for part in ("train", "val"):
         if not split.ids(part):
             raise ValueError(
                 f"split {split.name!r} of {prepared.path} has no {part} part; choose another data.split: "
                 f"{suggest_split(prepared.groups, training=True)}"
             )
+    check_mask_choice(prepared, config.data.mask, [*split.ids("train"), *split.ids("val")])

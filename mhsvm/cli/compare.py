@@ -13,7 +13,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser().parse_args(argv)
     from mhsvm.report.comparison import compare
     from mhsvm.report.comparison_folder import RESULTS, write_comparison
-    from mhsvm.report.comparison_text import comparison_table, winner_lines
+    from mhsvm.report.comparison_text import comparison_table, rater_tables, winner_lines
     from mhsvm.report.measured_run import read_runs
 
     tested = read_runs(arguments.runs, test=arguments.test)
@@ -23,7 +23,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     write_comparison(folder, comparison)
     for run in tested:
         print(f"{run.name}: {run.folder}")
-    for line in (*comparison.notes, "", comparison_table(comparison), "", *winner_lines(comparison)):
+    tables = (comparison_table(comparison), *rater_tables(comparison))
+    for line in (*comparison.notes, "", *tables, "", *winner_lines(comparison)):
         print(line)
     print(f"plots, cases and metrics: {folder}")
     return 0

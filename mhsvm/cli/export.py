@@ -9,6 +9,7 @@ from mhsvm.cli.parser import CommandParser, program
 # Names and purposes of `mhsvm.export.FORMATS`: the help imports no library, and a test compares them.
 FORMATS = {
     "c": "one C header and one source, for phones and microcontrollers",
+    "onnx": "one file for ONNX Runtime, browsers, OpenVINO and others",
     "html": "one page for any browser, without a server",
     "site": "the page as a folder for a web server, installable, works offline after the first visit",
 }
@@ -31,10 +32,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     exported = export_trained(
         models[0],
         arguments.format,
-        arguments.out,
+        arguments.folder,
         half=arguments.half,
         threshold=arguments.threshold,
         beside=models[1] if arguments.beside is not None else None,
+        scan=arguments.scan,
         images=arguments.images,
     )
     for file in exported.files:
@@ -52,6 +54,7 @@ def parser() -> argparse.ArgumentParser:
         description=main.__doc__,
         examples=(
             "--weights isic2017-wu-sorted --format html --out segment.html",
+            "--weights isic2017-wu-sorted --format onnx --out segment.onnx",
             "--weights isic2017-wu-sorted --format c --out segment.c",
         ),
     )
@@ -60,10 +63,13 @@ def parser() -> argparse.ArgumentParser:
     source.add_argument("--weights", metavar="NAME", help="weights that come with the package")
     formats = "; ".join(f"{name}: {purpose}" for name, purpose in FORMATS.items())
     parser.add_argument("--format", required=True, metavar="NAME", help=formats)
-    parser.add_argument("--out", required=True, type=Path, metavar="PATH", help="the file or folder to write")
+    # errors about folders of results quote this name
+    out = parser.add_argument("--out", dest="folder", required=True, type=Path, metavar="PATH")
+    out.help = "the file or folder to write"
     parser.add_argument("--half", action="store_true", help="store the weights in 16 bits")
     parser.add_argument("--threshold", type=float, metavar="T", help="default: the checkpoint's")
     parser.add_argument("--beside", metavar="FILE|NAME", help="html, site: a second model on the page")
+    parser.add_argument("--scan", action="store_true", help="onnx: smaller and faster, for ONNX Runtime alone")
     parser.add_argument("--images", nargs="+", default=(), metavar="IMAGE", help="compare on these images too")
     parser.add_argument("--plugins", nargs="+", default=(), metavar="MODULE", help="modules that a checkpoint names")
     return parser

@@ -26,6 +26,7 @@ COMMANDS = {
     "report": "make a page of a test: metrics, groups, curves and every case",
     "sweep": "train and test a config with several seeds, folds and settings",
     "leaks": "find images that a set holds twice, or that two sets have in common",
+    "download": "get the official archives of a public set",
     "prepare": "turn archives or folders of a data set into one prepared file",
     "export": "write a model as a page, or as C source, that needs no Python",
     "synthesize": "generate a small data set that looks like dermoscopy",

@@ -31,6 +31,24 @@ def add_plugins_option(parser: argparse.ArgumentParser, purpose: str) -> None:
     )
 
 
+def add_metric_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options for metrics of boundaries, and for arguments of metrics."""
+    parser.add_argument(
+        "--no-boundary",
+        dest="boundary",
+        action="store_false",
+        help="leave metrics of boundaries out (hd95, assd, nsd, boundary_iou), which take longest",
+    )
+    parser.add_argument(
+        "--metric",
+        dest="metric_settings",
+        nargs="+",
+        default=[],
+        metavar="SETTING",
+        help="such as nsd.tolerance=3 (pixels), nsd.fraction=0.01 and boundary_iou.fraction=0.02 (of the diagonal)",
+    )
+
+
 def parse_with_settings(parser: CommandParser, argv: Sequence[str] | None) -> tuple[argparse.Namespace, list[str]]:
     """Parse options, and the settings among them, KEY VALUE or KEY=VALUE, in any order.
 

@@ -12,9 +12,9 @@ from mhsvm.cli.options import add_model_options
 from mhsvm.cli.parser import CommandParser, program
 
 if TYPE_CHECKING:
-    from mhsvm.assemble import Trained
+    from mhsvm.assemble import TrainedPredictor
+    from mhsvm.assemble.exported_models import ExportedPredictor
     from mhsvm.inference.found_images import FoundImages
-    from mhsvm.inference.predictor import Predictor
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -29,37 +29,29 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _predict(arguments: argparse.Namespace, paths: Sequence[Path], found: FoundImages) -> int:
-    from mhsvm.assemble import TrainedPredictor, build_device, load_trained
+    from mhsvm.assemble import open_predictor
     from mhsvm.inference.image_folder import predict_images
     from mhsvm.inference.prediction_folder import PredictionFolder
 
     images = found.images
-    device = build_device(arguments.device)
-    members = [
-        load_trained(
-            path,
-            gate_threshold=arguments.gate_threshold,
-            backend=arguments.backend,
-            plugins=arguments.plugins,
-            device=device,
-        )
-        for path in paths
-    ]
-    batch_size = arguments.batch_size or members[0].batch_size
-    predictor = TrainedPredictor(
-        members,
-        device,
-        batch_size=batch_size,
+    predictor = open_predictor(
+        paths,
+        device=arguments.device,
+        batch_size=arguments.batch_size,
+        gate_threshold=arguments.gate_threshold,
+        backend=arguments.backend,
+        plugins=arguments.plugins,
         threshold=arguments.threshold,
         augmentation=arguments.augmentation,
         largest_component=arguments.largest_component,
         fill_holes=arguments.fill_holes,
     )
-    for note in dict.fromkeys(note for trained in members for note in trained.notes):
+    members = predictor.members
+    for note in dict.fromkeys(note for member in members for note in member.notes):
         print(f"note: {note}")
     for line in found.left_out:
         print(f"left out: {line}")
-    folder = PredictionFolder(arguments.folder, _settings(arguments, members, predictor))
+    folder = PredictionFolder(arguments.folder, _settings(arguments, predictor))
     num_done = sum(folder.is_done(image.image, name=image.name, file=image.file) for image in images)
     if folder.num_damaged:
         print(f"{folder.num_damaged} records of {folder.path} are damaged; their images are done again")
@@ -70,7 +62,7 @@ def _predict(arguments: argparse.Namespace, paths: Sequence[Path], found: FoundI
         images,
         folder,
         num_classes=members[0].num_classes,
-        batch_size=batch_size,
+        batch_size=arguments.batch_size or members[0].batch_size,
         probabilities=arguments.probabilities,
         contours=arguments.contours,
         progress=True,
@@ -104,7 +96,7 @@ def parser() -> argparse.ArgumentParser:
         nargs="+",
         type=Path,
         metavar="FILE",
-        help="checkpoint, ours or a published one; the probabilities of several (folds, seeds) are averaged",
+        help="checkpoint, ours or a published one, or a model in ONNX; the probabilities of several are averaged",
     )
     parser.add_argument(
         "--source",
@@ -133,12 +125,12 @@ def parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _settings(arguments: argparse.Namespace, members: Sequence[Trained], predictor: Predictor) -> dict:
+def _settings(arguments: argparse.Namespace, predictor: TrainedPredictor | ExportedPredictor) -> dict:
     """All settings that the results depend on."""
     from mhsvm.prepare.archive import readable
 
     sources = [readable(str(path.resolve())) for path in arguments.source]
-    files = [trained.describe() for trained in members]
+    files = [member.describe() for member in predictor.members]
     return {
         "source": sources[0] if len(sources) == 1 else sources,
         "checkpoints": [f"{file['file']} {file['sha256'][:16]}" for file in files],

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mhsvm.cli.options import add_plugins_option, size
+from mhsvm.cli.options import add_metric_options, add_plugins_option, size
 from mhsvm.cli.parser import CommandParser, program
 
 if TYPE_CHECKING:
@@ -20,16 +20,23 @@ _IGNORE = 255
 def main(argv: Sequence[str] | None = None) -> int:
     """Score masks of any tool against their ground truth; files are matched by name."""
     arguments = parser().parse_args(argv)
+    from mhsvm.evaluation import rater_summary
+    from mhsvm.evaluation.ranking import describe_ranking, ranking_line
+    from mhsvm.evaluation.rater_summary import describe_raters, rater_lines, write_raters
     from mhsvm.evaluation.scorer import score_files
     from mhsvm.evaluation.scores import absence_lines, describe_scores, metrics_lines, write_cases
     from mhsvm.evaluation.summary import write_summary
+    from mhsvm.metrics import metric_arguments
     from mhsvm.plugins import import_plugins
     from mhsvm.result_folder import ResultFolder
     from mhsvm.system import code_version
 
     import_plugins(arguments.plugins)
+    metrics = metric_arguments(arguments.metric_settings)
     folder = arguments.folder or _default_folder(arguments.pred[0])
-    results = ResultFolder(kind="a score", main="summary.json", mark=b'"schema"', others=("cases.csv", "report.html"))
+    results = ResultFolder(
+        kind="a score", main="summary.json", mark=b'"schema"', others=("cases.csv", "raters.csv", "report.html")
+    )
     results.check(folder)
     score = score_files(
         arguments.pred,
@@ -40,8 +47,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         common=arguments.common,
         mask_suffix=arguments.mask_suffix,
         boundary=arguments.boundary,
+        arguments=metrics,
+        raters=arguments.raters,
     )
-    described = describe_scores(score.measured.scores)
+    described = describe_scores(score.measured.scores, metrics)
+    raters = {} if score.raters is None else {"raters": describe_raters(score.raters)}
+    levels = score.measured.levels
+    ranking = {} if levels is None else {"ranking": describe_ranking(levels, score.measured.scores.occurring)}
     with results.replace(folder) as partial:
         write_cases(
             partial / "cases.csv",
@@ -49,14 +61,20 @@ def main(argv: Sequence[str] | None = None) -> int:
             num_classes=arguments.num_classes,
             sizes=score.measured.sizes,
         )
+        if score.raters is not None:
+            write_raters(partial / rater_summary.FILE, score.raters)
         content = described | {
             "confusion_matrix": score.measured.confusion.tolist(),
+            **ranking,
+            **raters,
             "protocol": _describe_protocol(arguments, score),
             "version": code_version(),
         }
         write_summary(partial / "summary.json", content)
     warnings = [f"warning: {line}" for line in absence_lines(score.measured.scores)]
-    for line in (_first_line(arguments, score), *_notes(score), *warnings, *metrics_lines(described)):
+    measured = [*metrics_lines(described), *(line for each in raters.values() for line in rater_lines(each))]
+    measured += map(ranking_line, ranking.values())
+    for line in (_first_line(arguments, score), *_notes(score), *warnings, *measured):
         print(line)
     print(f"cases and summary: {folder}")
     return 0
@@ -83,8 +101,12 @@ def parser() -> argparse.ArgumentParser:
         metavar="END",
         help="of names, such as _seg2: not part of ids, besides usual ones such as _mask",
     )
+    add_metric_options(parser)
     parser.add_argument(
-        "--no-boundary", dest="boundary", action="store_false", help="leave hd95 and assd out, which take longest"
+        "--raters",
+        nargs="*",
+        metavar="NAME",
+        help="the targets are masks of several raters, by folder or end of name; without names they are found",
     )
     add_plugins_option(parser, "for metrics")
     parser.add_argument("--out", dest="folder", type=Path, metavar="FOLDER", help="default: PRED-scores, next to PRED")

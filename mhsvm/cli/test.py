@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mhsvm.cli.console import ConsoleHandler, logging_to
-from mhsvm.cli.options import add_model_options
+from mhsvm.cli.options import add_metric_options, add_model_options
 from mhsvm.cli.parser import CommandParser, program
 
 if TYPE_CHECKING:
@@ -50,6 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             result = evaluate_test(
                 run,
                 boundary=arguments.boundary,
+                metric_settings=arguments.metric_settings,
                 native=native,
                 gate_maps=arguments.gate_maps,
                 predictions=partial / folders.PREDICTIONS,
@@ -151,9 +152,7 @@ def parser() -> argparse.ArgumentParser:
         metavar="PATH",
         help="folders, zip files or lists of the masks at the images' own sizes: measure there, too",
     )
-    parser.add_argument(
-        "--no-boundary", dest="boundary", action="store_false", help="leave hd95 and assd out, which take longest"
-    )
+    add_metric_options(parser)
     parser.add_argument(
         "--save-maps",
         dest="gate_maps",

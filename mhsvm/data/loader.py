@@ -86,7 +86,7 @@ def iterate_batches(dataset: Dataset, rows: Tensor, *, batch_size: int, device: 
         return _indexed(dataset, rows, parts)
     if device.type == "cuda":
         return _streamed(dataset, parts, device)
-    return (_gather(dataset, part, part) for part in parts)
+    return (_gather(dataset, part, _mask_rows(dataset, part), part) for part in parts)
 
 
 def upload(tensor: Tensor, device: torch.device) -> Tensor:
@@ -96,20 +96,29 @@ def upload(tensor: Tensor, device: torch.device) -> Tensor:
     return tensor.pin_memory().to(device, non_blocking=True)
 
 
-def _gather(dataset: Dataset, rows: Tensor, cpu_rows: Tensor) -> Batch:
-    images, masks = dataset.images.index_select(0, rows), dataset.masks.index_select(0, rows)
+def _mask_rows(dataset: Dataset, rows: Tensor) -> Tensor:
+    """Places of the masks of some images, on the CPU."""
+    return rows if dataset.mask_rows is None else dataset.mask_rows[rows]
+
+
+def _gather(dataset: Dataset, rows: Tensor, mask_rows: Tensor, cpu_rows: Tensor) -> Batch:
+    images, masks = dataset.images.index_select(0, rows), dataset.masks.index_select(0, mask_rows)
     return Batch(images.permute(0, 3, 1, 2), masks, cpu_rows)
 
 
 def _indexed(dataset: Dataset, rows: Tensor, parts: Sequence[Tensor]) -> Iterator[Batch]:
-    device_rows = upload(rows, dataset.images.device).split([len(part) for part in parts])
-    for part, cpu_part in zip(device_rows, parts, strict=True):
-        yield _gather(dataset, part, cpu_part)
+    sizes = [len(part) for part in parts]
+    device_rows = upload(rows, dataset.images.device).split(sizes)
+    mask_rows = device_rows
+    if dataset.mask_rows is not None:
+        mask_rows = upload(_mask_rows(dataset, rows), dataset.images.device).split(sizes)
+    for part, masks, cpu_part in zip(device_rows, mask_rows, parts, strict=True):
+        yield _gather(dataset, part, masks, cpu_part)
 
 
 def _streamed(dataset: Dataset, parts: Sequence[Tensor], device: torch.device) -> Iterator[Batch]:
     def load(part: Tensor) -> tuple[Tensor, Tensor]:
-        return _gather_locked(dataset.images, part), _gather_locked(dataset.masks, part)
+        return _gather_locked(dataset.images, part), _gather_locked(dataset.masks, _mask_rows(dataset, part))
 
     for part, loaded in zip(parts, load_ahead(load, parts), strict=True):
         images, masks = (x.to(device, non_blocking=True) for x in loaded)

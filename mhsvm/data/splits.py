@@ -31,6 +31,8 @@ WU_COUNTS = {"isic2017": (1250, 150, 600), "isic2018": (1815, 259, 520)}
 # VM-UNet's counts for the complete official training and validation subsets (arXiv 2402.02491). They are rounded: an
 # exact 7:3 split of 2150 is 1505 / 645.
 VMUNET_COUNTS = {("isic2017", 2150): (1500, 650), ("isic2018", 2694): (1886, 808)}
+# Images of IMA++ with several masks in its train.csv, val.csv and test.csv (arXiv 2512.21472).
+IMAPLUSPLUS_COUNTS = (1675, 240, 479)
 
 _LOG = logging.getLogger(__name__)
 
@@ -232,6 +234,34 @@ def _ratio(members: Members, train: str, val: str, test: str, seed: str) -> dict
     units = members.units(int(seed))
     _check_enough(f"ratio-{train}-{val}-{test}-{seed}", percentages, units, members)
     return fill_every_part(units, counts_by_percent(len(members.ids), percentages))
+
+
+@register_split("official-val-<val%>-<seed>")
+def _official_val(members: Members, val: str, seed: str) -> dict[str, str]:
+    """Take the validation images from the official training subset of a set that has none, such as ISIC 2016."""
+    parts = _official(members)
+    if "val" in parts.values():
+        raise ValueError(f"split 'official-val-{val}-{seed}': {members.dataset} has validation images: use official")
+    if not 0 < Fraction(val) < 100:
+        raise ValueError(f"the percentage of official-val-{val}-{seed} is between 0 and 100, as in official-val-10-42")
+    training, percentages = members.of_subsets("train"), (100 - Fraction(val), Fraction(val), Fraction(0))
+    units = training.units(int(seed))
+    _check_enough(f"official-val-{val}-{seed}", percentages, units, training)
+    return parts | fill_every_part(units, counts_by_percent(len(training.ids), percentages))
+
+
+@register_split("multi-annotator")
+def _multi_annotator(members: Members) -> dict[str, str]:
+    """The lists that IMA++ publishes of its images with several masks; other images are left out."""
+    parts = {image_id: part for image_id, part in zip(members.ids, members.subsets, strict=True) if part in PARTS}
+    counts = tuple(Counter(parts.values())[part] for part in PARTS)
+    if members.dataset != "imaplusplus" or counts != IMAPLUSPLUS_COUNTS:
+        raise ValueError(
+            f"split 'multi-annotator' is defined for imaplusplus, whose train.csv, val.csv and test.csv list "
+            f"{'/'.join(map(str, IMAPLUSPLUS_COUNTS))} images; {members.dataset} has {'/'.join(map(str, counts))}: "
+            f"prepare the complete set with these files, or {suggest_split(members.groups)}"
+        )
+    return parts
 
 
 @register_split("file:PATH")

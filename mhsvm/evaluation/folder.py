@@ -1,6 +1,7 @@
 """The folder of a test.
 
 cases.csv, cases_native.csv    a row per image, at the set's size and, where it was measured, at the image's own size
+raters.csv                     a row per comparison with a rater or a consensus, for sets with several raters
 summary.json                   all metrics and the protocol; equal byte for byte when the test is repeated
 times.json                     duration, memory and device of the test
 predictions.h5                 the probabilities
@@ -16,8 +17,11 @@ from pathlib import Path
 
 import torch
 
+from mhsvm.evaluation import rater_summary
 from mhsvm.evaluation.case_images import Case, choose_cases, write_case_images
 from mhsvm.evaluation.evaluator import target_masks
+from mhsvm.evaluation.ranking import ranking_line
+from mhsvm.evaluation.rater_summary import rater_lines, write_raters
 from mhsvm.evaluation.scores import absence_lines, metrics_lines, write_cases
 from mhsvm.evaluation.summary import result_line, write_summary
 from mhsvm.evaluation.testing import TestResult
@@ -35,6 +39,7 @@ RESULTS = ResultFolder(
     others=(
         "cases.csv",
         "cases_native.csv",
+        "raters.csv",
         "times.json",
         PREDICTIONS,
         "maps.h5",
@@ -83,6 +88,8 @@ def fill_folder(folder: Path, result: TestResult) -> None:
     if result.native is not None:
         path = folder / "cases_native.csv"
         write_cases(path, result.native.scores, num_classes=result.num_classes, sizes=result.native.sizes)
+    if result.raters is not None:
+        write_raters(folder / rater_summary.FILE, result.raters)
     write_summary(folder / "summary.json", result.summary)
     leakage = result.leakage
     with PreparedSet.open(result.set_path) as prepared, PredictionSet.open(folder / PREDICTIONS) as predictions:
@@ -100,6 +107,9 @@ def result_lines(result: TestResult) -> list[str]:
     lines = [*(f"warning: {line}" for line in absence_lines(result.scores)), *metrics_lines(summary)]
     if summary["native"] is not None:
         lines += ["at native size:", *metrics_lines(summary["native"])]
+    if "raters" in summary:
+        lines += rater_lines(summary["raters"])
+    lines.append(ranking_line(summary["ranking"]))
     lines.append(f"expected calibration error {summary['calibration']['ece']:.4f}")
     if summary["leakage"]["seen"]:
         lines.append(leakage_metrics(summary["leakage"]))

@@ -4,7 +4,18 @@ import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from mhsvm.metrics import BOUNDARY, PER_IMAGE, Scores, bootstrap_intervals, column_label, per_image, target_pixels
+from mhsvm.metrics import (
+    BOUNDARY,
+    PER_IMAGE,
+    Arguments,
+    Scores,
+    argument_line,
+    bootstrap_intervals,
+    column_label,
+    metric_columns,
+    per_image,
+    target_pixels,
+)
 from mhsvm.metrics.intervals import CONFIDENCE, RESAMPLES, SEED
 from mhsvm.metrics.summary import POOLED
 from mhsvm.table import format_table
@@ -15,8 +26,10 @@ COUNTS = ("tp", "fp", "fn", "tn")
 _WIDTHS = (19, 7, 15, 9)
 
 
-def describe_scores(scores: Scores) -> dict:
+def describe_scores(scores: Scores, arguments: Arguments | None = None) -> dict:
     """Describe scores for a summary: `metrics`, their `intervals` and, where it was measured, the `boundary`.
+
+    The `arguments` of metrics that were measured are there too, if they are given.
 
     With several classes, `metrics` are means over the classes that occur in the ground truth, which `mean_over` lists,
     and `classes` holds the same of each alone, under "1", "2", … A class that does not occur is `absent`: its
@@ -24,6 +37,11 @@ def describe_scores(scores: Scores) -> dict:
     defined are None.
     """
     content = _describe(scores)
+    measured = {
+        name: dict(own) for name, own in (arguments or {}).items() if set(metric_columns([name])) <= set(scores.names)
+    }
+    if measured:
+        content["arguments"] = measured
     if scores.counts.shape[1] > 1:
         occurs = dict(enumerate(scores.occurring.tolist(), start=1))
         content["mean_over"] = [label for label, own in occurs.items() if own]
@@ -104,6 +122,8 @@ def metrics_lines(described: Mapping) -> list[str]:
     skipped = described.get("boundary", {}).get("images_without_outline", 0)
     if skipped:
         lines.append(f"images without hd95 and assd, because prediction or target is empty: {skipped}")
+    if "arguments" in described:
+        lines.append(argument_line(described["arguments"]))
     classes = described.get("classes", {})
     if any(alone.get("absent") for alone in classes.values()):
         kept = ", ".join(map(str, described["mean_over"]))
@@ -152,17 +172,25 @@ def write_cases(
         num_classes: 1, or k for a column `class`.
         sizes: Height and width of each image in pixels, for columns of these names.
     """
+    header, rows = case_rows(scores, num_classes=num_classes, sizes=sizes)
+    write_table(path, header, rows)
+
+
+def case_rows(
+    scores: Scores, *, num_classes: int, sizes: Sequence[tuple[int, int]] | None = None
+) -> tuple[list[str], list[list]]:
+    """Names of the columns, and the rows, of `write_cases`."""
     columns = per_image(scores.counts)
     measured: tuple[str, ...] = PER_IMAGE
     if scores.distances is not None:
         columns |= dict(zip(scores.names, scores.distances.unbind(-1), strict=True))
         measured = (*PER_IMAGE, *scores.names)
     labels, size_names = ["class"] if num_classes > 1 else [], ["height", "width"] if sizes else []
-    rows = []
+    rows: list[list] = []
     for row, image_id in enumerate(scores.ids):
         size = sizes[row] if sizes else []
         for place in range(scores.counts.shape[1]):
             label = [place + 1] if num_classes > 1 else []
             values = [_or_none(columns[name][row, place].item()) for name in measured]
             rows.append([image_id, *label, *size, *scores.counts[row, place].tolist(), *values])
-    write_table(path, ["id", *labels, *size_names, *COUNTS, *measured], rows)
+    return ["id", *labels, *size_names, *COUNTS, *measured], rows

@@ -10,7 +10,7 @@ from mhsvm.metrics import summarize
 from mhsvm.text_file import read_json, write_json
 
 SCHEMA = 2
-TABLES = ("cases.csv", "cases_native.csv")
+TABLES = ("cases.csv", "cases_native.csv", "raters.csv")
 _SUMMARY = "summary"
 
 

@@ -6,13 +6,13 @@ Nothing is written here but, where asked for, the probabilities, batch by batch;
 import io
 import logging
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm import tqdm
 
 from mhsvm.data.dataset import Dataset, load_dataset
@@ -20,65 +20,22 @@ from mhsvm.evaluation.calibration import describe_calibration
 from mhsvm.evaluation.evaluator import Evaluation, Evaluator
 from mhsvm.evaluation.gates import check_gate_maps, measure_gate_maps
 from mhsvm.evaluation.image_score import SizedScores
-from mhsvm.evaluation.measurement import Measurement
+from mhsvm.evaluation.measurement import Measurement, RaterMeasurement
 from mhsvm.evaluation.protocol import Protocol
+from mhsvm.evaluation.ranking import describe_ranking
+from mhsvm.evaluation.rater_summary import describe_raters
+from mhsvm.evaluation.raters import RaterScores
 from mhsvm.evaluation.scores import describe_scores
+from mhsvm.evaluation.test_run import TestRun
 from mhsvm.inference.probability import check_finite
 from mhsvm.leakage import Leakage, leakage_content
-from mhsvm.metrics import Scores
+from mhsvm.metrics import Arguments, Scores, metric_arguments
 from mhsvm.models import MHSVM
 from mhsvm.prepare.native import NativeMasks
-from mhsvm.store import SYNTHETIC, GateMaps, PredictionSet, PredictionWriter, PreparedSet
+from mhsvm.store import SYNTHETIC, GateMaps, PredictionSet, PredictionWriter
 from mhsvm.system import code_version, device_model, peak_memory
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class TestRun:
-    """A model, the images that test it, and the facts that a reader of the result has to know.
-
-    Attributes:
-        evaluator: The model and its settings.
-        network: The same model outside of any CUDA graph, so that hooks can observe its gates.
-        model: Name and arguments of the network, as the summary records them.
-        checkpoint: File, sha256, origin and image size of the checkpoint, as the summary records them.
-        prepared: The open set of the test.
-        protocol: The test images and the reason for their choice.
-        leakage: Test images that were seen in training.
-        drop_seen: Measure only the images that were not seen.
-    """
-
-    evaluator: Evaluator
-    network: nn.Module
-    model: Mapping
-    checkpoint: Mapping
-    prepared: PreparedSet
-    protocol: Protocol
-    leakage: Leakage
-    drop_seen: bool = False
-
-    @property
-    def ids(self) -> tuple[str, ...]:
-        """The images that are measured."""
-        if not self.drop_seen:
-            return self.protocol.ids
-        return tuple(image_id for image_id in self.protocol.ids if image_id not in self.leakage.seen)
-
-    def without_seen(self) -> "TestRun":
-        """The same test without the images that were seen in training.
-
-        Raises:
-            ValueError: The seen images are not known, or no others are left.
-        """
-        if self.leakage.unknown is not None:
-            raise ValueError(f"the images to drop are not known: {self.leakage.unknown}. Leave `drop_seen` out")
-        unseen = replace(self, drop_seen=True)
-        num_all, num_left = len(self.protocol.ids), len(unseen.ids)
-        if not num_left:
-            raise ValueError(f"the checkpoint has seen all {num_all} test images: name another split with `split`")
-        log.info("left out: %d, measured: %d", num_all - num_left, num_left)
-        return unseen
 
 
 @dataclass(frozen=True)
@@ -88,6 +45,7 @@ class TestResult:
     Attributes:
         scores: Ids, counts (n, c, 4) and distances (n, c, m) of the images, at the set's size.
         native: The same at the images' own sizes; None where it was not measured.
+        raters: Comparisons with the masks of several raters, at the set's size; None if the set has one mask an image.
         summary: The content of `summary.json`: metrics, intervals, protocol, checkpoint, leakage and versions.
         protocol: The test images and the reason for their choice.
         leakage: Test images that were seen in training.
@@ -102,6 +60,7 @@ class TestResult:
 
     scores: Scores
     native: SizedScores | None
+    raters: RaterScores | None
     summary: dict
     protocol: Protocol
     leakage: Leakage
@@ -142,6 +101,7 @@ def evaluate_test(
     run: TestRun,
     *,
     boundary: bool = True,
+    metric_settings: Sequence[str] = (),
     native: NativeMasks | None = None,
     gate_maps: Sequence[str] = (),
     predictions: Path | None = None,
@@ -151,7 +111,8 @@ def evaluate_test(
 
     Args:
         run: The test.
-        boundary: Measure boundary distances, which takes longer.
+        boundary: Measure boundaries, which takes longer.
+        metric_settings: Such as "nsd.tolerance=3", see `mhsvm.metrics.metric_arguments`.
         native: Masks at the images' own sizes; measure there too.
         gate_maps: Ids of test images whose gates are kept, for MHS-VM.
         predictions: File to write the probabilities to, batch by batch; by default they are kept compressed in memory.
@@ -159,12 +120,16 @@ def evaluate_test(
     Raises:
         ValueError: The output of the model is not finite, or gate maps are not possible.
     """
+    arguments = metric_arguments(metric_settings)
     gated = check_gate_maps(run.network, gate_maps, run.ids) if gate_maps else None
     evaluator, dataset = run.evaluator, load_dataset(run.prepared, run.ids)
-    measurement = Measurement(dataset, threshold=evaluator.threshold, boundary=boundary, native=native)
+    measurement = Measurement(
+        dataset, threshold=evaluator.threshold, boundary=boundary, arguments=arguments, native=native
+    )
+    raters = RaterMeasurement.open(run.prepared, threshold=evaluator.threshold, boundary=boundary, arguments=arguments)
     start, buffer = time.perf_counter(), io.BytesIO()
     with _writer(run, buffer if predictions is None else predictions) as writer:
-        evaluation = _evaluate(evaluator, dataset, writer, measurement, progress=progress)
+        evaluation = _evaluate(evaluator, dataset, writer, measurement, raters, progress=progress)
     times = {
         "num_images": len(dataset),
         "seconds": round(time.perf_counter() - start, 3),
@@ -176,7 +141,10 @@ def evaluate_test(
     return TestResult(
         scores=scores,
         native=measurement.native,
-        summary=_summarize(run, scores, evaluation, measurement),
+        raters=None if raters is None else raters.scores,
+        summary=_summarize(
+            run, scores, evaluation, measurement, arguments, raters=None if raters is None else raters.scores
+        ),
         protocol=run.protocol,
         leakage=run.leakage,
         set_path=run.prepared.path,
@@ -207,7 +175,13 @@ def _writer(run: TestRun, target: Path | io.BytesIO) -> PredictionWriter:
 
 
 def _evaluate(
-    evaluator: Evaluator, dataset: Dataset, writer: PredictionWriter, measurement: Measurement, *, progress: bool
+    evaluator: Evaluator,
+    dataset: Dataset,
+    writer: PredictionWriter,
+    measurement: Measurement,
+    raters: RaterMeasurement | None,
+    *,
+    progress: bool,
 ) -> Evaluation:
     hidden = None if progress else True
     with tqdm(total=len(dataset), unit="img", disable=hidden, dynamic_ncols=True) as bar:
@@ -215,8 +189,11 @@ def _evaluate(
         def on_batch(rows: Tensor, probability: Tensor) -> None:
             check_finite(probability)
             maps = probability.squeeze(1) if probability.shape[1] == 1 else probability
-            writer.append([dataset.ids[row] for row in rows.tolist()], maps.cpu().numpy())
+            ids = [dataset.ids[row] for row in rows.tolist()]
+            writer.append(ids, maps.cpu().numpy())
             measurement.add(rows, probability)
+            if raters is not None:
+                raters.add(ids, probability)
             bar.update(len(rows))
 
         return evaluator(dataset, on_batch)
@@ -229,18 +206,28 @@ def _measure_gates(network: MHSVM, run: TestRun, dataset: Dataset, ids: Sequence
     )
 
 
-def _summarize(run: TestRun, scores: Scores, evaluation: Evaluation, measurement: Measurement) -> dict:
+def _summarize(
+    run: TestRun,
+    scores: Scores,
+    evaluation: Evaluation,
+    measurement: Measurement,
+    arguments: Arguments,
+    *,
+    raters: RaterScores | None,
+) -> dict:
     """The content of summary.json; its keys keep this order."""
-    content, native = describe_scores(scores), measurement.native
+    content, native = describe_scores(scores, arguments), measurement.native
     content["metrics"] = {"loss": evaluation.loss, **content["metrics"]}
     described_native = None
     if native is not None:
-        described_native = {**describe_scores(native.scores), "confusion_matrix": native.confusion.tolist()}
+        described_native = {**describe_scores(native.scores, arguments), "confusion_matrix": native.confusion.tolist()}
     device = run.evaluator.device
     return {
         **content,
         "confusion_matrix": evaluation.confusion.sum(dim=0).tolist(),
         "native": described_native,
+        **({} if raters is None else {"raters": describe_raters(raters)}),
+        "ranking": describe_ranking(measurement.ranking.counts, scores.occurring),
         **describe_calibration(measurement.calibration, num_classes=run.prepared.num_classes),
         "model": dict(run.model),
         "protocol": _describe_protocol(run, native=native is not None),

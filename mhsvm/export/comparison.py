@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from mhsvm.data.augment import Normalization
 from mhsvm.inference.probability import to_mask
-from mhsvm.ops.fused.prepare_batch import minmax
 from mhsvm.prepare.resize import resize_image
 
 # Greatest difference of a probability: of float32 weights, and of weights in 16 bits.
@@ -58,6 +58,7 @@ def compare(
     *,
     size: tuple[int, int],
     threshold: float,
+    normalize: Normalization,
     resizes: bool = False,
 ) -> Comparison:
     """Run an exported model and its network on images.
@@ -69,6 +70,7 @@ def compare(
         images: uint8 (H, W, 3) each, of any size.
         size: (h, w) of the network's images.
         threshold: Probability at and above which a pixel is lesion.
+        normalize: The normalization of the network's training.
         resizes: Whether the exported model resizes images itself.
     """
     differences, num_different, times, own_times = [], 0, [], []
@@ -77,7 +79,7 @@ def compare(
         start = time.perf_counter()
         found = exported(image if resizes else resized)
         between = time.perf_counter()
-        inputs = minmax(torch.from_numpy(resized).permute(2, 0, 1)[None].float())
+        inputs = normalize(torch.from_numpy(resized).permute(2, 0, 1)[None].float())
         with torch.inference_mode():
             model(inputs)
             end = time.perf_counter()

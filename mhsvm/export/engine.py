@@ -24,17 +24,24 @@ def engine_arguments(export: Export) -> dict:
     return ultralight_native.network_arguments(export.model)
 
 
-def engine_weights(export: Export) -> np.ndarray:
-    """Weights (n,) in the order of the engine, float32, or float16 if they are to be stored in 16 bits.
+def engine_weights(export: Export, *, significant_bits: int = 24) -> np.ndarray:
+    """Weights, float32 (n,), in the order of the engine; see `pack_weights`.
 
     Raises:
-        ValueError: One is not finite in this type.
+        ValueError: One is not finite.
     """
     assert isinstance(export.model, UltraLightVMUNet)
-    weights = pack_weights(export.model)
-    dtype = np.float16 if export.half else np.float32
-    greatest = np.abs(weights).max()
-    if not greatest < np.finfo(dtype).max:
-        kind = "16 bits" if export.half else "a float"
+    weights = pack_weights(export.model, significant_bits=significant_bits)
+    check_range(np.abs(weights).max(), half=False)
+    return weights
+
+
+def check_range(greatest: float, *, half: bool) -> None:
+    """Check that 16 bits, with `half`, or a float can hold the weight of the greatest magnitude.
+
+    Raises:
+        ValueError: It is too large, or not finite.
+    """
+    if not greatest < float(np.finfo(np.float16 if half else np.float32).max):
+        kind = "16 bits" if half else "a float"
         raise ValueError(f"a weight is {greatest:g}, which {kind} cannot hold: the training has diverged")
-    return weights.astype(dtype)

@@ -1,6 +1,7 @@
 """The facts that every exported file has beside the weights."""
 
-from dataclasses import dataclass
+import json
+from dataclasses import asdict, dataclass, fields
 
 from mhsvm.version import __version__
 
@@ -8,6 +9,7 @@ RESIZE_RULE = (
     "whole frame to the size of the network, antialiased bilinear as Pillow's: first the width, then the height"
 )
 INTENDED_USE = "For research only; not a medical device."
+_SCHEMA = 1
 
 
 @dataclass(frozen=True)
@@ -49,3 +51,32 @@ class Facts:
             "written by": f"mhsvm {__version__}",
             "use": INTENDED_USE,
         }
+
+    def to_json(self) -> str:
+        """The facts as JSON, for `from_json`."""
+        return json.dumps({"schema": _SCHEMA, **asdict(self)}, ensure_ascii=False)
+
+    @classmethod
+    def from_json(cls, text: str, *, name: str) -> "Facts":
+        """Facts from a file.
+
+        Args:
+            text: From `to_json`.
+            name: Name of the file, for messages.
+        Raises:
+            ValueError: They are not complete, or a later version has written them.
+        """
+        try:
+            found = json.loads(text)
+            is_later = found["schema"] > _SCHEMA
+            values = {each.name: found[each.name] for each in fields(cls)}
+            h, w = values["size"]
+            facts = cls(**values | {"size": (int(h), int(w)), "threshold": float(values["threshold"])})
+            is_sound = facts.num_classes >= 1 and 0 <= facts.threshold <= 1
+        except (ValueError, LookupError, TypeError) as error:
+            raise ValueError(f"the facts of mhsvm in {name} are damaged: {error!r}") from error
+        if is_later:
+            raise ValueError(f"a later version of mhsvm has written {name}: update mhsvm")
+        if not is_sound:
+            raise ValueError(f"the facts of mhsvm in {name} are damaged: {text}")
+        return facts

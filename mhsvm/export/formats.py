@@ -21,12 +21,14 @@ class Export:
         facts: The facts to write beside its weights.
         half: Whether to store the weights in 16 bits.
         beside: A second model for the same files, where the format takes one.
+        scan: Whether to scan by an operator of its own, where the format offers it.
     """
 
     model: nn.Module
     facts: Facts
     half: bool = False
     beside: "Export | None" = None
+    scan: bool = False
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,7 @@ class Format:
         folder: The files of the folder that it writes; None for files beside each other.
         resizes: Whether the files take images of any size, which they resize.
         takes_beside: Whether they can hold a second model.
+        takes_scan: Whether it has an operator for scans.
     """
 
     purpose: str
@@ -51,6 +54,7 @@ class Format:
     folder: ResultFolder | None = None
     resizes: bool = False
     takes_beside: bool = False
+    takes_scan: bool = False
 
 
 FORMATS: Registry[Format] = Registry("export format")

@@ -19,7 +19,7 @@ from mhsvm.inference.tta import find_transforms
 from mhsvm.prepare.decode import decode_image, to_rgb
 from mhsvm.prepare.resize import resize_image
 from mhsvm.runtime.numerics import numerics
-from mhsvm.threads import even_parts, image_threads
+from mhsvm.threads import compute_alone_after_fork, even_parts, image_threads
 
 ImageLike = str | os.PathLike | Image.Image | np.ndarray
 
@@ -69,6 +69,7 @@ class Predictor:
     ) -> None:
         if not models:
             raise ValueError("a predictor needs at least one model; received none")
+        compute_alone_after_fork()
         self.models = tuple(model.eval() for model in models)
         self.normalize = normalize
         self.size = size
@@ -127,11 +128,15 @@ class Predictor:
     def mean_probability(self, inputs: Tensor) -> Tensor:
         """The mean over all models and TTA transforms: normalized images (b, 3, H, W) -> (b, 1 or k, H, W)."""
         maps = [
-            transform.undo(probabilities(model(transform.apply(inputs))))
+            transform.undo(self._probability(model, transform.apply(inputs)))
             for model in self.models
             for transform in self.transforms
         ]
         return maps[0] if len(maps) == 1 else torch.stack(maps).mean(dim=0)
+
+    def _probability(self, model: nn.Module, inputs: Tensor) -> Tensor:
+        """Probabilities of one model, which returns logits."""
+        return probabilities(model(inputs))
 
     def _at_own_size(self, maps: Tensor, size: tuple[int, int]) -> Prediction:
         maps = resize_probability(maps, size)

@@ -42,5 +42,8 @@ def resize_probability(maps: Tensor, size: Size) -> Tensor:
     size = as_height_width(size)
     if maps.shape[-2:] == torch.Size(size):
         return maps
+    if size[1] == 1 < size[0]:
+        # of a result with one column, torch (2.14.1, on the CPU) repeats the first row
+        return resize_probability(maps.mT, size[::-1]).mT.contiguous()
     # antialiasing matters on the way down: it averages instead of skipping
     return F.interpolate(maps, size=size, mode="bilinear", antialias=True).clamp(0, 1)

@@ -7,7 +7,6 @@ import numpy as np
 from torch import Tensor
 
 from mhsvm.metrics.registered import measure_masks, register_metric
-from mhsvm.system import name_user
 
 BOUNDARY = ("hd95", "assd")
 
@@ -28,30 +27,52 @@ def boundary_distances(pred: Tensor, target: Tensor, *, num_classes: int = 1) ->
         mean of the distances of both directions. NaN if prediction or target is empty and has no boundary.
     Raises:
         ValueError: Shapes differ, or values are no classes or no whole numbers.
-    Source: boundaries and distances are computed by MONAI (`monai.metrics.utils`).
+    Source: `monai.metrics.utils`, which finds the same boundaries and distances.
     """
     return measure_masks(pred, target, metrics=("boundary",), num_classes=num_classes)
 
 
-@register_metric("boundary", columns=BOUNDARY, unit="pixels")
+@register_metric("boundary", columns=BOUNDARY, unit="pixels", of_boundary=True)
 def boundary(pred: np.ndarray, target: np.ndarray) -> tuple[float, float]:
     """HD95 and ASSD of two masks, bool (h, w); NaN where one is empty."""
-    return _distances(pred, target) if pred.any() and target.any() else (np.nan, np.nan)
-
-
-def _distances(pred: np.ndarray, target: np.ndarray) -> tuple[float, float]:
-    name_user()
-    # imported here because it takes seconds, and most uses of the metrics do not need it
-    from monai.metrics.utils import get_mask_edges, get_surface_distance
-
-    box = _bounding_box(pred | target)
-    edges = get_mask_edges(pred[box], target[box], crop=False)
-    directions = get_surface_distance(*edges), get_surface_distance(*edges[::-1])
+    if not (pred.any() and target.any()):
+        return np.nan, np.nan
+    # rounded as MONAI does, so that results agree with those of earlier versions in every digit
+    directions = [distances.astype(np.float32) for distances in directed_distances(pred, target)]
     hd95 = max(np.percentile(distances, 95) for distances in directions)
     return float(hd95), float(np.concatenate(directions).mean(dtype=np.float64))
 
 
-def _bounding_box(mask: np.ndarray) -> tuple[slice, slice]:
-    # pixels outside the box belong to neither mask, like pixels outside the image
+def directed_distances(pred: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Distance of each boundary pixel of either mask to the nearest one of the other.
+
+    Args:
+        pred, target: bool (h, w), neither of them empty.
+    Returns:
+        float64, in pixels: from the boundary of the prediction to that of the target, and back.
+    """
+    # a tree of the boundary pixels takes half the time of a distance transform of the whole image, at 2048 x 2048 a
+    # tenth; imported here because most uses of the metrics do not need it
+    from scipy.spatial import KDTree
+
+    box = bounding_box(pred | target)
+    ends = [np.argwhere(boundary_pixels(mask[box])) for mask in (pred, target)]
+    trees = [KDTree(points, compact_nodes=False, balanced_tree=False) for points in ends]
+    there, back = (tree.query(points)[0] for points, tree in zip(ends, trees[::-1], strict=True))
+    return there, back
+
+
+def boundary_pixels(mask: np.ndarray) -> np.ndarray:
+    """Pixels of a mask with one of the four neighbors outside of it or of the image: bool (h, w) -> bool (h, w)."""
+    around = np.pad(mask, 1)
+    inside = around[:-2, 1:-1] & around[2:, 1:-1] & around[1:-1, :-2] & around[1:-1, 2:]
+    return mask & ~inside
+
+
+def bounding_box(mask: np.ndarray) -> tuple[slice, slice]:
+    """Rows and columns from the first to the last pixel of a mask that has one.
+
+    Pixels outside the box belong to the mask as little as pixels outside the image.
+    """
     rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
     return slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)

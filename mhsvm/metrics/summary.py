@@ -76,6 +76,24 @@ class Scores:
         ids = tuple(self.ids[row] for row in rows.tolist())
         return Scores(ids, self.counts[rows], None if self.distances is None else self.distances[rows], self.names)
 
+    @classmethod
+    def join(cls, several: "Sequence[Scores]") -> "Scores":
+        """All rows of several scores with the same columns, at least one."""
+        distances = [scores.distances for scores in several if scores.distances is not None]
+        return cls(
+            tuple(id_ for scores in several for id_ in scores.ids),
+            torch.cat([scores.counts for scores in several]),
+            torch.cat(distances) if distances else None,
+            several[0].names,
+        )
+
+    def without(self, names: Sequence[str]) -> "Scores":
+        """Leave columns of `distances` out."""
+        kept = [place for place, name in enumerate(self.names) if name not in names]
+        if self.distances is None or len(kept) == len(self.names):
+            return self
+        return Scores(self.ids, self.counts, self.distances[..., kept], tuple(self.names[place] for place in kept))
+
     def metrics(self) -> dict[str, float]:
         """Compute the metrics of all images, see `summarize`."""
         return summarize(self.counts, self.distances, self.names)

@@ -54,6 +54,11 @@ def read_checkpoint(path: str | os.PathLike) -> dict[str, Any]:
         raise FileNotFoundError(f"{path} is a folder, not a checkpoint: name a file, such as {_likely_file(path)}")
     if not path.is_file():
         raise FileNotFoundError(f"there is no checkpoint {path}")
+    if path.suffix.lower() == ".onnx":
+        raise ValueError(
+            f"{path} is a model in ONNX, which mhsvm predict and mhsvm.load_predictor take: name the checkpoint that "
+            "it was exported from"
+        )
     if not _is_zip(path):
         raise ValueError(
             f"{path} is not a checkpoint or is incomplete: torch.save writes a zip archive. "

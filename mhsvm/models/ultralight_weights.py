@@ -34,11 +34,30 @@ class UltraLight(Protocol):
     def by_layers(self, x: Tensor) -> Tensor: ...
 
 
-def pack_weights(model: UltraLight) -> np.ndarray:
-    """Float32 (n,), all weights of the network as `ultralight.c` reads them."""
+def pack_weights(model: UltraLight, *, significant_bits: int = 24) -> np.ndarray:
+    """Float32 (n,), all weights of the network as `ultralight.c` reads them.
+
+    With fewer significant bits than the 24 of float32, matrices are rounded. Vectors stay: biases and norms are few,
+    and their rounding would change the output more than that of all matrices.
+    """
     with torch.no_grad():
-        parts = [part.detach().double().cpu().float().contiguous().numpy().ravel() for part in _parts(model)]
-    return np.concatenate(parts)
+        parts = [part.detach().double().cpu().float().contiguous().numpy() for part in _parts(model)]
+    return np.concatenate([(_rounded(part, significant_bits) if part.ndim > 1 else part).ravel() for part in parts])
+
+
+def vector_places(model: UltraLight) -> np.ndarray:
+    """Bool (n,), the packed weights that are part of a vector."""
+    return np.concatenate([np.full(part.numel(), part.ndim < 2) for part in _parts(model)])
+
+
+def _rounded(values: np.ndarray, significant_bits: int) -> np.ndarray:
+    """Float32 values rounded to nearest, ties to even."""
+    dropped = 24 - significant_bits
+    if dropped == 0:
+        return values
+    bits = values.view(np.uint32)
+    half = np.uint32((1 << (dropped - 1)) - 1) + ((bits >> dropped) & 1)
+    return ((bits + half) >> dropped << dropped).view(np.float32)
 
 
 def _parts(model: UltraLight) -> Iterator[Tensor]:
@@ -79,10 +98,10 @@ def _pvm(layer: PVMLayer) -> Iterator[Tensor]:
     yield from (_padded(layer.norm.weight), _padded(layer.norm.bias), _padded(layer.skip_scale))
     yield _padded(mixer.in_proj.weight.T)
     yield from (_padded(mixer.conv1d.weight.squeeze(1).T), _padded(mixer.conv1d.bias))
-    yield _padded(torch.cat([_padded(B.T), _padded(C.T), low_rank.T], dim=1))
+    yield _padded(torch.cat([B, C, low_rank]).T)
     yield from (_padded(mixer.dt_proj.weight.T), _padded(mixer.dt_proj.bias))
     # the scan raises 2, not e, to powers of A
-    yield from (_padded(-mixer.A_log.double().exp() / math.log(2)), _padded(mixer.D))
+    yield from (_padded(-mixer.A_log.double().exp().T / math.log(2)), _padded(mixer.D))
     yield from (_padded(mixer.out_proj.weight.T), _padded(layer.proj.weight.T), _padded(layer.proj.bias))
 
 

@@ -30,13 +30,20 @@ INLINE vec load(const float *p) { return *(const unaligned *)p; }
 INLINE void store(float *p, vec x) { *(unaligned *)p = x; }
 INLINE vec splat(float x) { return x - (vec){0}; }
 INLINE vec choose(ints mask, vec yes, vec no) { return (vec)(((ints)yes & mask) | ((ints)no & ~mask)); }
+/* a > b ? a : b, and its opposite: b where one of them is NaN. Compilers do not find these instructions by themselves. */
+#if defined(__AVX2__)
+INLINE vec greater(vec a, vec b) { return __builtin_ia32_maxps256(a, b); }
+INLINE vec smaller(vec a, vec b) { return __builtin_ia32_minps256(a, b); }
+#elif defined(__SSE2__)
+INLINE vec greater(vec a, vec b) { return __builtin_ia32_maxps(a, b); }
+INLINE vec smaller(vec a, vec b) { return __builtin_ia32_minps(a, b); }
+#else
 INLINE vec greater(vec a, vec b) { return choose(a > b, a, b); }
+INLINE vec smaller(vec a, vec b) { return choose(a < b, a, b); }
+#endif
 INLINE int padded(int n) { return (n + PAD - 1) / PAD * PAD; }
 /* NaN stays NaN */
-INLINE vec clamp(vec x, float low, float high) {
-  x = choose(x < splat(low), splat(low), x);
-  return choose(x > splat(high), splat(high), x);
-}
+INLINE vec clamp(vec x, float low, float high) { return smaller(splat(high), greater(splat(low), x)); }
 
 INLINE float sum_lanes(vec x) {
 #if LANES == 8
@@ -46,33 +53,28 @@ INLINE float sum_lanes(vec x) {
 #endif
 }
 
+INLINE float greatest_lane(vec x) {
+  float most = x[0];
+  UNROLL for (int i = 1; i < LANES; i++) most = x[i] > most ? x[i] : most;
+  return most;
+}
+
+#define MAGIC 12582912.f /* 1.5 2^23: adding it rounds to an integer */
+
+/* Polynomials are sums of pairs of terms: one term after the other takes longer. */
+
 /* exp(x) = 2^k exp(r) with |r| <= log(2) / 2; the polynomial is that of Cephes, 2 units in the last place */
 INLINE vec vexp(vec x) {
   x = clamp(x, -87.33f, 88.3f);
-  const vec magic = splat(12582912.f); /* 1.5 2^23: adding it rounds to an integer */
+  const vec magic = splat(MAGIC);
   vec k = x * 1.44269504f + magic;
   ints n = (ints)k - (ints)magic;
   k -= magic;
   vec r = x - k * 0.693359375f + k * 2.12194440e-4f;
-  vec p = r * 1.9875691500e-4f + 1.3981999507e-3f;
-  p = p * r + 8.3334519073e-3f;
-  p = p * r + 4.1665795894e-2f;
-  p = p * r + 1.6666665459e-1f;
-  p = p * r + 5.0000001201e-1f;
-  return (p * r * r + r + 1.f) * (vec)((n + 127) << 23);
-}
-
-/* 2^x for x <= 0, within 4 units in the last place; NaN becomes a number. The magic number has nothing in its last bits,
-   so that they are the exponent. */
-INLINE vec exp2_negative(vec x) {
-  x = choose(x < splat(-126.f), splat(-126.f), x);
-  vec k = x + 12582912.f, r = x - (k - 12582912.f);
-  vec p = r * 1.327647129e-3f + 9.675540961e-3f;
-  p = p * r + 5.550713092e-2f;
-  p = p * r + 2.402212024e-1f;
-  p = p * r + 6.931469440e-1f;
-  p = p * r + 1.f;
-  return (vec)((ints)p + ((ints)k << 23));
+  const vec q = r * r;
+  const vec p = ((r * 1.9875691500e-4f + 1.3981999507e-3f) * q + (r * 8.3334519073e-3f + 4.1665795894e-2f)) * q +
+                (r * 1.6666665459e-1f + 5.0000001201e-1f);
+  return (p * q + (r + 1.f)) * (vec)((n + 127) << 23);
 }
 
 INLINE vec vsigmoid(vec x) { return 1.f / (1.f + vexp(-x)); }
@@ -81,29 +83,21 @@ INLINE vec vsilu(vec x) { return x / (1.f + vexp(-x)); }
 /* max(x, 0) + log(1 + t) with t = exp(-|x|); log(1 + t) = 2 artanh(t / (2 + t)) as a series */
 INLINE vec vsoftplus(vec x) {
   vec t = vexp(-(vec)((ints)x & 0x7fffffff)), s = t / (2.f + t), q = s * s;
-  vec p = q * (1.f / 15) + 1.f / 13;
-  p = p * q + 1.f / 11;
-  p = p * q + 1.f / 9;
-  p = p * q + 1.f / 7;
-  p = p * q + 1.f / 5;
-  p = p * q + 1.f / 3;
-  return choose(x > splat(0), x, splat(0)) + 2.f * (s + s * q * p);
+  const vec q2 = q * q;
+  const vec p = (((q * (1.f / 15) + 1.f / 13) * q + 1.f / 11) * q2 + (q * (1.f / 9) + 1.f / 7)) * q2 + (q * (1.f / 5) + 1.f / 3);
+  return greater(splat(0), x) + 2.f * (s + s * q * p);
 }
 
 /* x/2 (1 + erf(x / sqrt 2)), with the rational approximation of erf on |z| < 3.83 of Eigen */
 INLINE vec vgelu(vec x) {
   vec z = clamp(x * 0.70710678f, -3.8325069f, 3.8325069f), q = z * z;
-  vec a = q * -2.72614225801306e-10f + 2.77068142495902e-08f;
-  a = a * q + -2.10102402082508e-06f;
-  a = a * q + -5.69250639462346e-05f;
-  a = a * q + -7.34990630326855e-04f;
-  a = a * q + -2.95459980854025e-03f;
-  a = (a * q + -1.60960333262415e-02f) * z;
-  vec b = q * -1.45660718464996e-05f + -2.13374055278905e-04f;
-  b = b * q + -1.68282697438203e-03f;
-  b = b * q + -7.37332916720468e-03f;
-  b = b * q + -1.42647390514189e-02f;
-  return x * 0.5f * (1.f + a / b);
+  const vec q2 = q * q;
+  const vec a = (((q * -2.72614225801306e-10f + 2.77068142495902e-08f) * q + -2.10102402082508e-06f) * q2 +
+                 (q * -5.69250639462346e-05f + -7.34990630326855e-04f)) * q2 +
+                (q * -2.95459980854025e-03f + -1.60960333262415e-02f);
+  const vec b = (q2 * -1.45660718464996e-05f + (q * -2.13374055278905e-04f + -1.68282697438203e-03f)) * q2 +
+                (q * -7.37332916720468e-03f + -1.42647390514189e-02f);
+  return x * 0.5f * (1.f + a * z / b);
 }
 
 #if defined(__wasm__)
@@ -149,204 +143,325 @@ INLINE const float *take(cursor *w, int num) {
 
 /* ---- products ---- */
 
-/* Rows x ROWS of a product, COLUMNS vectors of them from column o. */
-#define ROWS 4
-INLINE void product_tile(const float *const *x, float *y, int ldy, const float *kernel, int ldk, const float *bias, int k,
-                         int rows, const int COLUMNS) {
-  vec sums[ROWS][3];
+/* For each vector of a tile. */
+#define EACH(j) UNROLL for (int j = 0; j < COLUMNS; j++)
+
+/* ROWS rows of a product, COLUMNS vectors of each. */
+INLINE void product_tile(const float *x, int ldx, float *y, int ldy, const float *kernel, int ldk, const float *bias, int k,
+                         const int ROWS, const int COLUMNS) {
+  vec sums[8][4];
   UNROLL for (int i = 0; i < ROWS; i++)
-    UNROLL for (int j = 0; j < COLUMNS; j++) sums[i][j] = bias ? load(bias + j * LANES) : splat(0);
+    EACH(j) sums[i][j] = bias ? load(bias + j * LANES) : splat(0);
   for (int t = 0; t < k; t++, kernel += ldk) {
-    vec column[3];
-    UNROLL for (int j = 0; j < COLUMNS; j++) column[j] = load(kernel + j * LANES);
+    vec column[4];
+    EACH(j) column[j] = load(kernel + j * LANES);
     UNROLL for (int i = 0; i < ROWS; i++)
-      UNROLL for (int j = 0; j < COLUMNS; j++) sums[i][j] += x[i][t] * column[j];
+      EACH(j) sums[i][j] += x[(size_t)i * ldx + t] * column[j];
   }
   UNROLL for (int i = 0; i < ROWS; i++)
-    if (i < rows)
-      UNROLL for (int j = 0; j < COLUMNS; j++) store(y + (size_t)i * ldy + j * LANES, sums[i][j]);
+    EACH(j) store(y + (size_t)i * ldy + j * LANES, sums[i][j]);
 }
 
-/* y (n, m) = x (n, k) kernel (k, m) + bias; m is a multiple of PAD, rows are ldx and ldy apart. */
+/* y (n, m) = x (n, k) kernel (k, m) + bias; m is a multiple of PAD, rows are ldx and ldy apart. The tiles are the fastest
+   for 16 registers, of which SSE2 needs one more for each row. */
 static void linear(const float *x, int ldx, float *y, int ldy, int n, int k, int m, const float *kernel,
                    const float *bias) {
-  for (int i = 0; i < n; i += ROWS) {
-    const float *rows[ROWS];
-    /* past the end: the last row again */
-    for (int q = 0; q < ROWS; q++) rows[q] = x + (size_t)(i + q < n ? i + q : n - 1) * ldx;
-    for (int o = 0; o < m;) {
-      const int left = (m - o) / LANES;
-      float *to = y + (size_t)i * ldy + o;
-      const float *from = bias ? bias + o : 0;
-      if (left == 3 || left > 4) {
-        product_tile(rows, to, ldy, kernel + o, m, from, k, n - i, 3);
-        o += 3 * LANES;
-      } else if (left > 1) {
-        product_tile(rows, to, ldy, kernel + o, m, from, k, n - i, 2);
-        o += 2 * LANES;
-      } else {
-        product_tile(rows, to, ldy, kernel + o, m, from, k, n - i, 1);
-        o += LANES;
+  for (int o = 0; o < m;) {
+    const int left = (m - o) / LANES; /* even with 4 lanes */
+    const int columns = left == 1 || left == 2 ? left : LANES == 4 ? 4 : left == 4 ? 2 : 3;
+    const int most = columns == 1 ? 8 : columns == 2 ? 6 : LANES == 4 ? 2 : 4, rows = n < most ? 1 : most;
+    for (int i = 0; i < n; i += rows) {
+      /* the last tile begins earlier, and computes some rows again */
+      const int first = i + rows <= n ? i : n - rows;
+      for (int j = 0; j < columns; j += rows == 1 ? 1 : columns) {
+        const int at = o + j * LANES;
+        const float *from = x + (size_t)first * ldx, *factor = kernel + at, *start = bias ? bias + at : 0;
+        float *to = y + (size_t)first * ldy + at;
+        if (rows == 1) product_tile(from, ldx, to, ldy, factor, m, start, k, 1, 1);
+        else if (columns == 1) product_tile(from, ldx, to, ldy, factor, m, start, k, 8, 1);
+        else if (columns == 2) product_tile(from, ldx, to, ldy, factor, m, start, k, 6, 2);
+        else if (LANES == 4) product_tile(from, ldx, to, ldy, factor, m, start, k, 2, 4);
+        else product_tile(from, ldx, to, ldy, factor, m, start, k, 4, 3);
       }
     }
+    o += columns * LANES;
   }
-}
-
-/* PIXELS neighboring outputs of a 3 x 3 convolution, COLUMNS vectors of channels. */
-INLINE void conv_tile(const float *x, int ldx, int c, float *y, int o, const float *kernel, const float *bias,
-                      const int PIXELS, const int COLUMNS) {
-  vec sums[8][3];
-  UNROLL for (int q = 0; q < PIXELS; q++)
-    UNROLL for (int j = 0; j < COLUMNS; j++) sums[q][j] = load(bias + j * LANES);
-  for (int row = 0; row < 3; row++, x += ldx)
-    for (int t = 0; t < 3 * c; t++, kernel += o) {
-      vec column[3];
-      UNROLL for (int j = 0; j < COLUMNS; j++) column[j] = load(kernel + j * LANES);
-      UNROLL for (int q = 0; q < PIXELS; q++)
-        UNROLL for (int j = 0; j < COLUMNS; j++) sums[q][j] += x[q * c + t] * column[j];
-    }
-  UNROLL for (int q = 0; q < PIXELS; q++)
-    UNROLL for (int j = 0; j < COLUMNS; j++) store(y + q * o + j * LANES, sums[q][j]);
-}
-
-/* 3 x 3 convolution with a border of zeros: x (h, w, c), y (h, w, o); w is at least 4. border: (h + 2, w + 2, c). */
-static void conv(const float *x, float *y, int h, int w, int c, int o, float *border, cursor *weights) {
-  const float *kernel = take(weights, 9 * c * o), *bias = take(weights, o);
-  const int ldx = (w + 2) * c;
-  zero(border, (size_t)ldx);
-  zero(border + (size_t)(h + 1) * ldx, (size_t)ldx);
-  for (int i = 0; i < h; i++) {
-    float *row = border + (size_t)(i + 1) * ldx;
-    zero(row, (size_t)c);
-    zero(row + (w + 1) * c, (size_t)c);
-    for (int j = 0; j < w * c; j++) row[c + j] = x[(size_t)i * w * c + j];
-  }
-  for (int i = 0; i < h; i++)
-    for (int at = 0; at < o;) {
-      const int left = (o - at) / LANES, columns = left == 1 ? 1 : left == 3 ? 3 : 2;
-      const int pixels = columns == 3 || w < 8 ? 4 : columns == 2 ? 6 : 8;
-      for (int j = 0; j < w; j += pixels) {
-        /* the last tile begins earlier, and computes some outputs again */
-        const int first = j + pixels <= w ? j : w - pixels;
-        const float *from = border + (size_t)i * ldx + first * c;
-        float *to = y + ((size_t)i * w + first) * o + at;
-        if (pixels == 8) conv_tile(from, ldx, c, to, o, kernel + at, bias + at, 8, 1);
-        else if (pixels == 6) conv_tile(from, ldx, c, to, o, kernel + at, bias + at, 6, 2);
-        else if (columns == 3) conv_tile(from, ldx, c, to, o, kernel + at, bias + at, 4, 3);
-        else if (columns == 2) conv_tile(from, ldx, c, to, o, kernel + at, bias + at, 4, 2);
-        else conv_tile(from, ldx, c, to, o, kernel + at, bias + at, 4, 1);
-      }
-      at += columns * LANES;
-    }
 }
 
 /* ---- norms ---- */
 
-/* Per channel: the sum of x, or of (x - mean)^2, over l cells. Sums of 64 cells are added in double. */
-static void sum_channels(const float *x, int l, int c, const float *mean, double *sums) {
-  for (int j = 0; j < c; j += LANES) {
-    double whole[LANES] = {0};
-    for (int start = 0; start < l; start += 64) {
-      const int end = start + 64 < l ? start + 64 : l;
-      vec part[4] = {splat(0), splat(0), splat(0), splat(0)};
-      const vec shift = mean ? load(mean + j) : splat(0);
-      int i = start;
-      for (; i + 4 <= end; i += 4)
-        UNROLL for (int q = 0; q < 4; q++) {
-          const vec value = load(x + (size_t)(i + q) * c + j) - shift;
-          part[q] += mean ? value * value : value;
+/* Sums over the cells of a map so far, per channel. Short sums are of differences to `near`, the mean before them: then
+   those of squares lose no digits where the mean is large. */
+typedef struct {
+  double num, sum[ULTRALIGHT_MAX_CHANNELS], squares[ULTRALIGHT_MAX_CHANNELS];
+  float near[ULTRALIGHT_MAX_CHANNELS];
+} moments;
+
+static void start_moments(moments *m, int c) {
+  m->num = 0;
+  for (int j = 0; j < c; j++) m->sum[j] = m->squares[j] = 0;
+}
+
+static void add_moments(moments *m, const float *x, int cells, int c) {
+  for (int num; cells; cells -= num, x += num * c) {
+    num = cells < 128 ? cells : 128;
+    const double inverse = 1 / (m->num + num);
+    for (int j = 0; j < c; j += LANES) {
+      const vec near = load(m->num ? m->near + j : x + j);
+      vec sums[2] = {splat(0), splat(0)}, squares[2] = {splat(0), splat(0)};
+      int i = 0;
+      for (; i + 2 <= num; i += 2)
+        UNROLL for (int q = 0; q < 2; q++) {
+          const vec value = load(x + (i + q) * c + j) - near;
+          sums[q] += value;
+          squares[q] += value * value;
         }
-      for (; i < end; i++) {
-        const vec value = load(x + (size_t)i * c + j) - shift;
-        part[0] += mean ? value * value : value;
+      if (i < num) {
+        const vec value = load(x + i * c + j) - near;
+        sums[0] += value;
+        squares[0] += value * value;
       }
-      const vec all = (part[0] + part[1]) + (part[2] + part[3]);
-      for (int q = 0; q < LANES; q++) whole[q] += all[q];
+      sums[0] += sums[1];
+      squares[0] += squares[1];
+      for (int q = 0; q < LANES; q++) {
+        const double by = near[q], sum = sums[0][q];
+        m->sum[j + q] += sum + num * by;
+        m->squares[j + q] += squares[0][q] + by * (2 * sum + num * by);
+        m->near[j + q] = (float)(m->sum[j + q] * inverse);
+      }
     }
-    for (int q = 0; q < LANES; q++) sums[j + q] = whole[q];
+    m->num += num;
   }
 }
 
-/* GroupNorm of x (l, c) as y = x scale + shift; `real` channels are no padding. */
-static void group_norm(const float *x, int l, int c, int real, float *scale, float *shift, cursor *weights) {
-  const float *weight = take(weights, c), *bias = take(weights, c);
-  double sums[ULTRALIGHT_MAX_CHANNELS];
-  float *mean = shift;
+/* GroupNorm as y = x scale + shift; `real` channels are no padding. */
+static void group_norm(const moments *m, int c, int real, const float *weight, const float *bias, float *scale,
+                       float *shift) {
   const int width = real / GROUPS;
-  const double num = (double)l * width;
-  sum_channels(x, l, c, 0, sums);
-  for (int j = 0; j < c; j++) mean[j] = 0;
+  for (int j = real; j < c; j++) scale[j] = shift[j] = 0;
   for (int g = 0; g < GROUPS; g++) {
-    double sum = 0;
-    for (int j = g * width; j < (g + 1) * width; j++) sum += sums[j];
-    for (int j = g * width; j < (g + 1) * width; j++) mean[j] = (float)(sum / num);
-  }
-  sum_channels(x, l, c, mean, sums);
-  for (int j = real; j < c; j++) scale[j] = 0;
-  for (int g = 0; g < GROUPS; g++) {
-    double sum = 0;
-    for (int j = g * width; j < (g + 1) * width; j++) sum += sums[j];
-    const float inverse = inverse_root((float)(sum / num) + 1e-5f);
+    double sum = 0, squares = 0;
+    for (int j = g * width; j < (g + 1) * width; j++) {
+      sum += m->sum[j];
+      squares += m->squares[j];
+    }
+    const double mean = sum / (m->num * width), variance = squares / (m->num * width) - mean * mean;
+    const float inverse = inverse_root((float)(variance < 0 ? 0 : variance) + 1e-5f);
     for (int j = g * width; j < (g + 1) * width; j++) {
       scale[j] = inverse * weight[j];
-      shift[j] = bias[j] - mean[j] * scale[j];
+      shift[j] = (float)(bias[j] - mean * scale[j]);
     }
   }
 }
 
-/* y = x scale + shift for l cells; y may be x. */
-static void affine(const float *x, float *y, int l, int c, const float *scale, const float *shift) {
-  for (int i = 0; i < l; i++, x += c, y += c)
-    for (int j = 0; j < c; j += LANES) store(y + j, load(x + j) * load(scale + j) + load(shift + j));
+/* x (l, c) = GELU(x scale + shift) + skip; scale and skip can be 0. */
+static void gelu(float *x, int l, int c, const float *scale, const float *shift, const float *skip) {
+  for (size_t i = 0; i < (size_t)l * c; i += c)
+    for (int j = 0; j < c; j += LANES) {
+      const vec y = vgelu(scale ? load(x + i + j) * load(scale + j) + load(shift + j) : load(x + i + j));
+      store(x + i + j, skip ? y + load(skip + i + j) : y);
+    }
 }
 
-/* y (h/2, w/2, c) = GELU of the maximum of each 2 x 2 square of x scale + shift */
-static void halve_gelu(const float *x, float *y, int h, int w, int c, const float *scale, const float *shift) {
-  for (int i = 0; i < h / 2; i++)
-    for (int j = 0; j < w / 2; j++, y += c) {
-      const float *p = x + ((size_t)2 * i * w + 2 * j) * c, *q = p + (size_t)w * c;
-      for (int k = 0; k < c; k += LANES) {
-        const vec a = load(scale + k), b = load(shift + k);
-        const vec up = greater(load(p + k) * a + b, load(p + c + k) * a + b);
-        const vec down = greater(load(q + k) * a + b, load(q + c + k) * a + b);
-        store(y + k, vgelu(greater(up, down)));
+/* y (w/2, c) = the maximum of each 2 x 2 square of x (2, w, c), or the minimum in channels of a negative weight: the
+   greatest after a norm with this weight. */
+static void halve(const float *x, float *y, int w, int c, const float *weight) {
+  for (int j = 0; j < w; j += 2, x += 2 * c, y += c)
+    for (int k = 0; k < c; k += LANES) {
+      const float *p = x + k, *q = p + (size_t)w * c;
+      const vec a = load(p), b = load(p + c), e = load(q), f = load(q + c);
+      const vec most = greater(greater(a, b), greater(e, f)), least = smaller(smaller(a, b), smaller(e, f));
+      store(y + k, choose(load(weight + k) < splat(0), least, most));
+    }
+}
+
+/* ---- convolutions ---- */
+
+/* Where a convolution leaves rows: `map` (h, w, c) in full, or `halved` with `pair` (2, w, c) as memory. */
+typedef struct {
+  float *map, *pair, *halved;
+  const float *weight;
+  moments *moments;
+} outputs;
+
+INLINE float *rows_at(const outputs *to, int i, int w, int c) { return to->map ? to->map + (size_t)i * w * c : to->pair; }
+
+/* Rows i and i + 1 are there. */
+static void finish_rows(const outputs *to, int i, int w, int c) {
+  const float *rows = rows_at(to, i, w, c);
+  add_moments(to->moments, rows, 2 * w, c);
+  if (!to->map) halve(rows, to->halved + (size_t)(i / 2) * (w / 2) * c, w, c, to->weight);
+}
+
+/* PIXELS neighboring outputs of a 3 x 3 convolution, COLUMNS vectors of channels. */
+INLINE void conv_tile(const float *const *x, int first, int c, float *y, int o, const float *kernel, const float *bias,
+                      const int PIXELS, const int COLUMNS) {
+  vec sums[8][3];
+  UNROLL for (int q = 0; q < PIXELS; q++)
+    EACH(j) sums[q][j] = load(bias + j * LANES);
+  for (int row = 0; row < 3; row++) {
+    const float *from = x[row] + first * c;
+    for (int t = 0; t < 3 * c; t++, kernel += o) {
+      vec column[3];
+      EACH(j) column[j] = load(kernel + j * LANES);
+      UNROLL for (int q = 0; q < PIXELS; q++)
+        EACH(j) sums[q][j] += from[q * c + t] * column[j];
+    }
+  }
+  UNROLL for (int q = 0; q < PIXELS; q++)
+    EACH(j) store(y + q * o + j * LANES, sums[q][j]);
+}
+
+/* 3 x 3 convolution with a border of zeros: x (h, w, c); h is even, w at least 8. ring (4, w + 2, c): the last rows of x
+   with their border. */
+static void conv(const float *x, const outputs *to, int h, int w, int c, int o, float *ring, const float *kernel,
+                 const float *bias) {
+  const int ld = (w + 2) * c;
+  zero(ring, 4 * ld);
+  for (int i = -1; i < h; i++) {
+    float *next = ring + ((i + 1) & 3) * ld + c;
+    if (i + 1 == h) zero(next, w * c);
+    else
+      for (int j = 0; j < w * c; j++) next[j] = x[(size_t)(i + 1) * w * c + j];
+    if (i < 0) continue;
+    const float *const rows[3] = {ring + ((i - 1) & 3) * ld, ring + (i & 3) * ld, next - c};
+    for (int at = 0; at < o;) {
+      const int left = (o - at) / LANES, columns = left == 1 || left == 3 ? left : 2;
+      const int pixels = columns == 1 ? 8 : columns == 2 ? 6 : 4;
+      for (int j = 0; j < w; j += pixels) {
+        /* the last tile begins earlier, and computes some outputs again */
+        const int first = j + pixels <= w ? j : w - pixels;
+        float *y = rows_at(to, i & ~1, w, o) + ((i & 1) * w + first) * o + at;
+        if (columns == 1) conv_tile(rows, first, c, y, o, kernel + at, bias + at, 8, 1);
+        else if (columns == 2) conv_tile(rows, first, c, y, o, kernel + at, bias + at, 6, 2);
+        else conv_tile(rows, first, c, y, o, kernel + at, bias + at, 4, 3);
       }
+      at += columns * LANES;
     }
-}
-
-/* x = GELU(x) + skip, or without skip */
-static void gelu_add(float *x, const float *skip, size_t num) {
-  for (size_t i = 0; i < num; i += LANES) {
-    vec y = vgelu(load(x + i));
-    store(x + i, skip ? y + load(skip + i) : y);
+    if (i & 1) finish_rows(to, i - 1, w, o);
   }
 }
 
-/* The two neighbors of place i of twice `num` places, with corners on corners, and the weight of the second. */
-INLINE float neighbors(int i, int num, int *first, int *second) {
-  const float place = i * ((float)(num - 1) / (float)(2 * num - 1));
-  *first = (int)place;
-  *second = *first + (*first < num - 1);
-  return place - *first;
+enum { TILES = 24 };
+
+/* Scratch of the convolution below, in floats. */
+static size_t winograd_scratch(int w, int c, int o) {
+  return 16 * ((size_t)c * o + TILES * (c + o)) + (size_t)5 * (w + 2) * c;
 }
 
-/* y (2h, 2w, c) = x (h, w, c), bilinear; then GELU and + skip where there is one. */
-static void double_map(const float *x, float *y, int h, int w, int c, const float *skip) {
+/* Values of a row or column of 4 for F(2, 3), `apart` floats from one to the next. */
+INLINE void spread(vec a, vec b, vec c, vec d, float *y, size_t apart) {
+  store(y, a - c);
+  store(y + apart, b + c);
+  store(y + 2 * apart, c - b);
+  store(y + 3 * apart, b - d);
+}
+
+/* The kernel of F(2, 3) from three taps, `apart` floats from one to the next. */
+INLINE void spread_kernel(const float *x, size_t from, float *y, size_t apart) {
+  const vec a = load(x), b = load(x + from), c = load(x + 2 * from), half = .5f * (a + c);
+  store(y, a);
+  store(y + apart, half + .5f * b);
+  store(y + 2 * apart, half - .5f * b);
+  store(y + 3 * apart, c);
+}
+
+/* 3 x 3 convolution with a border of zeros by F(2 x 2, 3 x 3) of Lavin & Gray (arXiv 1509.09308), 16 products instead of
+   36 for 4 outputs. x (h, w, c); h and w are even, c and o multiples of PAD. */
+static void winograd(const float *x, const outputs *to, int h, int w, int c, int o, float *scratch, const float *kernel,
+                     const float *bias) {
+  const int ld = (w + 2) * c, size = c * o, ldx = w * c;
+  float *kernels = scratch, *spreads = kernels + (size_t)16 * size, *products = spreads + 16 * TILES * c;
+  float *columns = products + 16 * TILES * o, *zeros = columns + 4 * ld;
+  for (int j = 0; j < size; j += LANES) {
+    float rows[12 * LANES];
+    for (int q = 0; q < 3; q++) spread_kernel(kernel + q * size + j, (size_t)3 * size, rows + q * LANES, 3 * LANES);
+    for (int q = 0; q < 4; q++) spread_kernel(rows + 3 * q * LANES, LANES, kernels + (size_t)4 * q * size + j, size);
+  }
+  zero(zeros, ldx);
+  zero(columns, 4 * ld);
+  for (int i = 0; i < h; i += 2) {
+    float *rows = rows_at(to, i, w, o);
+    const float *row = x + (size_t)i * ldx, *above = i ? row - ldx : zeros, *below = i + 2 < h ? row + 2 * ldx : zeros;
+    for (int j = 0; j < ldx; j += LANES)
+      spread(load(above + j), load(row + j), load(row + ldx + j), load(below + j), columns + c + j, ld);
+    for (int first = 0; first < w / 2; first += TILES) {
+      const int tiles = w / 2 - first < TILES ? w / 2 - first : TILES;
+      for (int q = 0; q < 4; q++)
+        for (int t = 0; t < tiles; t++)
+          for (int j = 0; j < c; j += LANES) {
+            const float *from = columns + q * ld + 2 * (first + t) * c + j;
+            spread(load(from), load(from + c), load(from + 2 * c), load(from + 3 * c),
+                   spreads + (4 * q * TILES + t) * c + j, TILES * c);
+          }
+      for (int q = 0; q < 16; q++)
+        linear(spreads + q * TILES * c, c, products + q * TILES * o, o, tiles, c, o, kernels + (size_t)q * size, 0);
+      for (int t = 0; t < tiles; t++)
+        for (int j = 0; j < o; j += LANES) {
+          const float *from = products + t * o + j;
+          float *y = rows + 2 * (first + t) * o + j;
+          vec half[2][4];
+          UNROLL for (int q = 0; q < 4; q++) {
+            vec each[4];
+            UNROLL for (int k = 0; k < 4; k++) each[k] = load(from + (4 * k + q) * TILES * o);
+            half[0][q] = each[0] + each[1] + each[2];
+            half[1][q] = each[1] - each[2] - each[3];
+          }
+          UNROLL for (int q = 0; q < 2; q++) {
+            store(y + q * w * o, load(bias + j) + (half[q][0] + half[q][1] + half[q][2]));
+            store(y + q * w * o + o, load(bias + j) + (half[q][1] - half[q][2] - half[q][3]));
+          }
+        }
+    }
+    finish_rows(to, i, w, o);
+  }
+}
+
+/* ---- the bilinear doubling ---- */
+
+/* Corners are on corners: outputs 2 m - 1 and 2 m of twice `num` places are between m - 1 and m. The weight of the second,
+   as a fraction: i (num - 1) / (2 num - 1) - (m - 1) loses digits. */
+INLINE float second_weight(int i, int num) {
+  const int m = (i + 1) / 2;
+  return (float)(i % 2 ? num - m : 2 * num - 1 - m) * (1.f / (float)(2 * num - 1));
+}
+
+/* row (n) = row i of (2h, n), between two rows of x (h, n) */
+static void row_between(const float *x, int h, int n, int i, float *row) {
+  const int m = (i + 1) / 2;
+  const float weight = second_weight(i, h);
+  const float *up = x + (size_t)(m ? m - 1 : 0) * n, *down = x + (size_t)(m < h ? m : h - 1) * n;
+  for (int j = 0; j < n; j += LANES) store(row + j, (1 - weight) * load(up + j) + weight * load(down + j));
+}
+
+/* y (2h, 2w, c) = GELU(bilinear x (h, w, c) scale + shift) + skip; row: (w, c) */
+static void double_map(const float *x, float *y, int h, int w, int c, const float *scale, const float *shift,
+                       const float *skip, float *row) {
   for (int i = 0; i < 2 * h; i++) {
-    int up, down;
-    const float ay = neighbors(i, h, &up, &down);
-    const float *p = x + (size_t)up * w * c, *q = x + (size_t)down * w * c;
-    for (int j = 0; j < 2 * w; j++, y += c) {
-      int left, right;
-      const float ax = neighbors(j, w, &left, &right);
-      const float *a = p + left * c, *b = p + right * c, *e = q + left * c, *f = q + right * c;
+    row_between(x, h, w * c, i, row);
+    for (int j = 0; j < 2 * w; j++, y += c, skip += c) {
+      const int m = (j + 1) / 2;
+      const float *a = row + (m ? m - 1 : 0) * c, *b = row + (m < w ? m : w - 1) * c;
+      const float weight = second_weight(j, w);
       for (int k = 0; k < c; k += LANES) {
-        const vec top = (1 - ax) * load(a + k) + ax * load(b + k);
-        const vec bottom = (1 - ax) * load(e + k) + ax * load(f + k);
-        store(y + k, vgelu((1 - ay) * top + ay * bottom) + load(skip + k));
+        const vec value = (1 - weight) * load(a + k) + weight * load(b + k);
+        store(y + k, vgelu(value * load(scale + k) + load(shift + k)) + load(skip + k));
       }
-      skip += c;
     }
+  }
+}
+
+/* y (2h, 2w) = x (h, w), bilinear; row: (w) */
+static void double_logits(const float *x, float *y, int h, int w, float *row) {
+  for (int i = 0; i < 2 * h; i++, y += 2 * w) {
+    row_between(x, h, w, i, row);
+    y[0] = row[0];
+    y[2 * w - 1] = row[w - 1];
+    for (int m = 1; m < w; m++)
+      for (int j = 2 * m - 1; j <= 2 * m; j++) {
+        const float weight = second_weight(j, w);
+        y[j] = (1 - weight) * row[m - 1] + weight * row[m];
+      }
   }
 }
 
@@ -374,7 +489,6 @@ static void layer_norm(const float *x, int ldx, float *y, int l, int c, const fl
 
 typedef struct {
   int v, d, n, rank, taps; /* of a branch */
-  int states;              /* n, padded */
   int inner;               /* 2 d, padded */
   int projected;           /* B, C and delta, padded */
   int out;                 /* v, padded */
@@ -387,16 +501,15 @@ static mixer mixer_of(const ultralight_network *net, int c) {
   m.n = net->d_state;
   m.rank = (m.v + 15) / 16;
   m.taps = net->d_conv;
-  m.states = padded(m.n);
   m.inner = padded(2 * m.d);
-  m.projected = padded(2 * m.states + m.rank);
+  m.projected = padded(2 * m.n + m.rank);
   m.out = padded(m.v);
   return m;
 }
 
 /* Scratch of a parallel layer, in floats. */
 typedef struct {
-  size_t rows, uz, u, projected, y, out, state, total;
+  size_t rows, uz, u, projected, y, sums, out, state, total;
 } pvm_sizes;
 
 static pvm_sizes pvm_scratch(const ultralight_network *net, int l, int c) {
@@ -407,67 +520,72 @@ static pvm_sizes pvm_scratch(const ultralight_network *net, int l, int c) {
   s.uz = sequences * m.inner + PAD;
   s.u = sequences * m.d + PAD;
   s.projected = sequences * m.projected;
-  s.y = sequences * m.d + PAD;
+  s.y = s.sums = sequences * m.d + PAD;
   s.out = sequences * m.out;
-  s.state = (size_t)net->branches * m.d * m.states;
-  s.total = s.rows + s.uz + s.u + s.projected + s.y + s.out + s.state;
+  s.state = (size_t)net->branches * m.n * padded(m.d);
+  s.total = s.rows + s.uz + s.u + s.projected + s.y + s.sums + s.out + s.state;
   return s;
 }
 
-/* One step of one sequence: state (d, STATES) and y (d). A holds A / log(2). */
-INLINE void scan_step(float *state, const float *u, const float *delta, const float *B, const float *C, const float *A,
-                      float *y, int d, const int STATES) {
-  vec b[STATES / LANES], c[STATES / LANES];
-  UNROLL for (int k = 0; k < STATES / LANES; k++) {
-    b[k] = load(B + k * LANES);
-    c[k] = load(C + k * LANES);
+/* One step of one sequence in COLUMNS vectors of its channels: state (n, ld) and y. A (n, ld) holds A / log(2), so that
+   decays are 2^x with x <= 0: within 4 units in the last place, NaN becomes a number. MAGIC has nothing in its last bits,
+   which are then the exponent. Vectors go side by side, so that none waits for its last result. */
+INLINE void scan_tile(float *state, const float *A, int ld, int n, const float *u, const float *delta, const float *B,
+                      const float *C, float *y, const int COLUMNS) {
+  vec step[3], input[3], sum[3];
+  EACH(j) {
+    step[j] = load(delta + j * LANES);
+    input[j] = step[j] * load(u + j * LANES);
+    sum[j] = splat(0);
   }
-  for (int j = 0; j < d; j++, state += STATES, A += STATES) {
-    const float du = delta[j] * u[j];
-    vec sum = splat(0);
-    UNROLL for (int k = 0; k < STATES / LANES; k++) {
-      const vec s = exp2_negative(delta[j] * load(A + k * LANES)) * load(state + k * LANES) + du * b[k];
-      store(state + k * LANES, s);
-      sum += s * c[k];
-    }
-    y[j] = sum_lanes(sum);
+  for (int k = 0; k < n; k++, state += ld, A += ld) {
+    vec x[3], i[3], r[3], q[3];
+    EACH(j) x[j] = greater(step[j] * load(A + j * LANES), splat(-126.f));
+    EACH(j) i[j] = x[j] + MAGIC;
+    EACH(j) r[j] = x[j] - (i[j] - MAGIC);
+    EACH(j) q[j] = r[j] * r[j];
+    EACH(j) x[j] = (r[j] * 1.327647129e-3f + 9.675540961e-3f) * q[j] + (r[j] * 5.550713092e-2f + 2.402212024e-1f);
+    EACH(j) x[j] = x[j] * q[j] + (r[j] * 6.931469440e-1f + 1.f);
+    EACH(j) x[j] = (vec)((ints)x[j] + ((ints)i[j] << 23));
+    EACH(j) x[j] = x[j] * load(state + j * LANES) + B[k] * input[j];
+    EACH(j) store(state + j * LANES, x[j]);
+    EACH(j) sum[j] += C[k] * x[j];
   }
+  EACH(j) store(y + j * LANES, sum[j]);
 }
 
-/* The scan of all branches: y = (C s + D u) SiLU(z), s = exp(delta A) s + delta B u. */
+/* The scan of all branches: y = (C s + D u) SiLU(z), s = exp(delta A) s + delta B u. `y` holds delta on the way. Rows are
+   written in order, up to LANES - 1 floats beyond their end. */
 static void scan(const mixer *m, int l, int p, const float *uz, const float *u, const float *projected, float *y,
-                 float *state, const float *delta_weight, const float *delta_bias, const float *A, const float *D) {
-  float delta[ULTRALIGHT_MAX_CHANNELS * 4 + PAD] = {0}, sums[ULTRALIGHT_MAX_CHANNELS * 4 + PAD] = {0};
-  const int d = m->d;
-  zero(state, (size_t)p * d * m->states);
-  for (int i = 0; i < l * p; i++, uz += m->inner, u += d, projected += m->projected, y += d) {
-    const float *B = projected, *C = B + m->states, *low_rank = C + m->states, *z = uz + d;
-    float *own = state + (size_t)(i % p) * d * m->states;
+                 float *sums, float *state, const float *delta_weight, const float *delta_bias, const float *A,
+                 const float *D) {
+  const int d = m->d, dp = padded(d), n = m->n, num = l * p;
+  zero(state, (size_t)p * n * dp);
+  for (int i = 0; i < num; i++)
     for (int j = 0; j < d; j += LANES) {
+      const float *low_rank = projected + (size_t)i * m->projected + 2 * n;
       vec value = load(delta_bias + j);
-      for (int r = 0; r < m->rank; r++) value += low_rank[r] * load(delta_weight + r * padded(d) + j);
-      store(delta + j, vsoftplus(value));
+      for (int r = 0; r < m->rank; r++) value += low_rank[r] * load(delta_weight + r * dp + j);
+      store(y + (size_t)i * d + j, vsoftplus(value));
     }
-    switch (m->states) {
-      case 8: scan_step(own, u, delta, B, C, A, sums, d, 8); break;
-      case 16: scan_step(own, u, delta, B, C, A, sums, d, 16); break;
-      case 32: scan_step(own, u, delta, B, C, A, sums, d, 32); break;
-      default:
-        for (int j = 0; j < d; j++) {
-          const float du = delta[j] * u[j];
-          vec sum = splat(0);
-          for (int k = 0; k < m->states; k += LANES) {
-            float *s = own + j * m->states + k;
-            store(s, exp2_negative(delta[j] * load(A + j * m->states + k)) * load(s) + du * load(B + k));
-            sum += load(s) * load(C + k);
-          }
-          sums[j] = sum_lanes(sum);
-        }
+  for (int i = 0; i < num; i++) {
+    const size_t at = (size_t)i * d;
+    const float *B = projected + (size_t)i * m->projected, *C = B + n;
+    float *own = state + (size_t)(i % p) * n * dp;
+    for (int j = 0; j < d;) {
+      const int left = (d - j + LANES - 1) / LANES, columns = left == 1 ? 1 : left == 2 || left == 4 ? 2 : 3;
+      if (columns == 3) scan_tile(own + j, A + j, dp, n, u + at + j, y + at + j, B, C, sums + at + j, 3);
+      else if (columns == 2) scan_tile(own + j, A + j, dp, n, u + at + j, y + at + j, B, C, sums + at + j, 2);
+      else scan_tile(own + j, A + j, dp, n, u + at + j, y + at + j, B, C, sums + at + j, 1);
+      j += columns * LANES;
     }
-    /* rows are written in order, up to LANES - 1 floats beyond their end */
-    for (int j = 0; j < d; j += LANES)
-      store(y + j, (load(sums + j) + load(D + j) * load(u + j)) * vsilu(load(z + j)));
   }
+  for (int i = 0; i < num; i++)
+    for (int j = 0; j < d; j += LANES) {
+      const size_t at = (size_t)i * d + j;
+      const vec z = load(uz + (size_t)i * m->inner + d + j);
+      store(y + at, (load(sums + at) + load(D + j) * load(u + at)) * vsilu(z));
+    }
 }
 
 /* x (l, c padded) -> y (l, o padded); y may be x. */
@@ -477,11 +595,11 @@ static void pvm(const ultralight_network *net, const float *x, float *y, int l, 
   const pvm_sizes sizes = pvm_scratch(net, l, c);
   const int p = net->branches, d = m.d, dp = padded(d), ldx = padded(c);
   float *rows = scratch, *uz = rows + sizes.rows, *u = uz + sizes.uz, *projected = u + sizes.u;
-  float *scanned = projected + sizes.projected, *out = scanned + sizes.y, *state = out + sizes.out;
+  float *scanned = projected + sizes.projected, *sums = scanned + sizes.y, *out = sums + sizes.sums, *state = out + sizes.out;
   const float *norm_weight = take(weights, ldx), *norm_bias = take(weights, ldx), skip = *take(weights, PAD);
   const float *in_proj = take(weights, m.v * m.inner), *taps = take(weights, m.taps * dp), *conv_bias = take(weights, dp);
   const float *x_proj = take(weights, d * m.projected), *delta_weight = take(weights, m.rank * dp);
-  const float *delta_bias = take(weights, dp), *A = take(weights, d * m.states), *D = take(weights, dp);
+  const float *delta_bias = take(weights, dp), *A = take(weights, m.n * dp), *D = take(weights, dp);
   const float *out_proj = take(weights, d * m.out), *proj = take(weights, c * padded(o)), *bias = take(weights, padded(o));
 
   layer_norm(x, ldx, rows, l, c, norm_weight, norm_bias);
@@ -499,7 +617,7 @@ static void pvm(const ultralight_network *net, const float *x, float *y, int l, 
       }
     }
   linear(u, d, projected, m.projected, l * p, d, m.projected, x_proj, 0);
-  scan(&m, l, p, uz, u, projected, scanned, state, delta_weight, delta_bias, A, D);
+  scan(&m, l, p, uz, u, projected, scanned, sums, state, delta_weight, delta_bias, A, D);
   linear(scanned, d, out, m.out, l * p, d, m.out, out_proj, 0);
   for (int i = 0; i < l * p; i++)
     for (int j = 0; j < m.v; j++) rows[(size_t)i * m.v + j] = out[(size_t)i * m.out + j] + skip * rows[(size_t)i * m.v + j];
@@ -513,6 +631,23 @@ enum { TAPS = 7, DILATION = 3, REACH = TAPS / 2 * DILATION };
 
 static size_t border_size(int h, int w) { return (size_t)(h + 2 * REACH) * (w + 2 * REACH) + PAD; }
 
+/* COLUMNS vectors of a gate; mean and most begin at the upper left corner of their kernels, rows are ld apart. */
+INLINE void gate_tile(const float *mean, const float *most, int ld, const float *kernel, float bias, float *gate,
+                      const int COLUMNS) {
+  vec sums[4], others[4];
+  EACH(j) {
+    sums[j] = splat(bias);
+    others[j] = splat(0);
+  }
+  for (int k = 0; k < TAPS; k++, mean += DILATION * ld, most += DILATION * ld, kernel += TAPS)
+    UNROLL for (int q = 0; q < TAPS; q++)
+      EACH(j) {
+        sums[j] += kernel[q] * load(mean + DILATION * q + j * LANES);
+        others[j] += kernel[TAPS * TAPS + q] * load(most + DILATION * q + j * LANES);
+      }
+  EACH(j) store(gate + j * LANES, vsigmoid(sums[j] + others[j]));
+}
+
 /* gate (h, w) = sigmoid(convolution of the mean and the maximum over the channels of x) */
 static void spatial_gate(const float *x, int h, int w, int c, int real, const float *kernel, float bias, float *border,
                          float *gate) {
@@ -521,24 +656,34 @@ static void spatial_gate(const float *x, int h, int w, int c, int real, const fl
   zero(mean, 2 * border_size(h, w));
   for (int i = 0; i < h; i++)
     for (int j = 0; j < w; j++, x += c) {
-      float sum = 0, greatest = x[0];
-      for (int k = 0; k < real; k++) {
-        sum += x[k];
-        greatest = x[k] > greatest ? x[k] : greatest;
+      float sum, greatest = x[0];
+      if (real < LANES) {
+        sum = 0;
+        for (int k = 0; k < real; k++) {
+          sum += x[k];
+          greatest = x[k] > greatest ? x[k] : greatest;
+        }
+      } else {
+        vec sums = splat(0), all = load(x);
+        for (int k = 0; k < real; k += LANES) {
+          sums += load(x + k);
+          /* the last vector begins earlier: no padding */
+          all = greater(load(x + (k + LANES <= real ? k : real - LANES)), all);
+        }
+        sum = sum_lanes(sums);
+        greatest = greatest_lane(all);
       }
       mean[(i + REACH) * ld + j + REACH] = sum / real;
       most[(i + REACH) * ld + j + REACH] = greatest;
     }
   /* rows are written in order, up to LANES - 1 floats beyond their end */
   for (int i = 0; i < h; i++)
-    for (int j = 0; j < w; j += LANES) {
-      vec sum = splat(bias);
-      for (int k = 0; k < TAPS; k++)
-        UNROLL for (int q = 0; q < TAPS; q++) {
-          const int from = (i + DILATION * k) * ld + j + DILATION * q;
-          sum += kernel[k * TAPS + q] * load(mean + from) + kernel[TAPS * TAPS + k * TAPS + q] * load(most + from);
-        }
-      store(gate + (size_t)i * w + j, vsigmoid(sum));
+    for (int j = 0, wide; j < w; j += wide ? 4 * LANES : LANES) {
+      const float *at = mean + (size_t)i * ld + j, *other = most + (size_t)i * ld + j;
+      float *to = gate + (size_t)i * w + j;
+      wide = j + 4 * LANES <= w;
+      if (wide) gate_tile(at, other, ld, kernel, bias, to, 4);
+      else gate_tile(at, other, ld, kernel, bias, to, 1);
     }
 }
 
@@ -546,7 +691,7 @@ static void spatial_gate(const float *x, int h, int w, int c, int real, const fl
 static void bridge(const ultralight_network *net, float *const *skips, int height, int width, float *gates,
                    float *scratch, cursor *weights) {
   const float *kernel = take(weights, 2 * TAPS * TAPS), spatial_bias = *take(weights, 1), *mix = take(weights, 3);
-  float averages[LEVELS * ULTRALIGHT_MAX_CHANNELS + 2] = {0}, mixed[LEVELS * ULTRALIGHT_MAX_CHANNELS];
+  float averages[LEVELS * ULTRALIGHT_MAX_CHANNELS + 2] = {0}, mixed[LEVELS * ULTRALIGHT_MAX_CHANNELS] = {0};
   float own[LEVELS * ULTRALIGHT_MAX_CHANNELS + PAD];
   int all = 0;
   float *gate = gates;
@@ -598,23 +743,23 @@ typedef struct {
 
 static scratch_sizes scratch_of(const ultralight_network *net, int height, int width) {
   scratch_sizes s = {0};
-  const size_t cells = (size_t)height * width;
-  s.work = (size_t)(height + 2) * (width + 2) * net->in_channels;
+  const int first = channels_at(net, 0);
+  /* two rows of the first convolution, and the last logits before they are doubled */
+  s.map = larger((size_t)2 * width * first, (size_t)(height / 2) * (width / 2));
+  s.work = (size_t)4 * (width + 2) * net->in_channels + PAD;
   for (int i = 0; i < LEVELS; i++) {
-    const int h = height >> (i + 1), w = width >> (i + 1);
-    const size_t c = channels_at(net, i), below = channels_at(net, i + 1);
+    const int h = height >> (i + 1), w = width >> (i + 1), c = channels_at(net, i), below = channels_at(net, i + 1);
     s.skips[i] = (size_t)h * w * c;
     s.gates += (size_t)h * w;
-    s.map = larger(s.map, larger((cells >> (2 * i)) * c, (cells >> (2 * i + 2)) * larger(c, below)));
-    s.work = larger(s.work, 2 * border_size(h, w));
-    /* the encoder's layer that reads this level, and the decoder's that reads the one below */
-    if (i < 2) s.work = larger(s.work, (size_t)(h + 2) * (w + 2) * larger(c, below));
+    /* the encoder's layer that reads this level has 4 times as many cells as the next one */
+    s.map = larger(s.map, (size_t)h * w * larger(c, below));
+    s.work = larger(s.work, larger(2 * border_size(h, w), (size_t)w * c + PAD));
+    if (i < 2) s.work = larger(s.work, winograd_scratch(w, (int)larger(c, below), (int)larger(c, below)));
     else {
       s.work = larger(s.work, pvm_scratch(net, h * w, net->channels[i]).total);
       s.work = larger(s.work, pvm_scratch(net, i == 4 ? h * w : (h / 2) * (w / 2), net->channels[i + 1]).total);
     }
   }
-  s.work = larger(s.work, (size_t)(height / 8 + 2) * (width / 8 + 2) * channels_at(net, 2));
   s.map += PAD;
   s.gates += PAD;
   return s;
@@ -657,7 +802,7 @@ static size_t pvm_weights(const ultralight_network *net, int c, int o) {
   const mixer m = mixer_of(net, c);
   const size_t dp = padded(m.d);
   return 2 * (size_t)padded(c) + PAD + (size_t)m.v * m.inner + (m.taps + 1) * dp + (size_t)m.d * m.projected +
-         (m.rank + 1) * dp + (size_t)m.d * m.states + dp + (size_t)m.d * m.out + (size_t)(c + 1) * padded(o);
+         (m.rank + 1) * dp + (size_t)m.n * dp + dp + (size_t)m.d * m.out + (size_t)(c + 1) * padded(o);
 }
 
 static size_t conv_weights(int c, int o) { return (size_t)9 * c * o + o; }
@@ -680,6 +825,7 @@ void ultralight_run(const ultralight_network *net, const float *weights, const f
   const scratch_sizes sizes = scratch_of(net, height, width);
   const int32_t *c = net->channels;
   cursor w = {weights};
+  moments sums;
   float scale[ULTRALIGHT_MAX_CHANNELS], shift[ULTRALIGHT_MAX_CHANNELS];
   float *map = scratch, *other = map + sizes.map, *gates = other + sizes.map, *work = gates + sizes.gates, *skips[LEVELS];
   float *at = work + sizes.work;
@@ -687,55 +833,61 @@ void ultralight_run(const ultralight_network *net, const float *weights, const f
 
   for (int i = 0, h = height, v = width; i < LEVELS; i++, h /= 2, v /= 2) {
     const float *from = i ? skips[i - 1] : image;
-    if (i < 3) conv(from, map, h, v, i ? channels_at(net, i - 1) : net->in_channels, channels_at(net, i), work, &w);
-    else pvm(net, from, map, h * v, c[i - 1], c[i], work, &w);
-    group_norm(map, h * v, channels_at(net, i), c[i], scale, shift, &w);
-    halve_gelu(map, skips[i], h, v, channels_at(net, i), scale, shift);
+    const int in = i ? channels_at(net, i - 1) : net->in_channels, out = channels_at(net, i);
+    const float *norm = w.at + (i < 3 ? conv_weights(in, out) : pvm_weights(net, c[i - 1], c[i]));
+    start_moments(&sums, out);
+    if (i < 3) {
+      const outputs to = {0, map, skips[i], norm, &sums};
+      const float *kernel = take(&w, 9 * in * out), *bias = take(&w, out);
+      if (i) winograd(from, &to, h, v, in, out, work, kernel, bias);
+      else conv(from, &to, h, v, in, out, work, kernel, bias);
+    } else {
+      pvm(net, from, map, h * v, c[i - 1], c[i], work, &w);
+      add_moments(&sums, map, h * v, out);
+      for (int q = 0; q < h / 2; q++) halve(map + (size_t)2 * q * v * out, skips[i] + (size_t)q * (v / 2) * out, v, out, norm);
+    }
+    group_norm(&sums, out, c[i], norm, norm + out, scale, shift);
+    take(&w, 2 * out);
+    gelu(skips[i], h * v / 4, out, scale, shift, 0);
   }
   int h = height / 32, v = width / 32;
   pvm(net, skips[4], map, h * v, c[4], c[5], work, &w);
-  gelu_add(map, 0, (size_t)h * v * channels_at(net, 5));
+  gelu(map, h * v, channels_at(net, 5), 0, 0, 0);
   if (net->bridge) bridge(net, skips, height, width, gates, work, &w);
 
   for (int i = LEVELS - 1; i >= 0; i--) {
-    const int o = channels_at(net, i);
-    if (i >= 2) pvm(net, map, map, h * v, c[i + 1], c[i], work, &w);
-    else {
-      conv(map, other, h, v, channels_at(net, i + 1), o, work, &w);
-      float *swap = map;
-      map = other;
-      other = swap;
+    const int in = channels_at(net, i + 1), out = channels_at(net, i);
+    start_moments(&sums, out);
+    if (i >= 2) {
+      pvm(net, map, other, h * v, c[i + 1], c[i], work, &w);
+      add_moments(&sums, other, h * v, out);
+    } else {
+      const outputs to = {other, 0, 0, 0, &sums};
+      const float *kernel = take(&w, 9 * in * out), *bias = take(&w, out);
+      winograd(map, &to, h, v, in, out, work, kernel, bias);
     }
-    group_norm(map, h * v, o, c[i], scale, shift, &w);
-    affine(map, map, h * v, o, scale, shift);
-    if (i == LEVELS - 1) gelu_add(map, skips[i], (size_t)h * v * o);
-    else {
-      double_map(map, other, h, v, o, skips[i]);
+    const float *norm = take(&w, out);
+    group_norm(&sums, out, c[i], norm, take(&w, out), scale, shift);
+    if (i == LEVELS - 1) {
+      gelu(other, h * v, out, scale, shift, skips[i]);
       float *swap = map;
       map = other;
       other = swap;
+    } else {
+      double_map(other, map, h, v, out, scale, shift, skips[i], work);
       h *= 2;
       v *= 2;
     }
   }
   const int o = channels_at(net, 0);
-  for (int k = 0; k < net->num_classes; k++) {
+  for (int k = 0; k < net->num_classes; k++, logits += (size_t)height * width) {
     const float *layer = take(&w, o), bias = *take(&w, 1);
     for (int i = 0; i < h * v; i++) {
       vec sum = splat(0);
       for (int j = 0; j < o; j += LANES) sum += load(map + (size_t)i * o + j) * load(layer + j);
       other[i] = sum_lanes(sum) + bias;
     }
-    for (int i = 0; i < height; i++) {
-      int up, down;
-      const float ay = neighbors(i, h, &up, &down);
-      for (int j = 0; j < width; j++) {
-        int left, right;
-        const float ax = neighbors(j, v, &left, &right);
-        const float *p = other + (size_t)up * v, *q = other + (size_t)down * v;
-        *logits++ = (1 - ay) * ((1 - ax) * p[left] + ax * p[right]) + ay * ((1 - ax) * q[left] + ax * q[right]);
-      }
-    }
+    double_logits(other, logits, h, v, work);
   }
 }
 

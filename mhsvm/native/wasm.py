@@ -4,33 +4,27 @@ Users need no compiler: the file comes with the package. A record beside it has 
 compiled from, so that a test finds a file that is out of date.
 """
 
-import hashlib
 import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 from mhsvm.files import replace_when_complete
-from mhsvm.native.library import SOURCE
+from mhsvm.native.binary import SOURCE, source_checksum
 from mhsvm.text_file import write_json
 
 WASM = SOURCE.with_suffix(".wasm")
 RECORD = SOURCE.with_name("ultralight.wasm.json")
 
 _FUNCTIONS = ("run", "num_scratch", "num_weights", "check", "rule", "minmax", "probability")
+# -O3 is 9 % faster, and its file is larger by 70 %.
 _FLAGS = (
-    *("--target=wasm32", "-std=c11", "-O3", "-msimd128", "-mbulk-memory"),
+    *("--target=wasm32", "-std=c11", "-Os", "-msimd128", "-mbulk-memory"),
     *("-ffreestanding", "-nostdlib", "-fvisibility=hidden"),
     *("-Wl,--no-entry", "-Wl,--strip-all", "-Wl,-z,stack-size=262144", "-Wl,--export=__heap_base"),
     *(f"-Wl,--export=ultralight_{name}" for name in _FUNCTIONS),
 )
 _TIMEOUT_S = 120
-
-
-def source_checksum() -> str:
-    """sha256 of the source and its header, in hex."""
-    return hashlib.sha256(SOURCE.read_bytes() + b"\0" + SOURCE.with_suffix(".h").read_bytes()).hexdigest()
 
 
 def find_compiler() -> str | None:
@@ -58,8 +52,9 @@ def compile_wasm(compiler: str, path: Path) -> None:
 
 
 def _run(command: list[str]) -> subprocess.CompletedProcess[str]:
-    encoding: dict[str, Any] = {"encoding": "utf-8", "errors": "replace"}
-    return subprocess.run(command, cwd=SOURCE.parent, capture_output=True, timeout=_TIMEOUT_S, **encoding)
+    return subprocess.run(
+        command, cwd=SOURCE.parent, capture_output=True, timeout=_TIMEOUT_S, encoding="utf-8", errors="replace"
+    )
 
 
 def main() -> int:

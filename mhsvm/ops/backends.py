@@ -24,6 +24,7 @@ class Backend:
         automatic: Whether "auto" may choose it.
         expected_on: Device type where it should run on every machine: there "auto" warns if it cannot.
         gradients: Whether it computes gradients; if not, it only takes calls that need none.
+        origin: Where its code is from, in a few words, where that depends on the machine; only asked if it can run.
     """
 
     name: str
@@ -31,16 +32,21 @@ class Backend:
     automatic: bool = True
     expected_on: str | None = None
     gradients: bool = True
+    origin: Callable[[], str] | None = None
 
+
+# The row that computes all operations while torch.export records them.
+PORTABLE = "portable"
 
 # "auto" takes the first row that can run an operation.
 _BACKENDS: tuple[Backend, ...] = (
     Backend("cuda", cuda_support.unavailable_reason, expected_on="cuda"),
     Backend("triton", triton_support.unavailable_reason, expected_on="cuda"),
     Backend("mamba_ssm", mamba_ssm.unavailable_reason),
-    Backend("native", library.unavailable_reason, gradients=False),
+    Backend("native", library.unavailable_reason, gradients=False, origin=library.origin),
     Backend("cpu", cpu_scan.unavailable_reason, expected_on="cpu"),
     Backend("chunked"),
+    Backend(PORTABLE, automatic=False),
     Backend("reference", automatic=False),
 )
 

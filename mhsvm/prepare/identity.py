@@ -6,7 +6,7 @@ from pathlib import PurePosixPath
 
 from mhsvm.prepare.archive import SourceFile
 from mhsvm.prepare.formats import is_read
-from mhsvm.prepare.official import official_origin, recognize
+from mhsvm.prepare.official import OfficialFolder, official_origin, recognize
 from mhsvm.prepare.pairs import Pair
 from mhsvm.prepare.problems import Problems, Rule
 from mhsvm.prepare.sources import SOURCES, Source
@@ -50,10 +50,10 @@ def is_synthetic(files: Sequence[SourceFile]) -> bool:
 def set_name(name: str, source: str, pairs: Sequence[Pair], *, synthetic: bool) -> str:
     """The name of a set, which does not claim to be a public set, or real images, that its files are not."""
     if source == "folder" and name in SOURCES:
-        pattern = SOURCES[name].id_pattern
+        named = SOURCES[name]
         columns = [(pair.id, pair.mask.name, pair.subset) for pair in pairs]
         origins = {recognize(*zip(*columns, strict=True)), *(_set_of(pair) for pair in pairs)} - {None}
-        fits = all(pattern.fullmatch(pair.id) for pair in pairs) and origins <= {SOURCES[name].official}
+        fits = all(named.is_id(pair.id, pair.image.name) for pair in pairs) and origins <= {named.official}
         name = name if fits else f"folder-{name}"
     return f"synthetic-{name}" if synthetic and "synthetic" not in name.lower() else name
 
@@ -65,6 +65,10 @@ def _set_of(pair: Pair) -> str | None:
 
 def _advice(origin: str) -> str:
     """The way to prepare files of an official set."""
+    if " task" in origin or " part" in origin:
+        set_, _, task = origin.rpartition(" ")
+        if not OfficialFolder(set_, task, "", "").segments:
+            return "they have no masks of lesions"
     own = [name for name, source in SOURCES.items() if source.official and origin.startswith(source.official)]
     if own:
         return f"prepare {own[0]}"

@@ -14,6 +14,7 @@ from mhsvm.prepare.decode import decode_mask
 from mhsvm.prepare.mask_files import mask_files, masks_by_id
 from mhsvm.prepare.mask_problems import note_mask_error
 from mhsvm.prepare.problems import Problems, Rule
+from mhsvm.prepare.raters import RaterNames, by_rater
 from mhsvm.prepare.sources import SOURCES
 from mhsvm.prepare.walk import open_sources
 from mhsvm.threads import image_threads
@@ -60,6 +61,7 @@ def open_native_masks(
     num_classes: int,
     threshold: float | None = None,
     mask_suffix: str | None = None,
+    raters: Sequence[str] | None = None,
     only_names: bool = False,
 ) -> Iterator[NativeMasks]:
     """Find the masks of some ids in folders and zip files, and check that each can be read.
@@ -72,6 +74,8 @@ def open_native_masks(
         only_names: Check only that each is there, which is quick.
         threshold: Fraction of full scale from which gray levels are lesion; None refuses them.
         mask_suffix: Ending of the masks' names, besides the usual ones.
+        raters: Names of raters, see `mhsvm.prepare.raters.RaterNames`; of several masks of an image, the primary one is
+            taken.
     Yields:
         The masks, which can be read until the block ends.
     Raises:
@@ -82,7 +86,10 @@ def open_native_masks(
     with open_sources([Path(path) for path in sources], problems) as files:
         fitting = [file for file in files if not described.leaves_out(file.name)]
         by_name = mask_files(fitting, problems, kind="native masks", mask_suffix=mask_suffix)
-        masks = masks_by_id(by_name, set(ids), problems, mask_suffix=mask_suffix)
+        masks: dict[str, SourceFile] = {}
+        # the masks of the first raters replace those of later ones, and masks without a rater all of them
+        for own in reversed(by_rater(by_name, RaterNames(described, raters)).values()):
+            masks |= masks_by_id(own, set(ids), problems, mask_suffix=mask_suffix)
         for image_id in ids:
             if image_id not in masks:
                 problems.add(NO_NATIVE, image_id)

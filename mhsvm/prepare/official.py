@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import PurePosixPath
 
+from mhsvm.prepare.official_ids import set_of_ids
+
 _ISIC = re.compile(
     r"(?:isic|isbi)[-_ ]?(?P<year>20\d\d)(?:[-_]isic)?(?:[-_](?P<task>(?:task|part)\d(?:-\d)?[a-z]?))?"
     r"[-_](?P<subset>train|val|test)(?:ing|idation)?(?:[-_]v\d+)?(?:[-_](?P<part>part\d[a-z]?))?"
@@ -17,6 +19,11 @@ _ISIC = re.compile(
     re.IGNORECASE,
 )
 _HAM10000 = re.compile(r"ham10000_(?P<role>images|segmentations?|masks)(?:_part_?\d+|_lesion(?:_tschandl)?)?", re.I)
+# Names of files that belong to one set in whichever folder: all of PH2, and masks of IMA++.
+_FILES = {
+    "PH2": re.compile(r"IMD\d{3}(?:_lesion|_R\d+_Label\d+)?\.\w+", re.IGNORECASE),
+    "IMA++": re.compile(r"ISIC_\d{7}_(?:A\d\d_T\d_S\d(?:_[0-9a-f]+)?|(MV|ST)(?:_\1)+)\.\w+"),
+}
 # A name gets such an ending as a new version, or where it is downloaded twice or in parts.
 _ENDING = re.compile(r"(?:[-_ ]{0,3}(?:v\d+|copy|\d{8}T\d{6}Z|\d+|\((?:\d+|copy)\)))+$", re.IGNORECASE)
 _SEGMENTATION = ("", "part1", "task1", "task1-2")
@@ -63,9 +70,13 @@ def official_folder(name: str) -> OfficialFolder | None:
 
 
 def official_origin(path: str) -> OfficialFolder | None:
-    """The innermost official folder or archive that contains a file."""
+    """The innermost official folder or archive that contains a file, or else the set of its own name."""
     found = (official_folder(name) for name in folders_from_nearest(path))
-    return next((folder for folder in found if folder is not None), None)
+    folder = next((folder for folder in found if folder is not None), None)
+    if folder is not None:
+        return folder
+    name = PurePosixPath(path).name
+    return next((OfficialFolder(set_, "", "", "") for set_, names in _FILES.items() if names.fullmatch(name)), None)
 
 
 def folders_from_nearest(path: str) -> list[str]:
@@ -81,11 +92,15 @@ def recognize(ids: Collection[str], masks: Iterable[str], subsets: Iterable[str]
         masks: Path of each mask. One in an official folder is not looked at: its folder says where it belongs.
         subsets: Subset of each image, or "".
     Returns:
-        "ISIC 2016", "HAM10000", or None.
+        "ISIC 2016", "ISIC 2017", "ISIC 2018", "HAM10000", "IMA++", or None. A part of a subset of 2017 or 2018 is not
+        recognized, because it may be one of either.
     """
     masks = list(masks)
     if any(official_origin(path) for path in masks):
         return None
+    exact = set_of_ids(ids)
+    if exact is not None:
+        return exact
     numbers = [int(match[1]) for id_ in ids if (match := re.fullmatch(r"ISIC_(\d{7})", id_))]
     if len(numbers) < len(ids) or not numbers:
         return None

@@ -1,16 +1,18 @@
 """Match images with masks by id."""
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from mhsvm.prepare.archive import SourceFile
+from mhsvm.prepare.copies import without_copies
 from mhsvm.prepare.equal_names import rename_equal
 from mhsvm.prepare.formats import is_read
 from mhsvm.prepare.named_files import UNREAD, is_image, is_mask, note_duplicates, overview
-from mhsvm.prepare.places import folder_role, is_plain, subset_of
+from mhsvm.prepare.places import folder_role, is_plain
+from mhsvm.prepare.places import subset_of as subset_by_folder
 from mhsvm.prepare.problems import Problems, Rule
-from mhsvm.prepare.raters import RatedFile, RaterNames
+from mhsvm.prepare.raters import Rated, RatedFile, RaterNames
 from mhsvm.prepare.roles import IMAGE_ENDING, Ending, own_ending, settle_roles, stem_of
 from mhsvm.prepare.sources import Source
 
@@ -89,9 +91,12 @@ def find_pairs(
         if not is_read(file.name):
             unread.append((file, role))
             continue
+        if source.unused_pattern is not None and source.unused_pattern.fullmatch(stem):
+            problems.leave_out(source.unused_kind, file.name)
+            continue
         rater = rated[file][1].rater if file in rated else ""
         mask_stem = rated[file][0] if file in rated else stem
-        if role == "image" and source.id_pattern.fullmatch(stem):
+        if role == "image" and source.is_id(stem, file.name):
             images[stem].append(file)
         elif role == "mask" and (mask_suffix is None or ending.is_in(stem) or ending.is_in(mask_stem)):
             masks[rater][mask_stem].append(file)
@@ -107,21 +112,24 @@ def find_pairs(
     for file, role in unread:
         id_, found = (stem_of(file.name), images) if role == "image" else (ending.remove(stem_of(file.name)), all_masks)
         # another file of that name may be read
-        if role and source.id_pattern.fullmatch(id_) and id_ not in found:
+        if role and source.is_id(id_, file.name) and id_ not in found:
             problems.add(UNREAD, file.name)
     images = _without_image_ending(images, all_masks)
-    pairs = _pair_up(images, by_rater, rated, names, problems)
+    if source.official:
+        images, *own = without_copies([images, *by_rater.values()], problems)
+        by_rater = dict(zip(by_rater, own, strict=True))
+    pairs = _pair_up(images, by_rater, rated, names, source, problems)
     if not pairs:
         problems.add(NO_PAIR, f"looked for {source.looked_for}; found {overview(files)}")
     return pairs
 
 
-def _rated(files: Iterable[SourceFile], names: RaterNames) -> dict[SourceFile, tuple[str, RatedFile]]:
+def _rated(files: Iterable[SourceFile], names: RaterNames) -> Rated:
     """Name without rater, and rater, of the files that name one."""
     if not names:
         return {}
     found = ((file, names.read(file)) for file in files if is_image(file) and folder_role(file) != "image")
-    return {file: read for file, read in found if read is not None}
+    return names.number_repeated({file: read for file, read in found if read is not None})
 
 
 def _without_image_ending(
@@ -159,19 +167,20 @@ def _by_id(
     found: dict[str, list[SourceFile]] = defaultdict(list)
     for stem, files in masks.items():
         id_ = stem if stem in images else ending.remove(stem)
-        if source.id_pattern.fullmatch(id_):
-            found[id_] += files
-            continue
         for file in files:
-            problems.leave_out(_USELESS["mask"], file.name)
+            if source.is_id(id_, file.name):
+                found[id_].append(file)
+            else:
+                problems.leave_out(_USELESS["mask"], file.name)
     return found
 
 
 def _pair_up(
     images: Mapping[str, list[SourceFile]],
     masks: Mapping[str, Mapping[str, list[SourceFile]]],
-    rated: Mapping[SourceFile, tuple[str, RatedFile]],
+    rated: Rated,
     names: RaterNames,
+    source: Source,
     problems: Problems,
 ) -> list[Pair]:
     """Pairs of images and the masks of each rater, by id."""
@@ -179,12 +188,17 @@ def _pair_up(
     def plain(name: str) -> bool:
         return is_plain(name) and not names.is_folder(name)
 
+    def subset_of(file: SourceFile) -> str:
+        return subset_by_folder(file) if source.has_subsets else ""
+
     found: dict[str, list[SourceFile]] = {}
     masks_of: dict[str, dict[str, SourceFile]] = defaultdict(dict)
     order = names.order(masks.keys() - {""})
     for rater in ("", *order):
-        # images and masks of one name have ids of their own, the same for each rater
-        renamed, own = rename_equal(images, masks.get(rater, {}), subset_of=subset_of, is_plain=plain)
+        # images and masks of one name have ids of their own, the same for each rater; a public set has none of one name
+        renamed, own = dict(images), dict(masks.get(rater, {}))
+        if not source.official:
+            renamed, own = rename_equal(renamed, own, subset_of=subset_of, is_plain=plain)
         found |= renamed
         _note_two_masks(own, rater, problems)
         for id_, same in own.items():
@@ -198,7 +212,7 @@ def _pair_up(
     for id_ in sorted(found.keys() & masks_of.keys()):
         of_raters = tuple(rated[masks_of[id_][rater]][1] for rater in order if rater in masks_of[id_])
         primary = masks_of[id_].get("") or of_raters[0].file
-        pairs.append(_pair(id_, found[id_][0], primary, of_raters, problems))
+        pairs.append(_pair(id_, found[id_][0], primary, of_raters, subset_of, problems))
     return pairs
 
 
@@ -211,7 +225,14 @@ def _note_two_masks(masks: Mapping[str, list[SourceFile]], rater: str, problems:
             problems.add(TWO_MASKS, f"{id_}, {rater}: {', '.join(file.name for file in same)}")
 
 
-def _pair(id_: str, image: SourceFile, mask: SourceFile, rated: tuple[RatedFile, ...], problems: Problems) -> Pair:
+def _pair(
+    id_: str,
+    image: SourceFile,
+    mask: SourceFile,
+    rated: tuple[RatedFile, ...],
+    subset_of: Callable[[SourceFile], str],
+    problems: Problems,
+) -> Pair:
     of_image = subset_of(image)
     pair = Pair(id_, image, mask, of_image or subset_of(mask), rated)
     for file in pair.masks:

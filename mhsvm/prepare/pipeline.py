@@ -8,7 +8,7 @@ import hashlib
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from tqdm import tqdm
@@ -16,7 +16,7 @@ from tqdm import tqdm
 from mhsvm.prepare.archive import SourceFile, source_checksums
 from mhsvm.prepare.conversion import Conversion
 from mhsvm.prepare.decode import IGNORE, check_threshold
-from mhsvm.prepare.groups import read_groups
+from mhsvm.prepare.groups import missing_groups, read_groups
 from mhsvm.prepare.headers import check_headers
 from mhsvm.prepare.identity import OTHER_SET, check_identity, is_synthetic, left_out_files, set_name
 from mhsvm.prepare.limit import first_pairs
@@ -26,6 +26,7 @@ from mhsvm.prepare.problems import Problems
 from mhsvm.prepare.raters import RaterNames
 from mhsvm.prepare.resize import CLASS_METHOD, IMAGE_METHOD, MASK_METHOD, Size, as_height_width
 from mhsvm.prepare.sources import SOURCES, Source
+from mhsvm.prepare.subset_files import missing_lists, read_subsets
 from mhsvm.prepare.walk import open_sources
 from mhsvm.store import SYNTHETIC, Sample, write_set
 from mhsvm.store.hdf5 import AttributeValue
@@ -53,7 +54,7 @@ class Summary:
         absent: Classes from 1 on that no prepared mask holds; for lesion masks, 1 if none shows a lesion.
         name: Name of the set.
         left_out: Number of images and masks by the official set and task that they belong to instead.
-        facts: Lines about images and masks: coarse masks, equal files, a size that no network takes.
+        facts: Lines about the set: missing tables of groups, coarse masks, equal files, a size that no network takes.
         skipped: Lines about all other files and folders that were left out, by kind.
         raters: The raters of a set with several masks an image, in their order.
         num_ratings, num_several: Number of their masks, and of images with masks of two raters or more.
@@ -169,7 +170,7 @@ def prepare_set(
         name=name,
         left_out=found.left_out,
         skipped=tuple(problems.left_out()),
-        facts=conversion.facts.lines(out),
+        facts=(*found.notes, *conversion.facts.lines(out)),
         raters=found.raters,
         num_ratings=sum(len(pair.rated) for pair in found.pairs),
         num_several=sum(len(pair.rated) > 1 for pair in found.pairs),
@@ -186,6 +187,7 @@ class _Found:
     left_out: Mapping[str, int]
     synthetic: bool
     raters: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
     def name(self, name: str, source: str) -> str:
         """The name of the set, by the one that it is given."""
@@ -226,10 +228,13 @@ def _find(
     check_identity(pairs, left_out, source, problems)
     if not pairs or OTHER_SET in problems:
         problems.raise_if_any(headline)
-    groups = read_groups(files, source, {pair.id for pair in pairs}, problems)
+    ids = {pair.id for pair in pairs}
+    groups, subsets = (read(files, source, ids, problems) for read in (read_groups, read_subsets))
+    pairs = [replace(pair, subset=subsets.get(pair.id, pair.subset)) for pair in pairs]
+    notes = (missing_groups(files, source, groups), missing_lists(files, source))
     kept = pairs if limit is None else first_pairs(pairs, limit)
     order = RaterNames(source, raters).order({each.rater for pair in kept for each in pair.rated})
-    return _Found(kept, len(pairs), groups, left_out, is_synthetic(files), order)
+    return _Found(kept, len(pairs), groups, left_out, is_synthetic(files), order, tuple(filter(None, notes)))
 
 
 def pairs_digest(pairs: Sequence[Pair]) -> str:

@@ -5,8 +5,9 @@ that names no rater, such as `masks/a.png` beside these, is the primary mask of 
 """
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from mhsvm.prepare.archive import SourceFile
 from mhsvm.prepare.official import folders_from_nearest
@@ -27,6 +28,10 @@ class RatedFile:
     file: SourceFile
     tool: str = ""
     skill: str = ""
+
+
+# Name without rater, and rater, of each file that names one.
+Rated = Mapping[SourceFile, tuple[str, RatedFile]]
 
 
 class RaterNames:
@@ -62,7 +67,7 @@ class RaterNames:
         stem = stem_of(file.name)
         if self._pattern is not None and (match := self._pattern.fullmatch(stem)):
             facts = match.groupdict()
-            return match["id"], RatedFile(match["rater"], file, facts.get("tool") or "", facts.get("skill") or "")
+            return match["id"], RatedFile(match["rater"] or "", file, facts.get("tool") or "", facts.get("skill") or "")
         if self._ending is None:
             return None
         for name in (stem, MASK_ENDING.remove(stem)):
@@ -70,6 +75,25 @@ class RaterNames:
                 return match["id"], RatedFile(self._known.get(match["rater"].lower(), match["rater"]), file)
         folder = self._folder(file)
         return None if folder is None else (stem, RatedFile(folder, file))
+
+    def number_repeated(self, rated: Rated) -> Rated:
+        """Name the second and later masks of an image by one rater like A06-2, if the publisher names the raters.
+
+        The order is that of the files' names. In other sets, two such masks are a problem.
+        """
+        if self._pattern is None:
+            return rated
+        stems: dict[tuple[str, str], list[str]] = defaultdict(list)
+        numbered = {}
+        for file in sorted(rated, key=lambda file: stem_of(file.name)):
+            stem, (id_, read) = stem_of(file.name), rated[file]
+            known = stems[id_, read.rater]
+            # files of one name are copies of one mask
+            if stem not in known:
+                known.append(stem)
+            number = known.index(stem) + 1
+            numbered[file] = id_, read if number == 1 else replace(read, rater=f"{read.rater}-{number}")
+        return numbered
 
     def is_folder(self, name: str) -> bool:
         """Whether a folder is one of a rater by its name alone."""
@@ -89,6 +113,22 @@ class RaterNames:
             if read_folder_name(outer).role == "mask" and is_plain(inner):
                 return inner
         return None
+
+
+def by_rater(masks: Mapping[str, list[SourceFile]], names: RaterNames) -> dict[str, dict[str, list[SourceFile]]]:
+    """Divide masks, which have their names without extension, by their raters.
+
+    Returns:
+        Masks by their names without extension and rater: first those without a rater, under "", then those of each
+        rater, in the order of the raters.
+    """
+    found: dict[str, dict[str, list[SourceFile]]] = defaultdict(lambda: defaultdict(list))
+    for stem, files in masks.items():
+        for file in files:
+            read = names.read(file)
+            own_stem, rater = (stem, "") if read is None else (read[0], read[1].rater)
+            found[rater][own_stem].append(file)
+    return {rater: found[rater] for rater in ("", *names.order(found.keys() - {""})) if rater in found}
 
 
 def _natural(name: str) -> list[tuple[bool, int, str]]:

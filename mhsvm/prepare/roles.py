@@ -103,7 +103,7 @@ def stem_of(path: str) -> str:
     path = unicodedata.normalize("NFC", path)
     parts, kind = PurePosixPath(path).parts, unread_kind(path)
     stem = PurePosixPath(path).stem if kind is None else parts[-1][: -len(kind)]
-    folder = re.sub(r"[\s_-]", "", parts[-2] if len(parts) > 1 else "").lower()
+    folder = re.sub(r"[\s_-]", "", parts[-2] if len(parts) > 1 else "").lower().removesuffix(".zip")
     if re.fullmatch(r"images(tr|ts|val)", folder):
         return _CHANNEL.sub("", stem)
     if re.fullmatch(rf"({_LONG_SUBSET})[xy]", folder):

@@ -220,6 +220,6 @@ def _folder_state(folder: Path) -> str:
 
     # Problems are ignored here; the preparation reports them.
     with open_sources([folder], Problems()) as files:
-        read = (*EXTENSIONS, SOURCES["folder"].group_table.file_name)
+        read = (*EXTENSIONS, *SOURCES["folder"].group_table.file_names)
         lines = sorted(describe(file) for file in files if file.name.lower().endswith(read))
     return hashlib.sha256(encode("".join([_DECODING, *lines]))).hexdigest()

@@ -4,14 +4,23 @@ Shape letters: n images that all models were tested on.
 """
 
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from mhsvm.evaluation.scores import absence_lines, describe_scores
-from mhsvm.metrics import Difference, Scores, adjust_p_values, paired_differences, target_pixels
+from mhsvm.metrics import (
+    Difference,
+    Scores,
+    adjust_p_values,
+    argument_line,
+    list_metrics,
+    metric_columns,
+    paired_differences,
+    target_pixels,
+)
 from mhsvm.report.measured_run import MeasuredRun
 from mhsvm.store import SYNTHETIC
 
@@ -48,11 +57,13 @@ class Comparison:
         ids: Ids of the images.
         contenders: The models; the others are compared to the first.
         notes: Remarks for the reader.
+        against: The models against each consensus and rater that all of them were measured against.
     """
 
     ids: tuple[str, ...]
     contenders: tuple[Contender, ...]
     notes: tuple[str, ...]
+    against: Mapping[str, tuple[Contender, ...]] = field(default_factory=dict)
 
     @property
     def metrics(self) -> tuple[str, ...]:
@@ -74,17 +85,41 @@ def compare(tested: Sequence[MeasuredRun]) -> Comparison:
     if not ids:
         names = ", ".join(f"{run.name} ({_describe_split(run)})" for run in tested)
         raise ValueError(f"no image was tested by all of {names}: test them on one split")
-    scores = [_pick(run.scores, ids) for run in tested]
+    differing = _differing_arguments(tested)
+    left_out = metric_columns(list(differing))
+    contenders = _contend(tested, [_pick(run.scores, ids).without(left_out) for run in tested])
+    absent = [f"{contender.name}: {line}" for contender in contenders for line in absence_lines(contender.scores)]
+    notes = (*_notes(tested, ids), *differing.values(), *absent)
+    return Comparison(ids, contenders, notes, _against(tested, ids, left_out))
+
+
+def _contend(tested: Sequence[MeasuredRun], scores: Sequence[Scores]) -> tuple[Contender, ...]:
+    """The runs by their scores on the same images."""
     for run, own in zip(tested[1:], scores[1:], strict=True):
         _check_targets(tested[0].name, scores[0], run.name, own)
     differences = [{}, *(paired_differences(own, scores[0]) for own in scores[1:])]
     p_values = _adjusted(differences[1:])
-    contenders = [
+    return tuple(
         Contender(run.name, own, describe_scores(own), differing, adjusted)
         for run, own, differing, adjusted in zip(tested, scores, differences, [{}, *p_values], strict=True)
-    ]
-    absent = [f"{contender.name}: {line}" for contender in contenders for line in absence_lines(contender.scores)]
-    return Comparison(ids, tuple(contenders), (*_notes(tested, ids), *absent))
+    )
+
+
+def _against(
+    tested: Sequence[MeasuredRun], ids: Sequence[str], left_out: Sequence[str]
+) -> dict[str, tuple[Contender, ...]]:
+    """The runs against each consensus and rater, on those of some images that it has; not against all but one."""
+    described = tested[0].summary.get("raters", {}).get("against", {})
+    found = {}
+    for reference in described:
+        if not all(reference in run.against for run in tested):
+            continue
+        common = set(ids).intersection(*(run.against[reference].ids for run in tested))
+        own_ids = [id_ for id_ in ids if id_ in common]
+        if own_ids:
+            scores = [_pick(run.against[reference], own_ids).without(left_out) for run in tested]
+            found[reference] = _contend(tested, scores)
+    return found
 
 
 @dataclass(frozen=True)
@@ -160,6 +195,20 @@ def _adjusted(differences: Sequence[dict[str, Difference]]) -> list[dict[str, fl
         for place, value in zip(places, values, strict=True):
             adjusted[place][name] = value
     return adjusted
+
+
+def _differing_arguments(tested: Sequence[MeasuredRun]) -> dict[str, str]:
+    """Notes by the names of metrics that the tests have measured with different arguments."""
+    of_runs = [run.summary.get("arguments", {}) for run in tested]
+    shared = [name for name in of_runs[0] if name in list_metrics() and all(name in others for others in of_runs[1:])]
+    return {
+        name: f"{name} is left out: its arguments differ, "
+        + ", ".join(
+            f"{run.name} has {argument_line({name: own[name]})}" for run, own in zip(tested, of_runs, strict=True)
+        )
+        for name in shared
+        if any(own[name] != of_runs[0][name] for own in of_runs[1:])
+    }
 
 
 def _notes(tested: Sequence[MeasuredRun], ids: Sequence[str]) -> Iterator[str]:

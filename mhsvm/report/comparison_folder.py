@@ -1,12 +1,13 @@
 """The folder of a comparison: comparison.json, cases.csv and plots."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 import torch
 
-from mhsvm.report.comparison import Comparison, gains_over
+from mhsvm.report.comparison import Comparison, Contender, gains_over
 from mhsvm.report.comparison_plots import write_plots
 from mhsvm.result_folder import ResultFolder
 from mhsvm.text_file import write_json, write_table
@@ -34,9 +35,19 @@ def write_comparison(folder: Path, comparison: Comparison) -> None:
 
 def describe_comparison(comparison: Comparison) -> dict:
     """Collect a comparison as plain types for JSON."""
-    first = comparison.contenders[0]
-    runs = []
-    for contender in comparison.contenders:
+    content = {"schema": SCHEMA, "num_images": len(comparison.ids), "notes": list(comparison.notes)}
+    content["runs"] = _describe(comparison.contenders)
+    if comparison.against:
+        content["against"] = {
+            reference: {"num_images": len(contenders[0].scores), "runs": _describe(contenders)}
+            for reference, contenders in comparison.against.items()
+        }
+    return content
+
+
+def _describe(contenders: Sequence[Contender]) -> list[dict]:
+    first, runs = contenders[0], []
+    for contender in contenders:
         content = {"name": contender.name, **contender.described}
         if contender is not first:
             gains = gains_over(contender, first)
@@ -47,7 +58,7 @@ def describe_comparison(comparison: Comparison) -> dict:
                 for name, difference in contender.differences.items()
             }
         runs.append(content)
-    return {"schema": SCHEMA, "num_images": len(comparison.ids), "notes": list(comparison.notes), "runs": runs}
+    return runs
 
 
 def write_compared_cases(path: Path, comparison: Comparison) -> None:

@@ -1,25 +1,39 @@
 """A comparison as text: a table of metrics, and the images that decide it."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from mhsvm.evaluation.scores import format_interval, format_metric
 from mhsvm.report.comparison import Comparison, Contender, gains_over
 from mhsvm.table import format_table
 
+# Metrics of the tables of raters; comparison.json has all.
+_OF_RATERS = ("dsc_per_image", "miou_per_image", "nsd_per_image", "hd95_per_image")
 # Images that are named per model.
 _NAMED = 5
 
 
 def comparison_table(comparison: Comparison) -> str:
     """The metrics of all models as a table, with a row per metric and model."""
-    first, *others = comparison.contenders
+    return _table(comparison.contenders, comparison.metrics)
+
+
+def rater_tables(comparison: Comparison) -> Iterator[str]:
+    """The models against each consensus and rater, as text; nothing for sets with one mask an image."""
+    for reference, contenders in comparison.against.items():
+        yield f"against {reference}, {len(contenders[0].scores)} images:"
+        names = [name for name in _OF_RATERS if all(name in each.described["metrics"] for each in contenders)]
+        yield _table(contenders, names)
+
+
+def _table(contenders: Sequence[Contender], names: Sequence[str]) -> str:
+    first, *others = contenders
     header = ["metric", "run", "value", "95% interval", "difference", "95% interval", "p", "effect"]
     if len(others) > 1:
         header.insert(-1, "p, Holm")
     rows = []
-    for name in comparison.metrics:
-        for run in comparison.contenders:
+    for name in names:
+        for run in contenders:
             limits = run.described["intervals"]["limits"][name]
             row = [name if run is first else "", run.name]
             row += [format_metric(run.described["metrics"][name]), format_interval(limits)]

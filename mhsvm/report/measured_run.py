@@ -1,16 +1,18 @@
 """Tests and scores read from their folders: summary and cases."""
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 
+from mhsvm.evaluation import rater_summary
+from mhsvm.evaluation.raters import PREDICTION
 from mhsvm.evaluation.scores import COUNTS
 from mhsvm.evaluation.summary import read_summary
 from mhsvm.metrics import PER_IMAGE, Scores
-from mhsvm.text_file import read_table
+from mhsvm.text_file import Table, read_table
 
 
 @dataclass(frozen=True)
@@ -22,12 +24,14 @@ class MeasuredRun:
         folder: Folder of the test.
         summary: Content of summary.json.
         scores: Scores of its images, from cases.csv.
+        against: Scores against each consensus and rater, from raters.csv, for sets with several raters.
     """
 
     name: str
     folder: Path
     summary: dict
     scores: Scores
+    against: Mapping[str, Scores] = field(default_factory=dict)
 
 
 def read_runs(paths: Sequence[Path], *, test: str | None = None) -> list[MeasuredRun]:
@@ -45,7 +49,13 @@ def read_runs(paths: Sequence[Path], *, test: str | None = None) -> list[Measure
     if len({folder.resolve() for folder in folders}) < len(folders):
         raise ValueError(f"a test is given twice among {', '.join(map(str, folders))}: name different runs")
     return [
-        MeasuredRun(name, folder, read_summary(folder / "summary.json"), read_cases(folder / "cases.csv"))
+        MeasuredRun(
+            name,
+            folder,
+            read_summary(folder / "summary.json"),
+            read_cases(folder / "cases.csv"),
+            read_raters(folder / rater_summary.FILE),
+        )
         for name, folder in zip(_names(folders), folders, strict=True)
     ]
 
@@ -56,14 +66,41 @@ def read_cases(path: Path) -> Scores:
     Raises:
         ValueError: Columns or rows are missing or malformed.
     """
+    table = _read_table(path, "id")
+    return _scores(path, table.columns, zip(table.lines, table.rows, strict=True))
+
+
+def read_raters(path: Path) -> dict[str, Scores]:
+    """Read the scores of the prediction against each consensus and rater, from a table of `write_raters`.
+
+    Returns:
+        Scores by reference; empty if there is no such table.
+    Raises:
+        ValueError: Columns or rows are missing or malformed.
+    """
+    if not path.is_file():
+        return {}
+    table = _read_table(path, "id", "mask", "reference")
+    found: dict[str, list[tuple[int, Mapping[str, str]]]] = {}
+    for line, row in zip(table.lines, table.rows, strict=True):
+        if row["mask"] == PREDICTION:
+            found.setdefault(row["reference"], []).append((line, row))
+    return {reference: _scores(path, table.columns, rows) for reference, rows in found.items()}
+
+
+def _read_table(path: Path, *columns: str) -> Table:
     table = read_table(path, remedy="test or score again")
-    missing = {"id", *COUNTS} - set(table.columns)
+    missing = {*columns, *COUNTS} - set(table.columns)
     if missing:
         raise ValueError(f"{path} is not the table of a test: it has no column {', '.join(sorted(missing))}")
-    of_counts = {"id", "class", "height", "width", *COUNTS, *PER_IMAGE}
-    names = tuple(name for name in table.columns if name not in of_counts)
+    return table
+
+
+def _scores(path: Path, columns: Sequence[str], rows: Iterable[tuple[int, Mapping[str, str]]]) -> Scores:
+    of_counts = {"id", "mask", "reference", "class", "height", "width", *COUNTS, *PER_IMAGE}
+    names = tuple(name for name in columns if name not in of_counts)
     of_images: dict[str, list[tuple[list[int], list[float]]]] = {}
-    for line, row in zip(table.lines, table.rows, strict=True):
+    for line, row in rows:
         try:
             counts = [int(row[name]) for name in COUNTS]
             distances = [float(row[name] or math.nan) for name in names]

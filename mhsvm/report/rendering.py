@@ -7,7 +7,10 @@ from functools import cache
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from mhsvm.evaluation.ranking import ranking_line
+from mhsvm.evaluation.rater_summary import rater_metrics
 from mhsvm.evaluation.scores import absence_lines, averaged_metrics, format_interval, format_metric, format_predicted
+from mhsvm.metrics import argument_line
 from mhsvm.metrics.summary import POOLED
 from mhsvm.report import charts
 from mhsvm.report.gallery import ShownCase, gallery_data, gates_data
@@ -35,6 +38,9 @@ _CONSTANTS = {
     "averaged_metrics": averaged_metrics,
     "least_images": LEAST_IMAGES,
     "predicted": format_predicted,
+    "argument_line": argument_line,
+    "ranking_line": ranking_line,
+    "rater_metrics": rater_metrics,
 }
 
 

@@ -232,7 +232,7 @@ def _window(job: Job) -> int:
 
 
 def _first(dataset: Dataset, num: int) -> Dataset:
-    return replace(dataset, ids=dataset.ids[:num], images=dataset.images[:num], masks=dataset.masks[:num])
+    return dataset.first(num)
 
 
 def _num_warm_ups(step: TrainStep) -> int:

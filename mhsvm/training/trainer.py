@@ -10,6 +10,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -132,6 +133,8 @@ def train_epoch(
     job.generator.set_state(progress.data_state)
     order = torch.randperm(len(job.train_set), generator=job.generator)[position:]
     parameters = job.augment.sample_transforms(len(job.train_set), job.generator)[position:]
+    # sampled last, so that sets with one mask an image have the same numbers as before
+    job = replace(job, train_set=job.train_set.with_random_masks(job.generator))
     steps = StepLog(math.ceil(len(order) / job.batch_size), job.device, lockstep=job.world.size > 1)
 
     def settle(*, wait: bool) -> None:

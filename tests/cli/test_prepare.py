@@ -60,7 +60,10 @@ def test_existing_file(source, tmp_path, capsys):
 
 def test_an_unknown_set_lists_the_known(capsys):
     assert mhsvm(["prepare", "isic", "--source", "x", "--out", "y"]) == 2
-    assert "error: unknown source 'isic'; known: folder, isic2017, isic2018, ph2. Did you" in capsys.readouterr().err
+    assert (
+        "error: unknown source 'isic'; known: folder, ham10000, imaplusplus, isic2016, isic2017, isic2018, ph2. Did you"
+        in capsys.readouterr().err
+    )
 
 
 def test_bad_source_is_one_message(source, tmp_path, capsys):

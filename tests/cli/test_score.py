@@ -71,7 +71,7 @@ def test_options(masks, capsys):
     assert "hd95" not in printed
     summary = json.loads((masks / "mine/summary.json").read_text())
     assert (summary["protocol"]["size"], summary["protocol"]["num_images"]) == ([12, 16], 2)
-    assert "boundary" not in summary
+    assert not {"boundary", "arguments"} & summary.keys()
     assert (masks / "mine/cases.csv").read_text().startswith("id,height,width,tp,fp,fn,tn,jaccard,dice,accuracy,")
 
 
@@ -131,3 +131,27 @@ def test_options_are_spelt_out(capsys, options, message):
     with pytest.raises(SystemExit, match="2"):
         command.main(["--pred", "a", "--truth", "b", *options])
     assert message in capsys.readouterr().err
+
+
+def test_arguments_of_metrics(masks, capsys):
+    values = {}
+    for tolerance in ("0", "50"):
+        options = ["--metric", f"nsd.tolerance={tolerance}", "--out", "mine"]
+        assert command.main(["--pred", "out", "--truth", "truth", *options]) == 0
+        summary = json.loads((masks / "mine/summary.json").read_text())
+        assert summary["arguments"]["nsd"]["tolerance"] == float(tolerance)
+        values[tolerance] = summary["metrics"]["nsd_per_image"]
+    assert values["0"] < values["50"]
+    assert "nsd with tolerance 50, fraction 0.005" in capsys.readouterr().out
+    with pytest.raises(ValueError, match="unknown metric 'nsf'"):
+        command.main(["--pred", "out", "--truth", "truth", "--metric", "nsf.tolerance=1"])
+
+
+def test_probabilities_are_ranked(workplace, capsys):
+    for name, levels in (("pred/a.png", [[10, 200, 90, 30]]), ("truth/a.png", [[0, 255, 0, 255]])):
+        (workplace / name).parent.mkdir()
+        Image.fromarray(np.array(levels, np.uint8)).save(workplace / name)
+    assert command.main(["--pred", "pred", "--truth", "truth", "--threshold", "0.5", "--out", "mine"]) == 0
+    assert json.loads((workplace / "mine/summary.json").read_text())["ranking"]["auc"] == 0.75
+    line = "over the pixels of all images: auc 0.7500 (0.7500-0.7500), average_precision 0.8333 (0.8333-0.8333)"
+    assert line in capsys.readouterr().out.splitlines()

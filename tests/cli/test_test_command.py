@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from sklearn.metrics import average_precision_score, roc_auc_score
 
 from mhsvm.assemble import evaluation, load_predictor, load_trained
 from mhsvm.cli import test as command
 from mhsvm.cli.main import run
 from mhsvm.data.augment import Augment
 from mhsvm.evaluation import folder as folder_module
-from mhsvm.metrics import Scores, bootstrap_intervals, boundary_distances, confusion_counts, summarize
+from mhsvm.metrics import Scores, bootstrap_intervals, boundary_distances, confusion_counts, measure_masks, summarize
 from mhsvm.prepare.pipeline import prepare_set
 from mhsvm.store import PredictionSet, PreparedSet, read_gate_maps
 from tests.fixtures.tested import run_test, summary_in
@@ -107,7 +108,18 @@ def test_boundaries_intervals_calibration_and_other_thresholds(tested, by_hand):
     content = summary_in(folder)
     assert content["metrics"]["hd95_per_image"] == summarize(counts, distances)["hd95_per_image"]
     intervals = bootstrap_intervals(Scores(tuple(by_hand[0]), counts[:, None], distances))
-    assert content["intervals"]["limits"] == {name: list(limits) for name, limits in intervals.items()}
+    assert {name: list(limits) for name, limits in intervals.items()}.items() <= content["intervals"]["limits"].items()
+    assert content["arguments"] == {"boundary_iou": {"fraction": 0.02}, "nsd": {"tolerance": 2.0, "fraction": 0.005}}
+    nsd = measure_masks(maps >= 0.5, truth, metrics=["nsd"])[..., 0]
+    assert content["metrics"]["nsd_per_image"] == nsd.mean().item()
+    with PredictionSet.open(folder / "predictions.h5") as predictions:
+        levels = predictions.probability(slice(None))
+    order = [predictions.ids.index(image_id) for image_id in by_hand[0]]
+    labels = truth.numpy().ravel()
+    assert content["ranking"]["auc"] == pytest.approx(roc_auc_score(labels, levels[order].ravel()), abs=1e-12)
+    assert content["ranking"]["average_precision"] == pytest.approx(
+        average_precision_score(labels, levels[order].ravel()), abs=1e-12
+    )
     assert content["boundary"] == {"unit": "pixels", "images_without_outline": 0}
     assert content["native"] is None
     assert sum(each["num_pixels"] for each in content["calibration"]["bins"]) == 3 * 32 * 32

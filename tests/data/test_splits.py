@@ -38,7 +38,9 @@ EXAMPLES = {
 
 
 def test_every_form_has_an_example():
-    assert {*EXAMPLES, "file:PATH"} == set(list_splits())
+    # these are for sets with other subsets, and have tests of their own
+    others = {"file:PATH", "official-val-<val%>-<seed>", "multi-annotator"}
+    assert {*EXAMPLES, *others} == set(list_splits())
 
 
 @pytest.mark.parametrize("name", EXAMPLES.values())
@@ -357,3 +359,38 @@ def test_a_saved_split_brings_back_ids_with_separators_at_their_ends(tmp_path):
     assert list(Split.load(tmp_path / "split.txt").parts) == sorted(ids) == sorted(split.parts)
     asked = split_of(f"file:{tmp_path / 'split.txt'}", ids=ids)
     assert (asked.parts, asked.hash) == (split.parts, split.hash)
+
+
+def test_validation_images_from_the_official_training_subset():
+    split = split_of("official-val-10-42", train=900, test=379, dataset="isic2016")
+    assert sizes(split) == (810, 90, 379)
+    assert split.ids("test") == tuple(numbered(379, first=900))
+    assert split.ids("val") == tuple(sorted(seeded_order(numbered(900), seed=42)[810:]))
+    groups = [f"lesion{row // 3}" for row in range(30)] + [""] * 5
+    split = split_of("official-val-20-1", train=30, test=5, groups=groups, dataset="own")
+    group_of = dict(zip(numbered(35), groups, strict=True))
+    assert not {group_of[id_] for id_ in split.ids("train")} & {group_of[id_] for id_ in split.ids("val")}
+
+
+@pytest.mark.parametrize(
+    ("name", "subsets", "message"),
+    [
+        ("official-val-10-42", {"train": 5, "val": 1, "test": 2}, "isic2016 has validation images: use official"),
+        ("official-val-100-42", {"train": 5, "test": 2}, "between 0 and 100, as in official-val-10-42"),
+        ("official-val-10-42", {"train": 1, "test": 2}, "has 2 parts and needs at least 2 images or groups"),
+    ],
+)
+def test_wrong_sets_for_validation_images(name, subsets, message):
+    with pytest.raises(ValueError, match=message):
+        split_of(name, **subsets, dataset="isic2016")
+
+
+def test_the_lists_of_imaplusplus():
+    ids, subsets = numbered(14967), ["train"] * 1675 + ["val"] * 240 + ["test"] * 479
+    arguments = {"ids": ids, "groups": [""] * len(ids), "dataset": "imaplusplus"}
+    split = make_split("multi-annotator", subsets=subsets + [""] * 12573, **arguments)
+    assert sizes(split) == (1675, 240, 479)
+    with pytest.raises(ValueError, match=r"list 1675/240/479 images; imaplusplus has 1675/240/0: prepare the complete"):
+        make_split("multi-annotator", subsets=subsets[:1915] + [""] * (len(ids) - 1915), **arguments)
+    with pytest.raises(ValueError, match=r"is defined for imaplusplus, .* isic2017 has 2000/150/600"):
+        split_of("multi-annotator", train=2000, val=150, test=600)

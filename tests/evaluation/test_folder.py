@@ -73,12 +73,18 @@ def result(tmp_path):
     summary = describe_scores(scores) | {
         "confusion_matrix": confusion.tolist(),
         "native": describe_scores(scores),
+        "ranking": {
+            "auc": 0.9,
+            "average_precision": None,
+            "limits": {"auc": [0.8, 1.0], "average_precision": [None] * 2},
+        },
         "calibration": {"ece": 0.1},
         "leakage": leakage,
     }
     return testing.TestResult(
         scores=scores,
         native=native,
+        raters=None,
         summary=summary,
         protocol=Protocol(Split("made", {image_id: "test"}), "made", None, None),
         leakage=Leakage((Leak(image_id, image_id, "same id", None),), path, None),
@@ -97,6 +103,7 @@ def test_the_lines_for_a_reader(result):
     assert lines[-1].startswith("test of best model, loss: 0.5000,miou: 0.600000, f1_or_dsc: 0.750000")
     assert lines[-2].endswith("without those that are in training or have a near-duplicate there: none is left")
     assert lines[-3] == "expected calibration error 0.1000"
+    assert lines[-4] == "over the pixels of all images: auc 0.9000 (0.8000-1.0000), average_precision -"
     assert "at native size:" in lines
 
 

@@ -14,7 +14,8 @@ def test_counts_distances_and_size():
     score = score_image(PRED, TRUTH, num_classes=1, boundary=True)
     assert score.confusion.tolist() == [[6, 2], [2, 2]]
     # each outline is the whole square; half of it lies on the other, half is one pixel away
-    assert score.distances.tolist() == [[1.0, 0.5]]
+    assert score.names == ("hd95", "assd", "boundary_iou", "nsd", "nsd_diagonal")
+    assert score.distances[0, :2].tolist() == [1.0, 0.5]
     assert score.size == (3, 4)
     assert score_image(PRED, TRUTH, num_classes=1, boundary=False).distances is None
 
@@ -29,7 +30,7 @@ def test_images_of_different_sizes_together():
     assert joined.scores.counts.tolist() == [[[2, 2, 2, 6]], [[2, 2, 2, 0]], [[0, 0, 4, 8]]]
     assert joined.confusion.tolist() == [[14, 4], [8, 4]]
     assert joined.sizes == ((3, 4), (2, 3), (3, 4))
-    assert joined.scores.distances.shape == (3, 1, 2)
+    assert joined.scores.distances.shape == (3, 1, 5)
     assert joined.scores.num_unbounded == 1
 
 
@@ -37,7 +38,20 @@ def test_several_classes():
     score = score_image(PRED, TRUTH * 2, num_classes=3, boundary=True)
     joined = join_scores(["a"], [score])
     assert joined.scores.counts.tolist() == [[[0, 4, 0, 8], [0, 0, 4, 8]]]
-    assert torch.isnan(joined.scores.distances).all()
+    # one of two masks is empty
+    assert torch.isnan(joined.scores.distances[..., :2]).all()
+    assert joined.scores.distances[..., 2:].tolist() == [[[0.0] * 3] * 2]
+
+
+def test_probabilities_are_ranked():
+    probability = torch.tensor([[[0.2, 0.9, 0.4, 0.1], [0.9, 0.9, 0.4, 0.1], [0.4, 0.1, 0.1, 0.1]]])
+    score = score_image(PRED, TRUTH, num_classes=1, boundary=False, probability=probability)
+    assert score.names == ("auc", "average_precision")
+    # 4 lesion pixels: 3 above all others, 1 above 5 and below 3 of 8; the precision is 3 of 3 for 3 and 4 of 7 for 1
+    assert score.distances[0].tolist() == pytest.approx([(3 * 8 + 5) / 32, (3 + 4 / 7) / 4])
+    joined = join_scores(["a", "b"], [score, score])
+    assert joined.levels.sum().item() == 24
+    assert joined.scores.distances.shape == (2, 1, 2)
 
 
 def test_without_distances():

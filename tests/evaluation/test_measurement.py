@@ -43,7 +43,9 @@ def test_one_class():
     measure(measurement, probability, [4, 0, 1, 3, 2])
     order = [4, 0, 1, 3, 2]
     expected = boundary_distances(probability[order] >= 0.4, (coverage[order] >= 128)[:, None])
-    torch.testing.assert_close(measurement.distances, expected, rtol=0, atol=0, equal_nan=True)
+    torch.testing.assert_close(measurement.distances[..., :2], expected, rtol=0, atol=0, equal_nan=True)
+    assert measurement.names == ("hd95", "assd", "boundary_iou", "nsd", "nsd_diagonal", "auc", "average_precision")
+    assert measurement.distances.shape == (5, 1, 7)
     assert measurement.calibration.counts[:, :, 1].sum(dim=1).tolist() == (coverage[order] >= 128).sum((1, 2)).tolist()
     assert measurement.native is None
 
@@ -58,10 +60,27 @@ def test_native_size(boundary):
     assert native.scores.ids == dataset.ids
     assert native.sizes == ((32, 33),) * 5
     assert (native.scores.distances is not None) is boundary
-    assert (measurement.distances is not None) is boundary
+    assert measurement.distances.shape[-1] == (7 if boundary else 2)
     larger = torch.nn.functional.interpolate(probability, size=(32, 33), mode="bilinear", antialias=True)
     truth = torch.stack([torch.from_numpy(Masks(lesion).read(image_id)) for image_id in dataset.ids])
     assert native.scores.counts[:, 0].tolist() == confusion_counts(larger[:, 0] >= 0.5, truth).tolist()
+
+
+def test_arguments_of_metrics_reach_both_sizes():
+    probability, lesion = smooth(2, 1), (smooth(2, 1)[:, 0] > 0.5).to(torch.uint8)
+    values = []
+    for tolerance in (0.0, 99.0):
+        arguments = {"nsd": {"tolerance": tolerance, "fraction": 0.0}}
+        measurement = Measurement(
+            make_dataset(lesion * 255, 1), threshold=0.5, boundary=True, arguments=arguments, native=Masks(lesion)
+        )
+        measure(measurement, probability, range(2))
+        place = measurement.names.index("nsd")
+        values.append(
+            [measurement.distances[..., place].mean(), measurement.native.scores.distances[..., place].mean()]
+        )
+    assert values[1] == [1.0, 1.0]
+    assert max(values[0]) < 0.9
 
 
 def test_several_classes():
@@ -70,7 +89,8 @@ def test_several_classes():
     measurement = Measurement(make_dataset(labels, 3), threshold=0.5, boundary=True, native=Masks(labels))
     measure(measurement, probability, range(4))
     expected = boundary_distances(probability.argmax(dim=1), labels, num_classes=3)
-    torch.testing.assert_close(measurement.distances, expected, rtol=0, atol=0, equal_nan=True)
+    torch.testing.assert_close(measurement.distances[..., :2], expected, rtol=0, atol=0, equal_nan=True)
+    assert measurement.ranking.counts.sum(dim=(2, 3)).tolist() == [[15 * 16] * 2] * 4
     assert measurement.calibration.counts.sum() == 4 * 15 * 16
     assert measurement.native.scores.counts.shape == (4, 2, 4)
     # all but the two ignored rows

@@ -47,7 +47,7 @@ def test_masks_are_matched_by_id(write, level):
     score = score_files([pred], [target])
     assert score.measured.scores.ids == ("a", "b", "c")
     assert counts_of(score) == [counted(blob(seed), blob(seed + 1)) for seed in (1, 2, 0)]
-    assert score.measured.scores.distances.shape == (3, 1, 2)
+    assert score.measured.scores.distances.shape == (3, 1, 5)
     assert (score.num_resized, score.num_only_predicted, score.num_only_target, score.grayscale) == (0, 0, 0, ())
     assert score.measured.sizes == ((40, 50),) * 3
 
@@ -70,6 +70,10 @@ def test_grayscale_is_thresholded(write):
     score = score_files([pred], [target], threshold=0.5)
     assert counts_of(score) == [[2, 0, 0, 2], [0, 0, 2, 2]]
     assert score.grayscale == ("predictions",)
+    # of the 2 x 2 pairs of pixels, b has both lesion pixels at the level of one of the others
+    columns = [score.measured.scores.names.index(name) for name in ("auc", "average_precision")]
+    assert score.measured.scores.distances[:, 0, columns].tolist() == [[1.0, 1.0], [0.75, 2 / 3]]
+    assert score.measured.levels.sum(dim=(1, 2, 3)).tolist() == [4, 4]
 
 
 def test_masks_are_not_thresholded(write):
@@ -77,6 +81,7 @@ def test_masks_are_not_thresholded(write):
     score = score_files([write("pred", masks)], [write("truth", masks)], threshold=0.5)
     assert counts_of(score) == [counted(mask, mask) for mask in masks.values()]
     assert score.grayscale == ()
+    assert score.measured.levels is None
 
 
 def test_a_mask_is_resized_by_area(write):

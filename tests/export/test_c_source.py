@@ -13,6 +13,7 @@ from mhsvm.cli import export as command
 from mhsvm.cli.main import run
 from mhsvm.export import comparison
 from mhsvm.inference.predictor import read_rgb
+from mhsvm.models.pretrained import find_pretrained
 from mhsvm.native import library
 from mhsvm.synthetic import generate_sample
 from mhsvm.text_file import read_text
@@ -49,8 +50,6 @@ def test_probabilities_are_those_of_the_network(workplace, make_set, make_checkp
 def released(tmp_path_factory):
     """Released weights in 16 bits, as files and as they are compared."""
     folder = tmp_path_factory.mktemp("released")
-    from mhsvm.models.pretrained import find_pretrained
-
     exported = export_trained(trained(find_pretrained(WEIGHTS).path), "c", folder / "segment.c", half=True)
     return folder, exported
 
@@ -130,3 +129,15 @@ def test_the_command_compares_on_given_images(workplace, capsys):
     assert "net.c: " in printed
     assert "11 images against float64: probabilities differ by" in printed
     assert read_rgb("photo.jpg").shape == (90, 70, 3)
+
+
+def test_weights_that_16_bits_cannot_hold(workplace):
+    model = trained(find_pretrained(WEIGHTS).path)
+    with torch.no_grad():
+        model.model.head.weight[0, 0] = 70_000
+    with pytest.raises(ValueError, match="a weight is 70000, which 16 bits cannot hold: the training has diverged"):
+        export_trained(model, "c", "a.c", half=True)
+    model.model.head.weight.data[0, 0] = torch.nan
+    with pytest.raises(ValueError, match="a weight is nan, which a float cannot hold"):
+        export_trained(model, "c", "a.c")
+    assert not list(workplace.glob("a*"))

@@ -112,13 +112,13 @@ PLAIN = ("images/{}.jpg", "masks/{}_segmentation.png")
 @pytest.mark.parametrize(
     ("source", "ids", "names", "message"),
     [
-        ("isic2017", ISIC, OF_2016, "6 images and masks of ISIC 2016 part1: prepare folder, with `name` isic2016"),
+        ("isic2017", ISIC, OF_2016, "6 images and masks of ISIC 2016 part1: prepare isic2016"),
         ("isic2018", ISIC, OF_2016, "6 images and masks of ISIC 2016 part1"),
         (
             "isic2018",
             ["ISIC_0024306"],
             HAM10000,
-            "2 images and masks of HAM10000: prepare folder, with `name` ham10000",
+            "2 images and masks of HAM10000: prepare ham10000",
         ),
         ("isic2017", ISIC, OF_2018, "4 images and masks of ISIC 2018 task1"),
         (
@@ -131,7 +131,7 @@ PLAIN = ("images/{}.jpg", "masks/{}_segmentation.png")
             "isic2018",
             ["ISIC_0024306"],
             PLAIN,
-            "are those of HAM10000, not of ISIC 2018: prepare folder, with `name` ham",
+            "are those of HAM10000, not of ISIC 2018: prepare ham10000",
         ),
         ("isic2017", ISIC, ("images/{}.jpg", "masks/{}_Segmentation.png"), "are those of ISIC 2016, not of ISIC 2017"),
     ],
@@ -145,7 +145,7 @@ def test_another_public_set_is_named(lay_out, picture, lesion, tmp_path, source,
 
 
 @pytest.mark.parametrize("names", [OF_2016, HAM10000])
-def test_public_sets_without_a_source_are_prepared_as_folders(lay_out, picture, lesion, tmp_path, names):
+def test_public_sets_can_be_prepared_as_folders(lay_out, picture, lesion, tmp_path, names):
     files = {names[0].format("ISIC_0024306"): picture(), names[1].format("ISIC_0024306"): lesion()}
     summary = prepare_set("folder", [lay_out(files)], tmp_path / "set.h5", name="other", size=16)
     assert summary.name == "other"

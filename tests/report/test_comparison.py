@@ -142,3 +142,21 @@ def test_synthetic_images_and_absent_classes_are_noted():
     assert any(note.startswith("b: class 2 is absent from the ground truth of all 2") for note in comparison.notes)
     # the mean is over class 1 alone
     assert comparison.contenders[1].dice.tolist() == [80 / 95, 60 / 85]
+
+
+def test_a_metric_with_differing_arguments_is_left_out():
+    columns = torch.rand(4, 1, 4, dtype=torch.float64)
+    own = replace(FIRST, distances=columns, names=("hd95", "assd", "nsd", "nsd_diagonal"))
+    runs = []
+    for name, tolerance in (("a", 2.0), ("b", 3.0)):
+        run = measured(name, own)
+        arguments = {"nsd": {"tolerance": tolerance, "fraction": 0.005}}
+        runs.append(replace(run, summary=run.summary | {"arguments": arguments}))
+    comparison = compare(runs)
+    assert {"hd95_per_image", "assd_per_image"} <= set(comparison.metrics)
+    assert not [name for name in comparison.metrics if name.startswith("nsd")]
+    assert comparison.notes[1] == (
+        "nsd is left out: its arguments differ, a has nsd with tolerance 2, fraction 0.005, "
+        "b has nsd with tolerance 3, fraction 0.005"
+    )
+    assert "nsd_diagonal_per_image" in compare([runs[0], replace(runs[0], name="c")]).metrics

@@ -1,3 +1,4 @@
+import contextlib
 import json
 import math
 from dataclasses import replace
@@ -8,7 +9,7 @@ import torch
 from mhsvm.evaluation.evaluator import Evaluation
 from mhsvm.models.checkpoint_file import read_checkpoint
 from mhsvm.runtime.stop import StopSignal
-from mhsvm.training.errors import TrainingError
+from mhsvm.training.errors import Interrupted, TrainingError
 from mhsvm.training.step import TrainStep
 from mhsvm.training.trainer import train, train_epoch
 
@@ -83,3 +84,35 @@ def test_metrics_without_a_class_are_not_recorded_as_numbers(make_job, make_run,
     assert (line["val_loss"], line["val_dsc"]) == (0.5, None)
     assert "warning: nothing to find" in caplog.messages
     assert "val_loss 0.5, val_miou -, val_dsc - (best)" in caplog.text
+
+
+def test_random_masks_differ_by_epoch_and_resume_in_the_middle_of_one(make_job):
+    def with_two_raters():
+        job = make_job(epochs=2, dropout=0.0)
+        own = job.train_set
+        # the second rater marks what the first one does not
+        masks = torch.stack([own.masks, 255 - own.masks], dim=1).flatten(0, 1)
+        starts = 2 * torch.arange(len(own) + 1)
+        return replace(job, train_set=replace(own, masks=masks, starts=starts, mask_rows=starts[:-1]))
+
+    def losses_of(job, progress, stop_after=None):
+        records = []
+
+        def check():
+            if stop_after is not None and len(records) >= stop_after:
+                raise Interrupted
+
+        with contextlib.suppress(Interrupted):
+            train_epoch(job, progress, records.append, check)
+        return [record.loss for record in records]
+
+    straight = with_two_raters()
+    whole = losses_of(straight, straight.fresh_progress())
+    stopped = with_two_raters()
+    progress = stopped.fresh_progress()
+    begun = losses_of(stopped, progress, stop_after=1)
+    assert len(begun) == 1
+    assert begun + losses_of(stopped, progress) == whole
+    # one rater alone has other losses
+    single = make_job(epochs=2, dropout=0.0)
+    assert losses_of(single, single.fresh_progress()) != whole

@@ -19,8 +19,7 @@
  * @typedef {object} Model
  * @property {[number, number]} size [h, w] of its images.
  * @property {NetworkArguments} network
- * @property {ArrayBuffer | Uint8Array} weights In the order of the engine, little endian: float32, or 16 bits.
- * @property {boolean} half Whether the weights have 16 bits.
+ * @property {ArrayBuffer | Uint8Array} weights float32 in the order of the engine, little endian.
  */
 
 const MAX_BYTES = 2 ** 32 - 2 ** 16; // of a memory with addresses of 32 bits
@@ -74,7 +73,7 @@ class Engine {
   }
 
   /** Keep a network and its weights. */
-  add({ size: [height, width], network, weights, half }) {
+  add({ size: [height, width], network, weights }) {
     const { exports } = this;
     const fields = [network.in_channels, network.num_classes, ...network.channels, network.branches];
     fields.push(network.d_state, network.d_conv, network.expand, Number(network.bridge));
@@ -88,7 +87,7 @@ class Engine {
       const rule = broken ? this.text(exports.ultralight_rule(broken)) : "images are RGB";
       throw new Error(`the engine cannot run this network on images of ${height} x ${width}: ${rule}`);
     }
-    const numbers = half ? halfToFloat(weights) : asFloats(weights);
+    const numbers = asFloats(weights);
     const expected = exports.ultralight_num_weights(address);
     if (numbers.length !== expected) {
       throw new Error(`this network has ${expected} weights; received ${numbers.length}`);
@@ -142,29 +141,7 @@ function isProbability(value) {
 
 /** The bytes as float32; they may begin at any address. */
 function asFloats(bytes) {
-  return new Float32Array(ownBuffer(bytes, 4));
-}
-
-/**
- * Numbers of 16 bits as float32, exactly.
- * @param {ArrayBuffer | Uint8Array} bytes
- * @returns {Float32Array}
- */
-function halfToFloat(bytes) {
-  const halves = new Uint16Array(ownBuffer(bytes, 2)), floats = new Float32Array(halves.length);
-  const bits = new Uint32Array(floats.buffer);
-  for (let i = 0; i < halves.length; i++) {
-    const sign = (halves[i] & 0x8000) << 16, exponent = (halves[i] >> 10) & 31, fraction = halves[i] & 1023;
-    // zero and subnormal numbers have the exponent 0
-    if (exponent === 0) floats[i] = (sign ? -1 : 1) * fraction * 2 ** -24;
-    else bits[i] = sign | ((exponent === 31 ? 255 : exponent + 112) << 23) | (fraction << 13);
-  }
-  return floats;
-}
-
-/** The bytes in a buffer of their own. */
-function ownBuffer(bytes, size) {
-  const buffer = new Uint8Array(bytes).slice().buffer;
-  if (buffer.byteLength % size) throw new Error(`weights have ${size} bytes each; received ${buffer.byteLength} bytes`);
-  return buffer;
+  const { buffer } = new Uint8Array(bytes).slice();
+  if (buffer.byteLength % 4) throw new Error(`weights have 4 bytes each; received ${buffer.byteLength} bytes`);
+  return new Float32Array(buffer);
 }

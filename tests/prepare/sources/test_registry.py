@@ -26,6 +26,34 @@ def paired(source, *names, mask_suffix=None):
 
 
 LAYOUTS = {
+    "isic2016": [
+        (
+            "ISBI2016_ISIC_Part1_Training_Data/{}.jpg",
+            "ISBI2016_ISIC_Part1_Training_GroundTruth/{}_Segmentation.png",
+            "train",
+        ),
+        (
+            "ISBI2016_ISIC_Part1_Test_Data.zip/{}.jpg",
+            "ISBI2016_ISIC_Part1_Test_GroundTruth.zip/{}_Segmentation.png",
+            "test",
+        ),
+        ("isic2016/test/images/{}.jpg", "isic2016/test/masks/{}_Segmentation.png", "test"),
+    ],
+    "ham10000": [
+        (
+            "HAM10000_images_part_2.zip/{}.jpg",
+            "HAM10000_segmentations_lesion_tschandl.zip/HAM10000_segmentations_lesion_tschandl/{}_segmentation.png",
+            "",
+        ),
+        ("ham10000_images_part_1/{}.jpg", "HAM10000_segmentations_lesion_tschandl/{}_segmentation.png", ""),
+        ("ISIC2018_Task3_Training_Input/{}.jpg", "HAM10000_segmentations_lesion_tschandl/{}_segmentation.png", ""),
+        ("ham/train/images/{}.jpg", "ham/train/masks/{}_segmentation.png", ""),
+    ],
+    "imaplusplus": [
+        ("images/{}.JPG", "segs.zip/{}_A04_T3_S1_5463934bbae47821f88025ad.png", ""),
+        ("ISIC-images/{}.jpg", "segs/segs/{}_MV_MV_MV_MV.png", ""),
+        ("d/{}.jpg", "d/{}_A15_T1_S2.png", ""),
+    ],
     "isic2017": [
         ("ISIC-2017_Training_Data/{}.jpg", "ISIC-2017_Training_Part1_GroundTruth/{}_segmentation.png", "train"),
         (
@@ -57,6 +85,9 @@ LAYOUTS = {
         ),
         ("PH2.zip/{0}/{0}_Dermoscopic_Image/{0}.jpg", "PH2.zip/{0}/{0}_lesion/{0}_lesion.png", ""),
         ("images/{}.bmp", "masks/{}_lesion.bmp", ""),
+        ("PH2/images/{}.png", "PH2/label/{}.png", ""),
+        ("PH2_Data/{}.bmp", "PH2_GroundTruth/{}_lesion.bmp", ""),
+        ("test/images/{}.bmp", "test/labels/{}.bmp", ""),
     ],
     "folder": [
         ("own/images/{}.jpg", "own/masks/{}.png", ""),
@@ -85,7 +116,8 @@ LAYOUTS = {
         ("own/{}_lesion.jpg", "own/{}_lesion_mask.png", ""),
     ],
 }
-IDS = {"isic2017": "ISIC_0000001", "isic2018": "ISIC_0000003", "ph2": "IMD002", "folder": "case 7"}
+IDS = {"isic2016": "ISIC_0000000", "ham10000": "ISIC_0024306", "imaplusplus": "ISIC_0000004"}
+IDS |= {"isic2017": "ISIC_0000001", "isic2018": "ISIC_0000003", "ph2": "IMD002", "folder": "case 7"}
 
 
 @pytest.mark.parametrize(
@@ -98,12 +130,18 @@ def test_layouts(source, image, mask, subset):
     assert wrong == ""
 
 
-def test_names_of_kaggles_ph2():
+@pytest.mark.parametrize(("source", "subset"), [("folder", "train"), ("ph2", "")])
+def test_names_of_kaggles_ph2(source, subset):
     found, wrong = paired(
-        "folder", "PH2/trainx/X_1.bmp", "PH2/trainy/Y_1.bmp", "PH2/trainx/X_2.bmp", "PH2/trainy/Y_2.bmp"
+        source, "PH2/trainx/X_1.bmp", "PH2/trainy/Y_1.bmp", "PH2/trainx/X_2.bmp", "PH2/trainy/Y_2.bmp"
     )
-    assert found == {str(n): (f"PH2/trainx/X_{n}.bmp", f"PH2/trainy/Y_{n}.bmp", "train") for n in (1, 2)}
+    assert found == {str(n): (f"PH2/trainx/X_{n}.bmp", f"PH2/trainy/Y_{n}.bmp", subset) for n in (1, 2)}
     assert wrong == ""
+
+
+def test_numbers_are_ids_of_ph2_only_where_it_has_them():
+    found, wrong = paired("ph2", "own/images/1.png", "own/masks/1.png", "trainx.zip/X_2.bmp", "trainy.zip/Y_2.bmp")
+    assert (list(found), wrong) == (["2"], "")
 
 
 def test_several_masks_of_one_image_are_no_images():
@@ -258,7 +296,7 @@ def test_no_pair_says_what_was_looked_for_and_found():
 
 def test_unknown_and_taken_names():
     with pytest.raises(
-        ValueError, match=r"unknown source 'ph3'; known: folder, isic2017, isic2018, ph2\. Did you mean 'ph2'\?"
+        ValueError, match=r"unknown source 'ph3'; known: .*isic2016, isic2017, isic2018, ph2\. Did you mean 'ph2'\?"
     ):
         SOURCES["ph3"]
     with pytest.raises(ValueError, match="source 'ph2' is registered already, as Source of mhsvm"):
