@@ -95,6 +95,14 @@ class RaterNames:
             numbered[file] = id_, read if number == 1 else replace(read, rater=f"{read.rater}-{number}")
         return numbered
 
+    def primary_masks(self, files: Sequence[SourceFile]) -> dict[str, list[SourceFile]]:
+        """The primary mask of each id, among the files that name a rater: the one without a rater, else the first."""
+        read = self.number_repeated({file: found for file in files if (found := self.read(file)) is not None})
+        chosen: dict[str, list[SourceFile]] = {}
+        for id_, rated in sorted(read.values(), key=lambda each: _natural(each[1].rater)):
+            chosen.setdefault(id_, [rated.file])
+        return chosen
+
     def is_folder(self, name: str) -> bool:
         """Whether a folder is one of a rater by its name alone."""
         if self._known:
