@@ -10,9 +10,10 @@ import os
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
+from torch import nn
 from yacs.config import CfgNode
 
 from mhsvm.assemble import (
@@ -31,19 +32,25 @@ from mhsvm.assemble import (
 )
 from mhsvm.assemble import read_config as load_config
 from mhsvm.config import dotted
+from mhsvm.data.augment import NORMALIZATIONS
 from mhsvm.evaluation.folder import write_result
 from mhsvm.evaluation.testing import TestResult, evaluate_test
+from mhsvm.export.program import record_program
 from mhsvm.files import StrPath
 from mhsvm.finished_run import Run, finished_run
 from mhsvm.folder_lock import FolderLock
 from mhsvm.inference import overlay
 from mhsvm.inference.predictor import ImageLike, Prediction, Predictor, read_rgb
 from mhsvm.plugins import import_plugins
+from mhsvm.prepare.resize import as_height_width
 from mhsvm.runtime.distributed import open_world
 from mhsvm.store import PreparedSet
 from mhsvm.training.record import MemoryRecord
 from mhsvm.training.run_folder import RunFolder
 from mhsvm.training.trainer import train as run_training
+
+if TYPE_CHECKING:
+    from torch.export import ExportedProgram
 
 __all__ = [
     "Prediction",
@@ -52,6 +59,7 @@ __all__ = [
     "TestResult",
     "draw_prediction",
     "evaluate",
+    "export_program",
     "load_config",
     "load_predictor",
     "predict",
@@ -228,6 +236,58 @@ def draw_prediction(image: ImageLike, mask: np.ndarray, *, num_classes: int = 1)
             "Masks of `predict` have it"
         )
     return overlay.draw_prediction(pixels, mask, num_classes=num_classes)
+
+
+def export_program(
+    trained: nn.Module | Run | TrainedPredictor | StrPath,
+    *,
+    size: int | tuple[int, int] | None = None,
+    image: str = "uint8",
+    output: str = "probability",
+    batch: int | None = None,
+    normalization: str | None = None,
+    plugins: Sequence[str] = (),
+) -> "ExportedProgram":
+    """Record a network as a program of plain operations, which other runtimes read: see docs/how-to/export-program.md.
+
+    The program has no operator of this package, and calls of it take any number of images. It is run once and compared
+    with the network. torch saves and loads it by `torch.export.save` and `torch.export.load`, without this package.
+
+    Args:
+        trained: A network of `mhsvm.create_model`, a run, a checkpoint, a name from `mhsvm.list_pretrained()`, or a
+            predictor of one checkpoint.
+        size: (h, w) of the images in pixels, or one number for squares; by default that of the training images. A bare
+            network has no default.
+        image: "uint8": RGB (b, h, w, 3), 0..255; "float32": RGB (b, 3, h, w), 0..255; or "normalized": the network's
+            own input (b, in_channels, h, w).
+        output: "probability": (b, 1, h, w) of lesion, or (b, k, h, w) of each class; or "logits".
+        batch: Number of images of a call, for runtimes that take only fixed shapes; None for any number.
+        normalization: A name from `mhsvm.data.augment.list_normalizations()`; by default the checkpoint's. A bare
+            network has no default; for "normalized" images there is none.
+        plugins: Modules of your own to import first, such as those that a checkpoint names.
+    Raises:
+        FileNotFoundError: There is no such checkpoint.
+        ValueError: A choice is unknown or missing, the size does not fit the network, or the network cannot be
+            recorded: it has hooks, or a layer of your own with operators that torch lacks.
+    """
+    import_plugins(plugins)
+    if isinstance(trained, nn.Module):
+        network = trained
+    else:
+        known = _trained(trained, "cpu")
+        network, size = known.model, known.size if size is None else size
+        normalization = normalization or known.config.data.normalization
+    if size is None:
+        raise ValueError("a bare network does not know the size of its images: give `size`, such as 256")
+    if normalization is None and image != "normalized":
+        raise ValueError(
+            "a bare network does not know its normalization: give `normalization`, such as 'minmax', or record its own "
+            "input by image='normalized'"
+        )
+    normalize = None if normalization is None else NORMALIZATIONS[normalization]
+    return record_program(
+        network, size=as_height_width(size), normalize=normalize, image=image, output=output, batch=batch
+    )
 
 
 def _plan(

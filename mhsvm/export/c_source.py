@@ -11,6 +11,8 @@ from mhsvm.export.comparison import Exported
 from mhsvm.export.engine import check_range, engine_arguments, engine_weights, unsupported_reason
 from mhsvm.export.facts import Facts
 from mhsvm.export.formats import FORMATS, Export, Format
+from mhsvm.models import UltraLightVMUNet
+from mhsvm.models.ultralight_weights import vector_places
 from mhsvm.native.library import SOURCE, compile_library, find_compiler
 from mhsvm.text_file import read_text, write_text
 
@@ -55,19 +57,26 @@ extern const char {prefix}_facts[];
 """
 
 
-def c_source(facts: Facts, arguments: dict, weights: np.ndarray, *, prefix: str) -> str:
-    """The source: the engine, the weights in their type, float32 or float16, and the function of the header."""
-    half = weights.dtype == np.float16
+def c_source(
+    facts: Facts, arguments: dict, weights: np.ndarray, *, prefix: str, vectors: np.ndarray | None = None
+) -> str:
+    """The source: the engine, the weights, and the function of the header.
+
+    Args:
+        facts: The facts.
+        arguments: The fields of `ultralight_network`.
+        weights: float32 (n,).
+        prefix: Start of all names.
+        vectors: bool (n,), the weights that stay in float32 where the others are in 16 bits; None keeps all.
+    """
+    half = vectors is not None
     h, w = facts.size
     about = "\n".join(f"{name}: {text}" for name, text in facts.lines().items())
     # the last one against trigraphs
     literal = about.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n").replace("?", "\\?")
     widths = ", ".join(map(str, arguments["channels"]))
     others = ", ".join(str(int(arguments[name])) for name in ("branches", "d_state", "d_conv", "expand", "bridge"))
-    stored = weights.view(np.uint16) if half else weights
-    numbers = [str(each) if half else _literal(each) for each in stored.tolist()]
-    rows = (numbers[at : at + _WEIGHTS_A_LINE] for at in range(0, len(numbers), _WEIGHTS_A_LINE))
-    table = ",\n  ".join(", ".join(row) for row in rows)
+    stored = weights.astype(np.float16).view(np.uint16) if half else weights
     text = f"""#include "{prefix}.h"
 
 {_engine(prefix)}
@@ -77,10 +86,10 @@ static const ultralight_network network = {{
     {arguments["in_channels"]}, {arguments["num_classes"]}, {{{widths}}}, {others}}};
 
 static const {"uint16_t" if half else "float"} stored_weights[] = {{
-  {table}}};
+  {_table(stored)}}};
 enum {{ NUM_WEIGHTS = sizeof stored_weights / sizeof *stored_weights, NUM_PIXELS = {h} * {w} }};
 
-{_HALF if half else ""}
+{"" if vectors is None else _vectors(weights, vectors) + _HALF}
 size_t {prefix}_scratch_bytes(void) {{
   return sizeof(float) * (ultralight_num_scratch(&network, {h}, {w}) + 3 * NUM_PIXELS + {"NUM_WEIGHTS" if half else 0});
 }}
@@ -109,7 +118,10 @@ static float from_half(uint16_t half) {
 """
 _USE_HALF = """  float *weights = memory;
   memory += NUM_WEIGHTS;
-  for (int i = 0; i < NUM_WEIGHTS; i++) weights[i] = from_half(stored_weights[i]);"""
+  for (int i = 0; i < NUM_WEIGHTS; i++) weights[i] = from_half(stored_weights[i]);
+  const float *exact = vectors;
+  for (size_t k = 0; k < sizeof places / sizeof *places; k++)
+    for (int i = places[k][0]; i < places[k][1]; i++) weights[i] = *exact++;"""
 
 
 def write_c(export: Export, path: Path) -> tuple[Path, ...]:
@@ -117,11 +129,14 @@ def write_c(export: Export, path: Path) -> tuple[Path, ...]:
     prefix = check_prefix(path)
     source, header = path.with_name(f"{prefix}.c"), path.with_name(f"{prefix}.h")
     arguments, weights = engine_arguments(export), engine_weights(export)
+    vectors = None
     if export.half:
+        assert isinstance(export.model, UltraLightVMUNet)
         check_range(np.abs(weights).max(), half=True)
-        weights = weights.astype(np.float16)
+        # few, and rounding them would change the output more than that of all matrices
+        vectors = vector_places(export.model)
     write_text(header, c_header(export.facts, prefix=prefix))
-    write_text(source, c_source(export.facts, arguments, weights, prefix=prefix))
+    write_text(source, c_source(export.facts, arguments, weights, prefix=prefix, vectors=vectors))
     return source, header
 
 
@@ -153,6 +168,23 @@ def open_c(files: tuple[Path, ...], facts: Facts) -> Exported | str:
 FORMATS.add(
     "c", Format("one C header and one source, for phones and microcontrollers", write_c, unsupported_reason, open_c)
 )
+
+
+def _table(numbers: np.ndarray) -> str:
+    texts = [str(each) if numbers.dtype == np.uint16 else _literal(each) for each in numbers.tolist()]
+    rows = (texts[at : at + _WEIGHTS_A_LINE] for at in range(0, len(texts), _WEIGHTS_A_LINE))
+    return ",\n  ".join(", ".join(row) for row in rows)
+
+
+def _vectors(weights: np.ndarray, is_vector: np.ndarray) -> str:
+    """Tables of the weights that stay in float32, and of the first and the end of each of their places."""
+    ends = np.flatnonzero(np.diff(is_vector, prepend=False, append=False)).reshape(-1, 2)
+    places = ", ".join(f"{{{first}, {end}}}" for first, end in ends.tolist())
+    return f"""static const float vectors[] = {{
+  {_table(weights[is_vector])}}};
+static const int places[][2] = {{{places}}};
+
+"""
 
 
 def _literal(number: float) -> str:

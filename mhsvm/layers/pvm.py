@@ -64,7 +64,7 @@ class PVMLayer(nn.Module):
             rows = norm(x.flatten(2).transpose(1, 2))
             parts = rows.unflatten(2, (self.branches, -1)).transpose(1, 2).flatten(0, 1)  # (b*p, l, v)
             parts = self.mixer(parts) + self.skip_scale * parts
-            return norm(parts.unflatten(0, (len(x), self.branches)).transpose(1, 2).flatten(2))
+            return norm(parts.unflatten(0, (x.shape[0], self.branches)).transpose(1, 2).flatten(2))
         branches = split_norm(
             x,
             norm.weight,

@@ -8,14 +8,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mhsvm.ops.dispatch import is_exporting
+
 
 def state_matrix(log: Tensor) -> Tensor:
     """A = -exp(log), (..., d, n), with the channels of a state contiguous in memory.
 
     The kernels write its gradient in the same memory order. So nothing is copied, and forward and backward together are
-    three small kernels instead of six. Under torch.compile it is plain operations, which the compiler fuses.
+    three small kernels instead of six. Under torch.compile it is plain operations, which the compiler fuses, and
+    under torch.export too.
     """
-    return -torch.exp(log) if torch.compiler.is_compiling() else _StateMatrix.apply(log)
+    return -torch.exp(log) if torch.compiler.is_compiling() or is_exporting() else _StateMatrix.apply(log)
 
 
 class _StateMatrix(torch.autograd.Function):

@@ -18,6 +18,7 @@ from mhsvm.models.image import check_image
 from mhsvm.models.registry import register_model
 from mhsvm.models.ultralight_native import ULTRALIGHT_VM_UNET
 from mhsvm.models.weight_format import KeyMark, Renames, Shapes, WeightFormat, renamed
+from mhsvm.ops.dispatch import is_exporting
 
 NORM_GROUPS = 4
 
@@ -145,7 +146,7 @@ class UltraLightVMUNet(nn.Module):
 
     def by_layers(self, x: Tensor) -> Tensor:
         """`forward` of a checked image, layer by layer."""
-        if x.device.type == "cpu":
+        if x.device.type == "cpu" and not is_exporting():
             # PVM layers, pooling and resampling are four times as fast on channels-last maps.
             x = x.contiguous(memory_format=torch.channels_last)
         skips = []

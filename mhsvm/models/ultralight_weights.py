@@ -45,6 +45,11 @@ def pack_weights(model: UltraLight, *, significant_bits: int = 24) -> np.ndarray
     return np.concatenate([(_rounded(part, significant_bits) if part.ndim > 1 else part).ravel() for part in parts])
 
 
+def vector_places(model: UltraLight) -> np.ndarray:
+    """Bool (n,), the packed weights that are part of a vector."""
+    return np.concatenate([np.full(part.numel(), part.ndim < 2) for part in _parts(model)])
+
+
 def _rounded(values: np.ndarray, significant_bits: int) -> np.ndarray:
     """Float32 values rounded to nearest, ties to even."""
     dropped = 24 - significant_bits

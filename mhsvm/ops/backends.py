@@ -32,6 +32,9 @@ class Backend:
     gradients: bool = True
 
 
+# The row that computes all operations while torch.export records them.
+PORTABLE = "portable"
+
 # "auto" takes the first row that can run an operation.
 _BACKENDS: tuple[Backend, ...] = (
     Backend("triton", triton_support.unavailable_reason, expected_on="cuda"),
@@ -39,6 +42,7 @@ _BACKENDS: tuple[Backend, ...] = (
     Backend("native", library.unavailable_reason, gradients=False),
     Backend("cpu", cpu_scan.unavailable_reason, expected_on="cpu"),
     Backend("chunked"),
+    Backend(PORTABLE, automatic=False),
     Backend("reference", automatic=False),
 )
 

@@ -17,13 +17,16 @@ import torch
 from torch import Tensor
 
 from mhsvm.nearest import did_you_mean
-from mhsvm.ops.backends import Backend, all_backends, find_backend
+from mhsvm.ops.backends import PORTABLE, Backend, all_backends, find_backend
 
 logger = logging.getLogger(__name__)
 
 ENVIRONMENT_VARIABLE = "MHSVM_BACKEND"
 
 _left_to_compiler = ContextVar("_left_to_compiler", default=False)
+_all_portable = ContextVar("_all_portable", default=False)
+# torch 2.6 has no such function
+_torch_exports = getattr(torch.compiler, "is_exporting", lambda: False)
 
 
 @dataclass(frozen=True)
@@ -118,12 +121,15 @@ class Operation:
             backend: A name from the table of backends: that backend's implementation, or the reference if it has none
                 of this operation. "auto": the name in the environment variable MHSVM_BACKEND if it is set, else the
                 first implementation that can run here, takes these arguments and is worthwhile, else the reference.
+                While torch.export records, "auto" is "portable".
             args, kwargs: The operation's arguments.
         Raises:
             ValueError: The name is unknown, or that backend has an implementation that cannot run here or on these
                 arguments.
         """
         name = requested_name(backend)
+        if _all_portable.get() or (name == "auto" and is_exporting()):
+            return self._implementations.get(PORTABLE, self.reference)
         if name == "auto":
             return self._choose_automatically(args, kwargs)
         implementation = self._implementations.get(name)
@@ -191,6 +197,21 @@ def left_to_compiler() -> Iterator[None]:
         yield
     finally:
         _left_to_compiler.reset(token)
+
+
+@contextmanager
+def portable_operations() -> Iterator[None]:
+    """In the block, every operation is "portable", also where its caller names a backend."""
+    token = _all_portable.set(True)
+    try:
+        yield
+    finally:
+        _all_portable.reset(token)
+
+
+def is_exporting() -> bool:
+    """Whether operations are recorded for another runtime: in `portable_operations`, or by torch.export."""
+    return _all_portable.get() or _torch_exports()
 
 
 def _is_left_to_compiler(implementation: Implementation) -> bool:

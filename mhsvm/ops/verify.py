@@ -137,7 +137,9 @@ def make_route_scan_inputs(
 
 def expected_route_scan(inputs: Mapping[str, Tensor], routes: Mapping[str, Tensor]) -> Expected:
     """The expected results of a scan along routes."""
-    return Expected.of(partial(route_scan_reference, scan=reference.selective_scan, **routes), inputs)
+    order, inverse = routes["order"], routes["inverse"]
+    scan = partial(route_scan_reference, scan=reference.selective_scan, order=order, inverse=inverse)
+    return Expected.of(scan, inputs)
 
 
 def worst(errors: Mapping[str, float]) -> tuple[str, float]:

@@ -12,11 +12,10 @@ from mhsvm.prepare.archive import SourceFile
 from mhsvm.prepare.class_levels import LevelTally
 from mhsvm.prepare.copies import without_copies
 from mhsvm.prepare.decode import decode_mask
-from mhsvm.prepare.formats import is_read
 from mhsvm.prepare.mask_files import mask_files, masks_by_id
 from mhsvm.prepare.mask_problems import note_mask_error
 from mhsvm.prepare.problems import Problems, Rule
-from mhsvm.prepare.raters import RaterNames
+from mhsvm.prepare.raters import RaterNames, by_rater
 from mhsvm.prepare.sources import SOURCES
 from mhsvm.prepare.walk import open_sources
 from mhsvm.threads import image_threads
@@ -69,6 +68,7 @@ def open_native_masks(
     threshold: float | None = None,
     mask_suffix: str | None = None,
     merge_masks: bool = False,
+    raters: Sequence[str] | None = None,
     only_names: bool = False,
 ) -> Iterator[NativeMasks]:
     """Find the masks of some ids in folders and zip files, and check that each can be read.
@@ -82,6 +82,8 @@ def open_native_masks(
         threshold: Fraction of full scale from which gray levels are lesion; None refuses them.
         mask_suffix: Ending of the masks' names, besides the usual ones.
         merge_masks: Whether several masks of an id are parts of one.
+        raters: Names of raters, see `mhsvm.prepare.raters.RaterNames`; of several masks of an image, the primary one is
+            taken.
     Yields:
         The masks, which can be read until the block ends.
     Raises:
@@ -91,13 +93,18 @@ def open_native_masks(
     described = SOURCES[source if source in SOURCES else "folder"]
     with open_sources([Path(path) for path in sources], problems) as files:
         fitting = [file for file in files if not described.leaves_out(file.name)]
+        names = RaterNames(described, raters)
         if described.rater_pattern is not None:
-            by_name = RaterNames(described, None).primary_masks([file for file in fitting if is_read(file.name)])
-        else:
-            by_name = mask_files(fitting, problems, kind="native masks", mask_suffix=mask_suffix)
+            # in whichever folders masks and images are
+            fitting = [file for file in fitting if names.read(file) is not None]
+        by_name = mask_files(fitting, problems, kind="native masks", mask_suffix=mask_suffix)
+        groups = list(by_rater(by_name, names).values())
         if described.official:
-            (by_name,) = without_copies([by_name], problems)
-        masks = masks_by_id(by_name, set(ids), problems, mask_suffix=mask_suffix, merge_masks=merge_masks)
+            groups = without_copies(groups, problems)
+        masks: dict[str, list[SourceFile]] = {}
+        # the masks of the first raters replace those of later ones, and masks without a rater all of them
+        for own in reversed(groups):
+            masks |= masks_by_id(own, set(ids), problems, mask_suffix=mask_suffix, merge_masks=merge_masks)
         for image_id in ids:
             if image_id not in masks:
                 problems.add(NO_NATIVE, image_id)

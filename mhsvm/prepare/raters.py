@@ -95,14 +95,6 @@ class RaterNames:
             numbered[file] = id_, read if number == 1 else replace(read, rater=f"{read.rater}-{number}")
         return numbered
 
-    def primary_masks(self, files: Sequence[SourceFile]) -> dict[str, list[SourceFile]]:
-        """The primary mask of each id, among the files that name a rater: the one without a rater, else the first."""
-        read = self.number_repeated({file: found for file in files if (found := self.read(file)) is not None})
-        chosen: dict[str, list[SourceFile]] = {}
-        for id_, rated in sorted(read.values(), key=lambda each: _natural(each[1].rater)):
-            chosen.setdefault(id_, [rated.file])
-        return chosen
-
     def is_folder(self, name: str) -> bool:
         """Whether a folder is one of a rater by its name alone."""
         if self._known:
@@ -121,6 +113,22 @@ class RaterNames:
             if read_folder_name(outer).role == "mask" and is_plain(inner):
                 return inner
         return None
+
+
+def by_rater(masks: Mapping[str, list[SourceFile]], names: RaterNames) -> dict[str, dict[str, list[SourceFile]]]:
+    """Divide masks, which have their names without extension, by their raters.
+
+    Returns:
+        Masks by their names without extension and rater: first those without a rater, under "", then those of each
+        rater, in the order of the raters.
+    """
+    found: dict[str, dict[str, list[SourceFile]]] = defaultdict(lambda: defaultdict(list))
+    every = {file: stem for stem, files in masks.items() for file in files}
+    read = names.number_repeated({file: each for file in every if (each := names.read(file)) is not None})
+    for file, stem in every.items():
+        own_stem, rater = (read[file][0], read[file][1].rater) if file in read else (stem, "")
+        found[rater][own_stem].append(file)
+    return {rater: found[rater] for rater in ("", *names.order(found.keys() - {""})) if rater in found}
 
 
 def _natural(name: str) -> list[tuple[bool, int, str]]:

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from mhsvm.models import create_model
-from mhsvm.models.ultralight_weights import _parts, _rounded, pack_weights
+from mhsvm.models.ultralight_weights import _rounded, pack_weights, vector_places
 
 
 @pytest.mark.parametrize("bits", [2, 10, 11, 23])
@@ -23,7 +23,10 @@ def test_matrices_are_rounded_and_vectors_stay():
     model = create_model("ultralight_vm_unet")
     exact, rounded = pack_weights(model), pack_weights(model, significant_bits=10)
     assert rounded.dtype == np.float32
-    is_matrix = np.concatenate([np.full(part.numel(), part.ndim > 1) for part in _parts(model)])
+    is_matrix = ~vector_places(model)
+    vectors = [value for name, value in model.named_parameters() if name.endswith("bias") or "norm" in name]
+    for value in np.concatenate([each.detach().numpy().ravel() for each in vectors]):
+        assert value in exact[~is_matrix]
     assert is_matrix.mean() > 0.8
     np.testing.assert_array_equal(rounded[~is_matrix], exact[~is_matrix])
     np.testing.assert_array_equal(rounded[is_matrix], _rounded(exact[is_matrix], 10))

@@ -37,18 +37,26 @@ def chosen(backend):
 
 
 def test_the_plain_ones_run_everywhere():
-    assert list_backends()[-2:] == ("chunked", "reference")
+    assert list_backends()[-3:] == ("chunked", "portable", "reference")
     assert SELECTIVE_SCAN.choose("reference", *ARGUMENTS).run is reference.selective_scan
 
 
 def test_order_of_the_table():
-    assert [row.name for row in all_backends()] == ["triton", "mamba_ssm", "native", "cpu", "chunked", "reference"]
+    assert [row.name for row in all_backends()] == [
+        "triton",
+        "mamba_ssm",
+        "native",
+        "cpu",
+        "chunked",
+        "portable",
+        "reference",
+    ]
     scans = [row.name for row in all_backends() if row.name != "native"]
     assert [x.backend for x in SELECTIVE_SCAN.implementations()] == scans
 
 
-def test_automatic_choice_is_no_row_of_the_reference():
-    assert [row.name for row in all_backends() if not row.automatic] == ["reference"]
+def test_rows_that_are_chosen_by_name_only():
+    assert [row.name for row in all_backends() if not row.automatic] == ["portable", "reference"]
 
 
 @pytest.mark.usefixtures("_two_more_rows")
@@ -192,6 +200,7 @@ def test_a_backend_from_outside_scans(monkeypatch):
         "cpu",
         "mine",
         "chunked",
+        "portable",
         "reference",
     ]
     monkeypatch.setattr(SELECTIVE_SCAN, "_implementations", dict(SELECTIVE_SCAN._implementations))
@@ -201,7 +210,7 @@ def test_a_backend_from_outside_scans(monkeypatch):
 
 def test_names_that_are_taken():
     with pytest.raises(
-        ValueError, match="'cpu' is taken; known are: triton, mamba_ssm, native, cpu, chunked, reference"
+        ValueError, match="'cpu' is taken; known are: triton, mamba_ssm, native, cpu, chunked, portable, reference"
     ):
         register_backend(Backend("cpu"))
     with pytest.raises(ValueError, match="'auto' is taken"):

@@ -34,7 +34,8 @@ def test_some_formats_leave_open_whether_an_image_is_on_its_side(tmp_path, forma
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.fromarray(PIXELS).save(tmp_path / "a.png", format, exif=exif)
-    assert read_sizes(source_file(tmp_path / "a.png")) == ((200, 300), (300, 200))
+    # Pillow turns the sizes of a TIFF, by its version
+    assert set(read_sizes(source_file(tmp_path / "a.png"))) == {(200, 300), (300, 200)}
 
 
 def test_a_header_at_the_end_of_a_large_file_and_in_an_archive(tmp_path):

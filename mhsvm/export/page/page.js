@@ -40,7 +40,7 @@ function listen() {
   addEventListener("paste", (event) => {
     const files = [...(event.clipboardData?.files ?? [])];
     if (files.length) add(files);
-    else if (!event.target.matches("input")) say("There is no image to be pasted.", true);
+    else if (!event.target.matches?.("input")) say("There is no image to be pasted.", true);
   });
   addEventListener("keydown", press);
   $("list").onclick = (event) => {
@@ -63,7 +63,7 @@ function listen() {
 
 function press(event) {
   const isInList = $("list").contains(event.target);
-  if (event.ctrlKey || event.metaKey || event.altKey || (!isInList && event.target.matches("input, select, textarea"))) return;
+  if (event.ctrlKey || event.metaKey || event.altKey || (!isInList && event.target.matches?.("input, select, textarea"))) return;
   const { key } = event, steps = { ArrowLeft: -1, ArrowRight: 1, ...(isInList && { ArrowUp: -1, ArrowDown: 1, Home: -images.length, End: images.length }) };
   if (key in steps && images.length > 1) {
     event.preventDefault();

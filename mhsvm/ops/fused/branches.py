@@ -117,7 +117,7 @@ def join_norm_reference(mixed: Tensor, branches: Branches, *, autocast_output: b
     """`join_norm` by torch's operations."""
     _, residual, weight, bias, skip_scale, eps, _ = branches
     num_branches = len(weight) // mixed.shape[2]
-    parts = (mixed + skip_scale * residual).unflatten(0, (len(mixed) // num_branches, num_branches))
+    parts = (mixed + skip_scale * residual).unflatten(0, (mixed.shape[0] // num_branches, num_branches))
     y = F.layer_norm(parts.transpose(1, 2).flatten(2), weight.shape, weight, bias, eps)  # (b, l, c)
     dtype = autocast_dtype(y) if autocast_output else None
     return y if dtype is None else y.to(dtype)

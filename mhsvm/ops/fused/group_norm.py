@@ -65,9 +65,38 @@ def group_norm_gelu_reference(
     eps: float = 1e-5,
 ) -> Tensor:
     """`group_norm_gelu` by torch's operations."""
-    x = F.group_norm(_centered(x, groups), groups, weight, bias, eps)
+    return _finish(F.group_norm(_centered(x, groups), groups, weight, bias, eps), resize, skip)
+
+
+def portable_group_norm_gelu(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    *,
+    groups: int,
+    resize: str = "keep",
+    skip: Tensor | None = None,
+    eps: float = 1e-5,
+) -> Tensor:
+    """`group_norm_gelu` with the variance as the mean square of the centered map.
+
+    Runtimes that have a GroupNorm compute it as a difference of large numbers, and others have none. ExecuTorch adds
+    the numbers of a mean one after the other, which loses digits of a large map: hence the mean of means.
+    """
+    rows = x.unflatten(1, (groups, -1)).flatten(2, 3)  # (b, groups, h * c / groups, w)
+    rows = rows - _mean(rows)
+    rows = rows * torch.rsqrt(_mean(rows * rows) + eps)
+    return _finish(rows.reshape(x.shape) * weight[:, None, None] + bias[:, None, None], resize, skip)
+
+
+def _mean(rows: Tensor) -> Tensor:
+    return rows.mean(3, keepdim=True).mean(2, keepdim=True)
+
+
+def _finish(x: Tensor, resize: str, skip: Tensor | None) -> Tensor:
+    """GELU(resize(x)) + skip."""
     if resize == "halve":
-        x = F.max_pool2d(x, 2)
+        x = F.max_pool2d(x, kernel_size=2, stride=2)
     elif resize == "double":
         x = F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=True)
     x = F.gelu(x)
@@ -104,6 +133,7 @@ def triton_group_norm_gelu(
 
 GROUP_NORM_GELU = Operation("group_norm_gelu", group_norm_gelu_reference)
 GROUP_NORM_GELU.register("triton", triton_group_norm_gelu, unsupported_reason=unsupported_by_triton, traceable=False)
+GROUP_NORM_GELU.register("portable", portable_group_norm_gelu)
 
 
 def _check(x: Tensor, weight: Tensor, bias: Tensor, groups: int, resize: str, skip: Tensor | None) -> None:

@@ -34,7 +34,7 @@ class ChannelStatistics:
 def minmax(images: Tensor) -> Tensor:
     """Scale each image: its minimum over all channels becomes 0 and its maximum 255; constant ones become 0."""
     low, high = images.amin(dim=(1, 2, 3), keepdim=True), images.amax(dim=(1, 2, 3), keepdim=True)
-    return (images - low) / (high - low).clamp_min(1) * 255
+    return (images - low) / (high - low).clamp_min(1.0) * 255
 
 
 def prepare_batch(

@@ -1,6 +1,7 @@
 """The bridge of UltraLight VM-UNet: attention over space, then over the channels of all skip connections."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -55,8 +56,10 @@ def skip_bridge_reference(
     mix_weight: Tensor,
     gate_weights: Sequence[Tensor],
     gate_biases: Sequence[Tensor],
+    *,
+    statistics: Callable[[Tensor], Tensor] | None = None,
 ) -> list[Tensor]:
-    """`skip_bridge` by torch's operations."""
+    """`skip_bridge` by torch's operations. `statistics` is another form of `_spatial_statistics`."""
 
     def spatial(statistics: Tensor) -> Tensor:
         return F.conv2d(statistics, spatial_weight, spatial_bias, padding=TAPS // 2 * DILATION, dilation=DILATION)
@@ -68,13 +71,31 @@ def skip_bridge_reference(
         # The layers of all skip connections as one product.
         return F.linear(mixed, torch.cat(list(gate_weights)), torch.cat(list(gate_biases)))
 
-    return bridge_by_layers(skips, spatial, mix, gate)
+    return bridge_by_layers(skips, spatial, mix, gate, statistics=statistics or _spatial_statistics)
 
 
 Layer = Callable[[Tensor], Tensor]
 
 
-def bridge_by_layers(skips: Sequence[Tensor], spatial: Layer, mix: Layer, gate: Layer) -> list[Tensor]:
+def _spatial_statistics(skip: Tensor) -> Tensor:
+    # Not amax: its gradient compares values with the maximum; if a compiler rounds one of them, none are equal.
+    greatest = skip.max(dim=1, keepdim=True).values
+    return torch.cat([skip.mean(dim=1, keepdim=True), greatest], dim=1)
+
+
+def _portable_statistics(skip: Tensor) -> Tensor:
+    """`_spatial_statistics` without the indices of the maxima."""
+    return torch.cat([skip.mean(dim=1, keepdim=True), skip.amax(dim=1, keepdim=True)], dim=1)
+
+
+def bridge_by_layers(
+    skips: Sequence[Tensor],
+    spatial: Layer,
+    mix: Layer,
+    gate: Layer,
+    *,
+    statistics: Callable[[Tensor], Tensor] = _spatial_statistics,
+) -> list[Tensor]:
     """`skip_bridge` with given layers.
 
     Args:
@@ -82,19 +103,14 @@ def bridge_by_layers(skips: Sequence[Tensor], spatial: Layer, mix: Layer, gate: 
         spatial: Mean and maximum over channels (b, 2, h, w) -> (b, 1, h, w), before the sigmoid.
         mix: Averages of all channels (b, 1, c) -> (b, 1, c).
         gate: Mixed averages (b, c) -> the gates of all channels (b, c), before the sigmoid.
+        statistics: Map (b, c, h, w) -> its mean and maximum over channels, (b, 2, h, w).
     """
-    attended = [torch.sigmoid(spatial(_spatial_statistics(skip))) * skip for skip in skips]
+    attended = [torch.sigmoid(spatial(statistics(skip))) * skip for skip in skips]
     summed = [a + skip for a, skip in zip(attended, skips, strict=True)]
     averages = torch.cat([t.mean(dim=(2, 3)) for t in summed], dim=1)
     gates = torch.sigmoid(gate(mix(averages.unsqueeze(1)).squeeze(1)))
     split = gates[..., None, None].split([t.shape[1] for t in summed], dim=1)
     return [gate * t + a for gate, t, a in zip(split, summed, attended, strict=True)]
-
-
-def _spatial_statistics(skip: Tensor) -> Tensor:
-    # Not amax: its gradient compares values with the maximum; if a compiler rounds one of them, none are equal.
-    greatest = skip.max(dim=1, keepdim=True).values
-    return torch.cat([skip.mean(dim=1, keepdim=True), greatest], dim=1)
 
 
 def triton_skip_bridge(
@@ -118,6 +134,7 @@ def _unsupported_by_triton(skips: Sequence[Tensor], *arguments: object, **option
 
 SKIP_BRIDGE = Operation("skip_bridge", skip_bridge_reference)
 SKIP_BRIDGE.register("triton", triton_skip_bridge, unsupported_reason=_unsupported_by_triton)
+SKIP_BRIDGE.register("portable", partial(skip_bridge_reference, statistics=_portable_statistics))
 
 
 def _check(
@@ -128,7 +145,7 @@ def _check(
     gate_weights: Sequence[Tensor],
     gate_biases: Sequence[Tensor],
 ) -> None:
-    if not skips or any(skip.ndim != 4 or len(skip) != len(skips[0]) for skip in skips):
+    if not skips or any(skip.ndim != 4 or skip.shape[0] != skips[0].shape[0] for skip in skips):
         raise ValueError(
             f"skips are maps (b, c_i, h_i, w_i) of the same batch; received {[tuple(skip.shape) for skip in skips]}"
         )

@@ -9,7 +9,7 @@ from torch import Tensor
 from mhsvm.ops import triton_support
 from mhsvm.ops.dispatch import Operation
 from mhsvm.ops.routes.projection import project
-from mhsvm.ops.scan import chunked, mamba_ssm, reference
+from mhsvm.ops.scan import chunked, mamba_ssm, portable, reference
 from mhsvm.ops.scan.cpu import cpu_scan
 from mhsvm.ops.scan.selective_scan import check_types_and_devices
 from mhsvm.ops.scan.triton import triton_scan
@@ -66,18 +66,23 @@ def route_scan_reference(
     inverse: Tensor,
     *,
     scan: Callable[..., Tensor | tuple[Tensor, Tensor]],
+    reorder: Callable[[Tensor, Tensor, Tensor], Tensor] | None = None,
 ) -> Tensor:
-    """`route_scan` as projection, index, scan and index: the reference. `scan` is a backend's selective scan."""
+    """`route_scan` as projection, index, scan and index: the reference.
+
+    `scan` is a backend's selective scan, and `reorder` its form of `_Reorder`.
+    """
+    reorder = reorder or _Reorder.apply
     k, n, r = A.shape[1], A.shape[3], delta_proj.shape[3]
     dtype = reference.state_dtype(u)
     projected = project(u, x_proj)
     # Positions first, like a sequence: (l, m, k). Contiguous, as torch's compiler does not foresee the memory order of
     # an indexed tensor otherwise.
     order, inverse = order.permute(2, 0, 1).contiguous(), inverse.permute(2, 0, 1).contiguous()
-    with torch.autocast(u.device.type, enabled=False):
+    with reference.without_autocast(u):
         u, projected = u.to(dtype), projected.to(dtype)
-        u = _Reorder.apply(u.unsqueeze(3).expand(-1, -1, -1, k, -1), order, inverse)  # (b, l, m, k, d)
-        projected = _Reorder.apply(projected, order, inverse)
+        u = reorder(u.unsqueeze(3).expand(-1, -1, -1, k, -1), order, inverse)  # (b, l, m, k, d)
+        projected = reorder(projected, order, inverse)
         low_rank, B, C = projected.split((r, n, n), dim=-1)
         delta = torch.einsum("blmkr,mkdr->blmkd", low_rank, delta_proj.to(dtype))
         y = scan(
@@ -91,7 +96,7 @@ def route_scan_reference(
             delta_softplus=True,
         )
         assert isinstance(y, Tensor)  # it was not asked for the last state
-        y = _Reorder.apply(y.unflatten(2, D.shape), inverse, order)  # (b, l, m, k, d)
+        y = reorder(y.unflatten(2, D.shape), inverse, order)  # (b, l, m, k, d)
     return y.permute(0, 2, 3, 1, 4)
 
 
@@ -112,6 +117,13 @@ class _Reorder(torch.autograd.Function):
     def backward(ctx, grad):
         index, inverse = ctx.saved_tensors
         return _Reorder.apply(grad, inverse, index), None, None
+
+
+def _reorder_portably(x: Tensor, index: Tensor, inverse: Tensor) -> Tensor:
+    """`_Reorder` as one operation along one axis, which every runtime has."""
+    m, k = index.shape[1:]
+    routes = torch.arange(m * k, device=x.device).view(m, k)
+    return x.flatten(1, 3).index_select(1, (index * (m * k) + routes).flatten()).unflatten(1, tuple(index.shape))
 
 
 def _check(
@@ -177,3 +189,4 @@ ROUTE_SCAN.register(
 )
 ROUTE_SCAN.register("cpu", cpu_scan.route_scan, unsupported_reason=cpu_scan.unsupported_reason)
 ROUTE_SCAN.register("chunked", partial(route_scan_reference, scan=chunked.selective_scan))
+ROUTE_SCAN.register("portable", partial(route_scan_reference, scan=portable.selective_scan, reorder=_reorder_portably))

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from mhsvm.ops.scan.reference import finish_delta, skip_and_gate, state_dtype
+from mhsvm.ops.scan.reference import finish_delta, skip_and_gate, state_dtype, without_autocast
 
 # Numbers in the states of a chunk: few enough for the caches of a CPU; a GPU needs few and large launches.
 _CPU_CHUNK_NUMBERS = 2**21
@@ -46,7 +46,7 @@ def selective_scan(
     if chunk_size is not None and chunk_size < 1:
         raise ValueError(f"chunk_size must be at least 1 step, got {chunk_size}")
     out_dtype, dtype = u.dtype, state_dtype(u)
-    with torch.autocast(u.device.type, enabled=False):
+    with without_autocast(u):
         u, delta, A, B, C = (x.to(dtype) for x in (u, delta, A, B, C))
         D, z, delta_bias = (None if x is None else x.to(dtype) for x in (D, z, delta_bias))
         # Time first in memory, as in the scan: torch's compiler fails on the gradient of softplus if its two inputs

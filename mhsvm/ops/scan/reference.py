@@ -3,6 +3,8 @@
 Letters are those of `mhsvm.ops`.
 """
 
+from contextlib import AbstractContextManager, nullcontext
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -11,6 +13,12 @@ from torch import Tensor
 def state_dtype(u: Tensor) -> torch.dtype:
     """The type of the state: float64 for float64 input, else float32."""
     return torch.float64 if u.dtype == torch.float64 else torch.float32
+
+
+def without_autocast(x: Tensor) -> AbstractContextManager[object]:
+    """In the block, operations on the device of x are not cast; nothing is recorded where nothing would be."""
+    device = x.device.type
+    return torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()
 
 
 def finish_delta(delta: Tensor, delta_bias: Tensor | None, delta_softplus: bool) -> Tensor:
@@ -41,7 +49,7 @@ def selective_scan(
 ) -> Tensor | tuple[Tensor, Tensor]:
     """`mhsvm.ops.scan.selective_scan.sequence_scan`, one step after the other."""
     out_dtype, dtype = u.dtype, state_dtype(u)
-    with torch.autocast(u.device.type, enabled=False):
+    with without_autocast(u):
         u, delta, A, B, C = (x.to(dtype) for x in (u, delta, A, B, C))
         D, z, delta_bias = (None if x is None else x.to(dtype) for x in (D, z, delta_bias))
         channels_per_group = u.shape[2] // B.shape[2]

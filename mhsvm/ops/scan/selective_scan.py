@@ -9,7 +9,7 @@ from torch import Tensor
 
 from mhsvm.ops import triton_support
 from mhsvm.ops.dispatch import Operation
-from mhsvm.ops.scan import chunked, mamba_ssm, reference
+from mhsvm.ops.scan import chunked, mamba_ssm, portable, reference
 from mhsvm.ops.scan.cpu import cpu_scan
 from mhsvm.ops.scan.triton import triton_scan
 from mhsvm.ops.sizes import refuse_empty
@@ -142,3 +142,4 @@ SELECTIVE_SCAN.register("triton", triton_scan.selective_scan, unsupported_reason
 SELECTIVE_SCAN.register("mamba_ssm", mamba_ssm.selective_scan, unsupported_reason=mamba_ssm.unsupported_reason)
 SELECTIVE_SCAN.register("cpu", cpu_scan.selective_scan, unsupported_reason=cpu_scan.unsupported_reason)
 SELECTIVE_SCAN.register("chunked", chunked.selective_scan)
+SELECTIVE_SCAN.register("portable", portable.selective_scan)

@@ -6,6 +6,7 @@ from mhsvm.ops.fused.group_norm import (
     RESIZES,
     group_norm_gelu,
     group_norm_gelu_reference,
+    portable_group_norm_gelu,
     triton_group_norm_gelu,
 )
 
@@ -133,3 +134,22 @@ def test_digits_are_kept_where_the_mean_is_many_deviations(layout):
         results[dtype] = y, *torch.autograd.grad(y, each, grad_output.to(dtype))
     for exact, found in zip(results[torch.float64], results[torch.float32], strict=True):
         assert (found - exact).abs().max() < 4e-5 * exact.abs().max()
+
+
+@pytest.mark.parametrize("resize", RESIZES)
+@pytest.mark.parametrize("skip", [False, True])
+def test_the_portable_form_is_the_same_operation(relative_error, resize, skip):
+    leaves = make(2, 8, 4, 6, resize=resize, skip=skip)
+    exact = [None if leaf is None else leaf.detach().double().requires_grad_() for leaf in leaves]
+    expected = outputs_and_gradients(group_norm_gelu_reference, *exact, groups=4, resize=resize)
+    for name, tensor in outputs_and_gradients(portable_group_norm_gelu, *exact, groups=4, resize=resize).items():
+        assert relative_error(tensor, expected[name]) < 1e-12, name
+
+
+def test_the_portable_form_keeps_its_digits_far_from_0():
+    x = 100 + 3 * torch.randn(1, 8, 64, 64, generator=torch.Generator().manual_seed(0))
+    weight, bias = torch.ones(8), torch.zeros(8)
+    expected = F.gelu(F.group_norm(x.double(), 4))
+    for layout in (torch.contiguous_format, torch.channels_last):
+        found = portable_group_norm_gelu(x.to(memory_format=layout), weight, bias, groups=4)
+        assert (found - expected).abs().max() < 1e-5

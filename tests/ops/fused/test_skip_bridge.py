@@ -141,3 +141,14 @@ def test_maps_of_several_types_are_left_to_torch(kernel_device):
     assert SKIP_BRIDGE.choose("auto", mixed, *parameters).backend == "reference"
     with pytest.raises(ValueError, match="take maps of one type, and these are torch.float32, torch.bfloat16"):
         skip_bridge(mixed, *parameters, backend="triton")
+
+
+def test_the_portable_form_is_the_same_operation(relative_error):
+    arguments = exactly(make([(11, 3, 4), (4, 2, 2)], device="cpu"))
+    portable = SKIP_BRIDGE.implementation("portable").run
+    assert_close(
+        relative_error,
+        outputs_and_gradients(portable, arguments),
+        outputs_and_gradients(skip_bridge_reference, arguments),
+        1e-12,
+    )
