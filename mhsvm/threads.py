@@ -1,10 +1,12 @@
 """Threads that process one image each: decoding, resizing and counting release Python's lock and use all cores."""
 
 import math
+import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import cache
 from typing import TypeVar
 
 from mhsvm.system import num_cores
@@ -39,6 +41,18 @@ def image_threads(num_threads: int | None = None) -> Iterator[ThreadPoolExecutor
     finally:
         # a setting made in a thread also holds for threads that start later
         torch.set_num_threads(outside)
+
+
+@cache
+def compute_alone_after_fork() -> None:
+    """From now on, let a forked child of this process compute with one thread.
+
+    An operation of torch on several would wait forever for the parent's threads of OpenMP.
+    """
+    import torch
+
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=lambda: torch.set_num_threads(1))
 
 
 def even_parts(items: Sequence[Item], *, num_threads: int) -> list[Sequence[Item]]:

@@ -23,6 +23,8 @@ class ExportedModel:
     """
 
     batch_size = 8
+    # each normalizes its images itself, so that any can be averaged
+    normalization = "its own"
     notes: tuple[str, ...] = ()
 
     def __init__(self, path: StrPath) -> None:
@@ -31,7 +33,7 @@ class ExportedModel:
         self.path: Path = self.model.path
         self.name = str(self.path)
         self.size, self.num_classes = facts.size, facts.num_classes
-        self.normalization, self.threshold = facts.normalization, facts.threshold
+        self.threshold = facts.threshold
 
     @cached_property
     def checksum(self) -> str:

@@ -68,14 +68,15 @@ class Facts:
         """
         try:
             found = json.loads(text)
-            if found["schema"] > _SCHEMA:
-                raise ValueError(f"a later version of mhsvm has written {name}: update mhsvm")
+            is_later = found["schema"] > _SCHEMA
             values = {each.name: found[each.name] for each in fields(cls)}
             h, w = values["size"]
             facts = cls(**values | {"size": (int(h), int(w)), "threshold": float(values["threshold"])})
-            is_sound = facts.num_classes >= 1 and 0 <= facts.threshold <= 1 and isinstance(facts.name, str)
-        except (json.JSONDecodeError, LookupError, TypeError) as error:
+            is_sound = facts.num_classes >= 1 and 0 <= facts.threshold <= 1
+        except (ValueError, LookupError, TypeError) as error:
             raise ValueError(f"the facts of mhsvm in {name} are damaged: {error!r}") from error
+        if is_later:
+            raise ValueError(f"a later version of mhsvm has written {name}: update mhsvm")
         if not is_sound:
             raise ValueError(f"the facts of mhsvm in {name} are damaged: {text}")
         return facts

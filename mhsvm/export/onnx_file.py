@@ -20,8 +20,7 @@ from mhsvm.models.ultralight_native import changed_layer
 if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto
 
-# The oldest with all operators of the graph, and the version of the file format that came with it: so that runtimes
-# from 2023 on read the file.
+# The oldest with all operators of the graph, and the version of the file format that came with it.
 _OPSET, _IR_VERSION = 18, 8
 
 

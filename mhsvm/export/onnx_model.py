@@ -3,6 +3,7 @@
 Shape letters: b images, h w their size in pixels, k classes.
 """
 
+import os
 import re
 import threading
 import zlib
@@ -52,7 +53,7 @@ class OnnxModel:
         self._content = self.path.read_bytes()
         _check_content(self._content, self.path)
         self._lock = threading.Lock()
-        self._sessions: dict[int, Any] = {}
+        self._sessions: dict[tuple[int, int], Any] = {}
         session = self._session(1)
         self.facts = _read_facts(session, self.path)
 
@@ -70,10 +71,12 @@ class OnnxModel:
         return probability
 
     def _session(self, num_threads: int) -> Any:
+        # a process that was forked does not have the threads of its parent
+        key = (os.getpid(), num_threads)
         with self._lock:
-            if num_threads not in self._sessions:
-                self._sessions[num_threads] = _open_session(self._content, num_threads, self.path)
-            return self._sessions[num_threads]
+            if key not in self._sessions:
+                self._sessions[key] = _open_session(self._content, num_threads, self.path)
+            return self._sessions[key]
 
 
 def checksum_entry(content: bytes) -> bytes:

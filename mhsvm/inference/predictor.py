@@ -19,7 +19,7 @@ from mhsvm.inference.tta import find_transforms
 from mhsvm.prepare.decode import decode_image, to_rgb
 from mhsvm.prepare.resize import resize_image
 from mhsvm.runtime.numerics import numerics
-from mhsvm.threads import even_parts, image_threads
+from mhsvm.threads import compute_alone_after_fork, even_parts, image_threads
 
 ImageLike = str | os.PathLike | Image.Image | np.ndarray
 
@@ -69,6 +69,7 @@ class Predictor:
     ) -> None:
         if not models:
             raise ValueError("a predictor needs at least one model; received none")
+        compute_alone_after_fork()
         self.models = tuple(model.eval() for model in models)
         self.normalize = normalize
         self.size = size

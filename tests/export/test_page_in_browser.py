@@ -1,5 +1,6 @@
 """The page in headless Chromium, from a file: masks, measurements, two models, keys, and no connection."""
 
+import base64
 import dataclasses
 import json
 
@@ -25,6 +26,12 @@ prototype.getImageData = function (...place) {
   return read;
 };
 """
+# as browsers do it after a screenshot
+PASTE = """(text) => {
+  const transfer = new DataTransfer(), bytes = Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
+  transfer.items.add(new File([bytes], "image.png", { type: "image/png" }));
+  document.body.dispatchEvent(new ClipboardEvent("paste", { clipboardData: transfer, bubbles: true }));
+}"""
 # the name of the focused element, and whether it or the label over it has an outline
 FOCUSED = """() => {
   const e = document.activeElement, name = e.id || e.dataset.save || e.name || e.tagName;
@@ -73,6 +80,16 @@ def test_files_that_are_dropped_and_no_images(page):
     page.show("last.png")
     assert page.page.is_visible("#view")
     assert not page.page.is_visible("#problem")
+
+
+def test_images_that_are_pasted_or_photographed(page):
+    image = encode(lesion(64, 48), "PNG")
+    page.run(PASTE, base64.b64encode(image).decode())
+    page.page.set_input_files("#camera", [{"name": "photo.png", "mimeType": "image/png", "buffer": image}])
+    page.wait()
+    assert page.run("images.map(({ name, state }) => [name, state])") == [["image.png", "done"], ["photo.png", "done"]]
+    # the last one is shown
+    assert page.page.inner_text("#name") == "photo.png"
 
 
 def test_threshold_and_area(page, released_predictor, tmp_path):
@@ -217,6 +234,12 @@ def test_keyboard(page):
         keyboard.press(key)
         assert page.page.input_value("[name=mode]:checked") == mode
     keyboard.press("1")
+    # the focus stays on parts that can be seen
+    keyboard.press("Delete")
+    assert page.run("document.activeElement.id") == "remove"
+    keyboard.press("Enter")
+    assert page.run("document.activeElement.id") == "files"
+    assert not page.page.is_visible("#work")
 
 
 def test_phone(open_page):

@@ -1,5 +1,7 @@
 """Prediction: the image's own size, the same pixels whichever way the image comes, clear errors."""
 
+import multiprocessing
+import os
 import re
 import threading
 
@@ -292,3 +294,23 @@ def test_autocast_holds_for_the_whole_batch():
     with torch.autocast("cpu", dtype=torch.bfloat16):
         predictor(model).predict_batch([make_image(8, 8)] * 8)
     assert [size for size, *_ in model.seen] == [8]
+
+
+@pytest.mark.usefixtures("_two_threads")
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs processes that are forked")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork.*:DeprecationWarning")
+def test_a_forked_process_predicts_with_one_thread():
+    image = make_image(400, 300)
+    segment = predictor()
+    # large enough for torch's threads, which a child does not have
+    expected = segment(image).mask
+    context = multiprocessing.get_context("fork")
+    queue = context.Queue()
+    child = context.Process(target=lambda: queue.put((torch.get_num_threads(), segment(image).mask)))
+    child.start()
+    try:
+        num_threads, found = queue.get(timeout=60)
+    finally:
+        child.kill()
+    assert num_threads == 1
+    np.testing.assert_array_equal(found, expected)
