@@ -21,7 +21,7 @@ from mhsvm.inference.predictor import MeanLogits, Predictor
 from mhsvm.leakage import find_leakage, leakage_lines
 from mhsvm.prepare.class_levels import check_classes
 from mhsvm.prepare.native import NativeMasks, open_native_masks
-from mhsvm.prepare.pipeline import MASK_SUFFIX, MASK_THRESHOLD, RATERS
+from mhsvm.prepare.pipeline import MASK_SUFFIX, MASK_THRESHOLD, MERGED_MASKS, RATERS
 from mhsvm.prepare.sets import find_set, open_set
 from mhsvm.store import PreparedSet
 
@@ -172,6 +172,7 @@ def _native_masks(
         # masks of a set are found and read alike at each size
         threshold=None if recorded is None else float(recorded),
         mask_suffix=None if suffix is None else str(suffix),
+        merge_masks=MERGED_MASKS in prepared.attributes,
         raters=None if raters is None else str(raters).split("\n") if raters else (),
         only_names=only_names,
     )

@@ -123,11 +123,11 @@ def by_rater(masks: Mapping[str, list[SourceFile]], names: RaterNames) -> dict[s
         rater, in the order of the raters.
     """
     found: dict[str, dict[str, list[SourceFile]]] = defaultdict(lambda: defaultdict(list))
-    for stem, files in masks.items():
-        for file in files:
-            read = names.read(file)
-            own_stem, rater = (stem, "") if read is None else (read[0], read[1].rater)
-            found[rater][own_stem].append(file)
+    every = {file: stem for stem, files in masks.items() for file in files}
+    read = names.number_repeated({file: each for file in every if (each := names.read(file)) is not None})
+    for file, stem in every.items():
+        own_stem, rater = (read[file][0], read[file][1].rater) if file in read else (stem, "")
+        found[rater][own_stem].append(file)
     return {rater: found[rater] for rater in ("", *names.order(found.keys() - {""})) if rater in found}
 
 
