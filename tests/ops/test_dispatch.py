@@ -212,7 +212,8 @@ def test_a_backend_from_outside_scans(monkeypatch):
 
 def test_names_that_are_taken():
     with pytest.raises(
-        ValueError, match="'cpu' is taken; known are: triton, mamba_ssm, native, cpu, chunked, portable, reference"
+        ValueError,
+        match="'cpu' is taken; known are: cuda, triton, mamba_ssm, native, cpu, chunked, portable, reference",
     ):
         register_backend(Backend("cpu"))
     with pytest.raises(ValueError, match="'auto' is taken"):
