@@ -75,6 +75,13 @@ DEFAULTS = CfgNode(
                 "d_state": 16,
                 "drop_path_rate": 0.2,
             },
+            "smp": {
+                "architecture": "unet",
+                # Of segmentation_models.pytorch, or of timm after "tu-".
+                "encoder": "resnet34",
+                # Such as imagenet; empty for random ones.
+                "encoder_weights": "",
+            },
         },
         # A node for each mixer with arguments of its own.
         "mixer": {},

@@ -12,6 +12,7 @@ from mhsvm import api
 from mhsvm.data.augment import NORMALIZATIONS
 from mhsvm.models.registry import MODELS
 from mhsvm.ops.fused.prepare_batch import minmax
+from tests.fixtures.networks import OWN_NETWORKS
 
 SHORT = {"depths": (1, 1), "decoder_depths": (1, 1)}
 # Arguments of each network, and of its record.
@@ -55,7 +56,7 @@ def operators(program):
     return {node.target for node in program.graph.nodes if node.op == "call_function"}
 
 
-@pytest.mark.parametrize("name", sorted(MODELS))
+@pytest.mark.parametrize("name", OWN_NETWORKS)
 def test_every_network_for_any_number_of_images(name):
     arguments, options = RECORDS[name]
     size = (32, 32) if name == "ultralight_vm_unet" else (8, 16)
