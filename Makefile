@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: demo test test-gpu lint wasm clean
+.PHONY: demo test test-gpu lint wasm wheel clean
 
 $(INSTALLED): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -29,6 +29,10 @@ test-gpu: $(INSTALLED)
 # The engine of the page: after each change of mhsvm/native/ultralight.c or .h; needs clang and lld.
 wasm: $(INSTALLED)
 	$(BIN)/python -m mhsvm.native.wasm
+
+# A wheel with the C engine for each platform; needs ziglang and build.
+wheel: $(INSTALLED)
+	$(BIN)/python scripts/wheel_with_engine.py
 
 clean:
 	rm -rf .venv build *.egg-info

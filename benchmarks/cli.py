@@ -44,6 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(arguments: argparse.Namespace) -> dict:
     import torch
 
+    from benchmarks.engine import bench_engine
     from benchmarks.model import bench_model
     from benchmarks.scan import bench_scan
     from benchmarks.train import bench_train
@@ -53,6 +54,9 @@ def _run(arguments: argparse.Namespace) -> dict:
     if arguments.what == "crowded":
         times = {} if arguments.seconds is None else {"seconds": arguments.seconds}
         report = bench_crowded(threads=arguments.threads, rounds=arguments.rounds, baseline=arguments.baseline, **times)
+        return report | {"device": describe_device(torch.device("cpu")), "versions": read_versions()}
+    if arguments.what == "engine":
+        report = bench_engine(rounds=arguments.rounds, baseline=arguments.baseline)
         return report | {"device": describe_device(torch.device("cpu")), "versions": read_versions()}
     common = {"device": build_device(arguments.device), "dtype": getattr(torch, arguments.dtype)}
     if arguments.seconds is not None:
@@ -71,7 +75,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         description=main.__doc__,
         examples=("scan --backends cpu chunked", "train --models mhs_vm --batch 8 --json train.json"),
     )
-    what = parser.add_subparsers(dest="what", required=True, metavar="scan|model|train|crowded")
+    what = parser.add_subparsers(dest="what", required=True, metavar="scan|model|train|crowded|engine")
     scan = what.add_parser("scan", help="the selective scan alone", prog=f"{parser.prog} scan")
     scan.add_argument(
         "--shapes",
@@ -99,6 +103,9 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     crowded.add_argument("--threads", type=positive, default=2, metavar="N", help="compared with one; default: 2")
     crowded.add_argument("--rounds", type=positive, default=7, metavar="N", help="of each measurement; default: 7")
     crowded.add_argument("--baseline", type=Path, metavar="FOLDER", help="another checkout to measure in the same run")
+    engine = what.add_parser("engine", help="the C engine: CPU time of one image", prog=f"{parser.prog} engine")
+    engine.add_argument("--rounds", type=positive, default=30, metavar="N", help="of each measurement; default: 30")
+    engine.add_argument("--baseline", type=Path, metavar="FOLDER", help="another checkout to measure in the same run")
     for command in (scan, model):
         command.add_argument("--backends", nargs="+", metavar="NAME", help="default: all that can run, not reference")
     for command in (scan, model, train):
@@ -106,6 +113,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         command.add_argument("--dtype", choices=TYPES, default="float32", help="default: float32")
     for command in (scan, model, train, crowded):
         command.add_argument("--seconds", type=float, metavar="S", help="to time each candidate for, about")
+    for command in (scan, model, train, crowded, engine):
         command.add_argument("--json", type=Path, metavar="FILE", help="write the whole report there")
     return parser.parse_args(argv)
 
@@ -129,6 +137,9 @@ def _headline(report: dict) -> str:
     ]
     if report["benchmark"] == "crowded":
         lines.append(f"UltraLight VM-UNet, 256 x 256 pixels, medians of {report['rounds']}")
+        return "\n".join(lines) + "\n"
+    if report["benchmark"] == "engine":
+        lines.append(f"UltraLight VM-UNet, one image of 256 x 256 on one thread, medians of {report['rounds']}")
         return "\n".join(lines) + "\n"
     lines.append(f"{report['dtype']}; checked {report['check']}")
     if report["benchmark"] == "scan":
@@ -195,7 +206,20 @@ def _crowded_table(report: dict) -> str:
     return format_table(header, crowded_rows(report), right=header[2:])
 
 
-_TABLES = {"crowded": _crowded_table, "scan": _scan_table, "model": _model_table, "train": _train_table}
+def _engine_table(report: dict) -> str:
+    from benchmarks.engine import engine_rows
+
+    header = ("candidate", "error of probability", "CPU time", "to the last")
+    return format_table(header, engine_rows(report), right=header[1:])
+
+
+_TABLES = {
+    "crowded": _crowded_table,
+    "engine": _engine_table,
+    "scan": _scan_table,
+    "model": _model_table,
+    "train": _train_table,
+}
 
 
 def _seconds(seconds: float) -> str:

@@ -21,7 +21,7 @@ from mhsvm.inference.predictor import MeanLogits, Predictor
 from mhsvm.leakage import find_leakage, leakage_lines
 from mhsvm.prepare.class_levels import check_classes
 from mhsvm.prepare.native import NativeMasks, open_native_masks
-from mhsvm.prepare.pipeline import MASK_SUFFIX, MASK_THRESHOLD
+from mhsvm.prepare.pipeline import MASK_SUFFIX, MASK_THRESHOLD, MERGED_MASKS, RATERS
 from mhsvm.prepare.sets import find_set, open_set
 from mhsvm.store import PreparedSet
 
@@ -163,7 +163,7 @@ def open_native(run: TestRun, sources: Sequence[StrPath] | None) -> Iterator[Nat
 def _native_masks(
     sources: Sequence[StrPath], prepared: PreparedSet, ids: Sequence[str], *, only_names: bool = False
 ) -> AbstractContextManager[NativeMasks]:
-    recorded, suffix = (prepared.attributes.get(name) for name in (MASK_THRESHOLD, MASK_SUFFIX))
+    recorded, suffix, raters = (prepared.attributes.get(name) for name in (MASK_THRESHOLD, MASK_SUFFIX, RATERS))
     return open_native_masks(
         sources,
         ids,
@@ -172,6 +172,8 @@ def _native_masks(
         # masks of a set are found and read alike at each size
         threshold=None if recorded is None else float(recorded),
         mask_suffix=None if suffix is None else str(suffix),
+        merge_masks=MERGED_MASKS in prepared.attributes,
+        raters=None if raters is None else str(raters).split("\n") if raters else (),
         only_names=only_names,
     )
 

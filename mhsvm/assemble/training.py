@@ -220,6 +220,6 @@ def check_data(config: CfgNode, split: Split, prepared: PreparedSet) -> None:
         if not split.ids(part):
             raise ValueError(
                 f"split {split.name!r} of {prepared.path} has no {part} part; choose another data.split: "
-                f"{suggest_split(prepared.groups, training=True)}"
+                f"{suggest_split(prepared.groups, training=True, subsets=prepared.subsets)}"
             )
     check_mask_choice(prepared, config.data.mask, [*split.ids("train"), *split.ids("val")])

@@ -46,7 +46,8 @@ def check_machine() -> int:
     print("\nbackends of the scans, the fastest first")
     for backend in all_backends():
         reason = backend.unavailable_reason()
-        print(_entry(backend.name, "ok" if reason is None else f"cannot run: {reason}"))
+        able = "ok" if backend.origin is None or reason is not None else f"ok: {backend.origin()}"
+        print(_entry(backend.name, able if reason is None else f"cannot run: {reason}"))
     choices_hold = _print_choices(devices)
     print(f"\nchecks against reference in float64, (b, d, l, g) = ({SHAPE}): relative errors of whole tensors")
     rows = [row for device in devices for dtype in TYPES for row in _check_all(device, dtype)]

@@ -32,6 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         threshold=arguments.threshold,
         mask_suffix=arguments.mask_suffix,
         raters=arguments.raters,
+        merge_masks=arguments.merge_masks,
         limit=arguments.limit,
         num_workers=arguments.num_workers,
         overwrite=arguments.overwrite,
@@ -109,6 +110,11 @@ def parser() -> argparse.ArgumentParser:
         metavar="NAME",
         help="several masks an image: raters by folder (masks/NAME/a.png) or end of name (a_NAME.png); "
         "without names they are found",
+    )
+    parser.add_argument(
+        "--merge-masks",
+        action="store_true",
+        help="several masks of an image are parts of one, as a_mask.png and a_mask_1.png",
     )
     parser.add_argument(
         "--limit", type=int, metavar="N", help="prepare N images at most, equally from each subset, for a quick try"

@@ -11,6 +11,8 @@ import numpy as np
 IGNORE = 255
 # The algorithm converges long before; without a limit, a case that alternates would never end.
 _MOST_STEPS = 1000
+# A tie, such as of two raters one of whom has marked nothing, has a probability of 0.5 but for rounding.
+_ROUNDING = 1e-6
 
 
 def majority_mask(masks: np.ndarray, num_classes: int = 1) -> np.ndarray:
@@ -35,8 +37,8 @@ def majority_mask(masks: np.ndarray, num_classes: int = 1) -> np.ndarray:
 def staple_mask(masks: np.ndarray) -> np.ndarray:
     """Estimate the lesion and the reliability of each rater together, and take the pixels that are more likely lesion.
 
-    Pixels count as lesion above a probability of 0.5. Equal masks are their own consensus: without a pixel of lesion,
-    or with nothing else, SimpleITK returns no numbers.
+    Pixels count as lesion above a probability of 0.5, so that a tie is background. Equal masks are their own consensus:
+    without a pixel of lesion, or with nothing else, SimpleITK returns no numbers.
 
     Args:
         masks: uint8 or bool (r, h, w), at least one mask, not 0 in the lesion.
@@ -58,7 +60,7 @@ def staple_mask(masks: np.ndarray) -> np.ndarray:
     staple.SetNumberOfThreads(1)
     # a copy, because a view would outlive its image
     probability = sitk.GetArrayFromImage(staple.Execute([sitk.GetImageFromArray(lesion) for lesion in lesions]))
-    return (probability > 0.5).astype(np.uint8)
+    return (probability > 0.5 + _ROUNDING).astype(np.uint8)
 
 
 def staple_missing() -> str | None:

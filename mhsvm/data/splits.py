@@ -118,13 +118,16 @@ def make_split(name: str, *, ids: Sequence[str], subsets: Sequence[str], groups:
     raise ValueError(f"unknown split {name!r}; known: {', '.join(list_splits())}{did_you_mean(name, list_splits())}")
 
 
-def suggest_split(groups: Sequence[str], *, training: bool = False) -> str:
+def suggest_split(groups: Sequence[str], *, training: bool = False, subsets: Sequence[str] = ()) -> str:
     """Advise a split that works for a set of any size.
 
     Args:
         groups: Group of each image, or "".
         training: Whether images for training and validation are needed.
+        subsets: Official subset of each image, or "".
     """
+    if training and set(subsets) == {"train", "test"} and subsets.count("train") > 1:
+        return "use official-val-10-42, which keeps the official test images"
     num_units = len({*groups} - {""}) + list(groups).count("")
     if num_units < 2:
         rest = f"a training needs at least 2 images or groups, for train and val; the set has {num_units}"

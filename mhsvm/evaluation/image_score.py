@@ -15,10 +15,11 @@ from mhsvm.metrics import (
     Arguments,
     RankingCounts,
     Scores,
+    check_arrays,
     chosen_metrics,
     class_counts,
-    confusion_matrices,
-    measure_masks,
+    confusion_array,
+    measure_arrays,
     metric_columns,
     ranking_metrics,
 )
@@ -81,21 +82,21 @@ def score_image(
     Raises:
         ValueError: Shapes differ, or values are no classes.
     """
-    maps = torch.from_numpy(pred)[None], torch.from_numpy(target)[None]
+    check_arrays(pred, target, num_classes)
     metrics = chosen_metrics(boundary=boundary)
-    measured = [
-        measure_masks(*maps, metrics=metrics, num_classes=num_classes, arguments=arguments)[0] if metrics else None
-    ]
+    measured = []
+    if metrics:
+        values = measure_arrays(pred, target, metrics=metrics, num_classes=num_classes, arguments=arguments)
+        measured.append(torch.from_numpy(values))
     names, levels = metric_columns(metrics), None
     if probability is not None:
         ranking = RankingCounts()
-        ranking.add(probability[None], maps[1])
+        ranking.add(probability[None], torch.from_numpy(target)[None])
         levels, names = ranking.counts[0], (*names, *RANKING)
         measured.append(torch.stack([*ranking_metrics(levels).values()], dim=-1))
-    columns = [values for values in measured if values is not None]
     return ImageScore(
-        confusion=confusion_matrices(*maps, num_classes=num_classes)[0],
-        distances=torch.cat(columns, dim=-1) if columns else None,
+        confusion=torch.from_numpy(confusion_array(pred, target, num_classes=num_classes)),
+        distances=torch.cat(measured, dim=-1) if measured else None,
         names=names,
         size=target.shape,
         levels=levels,

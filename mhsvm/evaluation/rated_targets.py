@@ -8,7 +8,7 @@ from mhsvm.prepare.archive import SourceFile
 from mhsvm.prepare.mask_files import match_masks
 from mhsvm.prepare.pairs import NO_RATER
 from mhsvm.prepare.problems import Problems, Rule
-from mhsvm.prepare.raters import RaterNames
+from mhsvm.prepare.raters import RaterNames, by_rater
 
 NO_PREDICTION = Rule(
     "target without a prediction",
@@ -58,22 +58,15 @@ def match_rated(
         problems: Receives repeated ids, and raters without a mask.
         mask_suffix: A further ending.
     """
-    by_rater: dict[str, dict[str, list[SourceFile]]] = defaultdict(lambda: defaultdict(list))
-    for stem, files in targets.items():
-        for file in files:
-            read = names.read(file)
-            own_stem, rater = (stem, "") if read is None else (read[0], read[1].rater)
-            by_rater[rater][own_stem].append(file)
-    order = names.order(by_rater.keys() - {""})
+    groups = by_rater(targets, names)
+    order = names.order(groups.keys() - {""})
     for rater in (*order, *([] if order or not names else ["any"])):
-        if rater not in by_rater:
+        if rater not in groups:
             problems.add(NO_RATER, f"{rater}: none among the {len(targets)} masks of the ground truth")
     found_preds: dict[str, SourceFile] = {}
     found: dict[str, dict[str, SourceFile]] = defaultdict(dict)
-    for rater in ("", *order):
-        if rater not in by_rater:
-            continue
-        own_preds, own = match_masks(preds, by_rater[rater], problems, mask_suffix=mask_suffix)
+    for rater, group in groups.items():
+        own_preds, own = match_masks(preds, group, problems, mask_suffix=mask_suffix)
         found_preds |= own_preds
         for id_, file in own.items():
             found[id_][rater] = file

@@ -130,6 +130,8 @@ def evaluate_test(
     start, buffer = time.perf_counter(), io.BytesIO()
     with _writer(run, buffer if predictions is None else predictions) as writer:
         evaluation = _evaluate(evaluator, dataset, writer, measurement, raters, progress=progress)
+    # none of the test images may have a rated mask
+    rater_scores = raters.scores if raters is not None and raters.scores.num_images else None
     times = {
         "num_images": len(dataset),
         "seconds": round(time.perf_counter() - start, 3),
@@ -141,10 +143,8 @@ def evaluate_test(
     return TestResult(
         scores=scores,
         native=measurement.native,
-        raters=None if raters is None else raters.scores,
-        summary=_summarize(
-            run, scores, evaluation, measurement, arguments, raters=None if raters is None else raters.scores
-        ),
+        raters=rater_scores,
+        summary=_summarize(run, scores, evaluation, measurement, arguments, raters=rater_scores),
         protocol=run.protocol,
         leakage=run.leakage,
         set_path=run.prepared.path,

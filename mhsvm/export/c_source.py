@@ -13,7 +13,8 @@ from mhsvm.export.facts import Facts
 from mhsvm.export.formats import FORMATS, Export, Format
 from mhsvm.models import UltraLightVMUNet
 from mhsvm.models.ultralight_weights import vector_places
-from mhsvm.native.library import SOURCE, compile_library, find_compiler
+from mhsvm.native.binary import SOURCE
+from mhsvm.native.library import compile_library, find_compiler
 from mhsvm.text_file import read_text, write_text
 
 _WEIGHTS_A_LINE = 8

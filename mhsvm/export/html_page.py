@@ -20,8 +20,8 @@ from mhsvm.version import __version__
 FOLDER = Path(__file__).with_name("page")
 # Scripts of the page and of its Worker alike, and of each alone.
 MODULES = ("unpack.js", "resample.js", "network.js", "contour.js")
-WORKER = ("image_file.js", "output_file.js", "worker.js")
-PAGE = ("drawing.js", "results.js", "state.js", "images.js", "shown.js", "downloads.js", "page.js")
+WORKER = ("deep_png.js", "image_file.js", "output_file.js", "full_size.js", "worker.js")
+PAGE = ("drawing.js", "results.js", "state.js", "images.js", "shown.js", "settings.js", "downloads.js", "page.js")
 # Comments, empty lines, and spaces at the start of the others.
 _LEFT_OUT = re.compile(r"^[ \t]*(//.*|/\*\*[^*]*(\*(?!/)[^*]*)*\*/)?\s*$\n?|^[ \t]+|[ \t]+// .*$", re.M)
 # Significant bits of rounded matrices. Numbers of 16 bits have one more, but not in vectors: they are less exact.

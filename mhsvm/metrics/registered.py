@@ -158,13 +158,29 @@ def measure_masks(
     """
     check_masks(pred, target, num_classes)
     predicted, targets = (masks.reshape(len(masks), *masks.shape[-2:]).cpu().numpy() for masks in (pred, target))
-    labels = range(1, max(num_classes, 2))
+    values = [
+        measure_arrays(*pair, metrics=metrics, num_classes=num_classes, arguments=arguments)
+        for pair in zip(predicted, targets, strict=True)
+    ]
+    shape = len(predicted), max(num_classes - 1, 1), len(metric_columns(metrics))
+    return torch.from_numpy(np.stack(values) if values else np.zeros(shape))
+
+
+def measure_arrays(
+    pred: np.ndarray,
+    target: np.ndarray,
+    *,
+    metrics: Sequence[str],
+    num_classes: int = 1,
+    arguments: Arguments | None = None,
+) -> np.ndarray:
+    """Compute `measure_masks` for valid masks of one image, (h, w) each: float64 (c, m)."""
     arguments = arguments or {}
     chosen = [(metric.measure, arguments.get(name, {})) for name, metric in METRICS.items() if name in metrics]
-    values = np.full((len(predicted), len(labels), len(metric_columns(metrics))), np.nan)
-    for row, (of_pred, of_target) in enumerate(zip(predicted, targets, strict=True)):
-        counted = True if num_classes == 1 else of_target != IGNORE_INDEX
-        for place, label in enumerate(labels):
-            masks = (of_pred == label) & counted, of_target == label
-            values[row, place] = np.concatenate([np.atleast_1d(measure(*masks, **own)) for measure, own in chosen])
-    return torch.from_numpy(values)
+    labels = range(1, max(num_classes, 2))
+    values = np.full((len(labels), len(metric_columns(metrics))), np.nan)
+    counted = True if num_classes == 1 else target != IGNORE_INDEX
+    for place, label in enumerate(labels):
+        masks = (pred == label) & counted, target == label
+        values[place] = np.concatenate([np.atleast_1d(measure(*masks, **own)) for measure, own in chosen])
+    return values

@@ -1,4 +1,4 @@
-"""The C engine as a shared library, compiled at first use by the machine's C compiler and kept in the user's cache."""
+"""The C engine as a shared library: the wheel's own, else compiled at first use and kept in the user's cache."""
 
 import ctypes
 import hashlib
@@ -12,47 +12,63 @@ from functools import cache
 from pathlib import Path
 
 from mhsvm.files import replace_when_complete, user_cache
+from mhsvm.native.binary import SOURCE, find_binary, has_avx2
 from mhsvm.ownership import is_own, make_own_folder
 from mhsvm.text_file import read_text, write_text
 
 log = logging.getLogger(__name__)
 
-SOURCE = Path(__file__).with_name("ultralight.c")
 # -ffast-math would break the rounding of the exponential; with -std=c11, gcc fuses no product with a sum by itself
-_FLAGS = ("-std=c11", "-O3", "-ffp-contract=fast", "-fPIC", "-shared")
-# Not every compiler knows the processor that it runs on.
-_PROCESSOR_FLAGS: tuple[tuple[str, ...], ...] = (("-march=native",), ("-mcpu=native",), ())
+FLAGS = ("-std=c11", "-O3", "-ffp-contract=fast", "-fPIC", "-shared")
+AVX2_FLAGS = ("-mavx2", "-mfma")
 _TIMEOUT_S = 120
 
 
-@cache
 def unavailable_reason() -> str | None:
     """Why the engine cannot run on this machine, or None if it can; compiles it if that was not done before."""
-    if sys.byteorder != "little" or os.name != "posix":
-        return f"it is compiled at first use on Linux and macOS only; this is {platform.system()}"
-    compiler = find_compiler()
-    if compiler is None:
-        return "there is no C compiler: install gcc or clang, or name one in CC"
-    try:
-        _load(_built(compiler))
-    except (OSError, ValueError) as error:
-        return str(error)
-    return None
+    found = _found()
+    return found if isinstance(found, str) else None
 
 
-@cache
 def library() -> ctypes.CDLL:
     """The loaded engine.
 
     Raises:
         ValueError: It cannot run here; the reason is given.
     """
-    reason = unavailable_reason()
-    if reason is not None:
-        raise ValueError(f"the C engine cannot run here: {reason}")
+    found = _found()
+    if isinstance(found, str):
+        raise ValueError(f"the C engine cannot run here: {found}")
+    return found[0]
+
+
+def origin() -> str:
+    """Where the loaded engine is from, in a few words; there is one."""
+    found = _found()
+    assert not isinstance(found, str)
+    return found[1]
+
+
+@cache
+def _found() -> tuple[ctypes.CDLL, str] | str:
+    """The engine and its origin: the wheel's, else a compiled one; or the reason why there is none."""
+    if sys.byteorder != "little":
+        return "it reads numbers of little-endian processors"
+    try:
+        path = find_binary()
+        if path is not None:
+            return load(path), f"the wheel's {path.name}"
+    except (OSError, ValueError) as error:
+        log.warning("the C engine that came with the package is not used: %s", error)
+    if os.name != "posix":
+        return f"it is compiled at first use on Linux and macOS only; this is {platform.system()}"
     compiler = find_compiler()
-    assert compiler is not None
-    return _load(_built(compiler))
+    if compiler is None:
+        return "there is no C compiler: install gcc or clang, or name one in CC"
+    try:
+        return load(_built(compiler)), f"compiled by {compiler}"
+    except (OSError, ValueError) as error:
+        return str(error)
 
 
 def find_compiler() -> str | None:
@@ -66,8 +82,9 @@ def _built(compiler: str) -> Path:
     """The library, compiled for this processor unless it is in the cache."""
     sources = (SOURCE, SOURCE.with_suffix(".h"))
     version = subprocess.run([compiler, "--version"], capture_output=True, timeout=_TIMEOUT_S).stdout
-    flags = str((_FLAGS, _PROCESSOR_FLAGS)).encode()
-    described = (*(path.read_bytes() for path in sources), version, flags, _processor())
+    # a home folder may be shared by machines
+    machine = platform.machine().encode()
+    described = (*(path.read_bytes() for path in sources), version, str(compile_flags()).encode(), machine)
     digest = hashlib.sha256(b"\0".join(described)).hexdigest()[:16]
     path = _own_folder() / f"ultralight-{digest}.so"
     if not _is_whole(path):
@@ -110,25 +127,19 @@ def compile_library(compiler: str, source: Path, path: Path) -> None:
     Raises:
         ValueError: The compiler fails; its message is quoted.
     """
-    for flags in _PROCESSOR_FLAGS:
-        command = [compiler, *_FLAGS, *flags, str(source), "-o", str(path)]
-        done = subprocess.run(command, capture_output=True, timeout=_TIMEOUT_S)
-        if done.returncode == 0:
-            return
-    raise ValueError(f"{compiler} failed: {os.fsdecode(done.stderr).strip()[:300]}")
+    command = [compiler, *compile_flags(), str(source), "-o", str(path)]
+    done = subprocess.run(command, capture_output=True, timeout=_TIMEOUT_S)
+    if done.returncode:
+        raise ValueError(f"{compiler} failed: {os.fsdecode(done.stderr).strip()[:300]}")
 
 
-def _processor() -> bytes:
-    """The facts that -march=native depends on: a home folder may be shared by machines."""
-    try:
-        lines = Path("/proc/cpuinfo").read_bytes().split(b"\n")
-    except OSError:
-        return f"{platform.machine()} {platform.processor()}".encode()
-    kept = (b"model name", b"flags", b"Features", b"CPU part")
-    return b"\n".join(dict.fromkeys(line for line in lines if line.startswith(kept)))
+def compile_flags() -> tuple[str, ...]:
+    """Flags of the compiler for this processor. With AVX-512, -march=native is slower than AVX2."""
+    return (*FLAGS, *(AVX2_FLAGS if has_avx2() else ()))
 
 
-def _load(path: Path) -> ctypes.CDLL:
+def load(path: Path) -> ctypes.CDLL:
+    """Load a compiled engine."""
     engine = ctypes.CDLL(str(path))
     size, number, pointer = ctypes.c_size_t, ctypes.c_int, ctypes.c_void_p
     engine.ultralight_check.argtypes = (pointer, number, number)

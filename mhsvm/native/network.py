@@ -32,6 +32,7 @@ class NativeNetwork:
     Args:
         weights: float32 (n,), from `mhsvm.models.ultralight_weights.pack_weights`.
         in_channels, num_classes, channels, branches, d_state, d_conv, expand, bridge: See `UltraLightVMUNet`.
+        engine: The loaded library; by default that of this machine.
     Raises:
         ValueError: The engine cannot run here, does not offer these arguments, or they are not those of the weights.
     """
@@ -48,8 +49,9 @@ class NativeNetwork:
         d_conv: int,
         expand: int,
         bridge: bool,
+        engine: ctypes.CDLL | None = None,
     ) -> None:
-        self._engine = library()
+        self._engine = library() if engine is None else engine
         widths = (ctypes.c_int32 * 6)(*channels)
         self._arguments = _Arguments(in_channels, num_classes, widths, branches, d_state, d_conv, expand, bridge)
         self._check(32, 32)

@@ -4,14 +4,13 @@ Users need no compiler: the file comes with the package. A record beside it has 
 compiled from, so that a test finds a file that is out of date.
 """
 
-import hashlib
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 from mhsvm.files import replace_when_complete
-from mhsvm.native.library import SOURCE
+from mhsvm.native.binary import SOURCE, source_checksum
 from mhsvm.text_file import write_json
 
 WASM = SOURCE.with_suffix(".wasm")
@@ -26,11 +25,6 @@ _FLAGS = (
     *(f"-Wl,--export=ultralight_{name}" for name in _FUNCTIONS),
 )
 _TIMEOUT_S = 120
-
-
-def source_checksum() -> str:
-    """sha256 of the source and its header, in hex."""
-    return hashlib.sha256(SOURCE.read_bytes() + b"\0" + SOURCE.with_suffix(".h").read_bytes()).hexdigest()
 
 
 def find_compiler() -> str | None:

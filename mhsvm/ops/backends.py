@@ -23,6 +23,7 @@ class Backend:
         automatic: Whether "auto" may choose it.
         expected_on: Device type where it should run on every machine: there "auto" warns if it cannot.
         gradients: Whether it computes gradients; if not, it only takes calls that need none.
+        origin: Where its code is from, in a few words, where that depends on the machine; only asked if it can run.
     """
 
     name: str
@@ -30,6 +31,7 @@ class Backend:
     automatic: bool = True
     expected_on: str | None = None
     gradients: bool = True
+    origin: Callable[[], str] | None = None
 
 
 # The row that computes all operations while torch.export records them.
@@ -39,7 +41,7 @@ PORTABLE = "portable"
 _BACKENDS: tuple[Backend, ...] = (
     Backend("triton", triton_support.unavailable_reason, expected_on="cuda"),
     Backend("mamba_ssm", mamba_ssm.unavailable_reason),
-    Backend("native", library.unavailable_reason, gradients=False),
+    Backend("native", library.unavailable_reason, gradients=False, origin=library.origin),
     Backend("cpu", cpu_scan.unavailable_reason, expected_on="cpu"),
     Backend("chunked"),
     Backend(PORTABLE, automatic=False),

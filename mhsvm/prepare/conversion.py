@@ -57,16 +57,19 @@ class Conversion:
         image, masks = self._read_image(pair), {file: self._read_mask(file) for file in pair.masks}
         if image is None:
             return None
-        resized: dict[SourceFile, np.ndarray] = {}
+        fitting: dict[SourceFile, np.ndarray] = {}
         for file, mask in masks.items():
             if mask is None:
                 continue
             if image.shape[:2] != mask.shape:
                 note_sizes(pair.id, image.shape, mask.shape, self._problems)
                 continue
-            resized[file] = self._resize(mask)
-        if len(resized) < len(masks):
+            fitting[file] = mask
+        if len(fitting) < len(masks):
             return None
+        for part in pair.parts:
+            fitting[pair.mask] = np.maximum(fitting[pair.mask], fitting.pop(part))
+        resized = {file: self._resize(mask) for file, mask in fitting.items()}
         ratings = tuple(Rating(each.rater, resized[each.file], each.tool, each.skill) for each in pair.rated)
         group, (h, w, _) = self._groups.get(pair.id, ""), image.shape
         return Sample(

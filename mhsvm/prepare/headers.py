@@ -22,7 +22,8 @@ _START = 2**16
 _ORIENTATION, _SIDEWAYS = 0x0112, (5, 6, 7, 8)
 
 
-Sizes = frozenset[tuple[int, int]]
+# Possible heights and widths, that of the stored pixels first.
+Sizes = tuple[tuple[int, int], ...]
 
 
 def check_headers(pairs: Sequence[Pair], problems: Problems, *, num_workers: int) -> None:
@@ -47,8 +48,8 @@ def _check_pair(pair: Pair, *, problems: Problems) -> None:
             problems.add(UNREADABLE, f"{file.name}: {error}")
     image, *masks = found
     for sizes in masks:
-        if image is not None and sizes is not None and not image & sizes:
-            note_sizes(pair.id, max(image), max(sizes), problems)
+        if image is not None and sizes is not None and not {*image} & {*sizes}:
+            note_sizes(pair.id, image[0], sizes[0], problems)
 
 
 def read_sizes(file: SourceFile) -> Sizes:
@@ -68,7 +69,7 @@ def read_sizes(file: SourceFile) -> Sizes:
     except PILLOW_ERRORS:
         # another package's format, or the message about a damaged file
         image = open_raster(content).image
-        return frozenset({(image.height, image.width)})
+        return ((image.height, image.width),)
 
 
 def _read_start(file: SourceFile) -> bytes:
@@ -88,6 +89,6 @@ def _sizes_of(content: bytes) -> Sizes:
     # the orientation of a PNG may be stated after its pixels
     is_known = image.format != "PNG" or "exif" in image.info
     if is_known and image.getexif().get(_ORIENTATION) not in _SIDEWAYS:
-        return frozenset({size})
+        return (size,)
     # Pillow turns the sizes of other formats, such as TIFF, before or after it reads the pixels, by its version
-    return frozenset({swapped}) if image.format in ("JPEG", "MPO", "WEBP") else frozenset({size, swapped})
+    return (swapped,) if image.format in ("JPEG", "MPO", "WEBP") else (size, swapped)

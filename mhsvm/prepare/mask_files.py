@@ -103,8 +103,9 @@ def masks_by_id(
     problems: Problems,
     *,
     mask_suffix: str | None = None,
-) -> dict[str, SourceFile]:
-    """Match masks with known ids, and return them by id.
+    merge_masks: bool = False,
+) -> dict[str, list[SourceFile]]:
+    """Match masks with known ids, and return them by id: one each, or with `merge_masks` all parts of each.
 
     An ending (`_segmentation`, `_mask`, `_prediction`, …) is not part of an id, unless the known ids have it too. Masks
     of ids such as "test/1", whose names are those of others, are found by their subset or folders.
@@ -114,12 +115,15 @@ def masks_by_id(
         names: The ids.
         problems: Receives repeated ids.
         mask_suffix: A further ending.
+        merge_masks: Whether several masks of an id are parts of one.
     """
     by_last: dict[str, list[str]] = defaultdict(list)
     for name in names:
         by_last[name.rpartition("/")[2]].append(name)
     found: dict[str, list[SourceFile]] = {}
-    for id_, same in _without_endings(masks, by_last, _any_ending(mask_suffix)).items():
+    # parts of a mask have numbers: a_mask_1
+    ending = _any_ending(mask_suffix, MASK_ENDING if merge_masks else PREDICTION_ENDING)
+    for id_, same in _without_endings(masks, by_last, ending).items():
         known = [name for name in by_last.get(id_, []) if name != id_]
         if not known or id_ in names:
             found[id_] = same
@@ -127,8 +131,9 @@ def masks_by_id(
             of_name = [file for file in same if name in ids_by_place(file, id_, subset_of=subset_of, is_plain=is_plain)]
             # names that state no subset leave no doubt if there is one file and one id
             found[name] = of_name or (same if len(same) == len(known) == 1 else [])
-    note_duplicates(found, problems)
-    return {id_: same[0] for id_, same in found.items() if same}
+    if not merge_masks:
+        note_duplicates(found, problems)
+    return {id_: same if merge_masks else same[:1] for id_, same in found.items() if same}
 
 
 def _any_ending(mask_suffix: str | None, usual: Ending = PREDICTION_ENDING) -> Ending:

@@ -13,7 +13,7 @@ from mhsvm.prepare.roles import Ending, stem_of
 DUPLICATE = Rule(
     "id that occurs twice",
     "give an archive or its extracted folder, not both; give the folder around several of one name; rename files "
-    "of one name; merge masks of one image, or prepare those of several raters with `raters`",
+    "of one name; masks of one image are parts of one with `merge_masks`, or those of several raters with `raters`",
 )
 UNREAD = Rule("image of a format that is not read", "save it as PNG, or move it away")
 

@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mhsvm.prepare.archive import SourceFile
 from mhsvm.prepare.copies import without_copies
@@ -46,6 +46,7 @@ class Pair:
         mask: The primary mask: the one without a rater if there is one, else that of the first rater.
         subset: "train", "val", "test" or "".
         rated: The masks of all raters, in the order of the raters; empty for sets with one mask an image.
+        parts: Further files with lesions of the primary mask.
     """
 
     id: str
@@ -53,11 +54,12 @@ class Pair:
     mask: SourceFile
     subset: str
     rated: tuple[RatedFile, ...] = ()
+    parts: tuple[SourceFile, ...] = ()
 
     @property
     def masks(self) -> tuple[SourceFile, ...]:
         """The files of all masks, the primary one first."""
-        return tuple(dict.fromkeys([self.mask, *(each.file for each in self.rated)]))
+        return tuple(dict.fromkeys([self.mask, *self.parts, *(each.file for each in self.rated)]))
 
 
 def find_pairs(
@@ -67,6 +69,7 @@ def find_pairs(
     *,
     mask_suffix: str | None = None,
     raters: Sequence[str] | None = None,
+    merge_masks: bool = False,
 ) -> list[Pair]:
     """Pair the images and masks of a source.
 
@@ -77,6 +80,7 @@ def find_pairs(
         mask_suffix: End of the masks' names, such as "_seg", which is not part of their ids; None takes usual ones.
         raters: Names of the raters of a set with several masks an image, see `RaterNames`; None pairs each image with
             one mask, unless the source has raters itself.
+        merge_masks: Whether several masks of an image without a rater are parts of one.
     Returns:
         The pairs, by ascending id. Images of equal names in different subsets have ids such as "train/1".
     """
@@ -118,7 +122,7 @@ def find_pairs(
     if source.official:
         images, *own = without_copies([images, *by_rater.values()], problems)
         by_rater = dict(zip(by_rater, own, strict=True))
-    pairs = _pair_up(images, by_rater, rated, names, source, problems)
+    pairs = _pair_up(images, by_rater, rated, names, source, problems, merge_masks=merge_masks)
     if not pairs:
         problems.add(NO_PAIR, f"looked for {source.looked_for}; found {overview(files)}")
     return pairs
@@ -182,6 +186,8 @@ def _pair_up(
     names: RaterNames,
     source: Source,
     problems: Problems,
+    *,
+    merge_masks: bool,
 ) -> list[Pair]:
     """Pairs of images and the masks of each rater, by id."""
 
@@ -193,6 +199,7 @@ def _pair_up(
 
     found: dict[str, list[SourceFile]] = {}
     masks_of: dict[str, dict[str, SourceFile]] = defaultdict(dict)
+    parts: dict[str, tuple[SourceFile, ...]] = {}
     order = names.order(masks.keys() - {""})
     for rater in ("", *order):
         # images and masks of one name have ids of their own, the same for each rater; a public set has none of one name
@@ -200,7 +207,10 @@ def _pair_up(
         if not source.official:
             renamed, own = rename_equal(renamed, own, subset_of=subset_of, is_plain=plain)
         found |= renamed
-        _note_two_masks(own, rater, problems)
+        if merge_masks and not rater:
+            parts = {id_: tuple(same[1:]) for id_, same in own.items()}
+        else:
+            _note_two_masks(own, rater, problems)
         for id_, same in own.items():
             masks_of[id_][rater] = same[0]
     note_duplicates(found, problems)
@@ -212,7 +222,8 @@ def _pair_up(
     for id_ in sorted(found.keys() & masks_of.keys()):
         of_raters = tuple(rated[masks_of[id_][rater]][1] for rater in order if rater in masks_of[id_])
         primary = masks_of[id_].get("") or of_raters[0].file
-        pairs.append(_pair(id_, found[id_][0], primary, of_raters, subset_of, problems))
+        pair = Pair(id_, found[id_][0], primary, subset_of(found[id_][0]), of_raters, parts.get(id_, ()))
+        pairs.append(_with_subset(pair, subset_of, problems))
     return pairs
 
 
@@ -225,18 +236,10 @@ def _note_two_masks(masks: Mapping[str, list[SourceFile]], rater: str, problems:
             problems.add(TWO_MASKS, f"{id_}, {rater}: {', '.join(file.name for file in same)}")
 
 
-def _pair(
-    id_: str,
-    image: SourceFile,
-    mask: SourceFile,
-    rated: tuple[RatedFile, ...],
-    subset_of: Callable[[SourceFile], str],
-    problems: Problems,
-) -> Pair:
-    of_image = subset_of(image)
-    pair = Pair(id_, image, mask, of_image or subset_of(mask), rated)
+def _with_subset(pair: Pair, subset_of: Callable[[SourceFile], str], problems: Problems) -> Pair:
+    """The pair with the subset of its mask, if its image has none; they must not differ."""
     for file in pair.masks:
         of_mask = subset_of(file)
-        if of_image and of_mask and of_image != of_mask:
-            problems.add(TWO_SUBSETS, f"{id_}: {image.name}, {file.name}")
-    return pair
+        if pair.subset and of_mask and pair.subset != of_mask:
+            problems.add(TWO_SUBSETS, f"{pair.id}: {pair.image.name}, {file.name}")
+    return replace(pair, subset=pair.subset or subset_of(pair.mask))

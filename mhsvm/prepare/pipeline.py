@@ -7,8 +7,9 @@ processes, threads need no start and no copies, and none remains when the comman
 import hashlib
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 from tqdm import tqdm
@@ -40,6 +41,8 @@ PAIRS = "pairs"
 MASK_THRESHOLD, MASK_SUFFIX = "mask_threshold", "mask_suffix"
 # Attribute of a set with several masks an image: the names of raters that were asked for, a line each.
 RATERS = "raters"
+# Attribute of a set in which several masks of an image were parts of one.
+MERGED_MASKS = "merged_masks"
 # Attribute of a set that holds the first images only: their number, and that of all.
 LIMIT = "limit"
 
@@ -88,6 +91,7 @@ def prepare_set(
     threshold: float | None = None,
     mask_suffix: str | None = None,
     raters: Sequence[str] | None = None,
+    merge_masks: bool = False,
     limit: int | None = None,
     num_workers: int | None = None,
     overwrite: bool = False,
@@ -110,6 +114,8 @@ def prepare_set(
         raters: Names of the raters of a set with several masks an image, by folders as in masks/alice/a.png or by ends
             of names as in a_rater1.png, the most trusted first; an empty sequence finds them. The primary mask of an
             image is the one that names no rater, else that of the first rater. None takes one mask an image.
+        merge_masks: Whether several masks of an image are parts of one, as in BUSI (a_mask.png and a_mask_1.png): a
+            pixel is lesion if it is in one of them. Otherwise they are a problem.
         limit: Prepare this number of images at most, equally from each subset, for a quick try. The set is then called
             NAME-first-LIMIT.
         num_workers: Number of threads; None takes one per core.
@@ -125,10 +131,13 @@ def prepare_set(
     """
     start, out, problems = time.perf_counter(), Path(out), Problems()
     size, num_workers = as_height_width(size), _check_arguments(num_classes, threshold, num_workers)
+    if merge_masks and num_classes > 1:
+        raise ValueError("`merge_masks` is for lesion masks: a pixel of several class masks could be of two classes")
     check_out(out, source, overwrite=overwrite)
     headline = f"the source of {out} has problems, and nothing was written:"
     with open_sources([Path(path) for path in paths], problems) as files:
-        found = _find(files, SOURCES[source], problems, headline, mask_suffix=mask_suffix, raters=raters, limit=limit)
+        pair_up = partial(find_pairs, mask_suffix=mask_suffix, raters=raters, merge_masks=merge_masks)
+        found = _find(files, SOURCES[source], problems, headline, pair_up=pair_up, raters=raters, limit=limit)
         name = found.name(name or (out.stem if source == "folder" else source), source)
         check_headers(found.pairs, problems, num_workers=num_workers)
         # before images are decoded, which may take long
@@ -152,6 +161,7 @@ def prepare_set(
                 **({MASK_THRESHOLD: threshold} if threshold is not None else {}),
                 **({MASK_SUFFIX: mask_suffix} if mask_suffix is not None else {}),
                 **({RATERS: "\n".join(raters)} if raters is not None else {}),
+                **({MERGED_MASKS: 1} if merge_masks else {}),
                 **found.attributes(),
                 **(attributes or {}),
             },
@@ -218,14 +228,16 @@ def _find(
     problems: Problems,
     headline: str,
     *,
-    mask_suffix: str | None,
+    pair_up: Callable[[Sequence[SourceFile], Source, Problems], list[Pair]],
     raters: Sequence[str] | None,
     limit: int | None,
 ) -> _Found:
     """Find the pairs of a source; nothing of another set is read."""
-    pairs = find_pairs(files, source, problems, mask_suffix=mask_suffix, raters=raters)
+    pairs = pair_up(files, source, problems)
     left_out = left_out_files(files, source)
     check_identity(pairs, left_out, source, problems)
+    if OTHER_SET in problems:
+        problems.put_first(OTHER_SET)
     if not pairs or OTHER_SET in problems:
         problems.raise_if_any(headline)
     ids = {pair.id for pair in pairs}
@@ -242,7 +254,8 @@ def pairs_digest(pairs: Sequence[Pair]) -> str:
     lines = []
     for pair in pairs:
         rated = "".join(f"\t{each.rater}\t{each.file.num_bytes}" for each in pair.rated)
-        lines.append(f"{pair.id}\t{pair.image.num_bytes}\t{pair.mask.num_bytes}{rated}\n")
+        parts = "".join(f"\t{part.num_bytes}" for part in pair.parts)
+        lines.append(f"{pair.id}\t{pair.image.num_bytes}\t{pair.mask.num_bytes}{parts}{rated}\n")
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 

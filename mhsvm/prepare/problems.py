@@ -34,6 +34,11 @@ class Problems:
         with self._lock:
             self._items.setdefault(rule, []).append(item)
 
+    def put_first(self, rule: Rule) -> None:
+        """Report a violated rule before the others, which may be its consequences."""
+        with self._lock:
+            self._items = {rule: self._items.pop(rule), **self._items}
+
     def leave_out(self, kind: str, item: str) -> None:
         """Record that a file or folder is left out, which is no violation; `kind` is a plural noun."""
         with self._lock:

@@ -115,6 +115,22 @@ class RaterNames:
         return None
 
 
+def by_rater(masks: Mapping[str, list[SourceFile]], names: RaterNames) -> dict[str, dict[str, list[SourceFile]]]:
+    """Divide masks, which have their names without extension, by their raters.
+
+    Returns:
+        Masks by their names without extension and rater: first those without a rater, under "", then those of each
+        rater, in the order of the raters.
+    """
+    found: dict[str, dict[str, list[SourceFile]]] = defaultdict(lambda: defaultdict(list))
+    every = {file: stem for stem, files in masks.items() for file in files}
+    read = names.number_repeated({file: each for file in every if (each := names.read(file)) is not None})
+    for file, stem in every.items():
+        own_stem, rater = (read[file][0], read[file][1].rater) if file in read else (stem, "")
+        found[rater][own_stem].append(file)
+    return {rater: found[rater] for rater in ("", *names.order(found.keys() - {""})) if rater in found}
+
+
 def _natural(name: str) -> list[tuple[bool, int, str]]:
     """A key that sorts rater2 before rater10."""
     parts = re.findall(r"\d+|\D+", name)

@@ -13,7 +13,7 @@ from mhsvm.prepare.archive import SourceFile
 from mhsvm.prepare.formats import EXTENSIONS
 from mhsvm.prepare.out_path import check_out
 from mhsvm.prepare.pairs import find_pairs
-from mhsvm.prepare.pipeline import PAIRS, RATERS, pairs_digest, prepare_set
+from mhsvm.prepare.pipeline import MERGED_MASKS, PAIRS, RATERS, pairs_digest, prepare_set
 from mhsvm.prepare.problems import Problems
 from mhsvm.prepare.resize import Size, as_height_width
 from mhsvm.prepare.sources import SOURCES
@@ -166,10 +166,12 @@ def _check_same_set(file: Path, folder: Path) -> None:
         if not any(found.values()) and not find_pairs(files, SOURCES["folder"], Problems(), raters=()):
             return
         with PreparedSet.open(file) as prepared:
-            raters = prepared.attributes.get(RATERS)
-            if raters is not None and prepared.source in found:
-                names = str(raters).split("\n") if raters else []
-                found[prepared.source] = find_pairs(files, SOURCES[prepared.source], Problems(), raters=names)
+            raters, merged = prepared.attributes.get(RATERS), MERGED_MASKS in prepared.attributes
+            if (raters is not None or merged) and prepared.source in found:
+                names = None if raters is None else str(raters).split("\n") if raters else []
+                found[prepared.source] = find_pairs(
+                    files, SOURCES[prepared.source], Problems(), raters=names, merge_masks=merged
+                )
             pairs = found.get(prepared.source) or max(found.values(), key=len)
             recorded = prepared.attributes.get(PAIRS)
             if recorded == pairs_digest(pairs) if recorded else set(prepared.ids) == {pair.id for pair in pairs}:

@@ -10,7 +10,7 @@ from PIL import Image
 
 from mhsvm.cli import compare, prepare, report, score, test
 from mhsvm.evaluation.summary import read_summary
-from mhsvm.store import PredictionSet, PreparedSet
+from mhsvm.store import PredictionSet, PreparedSet, Rating, Sample, write_set
 from mhsvm.synthetic import write_synthetic_set
 from tests.fixtures.tested import run_test
 
@@ -132,6 +132,20 @@ def test_scores_of_raters_at_other_sizes(workplace, capsys):
     assert score.main(["--pred", "pred", "--truth", "truth", "--raters", "--out", "mine"]) == 0
     against = read_summary(workplace / "mine/summary.json")["raters"]["against"]
     assert [each["metrics"]["dsc_per_image"] for each in against.values()] == [1.0] * 4
+
+
+def test_a_part_without_rated_masks_has_no_raters(workplace, make_checkpoint):
+    image, mask = np.zeros((32, 32, 3), np.uint8), np.full((32, 32), 255, np.uint8)
+    ratings = [(), (), (Rating("x", mask),)]
+    samples = [
+        Sample(f"i{row}", image + np.uint8(90 * row), mask, (32, 32), "train" if own else "test", ratings=own)
+        for row, own in enumerate(ratings)
+    ]
+    path = workplace / "data/lesions.h5"
+    write_set(path, samples, name="s", size=(32, 32), num_classes=1, attributes={}, total=3, raters=("x",))
+    run_test(make_checkpoint(path, split="all"), "--split", "official", "--no-boundary", "--out", "own")
+    assert "raters" not in read_summary(workplace / "own/summary.json")
+    assert not (workplace / "own/raters.csv").exists()
 
 
 def test_help_names_the_option(capsys):

@@ -59,6 +59,10 @@ def test_equal_masks_are_their_own_consensus(mask):
 def test_one_of_three_is_empty():
     masks = np.stack([disc(8), disc(8), np.zeros_like(disc(8))])
     assert np.array_equal(staple_mask(masks), disc(8))
+    # a tie, which rounding does not decide
+    for side in (32, 40, 51):
+        mask = disc(8, side=side)
+        assert not staple_mask(np.stack([mask, np.zeros_like(mask)])).any()
     # against two empty ones, a lesion is less likely than not
     assert not staple_mask(np.stack([disc(8), np.zeros_like(disc(8)), np.zeros_like(disc(8))])).any()
 

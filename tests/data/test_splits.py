@@ -5,7 +5,7 @@ from collections import Counter
 
 import pytest
 
-from mhsvm.data.splits import Split, list_splits, make_split, seeded_order
+from mhsvm.data.splits import Split, list_splits, make_split, seeded_order, suggest_split
 
 
 def numbered(count, *, first=0):
@@ -383,6 +383,13 @@ def test_validation_images_from_the_official_training_subset():
 def test_wrong_sets_for_validation_images(name, subsets, message):
     with pytest.raises(ValueError, match=message):
         split_of(name, **subsets, dataset="isic2016")
+
+
+def test_a_set_without_validation_images_gets_the_advice():
+    subsets = ["train"] * 9 + ["test"] * 3
+    assert suggest_split([""] * 12, training=True, subsets=subsets).startswith("use official-val-10-42, which keeps")
+    assert suggest_split([""] * 12, training=True, subsets=subsets[::-1][:4]) == "use ratio-70-10-20-42"
+    assert suggest_split([""] * 12, training=True) == "use ratio-70-10-20-42"
 
 
 def test_the_lists_of_imaplusplus():

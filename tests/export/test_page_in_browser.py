@@ -234,6 +234,12 @@ def test_keyboard(page):
         keyboard.press(key)
         assert page.page.input_value("[name=mode]:checked") == mode
     keyboard.press("1")
+    # the focus stays on parts that can be seen
+    keyboard.press("Delete")
+    assert page.run("document.activeElement.id") == "remove"
+    keyboard.press("Enter")
+    assert page.run("document.activeElement.id") == "files"
+    assert not page.page.is_visible("#work")
 
 
 def test_phone(open_page):

@@ -1,9 +1,19 @@
 """Counts and the figures of an image, against numbers counted by hand and the rules of the ISIC challenge."""
 
+import numpy as np
 import pytest
 import torch
 
-from mhsvm.metrics import PER_IMAGE, class_counts, confusion_counts, confusion_matrices, count_pairs, per_image
+from mhsvm.metrics import (
+    PER_IMAGE,
+    check_arrays,
+    class_counts,
+    confusion_array,
+    confusion_counts,
+    confusion_matrices,
+    count_pairs,
+    per_image,
+)
 
 TRUTH = torch.tensor([[[1, 1, 0], [1, 0, 0]], [[0, 0, 0], [0, 0, 0]]])
 PRED = torch.tensor([[[1, 0, 1], [1, 0, 0]], [[0, 0, 0], [0, 0, 1]]])
@@ -120,3 +130,32 @@ def test_metrics_of_an_image(counts, jaccard, dice, accuracy, sensitivity, speci
     assert tuple(figures) == PER_IMAGE
     expected = (jaccard, dice, accuracy, sensitivity, specificity)
     assert [value.item() for value in figures.values()] == pytest.approx(expected, abs=1e-15)
+
+
+@pytest.mark.parametrize("num_classes", [1, 2, 4, 255])
+def test_arrays_of_one_image_have_the_counts_of_tensors(num_classes):
+    generator = np.random.default_rng(num_classes)
+    top = max(num_classes, 2)
+    pred, target = (generator.integers(top, size=(9, 11), dtype=np.uint8) for _ in range(2))
+    if num_classes > 1:
+        target[:2] = 255
+    check_arrays(pred, target, num_classes)
+    expected = confusion_matrices(torch.from_numpy(pred)[None], torch.from_numpy(target)[None], num_classes=num_classes)
+    found = confusion_array(pred, target, num_classes=num_classes)
+    assert found.dtype == np.int64
+    assert found.tolist() == expected[0].tolist()
+
+
+@pytest.mark.parametrize(
+    ("pred", "target", "num_classes", "message"),
+    [
+        ([[0, 1]], [[0, 1, 1]], 1, "differ in shape"),
+        ([[0, 2]], [[0, 1]], 1, r"the prediction has values outside 0\.\.1, such as 2"),
+        ([[0, 1]], [[0, 255]], 1, r"the target has values outside 0\.\.1, such as 255"),
+        ([[0, 1]], [[3, 255]], 3, r"the target has values outside 0\.\.2, such as 3"),
+        ([[0, 255]], [[0, 1]], 3, r"the prediction has values outside 0\.\.2, such as 255"),
+    ],
+)
+def test_arrays_that_are_no_masks(pred, target, num_classes, message):
+    with pytest.raises(ValueError, match=message):
+        check_arrays(np.array(pred, np.uint8), np.array(target, np.uint8), num_classes)

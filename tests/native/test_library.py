@@ -2,25 +2,76 @@
 
 import ctypes
 import os
+import platform
 import shutil
 import subprocess
 
 import pytest
 
-from mhsvm.native import library
+from mhsvm.native import binary, library
 
 needs_compiler = pytest.mark.skipif(library.find_compiler() is None, reason="needs a C compiler")
 
 
 @pytest.fixture
 def fresh(monkeypatch, tmp_path):
-    """No library in this process's memory, and an empty cache."""
+    """No library in this process's memory, no binary in the package, and an empty cache."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    for function in (library._built, library.library, library.unavailable_reason):
+    monkeypatch.setattr(binary, "FOLDER", tmp_path / "binaries")
+    for function in (library._built, library._found):
         function.cache_clear()
     yield tmp_path / "mhsvm" / "native"
-    for function in (library._built, library.library, library.unavailable_reason):
+    for function in (library._built, library._found):
         function.cache_clear()
+
+
+@pytest.fixture
+def packaged(fresh):
+    """A binary for this machine in the package, as the wheel has it; returns its path."""
+    compiler, folder = library.find_compiler(), binary.FOLDER
+    assert compiler is not None
+    folder.mkdir()
+    place = platform.system(), {"AMD64": "x86_64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
+    path = folder / next(
+        x.file for x in binary.BINARIES if (x.system, x.machine, x.avx2) == (*place, binary.has_avx2())
+    )
+    library.compile_library(compiler, binary.SOURCE, path)
+    binary.write_checksums(folder)
+    return path
+
+
+@needs_compiler
+def test_the_binary_of_the_wheel_needs_no_compiler(fresh, packaged, monkeypatch):
+    monkeypatch.setenv("CC", "no-such-compiler")
+    assert library.unavailable_reason() is None
+    assert library.origin() == f"the wheel's {packaged.name}"
+    assert library.library().ultralight_rule(8).startswith(b"height and width are multiples of 32")
+    assert not fresh.exists()
+
+
+@needs_compiler
+@pytest.mark.parametrize("damage", ["flipped", "missing", "another source", "table", "no library"])
+def test_a_binary_that_is_not_the_recorded_one_is_not_loaded(fresh, packaged, caplog, damage):
+    content, table = packaged.read_bytes(), packaged.with_name(binary.CHECKSUMS)
+    if damage == "flipped":
+        packaged.write_bytes(content[:99] + bytes([content[99] ^ 1]) + content[100:])
+    elif damage == "missing":
+        packaged.unlink()
+    elif damage == "another source":
+        table.write_text(table.read_text().replace(binary.source_checksum(), "0" * 64))
+    elif damage == "table":
+        table.write_text("nonsense\n")
+    else:
+        packaged.write_bytes(b"no library")
+        table.unlink()
+        binary.write_checksums(packaged.parent)
+    # the compiler takes over, with a warning
+    assert library.unavailable_reason() is None
+    assert library.origin() == f"compiled by {library.find_compiler()}"
+    (record,) = [x for x in caplog.records if x.levelname == "WARNING"]
+    assert record.message.startswith("the C engine that came with the package is not used: ")
+    expected = {"flipped": "is damaged: install the package again", "another source": "another version of the source"}
+    assert expected.get(damage, "") in record.message
 
 
 @needs_compiler
@@ -30,6 +81,7 @@ def test_it_is_compiled_once(fresh, caplog):
     (built,) = fresh.glob("*.so")
     assert caplog.messages == ["compiling the C engine for this processor, once"]
     state = built.stat().st_mtime_ns
+    assert library.origin() == f"compiled by {library.find_compiler()}"
     library._built.cache_clear()
     assert library._built(library.find_compiler()) == built
     assert built.stat().st_mtime_ns == state
@@ -84,5 +136,5 @@ def test_the_source_has_no_warnings(compiler, tmp_path):
     if shutil.which(compiler) is None:
         pytest.skip(f"needs {compiler}")
     flags = ["-std=c11", "-O1", "-Wall", "-Wextra", "-Werror", "-fsyntax-only"]
-    done = subprocess.run([compiler, *flags, os.fspath(library.SOURCE)], capture_output=True, text=True)
+    done = subprocess.run([compiler, *flags, os.fspath(binary.SOURCE)], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")

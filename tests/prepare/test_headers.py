@@ -26,7 +26,7 @@ def test_sizes_are_upright(tmp_path, format, orientation):
     options = {} if format == "BMP" else {"exif": exif}
     Image.fromarray(PIXELS).save(path, format, **options)
     sideways = orientation == 6 and format != "BMP"
-    assert read_sizes(source_file(path)) == {(300, 200) if sideways else (200, 300)}
+    assert read_sizes(source_file(path)) == ((300, 200) if sideways else (200, 300),)
 
 
 @pytest.mark.parametrize("format", ["PNG", "TIFF"])
@@ -34,7 +34,8 @@ def test_some_formats_leave_open_whether_an_image_is_on_its_side(tmp_path, forma
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.fromarray(PIXELS).save(tmp_path / "a.png", format, exif=exif)
-    assert read_sizes(source_file(tmp_path / "a.png")) == {(200, 300), (300, 200)}
+    # Pillow turns the sizes of a TIFF, by its version
+    assert set(read_sizes(source_file(tmp_path / "a.png"))) == {(200, 300), (300, 200)}
 
 
 def test_a_header_at_the_end_of_a_large_file_and_in_an_archive(tmp_path):
@@ -46,7 +47,7 @@ def test_a_header_at_the_end_of_a_large_file_and_in_an_archive(tmp_path):
     with ZipFile(tmp_path / "a.zip") as archive:
         (member,) = archive.infolist()
         file = SourceFile("a.zip/a.tif", member.file_size, tmp_path / "a.zip", member, archive)
-        assert read_sizes(file) == {(200, 300)}
+        assert read_sizes(file) == ((200, 300),)
 
 
 def test_no_image(tmp_path):

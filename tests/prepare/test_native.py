@@ -87,3 +87,22 @@ def test_ids_of_equal_names_are_found_by_subset(lay_out, lesion):
         assert masks.read("test/1").tolist() == (decode_mask(lesion(1)) > 0).tolist()
     with open_([folder / "own" / "test"], ["test/1"], source="folder") as masks:
         assert list(masks) == ["test/1"]
+
+
+def test_of_several_raters_the_primary_mask_is_taken(lay_out, lesion):
+    folder = lay_out(
+        {
+            "masks/rater1/a.png": lesion(0, 21),
+            "masks/rater2/a.png": lesion(0, 22),
+            "masks/rater2/b.png": lesion(0, 23),
+            "masks/rater1/c.png": lesion(0, 24),
+            "masks/c.png": lesion(0, 25),
+        }
+    )
+    arguments = {"source": "folder", "num_classes": 1}
+    with open_native_masks([folder], ["a", "b", "c"], raters=(), **arguments) as masks:
+        assert [len(masks.read(name)) for name in "abc"] == [21, 23, 25]
+    with open_native_masks([folder], ["a", "c"], raters=("rater2", "rater1"), **arguments) as masks:
+        assert [len(masks.read(name)) for name in "ac"] == [22, 25]
+    with pytest.raises(ValueError, match="id that occurs twice"), open_native_masks([folder], ["a"], **arguments):
+        pass

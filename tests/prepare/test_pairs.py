@@ -22,8 +22,8 @@ def masks(*names, others=()):
     try:
         problems.raise_if_any("wrong:")
     except ValueError as error:
-        return {id_: file.name for id_, file in found.items()}, str(error)
-    return {id_: file.name for id_, file in found.items()}, ""
+        return {id_: file.name for id_, (file,) in found.items()}, str(error)
+    return {id_: file.name for id_, (file,) in found.items()}, ""
 
 
 @pytest.mark.parametrize(
@@ -125,5 +125,5 @@ def test_masks_that_this_program_predicted_are_taken_in_whichever_folders_their_
     (line,) = problems.left_out()
     assert line == "2 images that are no masks by their names, such as p/contours/masks/a.png"
     by_id = masks_by_id(found, {"train/a", "test/a"}, problems)
-    assert {id_: file.name for id_, file in by_id.items()} == {"test/a": masks[0], "train/a": masks[1]}
+    assert {id_: file.name for id_, (file,) in by_id.items()} == {"test/a": masks[0], "train/a": masks[1]}
     assert not problems

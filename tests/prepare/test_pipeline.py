@@ -229,7 +229,7 @@ def test_all_problems_of_names_and_headers_in_one_message_before_decoding(
         "image without a mask: 1\n    alone: own/train/images/alone.png\n",
         "mask without an image: 1\n    lost: own/train/masks/lost.png\n",
         "unreadable file: 1\n    own/val/masks/text.png: no BMP, PNG, JPEG, TIFF, WebP, ",
-        "mask and image of different sizes: 1\n    small: the image has 30 x 20 pixels, the mask 15 x 10",
+        "mask and image of different sizes: 1\n    small: the image has 20 x 30 pixels, the mask 10 x 15",
     ):
         assert line in message
 

@@ -160,7 +160,7 @@ def test_a_prepared_set_holds_the_masks_of_all_raters(rated, tmp_path):
 
 def test_every_mask_is_checked(rated, lesion, tmp_path, picture):
     (rated / "masks/bo/a.png").write_bytes(lesion(0, 21, 30))
-    with pytest.raises(ValueError, match=r"mask and image of different sizes: 1\n    a: .* the mask 30 x 21"):
+    with pytest.raises(ValueError, match=r"mask and image of different sizes: 1\n    a: .* the mask 21 x 30"):
         prepare_set("folder", [rated], tmp_path / "own.h5", raters=())
     (rated / "masks/bo/a.png").write_bytes(picture(5))
     with pytest.raises(ValueError, match=r"masks/bo/a\.png"):

@@ -18,28 +18,39 @@ const SAVE = {
     return ["areas.csv", await tableFile(used)];
   },
   async everything({ names, used }) {
-    const done = images.filter(({ state }) => state === "done"), entries = [], found = [];
+    const done = images.filter(({ state }) => state === "done"),
+      entries = [],
+      found = [];
     for (const image of done) {
       say(`Writing ${found.length + 1} of ${done.length} …`);
       for (const index of models.keys()) {
-        entries.push({ name: `masks/${names.get(image)}${letters[index] && `_${letters[index]}`}.png`, file: await maskFile(image, index, used) });
+        entries.push({
+          name: `masks/${names.get(image)}${letters[index] && `_${letters[index]}`}.png`,
+          file: await maskFile(image, index, used),
+        });
       }
       found.push([image, await findAll(image, used)]);
     }
-    entries.push({ name: "polygons.json", file: polygonsFile(found, used) }, { name: "areas.csv", file: await tableFile(used) });
+    entries.push(
+      { name: "polygons.json", file: polygonsFile(found, used) },
+      { name: "areas.csv", file: await tableFile(used) },
+    );
     return ["segmentation.zip", (await ask("zip", { entries })).file];
   },
 };
 
 async function maskFile({ maps, width, height }, index, used) {
-  const colors = Array.from({ length: 256 }, (_, label) => (label ? CLASS_COLORS[(label - 1) % CLASS_COLORS.length] : BLACK));
+  const colors = Array.from({ length: 256 }, (_, label) =>
+    label ? CLASS_COLORS[(label - 1) % CLASS_COLORS.length] : BLACK,
+  );
   return (await ask("mask", { maps, index, threshold: used[index], width, height, colors })).file;
 }
 
 /** Polygons of each model. */
 async function findAll({ maps, width, height }, used) {
   const replies = [];
-  for (const index of models.keys()) replies.push(await ask("polygons", { maps, index, threshold: used[index], width, height }));
+  for (const index of models.keys())
+    replies.push(await ask("polygons", { maps, index, threshold: used[index], width, height }));
   return replies.map(({ polygons }) => polygons);
 }
 
@@ -56,13 +67,20 @@ async function tableFile(used) {
   return new Blob([resultTable(rows, models, used)], { type: "text/csv" });
 }
 
-async function save(what, index) {
-  const all = resultNames(images), names = new Map(images.map((image, i) => [image, all[i]]));
+async function save(kind, index) {
+  const all = resultNames(images),
+    names = new Map(images.map((image, i) => [image, all[i]]));
   const buttons = document.querySelectorAll("#save button");
   for (const button of buttons) button.disabled = true;
   say("Writing …");
   try {
-    const [name, file] = await SAVE[what]({ image: selected, name: names.get(selected), names, index, used: [...thresholds] });
+    const [name, file] = await SAVE[kind]({
+      image: selected,
+      name: names.get(selected),
+      names,
+      index,
+      used: [...thresholds],
+    });
     const link = make("a", { href: URL.createObjectURL(file), download: name });
     link.click();
     setTimeout(() => URL.revokeObjectURL(link.href), 60000);

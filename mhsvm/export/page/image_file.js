@@ -35,29 +35,41 @@ const NOT_READ = [
  */
 async function readImage(file) {
   if (file.size === 0) throw new Error("This file is empty (0 bytes).");
-  if (file.size > LARGEST_FILE) throw new Error(`This file has ${Math.round(file.size / 2 ** 20)} MB; the limit is ${LARGEST_FILE / 2 ** 20} MB.`);
-  const head = await readBytes(file, 2 ** 18), text = latin(head);
+  if (file.size > LARGEST_FILE)
+    throw new Error(`This file has ${Math.round(file.size / 2 ** 20)} MB; the limit is ${LARGEST_FILE / 2 ** 20} MB.`);
+  const head = await readBytes(file, 2 ** 18),
+    text = latin(head);
   const format = READ.find(([, start]) => start.test(text))?.[0];
   const declared = declaredSize(format, head, text);
   if (declared) checkSize(...declared);
-  let source = file, orientation = 1;
+  let source = file,
+    orientation = 1;
   if (format === "PNG" && head[24] === 16 && head[25] === 0) source = await to8Bits(await readBytes(file));
-  if (format === "WebP" && text.startsWith("VP8X", 12) && head[20] & 8) [source, orientation] = withoutExif(await readBytes(file));
+  if (format === "WebP" && text.startsWith("VP8X", 12) && head[20] & 8)
+    [source, orientation] = withoutExif(await readBytes(file));
   if (format === "JPEG") orientation = orientationInXMP(head, text);
-  if (await isAnimated(file, format, head, text)) throw new Error(`This ${format} file is an animation; one image is expected.`);
+  if (await isAnimated(file, format, head, text))
+    throw new Error(`This ${format} file is an animation; one image is expected.`);
   let image;
   try {
-    image = await createImageBitmap(source, { imageOrientation: "from-image", colorSpaceConversion: "none", premultiplyAlpha: "none" });
+    image = await createImageBitmap(source, {
+      imageOrientation: "from-image",
+      colorSpaceConversion: "none",
+      premultiplyAlpha: "none",
+    });
   } catch (error) {
     // an option that this browser does not know
-    if (error instanceof TypeError) throw new Error("This browser is too old: it cannot decode images as this page needs (2023).");
+    if (error instanceof TypeError)
+      throw new Error("This browser is too old: it cannot decode images as this page needs (2023).");
     throw new Error(failure(format, text.slice(0, 1024)));
   }
   try {
     checkSize(image.width, image.height);
     const sizes = [image.width, image.height];
     if (declared && !(sizes.includes(declared[0]) && sizes.includes(declared[1]))) {
-      throw new Error(`This browser shows ${declared.join(" x ")} pixels as ${sizes.join(" x ")}; save the image again.`);
+      throw new Error(
+        `This browser shows ${declared.join(" x ")} pixels as ${sizes.join(" x ")}; save the image again.`,
+      );
     }
     const isTurned = orientation > 4 && declared?.[0] !== image.width;
     return orientation > 1 && !isTurned ? turnUpright(image, orientation) : image;
@@ -76,7 +88,9 @@ async function readBytes(file, num = file.size) {
 }
 
 function latin(bytes) {
-  return new TextDecoder("x-user-defined").decode(bytes).replace(/[\uf780-\uf7ff]/g, (letter) => String.fromCharCode(letter.charCodeAt(0) - 0xf700));
+  return new TextDecoder("x-user-defined")
+    .decode(bytes)
+    .replace(/[\uf780-\uf7ff]/g, (letter) => String.fromCharCode(letter.charCodeAt(0) - 0xf700));
 }
 
 function failure(format, text) {
@@ -88,7 +102,8 @@ function failure(format, text) {
 
 function checkSize(width, height) {
   const size = `${width} x ${height} pixels`;
-  if (width * height > LARGEST_IMAGE) throw new Error(`This image is too large: ${size}; the limit is ${Math.floor(LARGEST_IMAGE / 1e6)} million.`);
+  if (width * height > LARGEST_IMAGE)
+    throw new Error(`This image is too large: ${size}; the limit is ${Math.floor(LARGEST_IMAGE / 1e6)} million.`);
   if (width > LARGEST_SIDE) throw new Error(`This image is too wide: ${size}; the limit is ${LARGEST_SIDE}.`);
 }
 
@@ -99,14 +114,16 @@ function declaredSize(format, bytes, text) {
   if (at && bytes.length < at + 8) return undefined;
   if (format === "PNG") return [data.getUint32(16), data.getUint32(20)];
   if (format === "GIF") return [data.getUint16(6, true), data.getUint16(8, true)];
-  if (format === "BMP" && data.getUint32(14, true) >= 40) return [data.getInt32(18, true), Math.abs(data.getInt32(22, true))];
+  if (format === "BMP" && data.getUint32(14, true) >= 40)
+    return [data.getInt32(18, true), Math.abs(data.getInt32(22, true))];
   if (format === "WebP" && text.startsWith("VP8X", 12) && bytes.length > 30) {
     return [24, 27].map((i) => 1 + bytes[i] + 256 * bytes[i + 1] + 65536 * bytes[i + 2]);
   }
-  for (let i = 2; format === "JPEG" && i + 9 < bytes.length && bytes[i] === 0xff; ) {
+  for (let i = 2; format === "JPEG" && i + 9 < bytes.length && bytes[i] === 0xff;) {
     const marker = bytes[i + 1];
     if (marker === 0xff) i++;
-    else if (marker >= 0xc0 && marker <= 0xcf && ![0xc4, 0xc8, 0xcc].includes(marker)) return [data.getUint16(i + 7), data.getUint16(i + 5)];
+    else if (marker >= 0xc0 && marker <= 0xcf && ![0xc4, 0xc8, 0xcc].includes(marker))
+      return [data.getUint16(i + 7), data.getUint16(i + 5)];
     else i += 2 + data.getUint16(i + 2);
   }
   return undefined;
@@ -141,8 +158,9 @@ function countFrames(bytes) {
 function withoutExif(bytes) {
   const data = new DataView(bytes.buffer);
   let orientation = 1;
-  for (let i = 12; i + 8 <= bytes.length; ) {
-    const size = data.getUint32(i + 4, true), name = latin(bytes.subarray(i, i + 4));
+  for (let i = 12; i + 8 <= bytes.length;) {
+    const size = data.getUint32(i + 4, true),
+      name = latin(bytes.subarray(i, i + 4));
     if (name === "EXIF") {
       orientation = readOrientation(bytes.subarray(i + 8, i + 8 + size));
       bytes.set([74, 85, 78, 75], i); // JUNK
@@ -165,7 +183,8 @@ function readOrientation(block) {
   const start = latin(block.subarray(0, 6)) === "Exif\0\0" ? 6 : 0;
   const data = new DataView(block.buffer, block.byteOffset + start, block.length - start);
   try {
-    const little = data.getUint8(0) === 73, entries = data.getUint32(4, little);
+    const little = data.getUint8(0) === 73,
+      entries = data.getUint32(4, little);
     for (let i = 0, at = entries + 2; i < data.getUint16(entries, little); i++, at += 12) {
       if (data.getUint16(at, little) !== 0x112) continue;
       const value = data.getUint16(at + 8, little);
@@ -179,73 +198,23 @@ function readOrientation(block) {
 
 /** Turn an image by its orientation in EXIF, 2..8; alpha goes onto black. */
 function turnUpright(image, orientation) {
-  const { width: w, height: h } = image, isSideways = orientation > 4;
+  const { width: w, height: h } = image,
+    isSideways = orientation > 4;
   const context = new OffscreenCanvas(isSideways ? h : w, isSideways ? w : h).getContext("2d");
   context.fillStyle = "black";
   context.fillRect(0, 0, context.canvas.width, context.canvas.height);
-  const turns = [[-1, 0, 0, 1, w, 0], [-1, 0, 0, -1, w, h], [1, 0, 0, -1, 0, h], [0, 1, 1, 0, 0, 0], [0, 1, -1, 0, h, 0], [0, -1, -1, 0, h, w], [0, -1, 1, 0, 0, w]];
+  const turns = [
+    [-1, 0, 0, 1, w, 0],
+    [-1, 0, 0, -1, w, h],
+    [1, 0, 0, -1, 0, h],
+    [0, 1, 1, 0, 0, 0],
+    [0, 1, -1, 0, h, 0],
+    [0, -1, -1, 0, h, w],
+    [0, -1, 1, 0, 0, w],
+  ];
   context.setTransform(...turns[orientation - 2]);
   context.imageSmoothingEnabled = false;
   context.drawImage(image, 0, 0);
   image.close();
   return context.canvas.transferToImageBitmap();
-}
-
-// ---- gray levels of 16 bits, which browsers round down and mhsvm to the nearest
-
-/** The widths and heights of the passes of an interlaced PNG. */
-const ADAM7 = [[0, 0, 8, 8], [4, 0, 8, 8], [0, 4, 4, 8], [2, 0, 4, 4], [0, 2, 2, 4], [1, 0, 2, 2], [0, 1, 1, 2]];
-
-/** A 16-bit gray PNG as one of 8 bits, with the same orientation. */
-async function to8Bits(bytes) {
-  try {
-    const data = new DataView(bytes.buffer), width = data.getUint32(16), height = data.getUint32(20), packed = [], kept = [];
-    for (let i = 33; i + 12 <= bytes.length; ) {
-      const size = data.getUint32(i), name = latin(bytes.subarray(i + 4, i + 8)), content = bytes.subarray(i + 8, i + 8 + size);
-      if (name === "IDAT") packed.push(content);
-      if (name === "eXIf") kept.push(chunk(name, content));
-      i += 12 + size;
-    }
-    const levels = new Uint8Array(await new Response(new Blob(packed).stream().pipeThrough(new DecompressionStream("deflate"))).arrayBuffer());
-    const passes = bytes[28] ? ADAM7.map(([x, y, dx, dy]) => [Math.ceil((width - x) / dx), Math.ceil((height - y) / dy)]) : [[width, height]];
-    const out = [];
-    let at = 0;
-    for (const [w, h] of passes) {
-      if (w < 1 || h < 1) continue;
-      const end = at + h * (1 + 2 * w);
-      if (end > levels.length) throw new RangeError("too few bytes");
-      out.push(roundLevels(levels.subarray(at, end), w, h));
-      at = end;
-    }
-    const header = bytes.slice(16, 29);
-    header[8] = 8;
-    return new Blob([bytes.subarray(0, 8), chunk("IHDR", header), ...kept, chunk("IDAT", await deflate(new Blob(out))), chunk("IEND", new Uint8Array())]);
-  } catch {
-    throw new Error("This PNG file is damaged.");
-  }
-}
-
-/** Undo the filters of rows with 2 bytes a pixel; levels of 0..65535 become 0..255, each row without a filter. */
-function roundLevels(rows, w, h) {
-  const length = 2 * w, out = new Uint8Array(h * (1 + w));
-  let above = new Uint8Array(length);
-  for (let y = 0, at = 0; y < h; y++) {
-    const filter = rows[at++], row = rows.subarray(at, at + length);
-    at += length;
-    for (let i = 0; i < length; i++) {
-      const a = i > 1 ? row[i - 2] : 0, b = above[i], c = i > 1 ? above[i - 2] : 0;
-      if (filter === 1) row[i] += a;
-      else if (filter === 2) row[i] += b;
-      else if (filter === 3) row[i] += (a + b) >> 1;
-      else if (filter === 4) row[i] += paeth(a, b, c);
-    }
-    for (let x = 0, to = y * (1 + w) + 1; x < w; x++) out[to++] = Math.round((256 * row[2 * x] + row[2 * x + 1]) / 257);
-    above = row;
-  }
-  return out;
-}
-
-function paeth(a, b, c) {
-  const p = a + b - c, pa = Math.abs(p - a), pb = Math.abs(p - b), pc = Math.abs(p - c);
-  return pa <= pb && pa <= pc ? a : pb <= pc ? b : c;
 }

@@ -20,18 +20,26 @@ function droppedFiles(transfer) {
   const entries = [...transfer.items].map((item) => item.webkitGetAsEntry?.());
   const folder = entries.find((entry) => entry?.isDirectory);
   if (folder) say(`${folder.name} is a folder: open it, select the images in it and drop them.`, true);
-  return [[...transfer.files].filter((file) => !entries.some((entry) => entry?.isDirectory && entry.name === file.name)), folder];
+  return [
+    [...transfer.files].filter((file) => !entries.some((entry) => entry?.isDirectory && entry.name === file.name)),
+    folder,
+  ];
 }
 
 let isWorking = false;
 async function work() {
   if (!ready || isWorking) return;
   isWorking = true;
-  for (let image; (image = images.find(({ state }) => state === "waiting")); ) {
+  const next = () => (selected?.state === "waiting" ? selected : images.find(({ state }) => state === "waiting"));
+  for (let image = next(); image; image = next()) {
     image.state = "running";
     showRow(image);
     try {
-      const { view, thumbnail, ...reply } = await ask("segment", { file: image.file, thumbnail: THUMBNAIL, limit: image === selected ? LIMIT : 0 });
+      const { view, thumbnail, ...reply } = await ask("segment", {
+        file: image.file,
+        thumbnail: THUMBNAIL,
+        limit: image === selected ? LIMIT : 0,
+      });
       drawThumbnail(image, thumbnail);
       if (view) keepView(image, view);
       Object.assign(image, reply, { state: "done" });
@@ -55,13 +63,16 @@ function drawThumbnail(image, thumbnail) {
 }
 
 function remove(image) {
-  const at = images.indexOf(image);
+  const at = images.indexOf(image),
+    isInList = $("list").contains(document.activeElement);
   images.splice(at, 1);
   image.row.remove();
   dropView(image.id);
-  if (image === selected) select(images[Math.min(at, images.length - 1)] ?? null, $("list").contains(document.activeElement));
+  if (image === selected) select(images[Math.min(at, images.length - 1)] ?? null, isInList);
   layOut();
-  showProgress();
+  // the focus must not stay on parts that are hidden now
+  if (!images.length) $("files").focus();
+  else if (isInList && images.length === 1) $("remove").focus();
 }
 
 function removeAll() {
@@ -76,7 +87,13 @@ function removeAll() {
 }
 
 function makeRow({ id, name }) {
-  const row = make("li", { id: `image-${id}`, role: "option", tabIndex: -1, title: name }, make("canvas", { width: 1, height: 1 }), make("b", {}, name), make("span", { className: "note" }, "waiting"));
+  const row = make(
+    "li",
+    { id: `image-${id}`, role: "option", tabIndex: -1, title: name },
+    make("canvas", { width: 1, height: 1 }),
+    make("b", {}, name),
+    make("span", { className: "note" }, "waiting"),
+  );
   row.setAttribute("aria-selected", false);
   return row;
 }
@@ -89,7 +106,9 @@ function showRow(image) {
 function describe(image) {
   if (image.state === "failed") return image.error;
   if (image.state !== "done") return image.state === "running" ? "segmenting …" : "waiting";
-  return models.map((model, i) => `${letters[i]} ${percent(image, sum(labelAreas(image.areas[i], model, thresholds[i])))}`.trim()).join(" · ");
+  return models
+    .map((model, i) => `${letters[i]} ${percent(image, sum(labelAreas(image.areas[i], model, thresholds[i])))}`.trim())
+    .join(" · ");
 }
 
 function sum(values) {
@@ -111,12 +130,13 @@ function layOut() {
 }
 
 function showProgress() {
-  const done = images.filter(({ state }) => state === "done").length, failed = images.filter(({ state }) => state === "failed").length;
-  const isBusy = done + failed < images.length;
+  const done = images.filter(({ state }) => state === "done").length,
+    failed = images.filter(({ state }) => state === "failed").length;
+  const isBusy = !broken && done + failed < images.length;
   $("progress").hidden = $("count").hidden = !isBusy;
   Object.assign($("progress"), { max: images.length || 1, value: done + failed });
   $("count").textContent = `${done + failed} of ${images.length}`;
-  if (isBusy || !images.length) return;
+  if (isBusy || broken || !images.length) return;
   const all = `${done} of ${images.length} images are segmented${failed ? `; ${failed} could not be read` : ""}.`;
   say(images.length > 1 ? all : `${images[0].name}: ${describe(images[0])}`, failed > 0);
 }

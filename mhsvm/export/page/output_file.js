@@ -43,7 +43,9 @@ function chunk(name, content) {
  * @returns {Promise<Blob>}
  */
 async function writePNG(pixels, width, height, palette) {
-  const channels = pixels.length / (width * height), row = channels * width, rows = new Uint8Array(height * (1 + row));
+  const channels = pixels.length / (width * height),
+    row = channels * width,
+    rows = new Uint8Array(height * (1 + row));
   for (let y = 0, from = 0, to = 0; y < height; y++, from += row, to += 1 + row) {
     if (channels === 1) rows.set(pixels.subarray(from, from + row), to + 1);
     else {
@@ -71,12 +73,26 @@ async function writePNG(pixels, width, height, palette) {
  * @returns {Promise<Blob>}
  */
 async function writeZIP(entries) {
-  const parts = [], directory = [];
-  let offset = 0, directorySize = 0;
+  const parts = [],
+    directory = [];
+  let offset = 0,
+    directorySize = 0;
   for (const { name, file } of entries) {
-    const path = new TextEncoder().encode(name), bytes = new Uint8Array(await file.arrayBuffer());
+    const path = new TextEncoder().encode(name),
+      bytes = new Uint8Array(await file.arrayBuffer());
     // version 2.0, names in UTF-8, stored, the first of January 1980
-    const facts = [[20, -2], [0x800, -2], [0, -2], [0, -2], [33, -2], [crc32(bytes), -4], [bytes.length, -4], [bytes.length, -4], [path.length, -2], [0, -2]];
+    const facts = [
+      [20, -2],
+      [0x800, -2],
+      [0, -2],
+      [0, -2],
+      [33, -2],
+      [crc32(bytes), -4],
+      [bytes.length, -4],
+      [bytes.length, -4],
+      [path.length, -2],
+      [0, -2],
+    ];
     const header = pack([0x04034b50, -4], ...facts);
     parts.push(header, path, file);
     const entry = pack([0x02014b50, -4], [20, -2], ...facts, [0, -2], [0, -2], [0, -2], [0, -4], [offset, -4]);
@@ -84,6 +100,14 @@ async function writeZIP(entries) {
     offset += header.length + path.length + bytes.length;
     directorySize += entry.length + path.length;
   }
-  const end = pack([0x06054b50, -4], [0, -4], [entries.length, -2], [entries.length, -2], [directorySize, -4], [offset, -4], [0, -2]);
+  const end = pack(
+    [0x06054b50, -4],
+    [0, -4],
+    [entries.length, -2],
+    [entries.length, -2],
+    [directorySize, -4],
+    [offset, -4],
+    [0, -2],
+  );
   return new Blob([...parts, ...directory, end], { type: "application/zip" });
 }

@@ -1,4 +1,4 @@
-// The start of the page, and what its user does.
+// The start of the page, and its answers to its user.
 "use strict";
 
 async function start() {
@@ -7,7 +7,9 @@ async function start() {
     const { exact } = await ask("open", await unpackModels(page));
     // for as long as the page is open
     $("warning").hidden = exact;
-    if (!exact) $("warning").textContent = "This browser changes pixels that a page reads, against fingerprinting: results are not exact. Allow canvas data for this page.";
+    if (!exact)
+      $("warning").textContent =
+        "This browser changes pixels that a page reads, against fingerprinting: results are not exact. Allow canvas data for this page.";
     ready = true;
     work();
   } catch (error) {
@@ -27,7 +29,10 @@ function listen() {
   }
   let depth = 0;
   const drag = (change) => document.body.classList.toggle("dragging", (depth = Math.max(depth + change, 0)) > 0);
-  addEventListener("dragenter", (event) => { event.preventDefault(); drag(1); });
+  addEventListener("dragenter", (event) => {
+    event.preventDefault();
+    drag(1);
+  });
   addEventListener("dragleave", () => drag(-1));
   addEventListener("dragover", (event) => event.preventDefault());
   addEventListener("drop", (event) => {
@@ -45,7 +50,11 @@ function listen() {
   addEventListener("keydown", press);
   $("list").onclick = (event) => {
     const row = event.target.closest("li");
-    if (row) select(images.find((image) => image.row === row), true);
+    if (row)
+      select(
+        images.find((image) => image.row === row),
+        true,
+      );
   };
   $("modes").onchange = $("layer").onchange = showMode;
   $("per").oninput = $("same").onchange = $("unit").onchange = setScale;
@@ -63,8 +72,19 @@ function listen() {
 
 function press(event) {
   const isInList = $("list").contains(event.target);
-  if (event.ctrlKey || event.metaKey || event.altKey || (!isInList && event.target.matches?.("input, select, textarea"))) return;
-  const { key } = event, steps = { ArrowLeft: -1, ArrowRight: 1, ...(isInList && { ArrowUp: -1, ArrowDown: 1, Home: -images.length, End: images.length }) };
+  if (
+    event.ctrlKey ||
+    event.metaKey ||
+    event.altKey ||
+    (!isInList && event.target.matches?.("input, select, textarea"))
+  )
+    return;
+  const { key } = event,
+    steps = {
+      ArrowLeft: -1,
+      ArrowRight: 1,
+      ...(isInList && { ArrowUp: -1, ArrowDown: 1, Home: -images.length, End: images.length }),
+    };
   if (key in steps && images.length > 1) {
     event.preventDefault();
     const at = Math.min(Math.max(images.indexOf(selected) + steps[key], 0), images.length - 1);
@@ -82,17 +102,39 @@ function build() {
   $("models").textContent = models.map(({ name }) => name).join(" and ");
   $("thresholds").append(...models.map(makeThreshold));
   $("one").append(
-    ...models.map((_, index) => [`Mask ${letters[index]}`.trim() + " (PNG)", "mask", index]).concat([["Overlay (PNG)", "overlay"], ["Polygons (JSON)", "polygons"]]).map(([text, what, index = 0]) => {
-      const button = make("button", { type: "button" }, text);
-      Object.assign(button.dataset, { save: what, index });
-      return button;
-    }),
+    ...models
+      .map((_, index) => [`Mask ${letters[index]}`.trim() + " (PNG)", "mask", index])
+      .concat([
+        ["Overlay (PNG)", "overlay"],
+        ["Polygons (JSON)", "polygons"],
+      ])
+      .map(([text, kind, index = 0]) => {
+        const button = make("button", { type: "button" }, text);
+        Object.assign(button.dataset, { save: kind, index });
+        return button;
+      }),
   );
   for (const [index, model] of models.entries()) {
     const labels = model.classes > 1 ? [...Array(model.classes).keys()] : [1];
-    $("layer").append(...labels.map((label) => make("option", { value: `${index} ${label}` }, [letters[index] && `model ${letters[index]}`, model.classes > 1 ? `class ${label}` : letters[index] ? "" : "lesion"].filter(Boolean).join(", "))));
+    $("layer").append(
+      ...labels.map((label) =>
+        make(
+          "option",
+          { value: `${index} ${label}` },
+          [
+            letters[index] && `model ${letters[index]}`,
+            model.classes > 1 ? `class ${label}` : letters[index] ? "" : "lesion",
+          ]
+            .filter(Boolean)
+            .join(", "),
+        ),
+      ),
+    );
     const facts = Object.entries(model.lines);
-    $("facts").append(...(letters[index] ? [make("h2", {}, `Model ${letters[index]}`)] : []), make("dl", {}, ...facts.flatMap(([name, text]) => [make("dt", {}, name), make("dd", {}, text)])));
+    $("facts").append(
+      ...(letters[index] ? [make("h2", {}, `Model ${letters[index]}`)] : []),
+      make("dl", {}, ...facts.flatMap(([name, text]) => [make("dt", {}, name), make("dd", {}, text)])),
+    );
   }
   $("layer").hidden = $("layer").length < 2;
   const context = $("ramp").firstChild.getContext("2d");

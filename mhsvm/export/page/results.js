@@ -42,7 +42,21 @@ function tableText(rows) {
 /** The table of all images: a row for each image, model and class; failed ones with their error. */
 function resultTable(images, models, thresholds) {
   const beside = models.length > 1 ? ["dice"] : [];
-  const header = ["image", "width", "height", "model", "sha256", "class", "threshold", "area_px", "percent", "pixels_per_mm", "area_mm2", ...beside, "error"];
+  const header = [
+    "image",
+    "width",
+    "height",
+    "model",
+    "sha256",
+    "class",
+    "threshold",
+    "area_px",
+    "percent",
+    "pixels_per_mm",
+    "area_mm2",
+    ...beside,
+    "error",
+  ];
   const rows = images.flatMap((image) => {
     if (image.error) return [[image.name, ...new Array(header.length - 2).fill(null), image.error]];
     return models.flatMap((model, index) =>
@@ -50,7 +64,11 @@ function resultTable(images, models, thresholds) {
         const mm2 = squareMillimeters(area, image.scale);
         return [
           ...[image.name, image.width, image.height, model.name, model.sha256, i + 1],
-          ...[model.classes > 1 ? null : thresholds[index], area, Number(((100 * area) / (image.width * image.height)).toFixed(4))],
+          ...[
+            model.classes > 1 ? null : thresholds[index],
+            area,
+            Number(((100 * area) / (image.width * image.height)).toFixed(4)),
+          ],
           ...[image.scale, mm2 === null ? null : Number(mm2.toPrecision(7))],
           ...(beside.length ? [image.dice?.[image.dice.length > 1 ? i : 0]] : []),
           null,
@@ -67,7 +85,11 @@ function resultTable(images, models, thresholds) {
  *   With polygons of each model.
  */
 function resultPolygons(images, models, thresholds, version) {
-  const about = (model, index) => ({ model: model.name, sha256: model.sha256, threshold: model.classes > 1 ? null : thresholds[index] });
+  const about = (model, index) => ({
+    model: model.name,
+    sha256: model.sha256,
+    threshold: model.classes > 1 ? null : thresholds[index],
+  });
   const features = images.flatMap(({ name, width, height, polygons }) =>
     polygons.flatMap((found, index) =>
       found.map(({ label, area, rings }) => ({
@@ -77,15 +99,32 @@ function resultPolygons(images, models, thresholds, version) {
       })),
     ),
   );
-  const known = images.map(({ name, width, height, polygons }) => ({ image: name, width, height, polygons: polygons.map((found) => found.length) }));
-  return JSON.stringify({ type: "FeatureCollection", coordinates: COORDINATES, written_by: `mhsvm ${version}`, models: models.map(about), images: known, features });
+  const known = images.map(({ name, width, height, polygons }) => ({
+    image: name,
+    width,
+    height,
+    polygons: polygons.map((found) => found.length),
+  }));
+  return JSON.stringify({
+    type: "FeatureCollection",
+    coordinates: COORDINATES,
+    written_by: `mhsvm ${version}`,
+    models: models.map(about),
+    images: known,
+    features,
+  });
 }
 
 /** Names of files for results: those of the images without ending and without letters that systems refuse, each once. */
 function resultNames(images) {
   const taken = new Set();
   return images.map(({ name }) => {
-    const stem = name.replace(/\.[^.]*$/, "").replace(/[\0-\x1f<>:"/\\|?*\x7f]/g, "_").replace(/^[.\s]+|[.\s]+$/g, "").slice(0, 120) || "image";
+    const stem =
+      name
+        .replace(/\.[^.]*$/, "")
+        .replace(/[\0-\x1f<>:"/\\|?*\x7f]/g, "_")
+        .replace(/^[.\s]+|[.\s]+$/g, "")
+        .slice(0, 120) || "image";
     let unique = stem;
     for (let i = 2; taken.has(unique.toLowerCase()); i++) unique = `${stem}-${i}`;
     taken.add(unique.toLowerCase());

@@ -8,7 +8,8 @@ const LIMIT = Math.min(Math.max(Math.ceil(Math.max(screen.width, screen.height) 
 const MODES = ["boundary", "mask", "probability", "image"];
 
 const $ = (id) => document.getElementById(id);
-const page = JSON.parse($("data").textContent), { models } = page;
+const page = JSON.parse($("data").textContent),
+  { models } = page;
 // letters where there are two models
 const letters = models.length > 1 ? ["A", "B"] : [""];
 
@@ -16,10 +17,16 @@ const images = []; // {id, file, name, state, error, width, height, maps, areas,
 const thresholds = models.map((model) => model.threshold);
 const views = new Map(); // by id, the last ones that were shown
 let line = null; // a known length in an image: {image, from, to}, in fractions of its sides
-let selected = null, scale = null, ready = false, broken = "", numAdded = 0, compared = 0;
+let selected = null,
+  scale = null,
+  ready = false,
+  broken = "",
+  numAdded = 0,
+  compared = 0;
 
 const waiting = new Map(); // questions to the Worker by id
-let worker, stopped = null;
+let worker,
+  stopped = null;
 
 async function openWorker() {
   const parts = [$("modules").textContent, await unpack(page.worker)];

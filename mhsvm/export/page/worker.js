@@ -4,15 +4,17 @@
 "use strict";
 
 const STRIP = 2 ** 22; // pixels that are read back at a time
-const GRID = Float32Array.from({ length: 1001 }, (_, i) => i / 1000); // thresholds with counted areas
 
-let models = [], networks = [];
+let models = [],
+  networks = [];
 
 /** Each takes a message and returns the reply; `moved` is transferred with it. */
 const ANSWERS = { open, segment, view, compare, mask, overlay, polygons, zip };
 let last = Promise.resolve();
 // one after the other, so that only one image is in memory
-self.onmessage = ({ data }) => { last = last.then(() => answer(data)); };
+self.onmessage = ({ data }) => {
+  last = last.then(() => answer(data));
+};
 
 async function answer(message) {
   const { id, type } = message;
@@ -26,21 +28,29 @@ async function answer(message) {
 
 async function open(message) {
   models = message.models;
-  if (typeof OffscreenCanvas === "undefined") throw new Error("This browser is too old: it lacks OffscreenCanvas (2023).");
+  if (typeof OffscreenCanvas === "undefined")
+    throw new Error("This browser is too old: it lacks OffscreenCanvas (2023).");
   networks = await openNetworks(message.wasm, models);
   return { exact: readsPixelsBack() };
 }
 
 /** Some browsers change pixels that a page reads back, against fingerprinting. */
 function readsPixelsBack() {
-  const sent = new ImageData(64, 64), context = drawing(64, 64);
-  sent.data.forEach((_, i) => { sent.data[i] = i % 4 === 3 ? 255 : (i * 7919) >> 4; });
+  const sent = new ImageData(64, 64),
+    context = drawing(64, 64);
+  sent.data.forEach((_, i) => {
+    sent.data[i] = i % 4 === 3 ? 255 : (i * 7919) >> 4;
+  });
   context.putImageData(sent, 0, 0);
   return context.getImageData(0, 0, 64, 64).data.every((value, i) => value === sent.data[i]);
 }
 
 function drawing(width, height) {
-  const context = new OffscreenCanvas(width, height).getContext("2d", { willReadFrequently: true, colorSpace: "srgb", alpha: true });
+  const context = new OffscreenCanvas(width, height).getContext("2d", {
+    willReadFrequently: true,
+    colorSpace: "srgb",
+    alpha: true,
+  });
   if (!context) throw new Error(`This browser has no memory for ${width} x ${height} pixels.`);
   return context;
 }
@@ -59,7 +69,8 @@ async function withImage(file, use) {
 
 /** (h, w) pixels, RGBA over black, in strips: use(pixels, y, rows). Phones have no canvas of a whole photo. */
 function readStrips(image, use) {
-  const { width, height } = image, rows = Math.max(1, Math.min(height, LARGEST_SIDE, Math.floor(STRIP / width)));
+  const { width, height } = image,
+    rows = Math.max(1, Math.min(height, LARGEST_SIDE, Math.floor(STRIP / width)));
   const context = drawing(width, rows);
   context.imageSmoothingEnabled = false;
   for (let y = 0; y < height; y += rows) {
@@ -86,7 +97,8 @@ function resizeForModels(image) {
 
 function scaled(image, limit) {
   const scale = Math.min(1, limit / Math.max(image.width, image.height));
-  const width = Math.max(1, Math.round(image.width * scale)), height = Math.max(1, Math.round(image.height * scale));
+  const width = Math.max(1, Math.round(image.width * scale)),
+    height = Math.max(1, Math.round(image.height * scale));
   const context = drawing(width, height);
   context.fillStyle = "black";
   context.fillRect(0, 0, width, height);
@@ -97,7 +109,7 @@ function scaled(image, limit) {
 
 // ---- segmenting
 
-/** file -> width, height, maps of each model (k, H, W), their areas, a thumbnail; with `limit`, also what `view` gives. */
+/** file -> width, height, maps of each model (k, H, W), their areas, a thumbnail; with `limit`, also a view. */
 async function segment({ file, thumbnail, limit }) {
   const start = performance.now();
   return withImage(file, (image) => {
@@ -118,86 +130,19 @@ async function view({ file, maps, limit }) {
 }
 
 function viewOf(image, maps, limit) {
-  const pixels = scaled(image, limit), { width, height } = pixels;
+  const pixels = scaled(image, limit),
+    { width, height } = pixels;
   // a copy where the size stays
   const enlarged = maps.map((map, i) => resizeMaps(map, models[i].size[1], models[i].size[0], width, height).slice());
   return { pixels, maps: enlarged, moved: [pixels, ...enlarged.map((map) => map.buffer)] };
-}
-
-/** Maps at the size of the image, as by `resizeMaps`, some rows at a time: use(maps, y, rows), maps (k, rows, w). */
-function enlarge(map, { size: [h, w], classes }, width, height, use) {
-  const columns = floatFilter(w, width), { taps, first, count, weights } = floatFilter(h, height);
-  const wide = new Float32Array(classes * h * width), rows = Math.max(1, Math.min(height, Math.floor(2 ** 20 / width)));
-  for (let k = 0; k < classes; k++) {
-    filterColumns(map.subarray(k * h * w, (k + 1) * h * w), w, h, width, columns, wide.subarray(k * h * width, (k + 1) * h * width));
-  }
-  for (let y = 0; y < height; y += rows) {
-    const num = Math.min(rows, height - y), out = new Float32Array(classes * num * width);
-    const part = { taps, first: first.subarray(y), count: count.subarray(y), weights: weights.subarray(y * taps) };
-    for (let k = 0; k < classes; k++) {
-      const to = out.subarray(k * num * width, (k + 1) * num * width);
-      filterRows(wide.subarray(k * h * width, (k + 1) * h * width), width, num, part, to);
-    }
-    use(out, y, num);
-  }
-}
-
-/**
- * Pixels of a lesion at each threshold, or of each class.
- * @returns {{own: number, grid: Uint32Array} | {classes: number[]}} At the model's threshold, and at i / 1000.
- */
-function measure(map, model, width, height) {
-  if (model.classes > 1) {
-    const classes = new Array(model.classes).fill(0);
-    enlarge(map, model, width, height, (maps) => {
-      const labels = toMask(maps, model.classes, 0);
-      for (let i = 0; i < labels.length; i++) classes[labels[i]]++;
-    });
-    return { classes };
-  }
-  const grid = new Uint32Array(GRID.length), level = Math.fround(model.threshold);
-  let own = 0;
-  enlarge(map, model, width, height, (maps) => {
-    for (let i = 0; i < maps.length; i++) {
-      const p = maps[i];
-      let bin = Math.floor(p * 1000);
-      if (p < GRID[bin]) bin--;
-      else if (p >= GRID[bin + 1]) bin++;
-      grid[bin]++;
-      if (p >= level) own++;
-    }
-  });
-  for (let i = grid.length - 2; i >= 0; i--) grid[i] += grid[i + 1];
-  return { own, grid };
-}
-
-/** The mask at the size of the image, uint8 (h, w). */
-function fullMask(map, model, threshold, width, height) {
-  const mask = new Uint8Array(width * height);
-  enlarge(map, model, width, height, (maps, y) => mask.set(toMask(maps, model.classes, threshold), y * width));
-  return mask;
-}
-
-/** Dice of two models; several classes: of each class but the background. NaN where both masks are empty. */
-function compare({ maps, thresholds, width, height }) {
-  const [a, b] = models.map((model, i) => fullMask(maps[i], model, thresholds[i], width, height));
-  const equal = models[0].classes === models[1].classes, labels = equal ? Math.max(models[0].classes - 1, 1) : 1;
-  const both = new Array(labels).fill(0), either = new Array(labels).fill(0);
-  for (let i = 0; i < a.length; i++) {
-    // with different classes, all but the background
-    const x = equal ? a[i] : Math.min(a[i], 1), y = equal ? b[i] : Math.min(b[i], 1);
-    if (x) either[x - 1]++;
-    if (y) either[y - 1]++;
-    if (x && x === y) both[x - 1]++;
-  }
-  return { dice: both.map((num, i) => (2 * num) / either[i]) };
 }
 
 // ---- writing
 
 /** A PNG of the mask: 0 and 255, or class indices with a palette. */
 async function mask({ maps, index, threshold, width, height, colors }) {
-  const model = models[index], labels = fullMask(maps[index], model, threshold, width, height);
+  const model = models[index],
+    labels = fullMask(maps[index], model, threshold, width, height);
   if (model.classes === 1) for (let i = 0; i < labels.length; i++) labels[i] *= 255;
   return { file: await writePNG(labels, width, height, model.classes > 1 ? colors : null) };
 }
@@ -209,7 +154,8 @@ async function mask({ maps, index, threshold, width, height, colors }) {
 async function overlay({ file, maps, layers, width, height }) {
   const thickness = Math.max(1, Math.round(Math.max(width, height) / 300));
   // of each pixel, an index of the palette: 0 none, 1 black around boundaries, against light skin
-  const drawn = new Uint8Array(width * height), palette = [null, [0, 0, 0]];
+  const drawn = new Uint8Array(width * height),
+    palette = [null, [0, 0, 0]];
   let tint = null;
   for (const [place, { index, threshold, colors }] of layers.entries()) {
     // the first of two is wider, so that both can be seen where they are the same
@@ -227,8 +173,10 @@ async function overlay({ file, maps, layers, width, height }) {
     const rgb = new Uint8Array(3 * width * height);
     readStrips(image, (pixels, y, rows) => {
       for (let i = y * width, from = 0; from < 4 * rows * width; i++, from += 4) {
-        const color = palette[drawn[i]], over = tint?.(i);
-        for (let c = 0; c < 3; c++) rgb[3 * i + c] = color ? color[c] : over ? blend(pixels[from + c], over[c]) : pixels[from + c];
+        const color = palette[drawn[i]],
+          over = tint?.(i);
+        for (let c = 0; c < 3; c++)
+          rgb[3 * i + c] = color ? color[c] : over ? blend(pixels[from + c], over[c]) : pixels[from + c];
       }
     });
     return { file: await writePNG(rgb, width, height) };
@@ -255,7 +203,9 @@ function addCasing(drawn, width, height) {
 
 /** Contours of each class along the edges of pixels. */
 function polygons({ maps, index, threshold, width, height }) {
-  const model = models[index], labels = fullMask(maps[index], model, threshold, width, height), found = [];
+  const model = models[index],
+    labels = fullMask(maps[index], model, threshold, width, height),
+    found = [];
   const { left, top, w, h, part } = cropToLesion(labels, width, height);
   for (let label = 1; w && label < Math.max(model.classes, 2); label++) {
     for (const { outer, holes, area } of findPolygons(part, w, h, label)) {
@@ -267,16 +217,22 @@ function polygons({ maps, index, threshold, width, height }) {
 
 /** The smallest part of a mask that is not background everywhere around. */
 function cropToLesion(labels, width, height) {
-  let left = width, right = -1, top = height, bottom = -1;
+  let left = width,
+    right = -1,
+    top = height,
+    bottom = -1;
   for (let y = 0; y < height; y++) {
-    const row = labels.subarray(y * width, (y + 1) * width), first = row.findIndex(Boolean);
+    const row = labels.subarray(y * width, (y + 1) * width),
+      first = row.findIndex(Boolean);
     if (first < 0) continue;
     top = Math.min(top, y);
     bottom = y;
     left = Math.min(left, first);
     for (let x = width - 1; x > right; x--) if (row[x]) right = x;
   }
-  const w = Math.max(right - left + 1, 0), h = Math.max(bottom - top + 1, 0), part = new Uint8Array(w * h);
+  const w = Math.max(right - left + 1, 0),
+    h = Math.max(bottom - top + 1, 0),
+    part = new Uint8Array(w * h);
   for (let y = 0; y < h; y++) part.set(labels.subarray((top + y) * width + left, (top + y) * width + left + w), y * w);
   return { left, top, w, h, part };
 }

@@ -5,8 +5,10 @@ import re
 import numpy as np
 import pytest
 
+from mhsvm.prepare.native import open_native_masks
 from mhsvm.prepare.official_ids import set_of_ids
 from mhsvm.prepare.pipeline import prepare_set
+from mhsvm.prepare.sets import find_set
 from mhsvm.store import PreparedSet
 
 
@@ -113,6 +115,9 @@ def test_files_that_are_packed_twice_are_read_once(archives, tmp_path):
         "6 further copies of an image or mask, under the same name and with the same bytes"
     ]
 
+    with open_native_masks([tmp_path / "PH2.zip"], ["1", "199"], source="ph2", num_classes=1) as native:
+        assert sorted(native) == ["1", "199"]
+
 
 def test_files_of_one_name_that_differ_are_a_problem(lay_out, picture, lesion, tmp_path):
     files = {f"{place}/IMD002/IMD002_lesion.bmp": lesion(format="BMP") for place in "ab"}
@@ -165,6 +170,16 @@ def test_imaplusplus_with_all_raters(imaplusplus, lesion, tmp_path):
         np.testing.assert_array_equal(prepared.masks([0])[0], ratings.of(0)["A04"])
         areas = [int((prepared.masks([row])[0] > 0).sum()) for row in (1, 2)]
         assert areas[0] == areas[1] > max(int((mask > 0).sum()) for mask in ratings.of(1).values())
+
+
+def test_native_masks_of_imaplusplus_are_the_primary_ones(imaplusplus, tmp_path):
+    summary = prepare_set("imaplusplus", imaplusplus, tmp_path / "set.h5", size=(20, 30))
+    with (
+        PreparedSet.open(summary.path) as prepared,
+        open_native_masks(imaplusplus, prepared.ids, source="imaplusplus", num_classes=1) as native,
+    ):
+        for row, id_ in enumerate(prepared.ids):
+            np.testing.assert_array_equal(native.read(id_) * 255, prepared.masks([row])[0])
 
 
 def test_imaplusplus_without_its_lists(imaplusplus, tmp_path):
@@ -266,3 +281,46 @@ def test_layouts_of_other_sets(lay_out, picture, lesion, tmp_path, name):
         lesions = [(prepared.masks([row])[0] >= 128).sum() for row in range(len(prepared))]
         expected = [0 if "normal" in id_ else 149 for id_ in prepared.ids]
         np.testing.assert_allclose(lesions, expected, atol=4)
+
+
+@pytest.fixture
+def busi(lay_out, picture, encode):
+    """Two images, one with a mask in two parts."""
+    masks = np.zeros((3, 20, 30), np.uint8)
+    masks[0, :5, :5], masks[1, 4:10, 4:10], masks[2, 15:, 20:] = 255, 255, 255
+    ends = {"(1)_mask": masks[0], "(1)_mask_1": masks[1], "(4)_mask": masks[2]}
+    folder = "Dataset_BUSI_with_GT/benign/benign "
+    files = {f"{folder}{end}.png": encode(mask) for end, mask in ends.items()}
+    files |= {f"{folder}({number}).png": picture(number) for number in (1, 4)}
+    return lay_out(files), [np.maximum(masks[0], masks[1]), masks[2]]
+
+
+def test_several_masks_of_an_image_are_parts_of_one(busi, tmp_path):
+    source, expected = busi
+    with pytest.raises(ValueError, match=r"id that occurs twice: 1\n(.|\n)*masks of one image .* with `merge_masks`"):
+        prepare_set("folder", [source], tmp_path / "set.h5", size=(20, 30))
+    summary = prepare_set("folder", [source], tmp_path / "set.h5", size=(20, 30), merge_masks=True)
+    (tmp_path / "set").symlink_to(source)
+    assert find_set("set", tmp_path) == summary.path
+    with PreparedSet.open(summary.path) as prepared:
+        assert prepared.ids == ("benign (1)", "benign (4)")
+        np.testing.assert_array_equal(prepared.masks(slice(None)), expected)
+        assert prepared.attributes["merged_masks"] == 1
+        arguments = {"source": "folder", "num_classes": 1, "merge_masks": True}
+        with open_native_masks([source], prepared.ids, **arguments) as native:
+            np.testing.assert_array_equal([native.read(id_) * 255 for id_ in prepared.ids], expected)
+
+
+def test_wrong_parts_of_masks(busi, lesion, tmp_path):
+    source, _ = busi
+    with pytest.raises(ValueError, match="`merge_masks` is for lesion masks"):
+        prepare_set("folder", [source], tmp_path / "set.h5", num_classes=2, merge_masks=True)
+    (source / "Dataset_BUSI_with_GT/benign/benign (1)_mask_1.png").write_bytes(lesion(height=9))
+    with pytest.raises(ValueError, match=r"benign \(1\): the image has 20 x 30 pixels, the mask 9 x 30 "):
+        prepare_set("folder", [source], tmp_path / "set.h5", merge_masks=True)
+    arguments = {"source": "folder", "num_classes": 1, "merge_masks": True}
+    with (
+        pytest.raises(ValueError, match="the parts of the mask have different sizes"),
+        open_native_masks([source], ["benign (1)"], **arguments),
+    ):
+        pass
