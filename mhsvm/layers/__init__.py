@@ -11,6 +11,7 @@ from mhsvm.layers.mamba2 import Mamba2
 from mhsvm.layers.multi_head_scan import MultiHeadScan
 from mhsvm.layers.patch import PatchEmbed, PatchExpand, PatchMerge
 from mhsvm.layers.pvm import PVMLayer
+from mhsvm.layers.replacement import Replacement, replace_convs
 from mhsvm.layers.s6 import RouteS6
 from mhsvm.layers.scan_route_attention import ScanRouteAttention
 from mhsvm.layers.ss2d import SS2D
@@ -30,9 +31,11 @@ __all__ = [
     "PatchEmbed",
     "PatchExpand",
     "PatchMerge",
+    "Replacement",
     "RouteS6",
     "ScanRouteAttention",
     "SkipBridge",
+    "replace_convs",
 ]
 
 # an entry in a new file of this folder registers itself
