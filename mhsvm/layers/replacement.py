@@ -58,7 +58,7 @@ def replace_convs(model: nn.Module, layer: Layer, *, kernel_size: int = 3, pool_
         pool_strided: Replace convolutions with a stride too, by average pooling over stride x stride cells and then the
             layer, which gives maps of the same size. By default they are kept.
     Returns:
-        Names and parameters of what was replaced, and why other convolutions with such filters were kept.
+        Names and parameters of the layers that were replaced, and why other convolutions with such filters were kept.
     Raises:
         ValueError: Nothing was replaced, the network is itself a convolution, or `kernel_size` is even.
     Source: the plug-and-play study of Wu et al. 2024, arXiv 2403.20035.
