@@ -55,6 +55,9 @@ def operators(program):
     return {node.target for node in program.graph.nodes if node.op == "call_function"}
 
 
+# torch 2.6 warns of the constants that it records
+@pytest.mark.filterwarnings("ignore:Attempted to insert a get_attr Node:UserWarning")
+@pytest.mark.filterwarnings("ignore:Node .*lifted_tensor:UserWarning")
 @pytest.mark.parametrize("name", sorted(MODELS))
 def test_every_network_for_any_number_of_images(name):
     arguments, options = RECORDS[name]
