@@ -51,7 +51,7 @@ DEFAULTS = CfgNode(
                 "d_conv": 4,
                 "expand": 2,
                 "init": "paper",
-                # Sequence mixer of the PVM layers; d_state, d_conv and expand go to it if it takes them.
+                # Mixer of the PVM layers; d_state, d_conv and expand go to it if it takes them.
                 "mixer": "mamba",
             },
             "mhs_vm": {
@@ -77,7 +77,19 @@ DEFAULTS = CfgNode(
             },
         },
         # A node for each mixer with arguments of its own.
-        "mixer": {},
+        "mixer": {
+            "mhs": {
+                "patterns": ("C", "X", "S", "Z"),
+                "gate": "relu",
+                # The published 0.5 closes all gates at the small initial weights of init "paper".
+                "gate_threshold": 0.0,
+                "gate_learnable": False,
+                "gate_power": 2.0,
+                "project": True,
+            },
+            "mamba2": {"head_width": 4},
+            "conv": {"kernel_size": 3},
+        },
         "loss": {
             # bce_dice for one class, ce_dice for several.
             "name": "bce_dice",
