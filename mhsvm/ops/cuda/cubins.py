@@ -15,7 +15,7 @@ from mhsvm.text_file import read_text
 
 log = logging.getLogger(__name__)
 
-_OPTIONS = ("--std=c++17", "-default-device")
+_OPTIONS = ("-std=c++17", "-default-device")
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,7 +72,7 @@ def is_kept(variant: Variant, architecture: int) -> bool:
 
 def _options(variant: Variant, architecture: int) -> list[str]:
     constants = (*variant.constants, ("SHARED_BYTES", variant.shared_bytes))
-    return [f"--gpu-architecture=sm_{architecture}", *_OPTIONS, *(f"-D{name}={value}" for name, value in constants)]
+    return [f"-arch=sm_{architecture}", *_OPTIONS, *(f"-D{name}={value}" for name, value in constants)]
 
 
 @functools.cache
