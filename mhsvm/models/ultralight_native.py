@@ -7,12 +7,12 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 from torch._utils import _flatten_dense_tensors
-from torch.nn.modules.module import _has_any_global_hook
 
 from mhsvm.layers import GroupNormGELU, PVMLayer, SkipBridge
 from mhsvm.layers.layer_norm import LayerNorm
 from mhsvm.layers.linear import Linear
 from mhsvm.layers.mamba import Mamba
+from mhsvm.layers.plain import has_global_hooks
 from mhsvm.models.ultralight_weights import UltraLight, pack_weights
 from mhsvm.native.network import NativeNetwork
 from mhsvm.ops.dispatch import Operation
@@ -37,7 +37,7 @@ def unsupported_reason(image: Tensor, model: UltraLight) -> str | None:
         return "the C engine computes inference: call model.eval() first"
     if not all(type(p) is nn.Parameter and p.dtype == torch.float32 and p.is_cpu for p in _weights(model)):
         return "the C engine takes weights in float32 on the CPU"
-    if _has_any_global_hook():
+    if has_global_hooks():
         return "the C engine computes whole networks, and there are hooks on all modules"
     return changed_reason(model)
 

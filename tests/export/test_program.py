@@ -55,6 +55,9 @@ def operators(program):
     return {node.target for node in program.graph.nodes if node.op == "call_function"}
 
 
+# torch 2.6 warns of the constants that it records
+@pytest.mark.filterwarnings("ignore:Attempted to insert a get_attr Node:UserWarning")
+@pytest.mark.filterwarnings("ignore:Node .*lifted_tensor:UserWarning")
 @pytest.mark.parametrize("name", sorted(MODELS))
 def test_every_network_for_any_number_of_images(name):
     arguments, options = RECORDS[name]
@@ -77,7 +80,7 @@ def test_every_network_for_any_number_of_images(name):
         assert found.dtype == torch.float32
         assert found.shape == (batch, arguments.get("num_classes", 1), *size)
         assert not found.requires_grad
-        torch.testing.assert_close(found.double(), expected, rtol=0, atol=2e-5)
+        torch.testing.assert_close(found.double(), expected, rtol=0, atol=5e-5 if "output" in options else 1e-5)
 
 
 def test_a_saved_program_needs_no_package_and_names_no_folder():
