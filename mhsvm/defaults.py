@@ -86,7 +86,7 @@ DEFAULTS = CfgNode(
             },
             "smp": {
                 "architecture": "unet",
-                # Of segmentation_models.pytorch, or of timm after "tu-".
+                # An encoder of segmentation_models.pytorch, or of timm after "tu-".
                 "encoder": "resnet34",
                 # Such as imagenet; empty for random ones.
                 "encoder_weights": "",
