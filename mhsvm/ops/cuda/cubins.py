@@ -22,6 +22,8 @@ _OPTIONS = ("-std=c++17", "-default-device")
 class Variant:
     """A kernel with its compile-time constants; equal only to itself, so that it is found quickly.
 
+    Made by `the_variant`.
+
     Attributes:
         source: File with the kernel, `NAME.cu`; it may include the files `*.cuh` of its folder.
         function: Name of the kernel.
@@ -35,6 +37,14 @@ class Variant:
     constants: tuple[tuple[str, int | str], ...]
     threads: int
     shared_bytes: int
+
+
+@functools.cache
+def the_variant(
+    source: Path, function: str, constants: tuple[tuple[str, int | str], ...], threads: int, shared_bytes: int
+) -> Variant:
+    """The one variant with these attributes: two would be compiled twice, into one file."""
+    return Variant(source, function, constants, threads, shared_bytes)
 
 
 def cubin(variant: Variant, architecture: int) -> bytes:
