@@ -62,11 +62,17 @@ DEFAULTS = CfgNode(
                 "gate_learnable": False,
                 "gate_power": 2.0,
                 "project": True,
+                # Channels of a head are those of a block divided by it; 0 is the number of heads.
+                "head_divisor": 0,
+                "fusion": "sum",
+                "silu_branch": True,
                 "dims": (96, 192, 384, 768),
                 "depths": (2, 2, 2, 2),
                 "decoder_depths": (2, 2, 2, 1),
                 "d_state": 16,
                 "drop_path_rate": 0.2,
+                "branches": 1,
+                "share_branches": True,
             },
             "vm_unet": {
                 "dims": (96, 192, 384, 768),
@@ -74,6 +80,9 @@ DEFAULTS = CfgNode(
                 "decoder_depths": (2, 2, 2, 1),
                 "d_state": 16,
                 "drop_path_rate": 0.2,
+                # Slices of the channels that each block takes apart, all with the same weights or each with its own.
+                "branches": 1,
+                "share_branches": True,
             },
         },
         # A node for each mixer with arguments of its own.
