@@ -84,6 +84,13 @@ DEFAULTS = CfgNode(
                 "branches": 1,
                 "share_branches": True,
             },
+            "smp": {
+                "architecture": "unet",
+                # An encoder of segmentation_models.pytorch, or of timm after "tu-".
+                "encoder": "resnet34",
+                # Such as imagenet; empty for random ones.
+                "encoder_weights": "",
+            },
         },
         # A node for each mixer with arguments of its own.
         "mixer": {

@@ -9,7 +9,8 @@ from torch import nn
 from mhsvm.complexity import measure_complexity
 from mhsvm.layers import BidirectionalMamba, Mamba, Mamba2, MultiHeadScan, PVMLayer, RouteS6
 from mhsvm.layers.mixers import find_mixer, list_mixers
-from mhsvm.models import create_model, list_models
+from mhsvm.models import create_model
+from tests.fixtures.networks import OWN_NETWORKS
 
 TINY_UNET = {"dims": (8, 16), "depths": (1, 1), "decoder_depths": (1, 1), "d_state": 4}
 
@@ -63,7 +64,7 @@ def tiny_counted(name):
     return model, measure_complexity(model, size=(64, 64))
 
 
-@pytest.mark.parametrize("name", list_models())
+@pytest.mark.parametrize("name", OWN_NETWORKS)
 def test_parts_add_up(name):
     model, counted = tiny_counted(name)
     assert counted.parameters == sum(parameter.numel() for parameter in model.parameters())
@@ -75,7 +76,7 @@ def test_parts_add_up(name):
     assert counted.macs.total == counted.macs.without_scan + counted.macs.scan
 
 
-@pytest.mark.parametrize("name", list_models())
+@pytest.mark.parametrize("name", OWN_NETWORKS)
 def test_counts_are_those_of_an_image_and_grow_with_its_area(name):
     model, one = tiny_counted(name)
     several = measure_complexity(model, size=(64, 64), batch=3)
