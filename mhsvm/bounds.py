@@ -38,6 +38,8 @@ BOUNDS = {
     "model.vm_unet.d_state": "[1, 1024]",
     "model.vm_unet.drop_path_rate": "[0, 1)",
     "model.malunet.channels": "[1, 65536]",
+    "model.ege_unet.channels": "[1, 65536]",
+    "model.ege_unet.auxiliary_weights": "[0, inf)",
     "mixer.mhs.gate_threshold": "(-inf, inf)",
     "mixer.mhs.gate_power": "[1, inf)",
     "mixer.mamba2.head_width": "[1, 65536]",
@@ -93,6 +95,8 @@ BOUNDS = {
 MAY_BE_EMPTY = ("run.plugins", "schedule.MultiStepLR.milestones", "schedule.WarmupMultiStepLR.milestones")
 LENGTHS = {
     "model.ultralight_vm_unet.channels": 6,
+    "model.ege_unet.channels": 6,
+    "model.ege_unet.auxiliary_weights": 5,
     "model.malunet.channels": 6,
     "optimizer.*.betas": 2,
     "optimizer.Rprop.etas": 2,

@@ -89,6 +89,11 @@ DEFAULTS = CfgNode(
                 "split_att": "fc",
                 "bridge": True,
             },
+            "ege_unet": {
+                "channels": (8, 16, 24, 32, 48, 64),
+                # Weights of the losses of the decoder's stages, the deepest first.
+                "auxiliary_weights": (0.1, 0.2, 0.3, 0.4, 0.5),
+            },
             "smp": {
                 "architecture": "unet",
                 # An encoder of segmentation_models.pytorch, or of timm after "tu-".

@@ -71,7 +71,7 @@ def test_parts_add_up(name):
     assert sum(part.parameters for part in counted.parts) == counted.parameters
     for kind in ("layers", "mixers", "scan"):
         total = getattr(counted.macs, kind)
-        assert total > 0 or (kind != "layers" and name == "malunet")
+        assert total > 0 or (kind != "layers" and name in ("ege_unet", "malunet"))
         assert sum(getattr(part.macs, kind) for part in counted.parts) == total
     assert counted.macs.total == counted.macs.without_scan + counted.macs.scan
 
@@ -80,7 +80,9 @@ def test_parts_add_up(name):
 def test_counts_are_those_of_an_image_and_grow_with_its_area(name):
     model, one = tiny_counted(name)
     several = measure_complexity(model, size=(64, 64), batch=3)
-    assert (one.macs, one.activations, one.parts) == (several.macs, several.activations, several.parts)
+    if name != "ege_unet":
+        # whose attention computes weights once for all images of a batch
+        assert (one.macs, one.activations, one.parts) == (several.macs, several.activations, several.parts)
     assert several.tensor_bytes > 2 * one.tensor_bytes - weights_bytes(model)
     larger = measure_complexity(model, size=(64, 128))
     assert larger.macs.scan == 2 * one.macs.scan

@@ -1,6 +1,7 @@
 """The networks: built by name, loaded from our checkpoints or published ones."""
 
 from mhsvm.models.create import create_model
+from mhsvm.models.ege_unet import EGEUNet
 from mhsvm.models.loading import LoadReport, load_weights
 from mhsvm.models.malunet import MALUNet
 from mhsvm.models.mhs_vm import MHSVM
@@ -11,6 +12,7 @@ from mhsvm.models.vm_unet import VMUNet
 from mhsvm.plugins import import_folder
 
 __all__ = [
+    "EGEUNet",
     "MALUNet",
     "MHSVM",
     "LoadReport",

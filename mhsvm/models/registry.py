@@ -38,6 +38,9 @@ def register_model(
     operations with backends. The network returns logits and has an attribute `stride`; height and width of an image
     are multiples of it.
 
+    Deep supervision: in training mode only, it may return a tuple of those logits and further ones of the same shape.
+    Its attribute `auxiliary_weights` then has a number for each further one, the weight of its loss.
+
     Args:
         name: For `create_model` and the config.
         mark: Mark of state dicts under our own keys; it gives better messages for files of another network. Begin its

@@ -199,8 +199,23 @@ class TrainStep:
         inputs, targets = batch if self._prepare is None else self._prepare(*batch)
         autocast = torch.autocast(self.device.type, dtype=self.precision, enabled=self.precision != torch.float32)
         with autocast, around():
-            logits = self.model(inputs) if self.compiled else forward_in_parts(self.model, inputs)
-        return self.loss(logits, targets)
+            output = self.model(inputs) if self.compiled else forward_in_parts(self.model, inputs)
+        if isinstance(output, Tensor):
+            return self.loss(output, targets)
+        return self._deep_loss(output, targets)
+
+    def _deep_loss(self, outputs: Sequence[Tensor], targets: Tensor) -> Tensor:
+        """The loss of a network with deep supervision, which returns further logits in training mode."""
+        weights: Sequence[float] = getattr(self.model, "auxiliary_weights", ())
+        if len(outputs) != 1 + len(weights):
+            raise ValueError(
+                "a network with deep supervision returns a tuple in training mode, the logits and further ones for "
+                f"each of its `auxiliary_weights`; received {len(outputs)} outputs and {len(weights)} weights"
+            )
+        loss = self.loss(outputs[0], targets)
+        for weight, logits in zip(weights, outputs[1:], strict=True):
+            loss = loss + weight * self.loss(logits, targets)
+        return loss
 
     def _rehearse(self, *batch: Tensor) -> None:
         """Compute a step up to the gradients and discard them; without torch's compiler."""

@@ -20,6 +20,7 @@ RECORDS = {
     "ultralight_vm_unet": ({"num_classes": 1}, {"normalization": "minmax"}),
     "vm_unet": ({**SHORT, "num_classes": 3}, {"normalization": "imagenet", "image": "float32"}),
     "malunet": ({"num_classes": 1}, {"normalization": "minmax"}),
+    "ege_unet": ({"num_classes": 2}, {"output": "logits"}),
     # the default gate magnifies the rounding errors of any backend
     "mhs_vm": ({**SHORT, "in_channels": 1, "gate": "sigmoid"}, {"image": "normalized", "output": "logits"}),
 }

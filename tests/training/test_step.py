@@ -295,6 +295,35 @@ def test_a_rehearsal_leaves_the_statistics_of_a_batch_norm():
     torch.testing.assert_close(norm.running_mean, 0.1 * first)
 
 
+class Supervised(nn.Module):
+    """Two heads, the second of which is weighed in training."""
+
+    auxiliary_weights = (0.25,)
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.heads = nn.ModuleList([nn.Linear(4, 1), nn.Linear(4, 1)])
+
+    def forward(self, x):
+        return tuple(head(x) for head in self.heads) if self.training else self.heads[0](x)
+
+
+def test_deep_supervision_adds_weighed_losses():
+    model, (x, y) = Supervised(), batches(1)[0]
+    first, second = (nn.functional.mse_loss(head(x), y) for head in model.heads)
+    (first + 0.25 * second).backward()
+    expected = [parameter.grad.clone() for parameter in model.parameters()]
+    step = TrainStep(model, create_optimizer("SGD", model, **DEFAULTS.optimizer.SGD), nn.MSELoss(), mode="eager")
+    loss, _ = step(x, y).tolist()
+    assert loss == pytest.approx((first + 0.25 * second).item(), rel=1e-6)
+    assert_same([parameter.grad for parameter in model.parameters()], expected)
+    # weights for fewer heads would leave one out
+    model.auxiliary_weights = ()
+    with pytest.raises(ValueError, match="each of its `auxiliary_weights`; received 2 outputs and 0 weights"):
+        step(x, y)
+
+
 class Attentive(nn.Module):
     """Notes who is at work."""
 
