@@ -82,7 +82,8 @@ def test_released_weights_on_extreme_images(name, image):
 @pytest.mark.parametrize(("place", "color"), [((0, 0), (0, 255, 0)), ((2, 0), (255, 255, 255)), ((1, 0), (0, 0, 255))])
 def test_a_pixel_where_the_sums_of_a_norm_begin(name, place, color):
     image = torch.zeros(1, 3, 256, 256)
-    image[:, :, *place] = torch.tensor(color, dtype=torch.float32)
+    y, x = place
+    image[:, :, y, x] = torch.tensor(color, dtype=torch.float32)
     model = create_model("ultralight_vm_unet", pretrained=name).eval()
     with torch.inference_mode():
         found = model(image).sigmoid()
