@@ -49,10 +49,15 @@ def changed_reason(model: UltraLight) -> str | None:
 
 
 def changed_layer(model: UltraLight) -> str | None:
-    """The class of the first layer that is not that of the published network, or has hooks; None if all are."""
+    """The class of the first layer that is not that of the published network, or has hooks; None if all are.
+
+    A foreign mixer is named with its PVM layer.
+    """
     for module in _modules(model):
         if module is not model and not _is_known(module):
-            return type(module).__name__
+            foreign = isinstance(module, PVMLayer) and type(module.mixer) is not Mamba
+            mixer = f" with the mixer {type(module.mixer).__name__}" if foreign else ""
+            return f"{type(module).__name__}{mixer}"
     return None
 
 

@@ -15,12 +15,14 @@ from mhsvm.text_file import read_text
 
 log = logging.getLogger(__name__)
 
-_OPTIONS = ("--std=c++17", "-default-device")
+_OPTIONS = ("-std=c++17", "-default-device")
 
 
 @dataclass(frozen=True, eq=False)
 class Variant:
     """A kernel with its compile-time constants; equal only to itself, so that it is found quickly.
+
+    Made by `the_variant`.
 
     Attributes:
         source: File with the kernel, `NAME.cu`; it may include the files `*.cuh` of its folder.
@@ -35,6 +37,14 @@ class Variant:
     constants: tuple[tuple[str, int | str], ...]
     threads: int
     shared_bytes: int
+
+
+@functools.cache
+def the_variant(
+    source: Path, function: str, constants: tuple[tuple[str, int | str], ...], threads: int, shared_bytes: int
+) -> Variant:
+    """The one variant with these attributes: two would be compiled twice, into one file."""
+    return Variant(source, function, constants, threads, shared_bytes)
 
 
 def cubin(variant: Variant, architecture: int) -> bytes:
@@ -62,7 +72,7 @@ def is_kept(variant: Variant, architecture: int) -> bool:
 
 def _options(variant: Variant, architecture: int) -> list[str]:
     constants = (*variant.constants, ("SHARED_BYTES", variant.shared_bytes))
-    return [f"--gpu-architecture=sm_{architecture}", *_OPTIONS, *(f"-D{name}={value}" for name, value in constants)]
+    return [f"-arch=sm_{architecture}", *_OPTIONS, *(f"-D{name}={value}" for name, value in constants)]
 
 
 @functools.cache

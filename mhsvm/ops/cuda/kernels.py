@@ -113,7 +113,7 @@ def _shown(num: int):
     # imported here, because no bar is needed if the kernels are on disk
     from tqdm import tqdm
 
-    with tqdm(desc=_MESSAGE, total=num, unit=" kernels", leave=False, dynamic_ncols=True) as bar:
+    with tqdm(desc=_MESSAGE, total=num, unit=" kernels", leave=False, dynamic_ncols=True, disable=None) as bar:
         yield bar.update
 
 

@@ -45,7 +45,7 @@ def test_the_compiler_gets_source_headers_and_constants(compiler, variant):
     assert cubin(variant, 90) == b"code 1"
     source, name, options, headers = compiler.calls[0]
     assert (source, name, headers) == ("a kernel", "run.cu", {"own.cuh": "a header"})
-    assert {"--gpu-architecture=sm_90", "-DN=16", "-DSHARED_BYTES=1024"} <= set(options)
+    assert {"-arch=sm_90", "-DN=16", "-DSHARED_BYTES=1024"} <= set(options)
 
 
 def test_a_kernel_is_compiled_once_for_an_architecture(compiler, variant):

@@ -28,7 +28,7 @@ def _fresh():
 
 
 def test_compiles_to_machine_code(compiler):
-    code = compiler.compile(SOURCE, "run.cu", ["--gpu-architecture=sm_80"], HEADERS)
+    code = compiler.compile(SOURCE, "run.cu", ["-arch=sm_80"], HEADERS)
     assert code[:4] == b"\x7fELF"
     assert b"run" in code
     assert 80 in compiler.architectures
@@ -36,12 +36,12 @@ def test_compiles_to_machine_code(compiler):
 
 def test_an_error_of_the_source_is_quoted(compiler):
     with pytest.raises(NvrtcError, match=r'does not compile run.cu: run.cu\(1\).*identifier "twice" is undefined'):
-        compiler.compile(SOURCE.partition("\n")[2], "run.cu", ["--gpu-architecture=sm_80"], {})
+        compiler.compile(SOURCE.partition("\n")[2], "run.cu", ["-arch=sm_80"], {})
 
 
 def test_an_unknown_architecture_is_an_error(compiler):
     with pytest.raises(NvrtcError, match="NVRTC"):
-        compiler.compile(SOURCE, "run.cu", ["--gpu-architecture=sm_10"], HEADERS)
+        compiler.compile(SOURCE, "run.cu", ["-arch=sm_10"], HEADERS)
 
 
 @pytest.mark.usefixtures("_fresh")

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import torch
 
-from mhsvm.ops.cuda.cubins import Variant
+from mhsvm.ops.cuda.cubins import Variant, the_variant
 
 TILE = 8
 _FOLDER = Path(__file__).parent
@@ -189,7 +189,7 @@ def variant(
         **{f"ALIGN_{name.upper()}": value for name, value in alignments._asdict().items()},
         **{name.upper(): int(value) for name, value in options._asdict().items()},
     }
-    return Variant(
+    return the_variant(
         _FOLDER / f"{source}.cu",
         f"scan_{source}",
         tuple(constants.items()),
@@ -206,7 +206,7 @@ def sum_variant(function: str, types: Types, *, vector_bc: bool) -> Variant:
         "X": _NAMES[types.x],
         "VECTOR_BC": int(vector_bc),
     }
-    return Variant(_FOLDER / "sums.cu", function, tuple(constants.items()), 256, 1024)
+    return the_variant(_FOLDER / "sums.cu", function, tuple(constants.items()), 256, 1024)
 
 
 def _shared_bytes(source: str, blocks: int, layout: Layout, types: Types, options: Options) -> int:

@@ -64,6 +64,14 @@ def test_every_block_fits_on_every_gpu(n):
             assert variant.threads * layout.min_blocks <= 2048
 
 
+def test_scans_that_differ_in_size_only_have_one_variant():
+    layout, options = cuda_plan.Layout(1, 1, 16, 4), Options(True, False, False)
+    first, second = (
+        cuda_plan.variant("forward", (e, 16), layout, types_of(torch.float32), NO_ALIGNMENT, options) for e in (8, 24)
+    )
+    assert first is second
+
+
 @pytest.mark.parametrize(
     ("source", "name", "structure"),
     [
