@@ -143,9 +143,13 @@ def cpu_group_norm_gelu(
     eps: float = 1e-5,
 ) -> Tensor:
     """`group_norm_gelu` by numba's kernels, in float32 and channels last; other inputs are converted."""
+    from mhsvm.ops.fused.group_norm_cpu_launch import CpuGroupNormGELU
+
     dtype = norm_dtype(x, skip)
+    x, weight, bias = x.float(), weight.float(), bias.float()
     skip = None if skip is None else skip.float()
-    return _CpuGroupNormGELU.apply(x.float(), weight.float(), bias.float(), skip, groups, resize, eps).to(dtype)
+    size_out = resized(*x.shape[2:], resize)
+    return CpuGroupNormGELU.apply(x, weight, bias, skip, groups, RESIZES.index(resize), size_out, eps).to(dtype)
 
 
 def _is_channels_last(x: Tensor, *arguments: object, **options: object) -> bool:
@@ -242,51 +246,6 @@ class _GroupNormGELU(torch.autograd.Function):
             )
         grad_weight, grad_bias = channel_sums.sum((0, 1))
         return grad_x, grad_weight.to(weight.dtype), grad_bias.to(bias.dtype), skip_grad, None, None, None, None
-
-
-class _CpuGroupNormGELU(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, x, weight, bias, skip, groups, resize, eps):
-        from mhsvm.ops.fused.group_norm_cpu_kernels import group_norm_fwd_cpu_kernel as kernel
-
-        x, skip = _cells(x), None if skip is None else _cells(skip)
-        weight, bias = weight.contiguous(), bias.contiguous()
-        b, h, w, c = x.shape
-        y, moments = x.new_empty(b, *resized(h, w, resize), c), x.new_empty(b, 2, c)
-        tensors = {"x": x, "weight": weight, "bias": bias, "skip": skip, "y": y, "moments": moments}
-        _launch(kernel, tensors, x, groups, resize, eps=eps, use_skip=skip is not None)
-        ctx.save_for_backward(x, weight, bias, moments)
-        ctx.groups, ctx.resize = groups, resize
-        return y.permute(0, 3, 1, 2)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, grad_y):
-        from mhsvm.ops.fused.group_norm_cpu_kernels import group_norm_bwd_cpu_kernel as kernel
-
-        x, weight, bias, moments = ctx.saved_tensors
-        grad_x, grad_parameters = torch.empty_like(x), torch.empty_like(moments)
-        tensors = {"grad_y": _cells(grad_y), "x": x, "weight": weight, "bias": bias, "moments": moments}
-        tensors |= {"grad_x": grad_x, "grad_parameters": grad_parameters}
-        _launch(kernel, tensors, x, ctx.groups, ctx.resize)
-        grad_bias, grad_weight = grad_parameters.sum(0)
-        skip_grad = grad_y if ctx.needs_input_grad[3] else None
-        return grad_x.permute(0, 3, 1, 2), grad_weight, grad_bias, skip_grad, None, None, None
-
-
-def _launch(kernel, tensors: dict[str, Tensor | None], x: Tensor, groups: int, resize: str, **options) -> None:
-    from mhsvm.ops.scan.cpu.compiled import flat, launch
-
-    b, h, w, c = x.shape
-    h_out, w_out = resized(h, w, resize)
-    arguments = {name: flat(each) for name, each in tensors.items()}
-    sizes = {"h": h, "w": w, "h_out": h_out, "w_out": w_out, "c": c, "groups": groups}
-    launch(kernel, {**arguments, **sizes, "resize": RESIZES.index(resize), **options}, units=b, work=2 * x.numel())
-
-
-def _cells(x: Tensor) -> Tensor:
-    """(b, c, h, w) -> (b, h, w, c), contiguous."""
-    return x.detach().permute(0, 2, 3, 1).contiguous()
 
 
 def resized(h: int, w: int, resize: str) -> tuple[int, int]:

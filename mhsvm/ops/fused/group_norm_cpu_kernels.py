@@ -121,7 +121,7 @@ def _finish_row(grads, o_grads, x, o_x, w, c, row, means, rates, partial, sums, 
 
 @helper
 def _add_between(grads, i, x, o_x, h, w, c, fold, row, means, rates, partial, sums, grad_x, mask, narrowed, parts):
-    """Add row i of the doubled map's gradient to the two rows that it lies between, and finish those it is past."""
+    """Add row i of the doubled map's gradient to the two rows around it, and finish those it is past."""
     half = w * c + LANES
     top, rest = i * (h - 1) // (2 * h - 1), i * (h - 1) % (2 * h - 1)
     if i > 0 and top != (i - 1) * (h - 1) // (2 * h - 1):
