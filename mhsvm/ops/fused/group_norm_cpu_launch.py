@@ -21,7 +21,9 @@ class CpuGroupNormGELU(torch.autograd.Function):
         b, h, w, c = x.shape
         y, moments = x.new_empty(b, *size_out, c), x.new_empty(b, 2, c)
         tensors = {"x": x, "weight": weight, "bias": bias, "skip": skip, "y": y, "moments": moments}
-        _launch(group_norm_fwd_cpu_kernel, tensors, x, groups, resize, size_out, eps=eps, use_skip=skip is not None)
+        _launch(
+            group_norm_fwd_cpu_kernel, tensors, x, groups, resize, size_out, eps=float(eps), use_skip=skip is not None
+        )
         ctx.save_for_backward(x, weight, bias, moments)
         ctx.groups, ctx.resize, ctx.size_out = groups, resize, size_out
         return y.permute(0, 3, 1, 2)

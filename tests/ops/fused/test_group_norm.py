@@ -252,3 +252,11 @@ def test_nan_spreads_over_its_group_in_cpu_kernels():
     y = cpu_group_norm_gelu(last(x), torch.ones(8), torch.zeros(8), groups=4)
     assert y[:, :2].isnan().all()
     assert not y[:, 2:].isnan().any()
+
+
+def test_cpu_kernels_take_an_empty_batch():
+    x, weight, bias, _ = make(2, 8, 4, 6, resize="halve")
+    empty = last(x[:0])
+    y = cpu_group_norm_gelu(empty, weight, bias, groups=4, resize="halve")
+    assert y.shape == (0, 8, 2, 3)
+    assert torch.autograd.grad(y.sum(), weight)[0].eq(0).all()
