@@ -37,6 +37,7 @@ BOUNDS = {
     "model.vm_unet.decoder_depths": "[1, 256]",
     "model.vm_unet.d_state": "[1, 1024]",
     "model.vm_unet.drop_path_rate": "[0, 1)",
+    "model.malunet.channels": "[1, 65536]",
     "mixer.mhs.gate_threshold": "(-inf, inf)",
     "mixer.mhs.gate_power": "[1, inf)",
     "mixer.mamba2.head_width": "[1, 65536]",
@@ -92,6 +93,7 @@ BOUNDS = {
 MAY_BE_EMPTY = ("run.plugins", "schedule.MultiStepLR.milestones", "schedule.WarmupMultiStepLR.milestones")
 LENGTHS = {
     "model.ultralight_vm_unet.channels": 6,
+    "model.malunet.channels": 6,
     "optimizer.*.betas": 2,
     "optimizer.Rprop.etas": 2,
     "optimizer.Rprop.step_sizes": 2,

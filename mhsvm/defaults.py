@@ -84,6 +84,11 @@ DEFAULTS = CfgNode(
                 "branches": 1,
                 "share_branches": True,
             },
+            "malunet": {
+                "channels": (8, 16, 24, 32, 48, 64),
+                "split_att": "fc",
+                "bridge": True,
+            },
             "smp": {
                 "architecture": "unet",
                 # An encoder of segmentation_models.pytorch, or of timm after "tu-".

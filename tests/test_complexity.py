@@ -16,7 +16,7 @@ TINY_UNET = {"dims": (8, 16), "depths": (1, 1), "decoder_depths": (1, 1), "d_sta
 
 
 def tiny(name):
-    return create_model(name, backend="cpu", **({} if name == "ultralight_vm_unet" else TINY_UNET))
+    return create_model(name, backend="cpu", **(TINY_UNET if name in ("mhs_vm", "vm_unet") else {}))
 
 
 @pytest.mark.parametrize(("branches", "parameters"), [(4, 49_457), (2, 69_589), (1, 136_269)])
@@ -71,7 +71,7 @@ def test_parts_add_up(name):
     assert sum(part.parameters for part in counted.parts) == counted.parameters
     for kind in ("layers", "mixers", "scan"):
         total = getattr(counted.macs, kind)
-        assert total > 0
+        assert total > 0 or (kind != "layers" and name == "malunet")
         assert sum(getattr(part.macs, kind) for part in counted.parts) == total
     assert counted.macs.total == counted.macs.without_scan + counted.macs.scan
 

@@ -19,6 +19,7 @@ SHORT = {"depths": (1, 1), "decoder_depths": (1, 1)}
 RECORDS = {
     "ultralight_vm_unet": ({"num_classes": 1}, {"normalization": "minmax"}),
     "vm_unet": ({**SHORT, "num_classes": 3}, {"normalization": "imagenet", "image": "float32"}),
+    "malunet": ({"num_classes": 1}, {"normalization": "minmax"}),
     # the default gate magnifies the rounding errors of any backend
     "mhs_vm": ({**SHORT, "in_channels": 1, "gate": "sigmoid"}, {"image": "normalized", "output": "logits"}),
 }
@@ -62,7 +63,7 @@ def operators(program):
 @pytest.mark.parametrize("name", OWN_NETWORKS)
 def test_every_network_for_any_number_of_images(name):
     arguments, options = RECORDS[name]
-    size = (32, 32) if name == "ultralight_vm_unet" else (8, 16)
+    size = (8, 16) if name in ("mhs_vm", "vm_unet") else (32, 32)
     model = build(name, **arguments, backend="reference")
     before = {key: value.clone() for key, value in model.state_dict().items()}
     # whatever backend the network names, and with gradients on
