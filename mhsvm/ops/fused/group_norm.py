@@ -148,7 +148,7 @@ def cpu_group_norm_gelu(
     dtype = norm_dtype(x, skip)
     x, weight, bias = x.float(), weight.float(), bias.float()
     skip = None if skip is None else skip.float()
-    size_out = resized(*x.shape[2:], resize)
+    size_out = resized(x.shape[2], x.shape[3], resize)
     return CpuGroupNormGELU.apply(x, weight, bias, skip, groups, RESIZES.index(resize), size_out, eps).to(dtype)
 
 
