@@ -5,6 +5,7 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch._subclasses import FakeTensor
 from torch.autograd.function import once_differentiable
 
 from mhsvm.ops.dispatch import Operation
@@ -142,7 +143,12 @@ def cpu_group_norm_gelu(
     skip: Tensor | None = None,
     eps: float = 1e-5,
 ) -> Tensor:
-    """`group_norm_gelu` by numba's kernels, in float32 and channels last; other inputs are converted."""
+    """`group_norm_gelu` by numba's kernels, in float32 and channels last; other inputs are converted.
+
+    Tensors without memory, which torch's counters use, go to the reference.
+    """
+    if isinstance(x, FakeTensor):
+        return group_norm_gelu_reference(x, weight, bias, groups=groups, resize=resize, skip=skip, eps=eps)
     from mhsvm.ops.fused.group_norm_cpu_launch import CpuGroupNormGELU
 
     dtype = norm_dtype(x, skip)

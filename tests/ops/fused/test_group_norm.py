@@ -1,6 +1,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from torch._subclasses import FakeTensorMode
 
 from mhsvm.ops.fused.group_norm import (
     GROUP_NORM_GELU,
@@ -260,3 +261,10 @@ def test_cpu_kernels_take_an_empty_batch():
     y = cpu_group_norm_gelu(empty, weight, bias, groups=4, resize="halve")
     assert y.shape == (0, 8, 2, 3)
     assert torch.autograd.grad(y.sum(), weight)[0].eq(0).all()
+
+
+def test_cpu_kernels_leave_tensors_without_memory_to_torch():
+    with FakeTensorMode():
+        x = torch.empty(2, 8, 4, 6).contiguous(memory_format=torch.channels_last)
+        y = cpu_group_norm_gelu(x, torch.ones(8), torch.ones(8), groups=4, resize="double")
+    assert y.shape == (2, 8, 8, 12)
