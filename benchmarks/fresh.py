@@ -7,18 +7,19 @@ from torch import Tensor
 
 from mhsvm.data.augment import Augment
 from mhsvm.losses import create_loss
-from mhsvm.models import create_model, list_models
+from mhsvm.models import create_model
+from mhsvm.models.registry import MODELS
 from mhsvm.training.optimizers import create_optimizer
 from mhsvm.training.step import TrainStep
 
 
 def choose_models(names: Sequence[str] | None) -> tuple[str, ...]:
-    """The networks to time; all if none is named.
+    """The networks to time; if none is named, all that are written here, which take a backend.
 
     Raises:
         ValueError: A name is unknown; raised before anything is timed.
     """
-    chosen = tuple(names or list_models())
+    chosen = tuple(names or (name for name in sorted(MODELS) if MODELS[name].formats))
     for name in chosen:
         create_model(name)
     return chosen

@@ -43,7 +43,7 @@ def bench_model(
     Args:
         device: Where to run.
         dtype: float32, or bfloat16 for autocast.
-        models: Names from `mhsvm.list_models()`; by default all.
+        models: Names from `mhsvm.list_models()`; by default all but smp.
         backends: Names to compare; by default all that "auto" may choose and that can run.
         batch: Images at a time; by default 32 on a GPU, 1 on a CPU.
         size: Their side in pixels; by default 256 on a GPU, 128 on a CPU.

@@ -68,7 +68,7 @@ def bench_train(
     Args:
         device: Where to run.
         dtype: float32, or bfloat16 for autocast.
-        models: Names from `mhsvm.list_models()`; by default all.
+        models: Names from `mhsvm.list_models()`; by default all but smp.
         mode: See `mhsvm.training.step.TrainStep`; inference is captured unless it is "eager", and compiled
             if it is "compile".
         batch: Images of a step; by default those of the recipe: 8 of UltraLight, 32 of the others.

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
         train,
         write_result,
     )
-    from mhsvm.layers import MultiHeadScan, PVMLayer
+    from mhsvm.layers import MultiHeadScan, PVMLayer, replace_convs
     from mhsvm.models import create_model, list_models, list_pretrained, load_weights
     from mhsvm.ops import selective_scan
     from mhsvm.runtime.graphs import GraphedModel
@@ -54,6 +54,7 @@ __all__ = [
     "metrics",
     "ops",
     "predict",
+    "replace_convs",
     "routes",
     "selective_scan",
     "train",
@@ -78,6 +79,7 @@ _HOMES = {
     "load_predictor": "mhsvm.api",
     "load_weights": "mhsvm.models",
     "predict": "mhsvm.api",
+    "replace_convs": "mhsvm.layers",
     "selective_scan": "mhsvm.ops",
     "train": "mhsvm.api",
     "write_result": "mhsvm.api",

@@ -9,7 +9,9 @@ Multiply-accumulates (MACs) of one image are counted as follows:
 - Mixers: the layers in Mamba blocks and route scans, by the same rule. Counters that look at modules miss them in the
   published networks, where fused kernels replace the layers. They are counted as the model defines them, independent
   of the backend. A Mamba block of width v, inner width e, n states, rank r and a convolution of c cells takes
-  2 v e + c e + e (r + 2 n) + r e + e v per step. A scan of d channels along a route takes d (r + 2 n) + r d per cell.
+  2 v e + c e + e (r + 2 n) + r e + e v per step. A bidirectional one takes 2 (c e + e (r + 2 n) + r e) for its
+  directions; one of Mamba-2 with m heads v (2 e + 2 n + m) + c (e + 2 n) + e v. A scan of d channels along a route
+  takes d (r + 2 n) + r d per cell.
 - Scans: a scan has no convolution or matrix product. It takes about 9 operations per state and step, the usual count
   for Mamba (products with delta, u, the decay and C, the exponential, the sums), 2 per channel and step for D u, and 2
   for a gate z. Again, 2 operations are 1 MAC: d channels and n states take d (9 n + 2 + 2 [z]) / 2 per step.
@@ -30,10 +32,12 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode, flop_registry
 from torch.utils.hooks import RemovableHandle
 
-from mhsvm.layers import Mamba, RouteS6
+from mhsvm.layers import BidirectionalMamba, Mamba, Mamba2, RouteS6
 from mhsvm.layers.plain import global_hooks_ignored
 
 OPERATIONS_PER_STATE = 9
+# Counted by the shapes of their inputs.
+_COUNTED = (Mamba, BidirectionalMamba, Mamba2, RouteS6)
 
 
 @dataclass(frozen=True)
@@ -145,7 +149,7 @@ def num_parameters(module: nn.Module) -> int:
 
 
 def _check_backend(model: nn.Module) -> None:
-    others = {module.backend for module in model.modules() if isinstance(module, (Mamba, RouteS6))} - {"cpu"}
+    others = {module.backend for module in model.modules() if isinstance(module, _COUNTED)} - {"cpu"}
     if others:
         raise ValueError(
             f"a network is measured with its scans on one backend; received {', '.join(sorted(others))}. "
@@ -182,7 +186,7 @@ class _MixerCounter:
     """
 
     def __init__(self, model: nn.Module) -> None:
-        self._mixers = {path: each for path, each in model.named_modules() if isinstance(each, (Mamba, RouteS6))}
+        self._mixers = {path: each for path, each in model.named_modules() if isinstance(each, _COUNTED)}
         self.macs = dict.fromkeys(self._mixers, Macs(layers=0, mixers=0, scan=0))
         self.activations = 0
         self.depth = 0
@@ -210,6 +214,10 @@ class _MixerCounter:
 def _mixer_costs(mixer: nn.Module, x: Tensor) -> tuple[Macs, int]:
     if isinstance(mixer, Mamba):
         return _mamba_costs(mixer, x)
+    if isinstance(mixer, BidirectionalMamba):
+        return _bidirectional_costs(mixer, x)
+    if isinstance(mixer, Mamba2):
+        return _mamba2_costs(mixer, x)
     assert isinstance(mixer, RouteS6)
     return _route_scan_costs(mixer, x)
 
@@ -224,6 +232,28 @@ def _mamba_costs(block: Mamba, x: Tensor) -> tuple[Macs, int]:
     scan = steps * e * (OPERATIONS_PER_STATE * n + 2 + 2) // 2
     activations = 2 * e + e + (r + 2 * n) + e + e + v
     return Macs(layers=0, mixers=steps * layers, scan=scan), steps * activations
+
+
+def _bidirectional_costs(block: BidirectionalMamba, x: Tensor) -> tuple[Macs, int]:
+    """MACs and activations of a block for sequences (b, l, v); the gate follows the sum of both directions."""
+    b, length, v = x.shape
+    e, n, r = block.out_proj.in_features, block.d_state, block.dt_rank
+    steps = b * length
+    layers = 2 * v * e + 2 * (block.d_conv * e + e * (r + 2 * n) + r * e) + e * v
+    scan = steps * e * (2 * (OPERATIONS_PER_STATE * n + 2) + 2) // 2
+    activations = 2 * e + 2 * (e + (r + 2 * n) + e + e) + v
+    return Macs(layers=0, mixers=steps * layers, scan=scan), steps * activations
+
+
+def _mamba2_costs(block: Mamba2, x: Tensor) -> tuple[Macs, int]:
+    """MACs and activations of a block for sequences (b, l, v)."""
+    b, length, v = x.shape
+    e, n, heads = block.out_proj.in_features, block.d_state, len(block.D)
+    convolved, steps = e + 2 * n, b * length
+    projected = 2 * e + 2 * n + heads
+    layers = v * projected + block.conv1d.kernel_size[0] * convolved + e * v
+    scan = steps * e * (OPERATIONS_PER_STATE * n + 2 + 2) // 2
+    return Macs(layers=0, mixers=steps * layers, scan=scan), steps * (projected + convolved + e + v)
 
 
 def _route_scan_costs(scan: RouteS6, x: Tensor) -> tuple[Macs, int]:

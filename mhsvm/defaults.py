@@ -51,7 +51,7 @@ DEFAULTS = CfgNode(
                 "d_conv": 4,
                 "expand": 2,
                 "init": "paper",
-                # Sequence mixer of the PVM layers; d_state, d_conv and expand go to it if it takes them.
+                # Mixer of the PVM layers; d_state, d_conv and expand go to it if it takes them.
                 "mixer": "mamba",
             },
             "mhs_vm": {
@@ -62,11 +62,17 @@ DEFAULTS = CfgNode(
                 "gate_learnable": False,
                 "gate_power": 2.0,
                 "project": True,
+                # Channels of a head are those of a block divided by it; 0 is the number of heads.
+                "head_divisor": 0,
+                "fusion": "sum",
+                "silu_branch": True,
                 "dims": (96, 192, 384, 768),
                 "depths": (2, 2, 2, 2),
                 "decoder_depths": (2, 2, 2, 1),
                 "d_state": 16,
                 "drop_path_rate": 0.2,
+                "branches": 1,
+                "share_branches": True,
             },
             "vm_unet": {
                 "dims": (96, 192, 384, 768),
@@ -74,10 +80,37 @@ DEFAULTS = CfgNode(
                 "decoder_depths": (2, 2, 2, 1),
                 "d_state": 16,
                 "drop_path_rate": 0.2,
+                # Slices of the channels that each block takes apart, all with the same weights or each with its own.
+                "branches": 1,
+                "share_branches": True,
+            },
+            "malunet": {
+                "channels": (8, 16, 24, 32, 48, 64),
+                "split_att": "fc",
+                "bridge": True,
+            },
+            "smp": {
+                "architecture": "unet",
+                # An encoder of segmentation_models.pytorch, or of timm after "tu-".
+                "encoder": "resnet34",
+                # Such as imagenet; empty for random ones.
+                "encoder_weights": "",
             },
         },
         # A node for each mixer with arguments of its own.
-        "mixer": {},
+        "mixer": {
+            "mhs": {
+                "patterns": ("C", "X", "S", "Z"),
+                "gate": "relu",
+                # The published 0.5 closes all gates at the small initial weights of init "paper".
+                "gate_threshold": 0.0,
+                "gate_learnable": False,
+                "gate_power": 2.0,
+                "project": True,
+            },
+            "mamba2": {"head_width": 4},
+            "conv": {"kernel_size": 3},
+        },
         "loss": {
             # bce_dice for one class, ce_dice for several.
             "name": "bce_dice",

@@ -12,7 +12,7 @@ import numpy as np
 from torch import nn
 
 from mhsvm.assemble.members import choose_threshold
-from mhsvm.assemble.networks import build_model
+from mhsvm.assemble.networks import build_model, forget_initial_weights
 from mhsvm.assemble.trained import Trained
 from mhsvm.data.augment import NORMALIZATIONS
 from mhsvm.export import FORMATS, Comparison, Export, Facts, Format
@@ -208,7 +208,7 @@ def _exact(trained: Trained) -> nn.Module:
     """The network in float64."""
     config = trained.config.clone()
     config.defrost()
-    config.model.weights = ""
+    forget_initial_weights(config)
     exact = build_model(config, backend="reference")
     exact.load_state_dict(copy.deepcopy(trained.model.state_dict()))
     return exact.double().eval()

@@ -110,6 +110,14 @@ def build_model(config: CfgNode, *, backend: str | None = None) -> nn.Module:
     return model
 
 
+def forget_initial_weights(config: CfgNode) -> None:
+    """Clear the settings of the weights that a training started from: others will be loaded, and they may be gone."""
+    node = config.model
+    node.weights = ""
+    if "encoder_weights" in node.get(node.name, {}):
+        node[node.name].encoder_weights = ""
+
+
 def _arguments(config: CfgNode) -> dict:
     """Arguments of the network; its mixer with those of `config.mixer`, if it has any."""
     arguments = dict(config.model.get(config.model.name, {}))

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from yacs.config import CfgNode
 
-from mhsvm.assemble.networks import build_model, check_backend_runs, choose_backend
+from mhsvm.assemble.networks import build_model, check_backend_runs, choose_backend, forget_initial_weights
 from mhsvm.assemble.settings import recorded_config
 from mhsvm.errors import Errors
 from mhsvm.files import StrPath
@@ -139,7 +139,7 @@ def load_trained(
     if gate_threshold is not None:
         with errors.collected():
             _set_gate_threshold(config, gate_threshold)
-    config.model.weights = ""
+    forget_initial_weights(config)
     config.freeze()
     backend = choose_backend(config, backend)
     with errors.collected():

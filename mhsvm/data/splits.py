@@ -10,21 +10,19 @@ Percentages give each part at least one image, as long as there are enough image
 """
 
 import functools
-import hashlib
 import logging
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 
 from mhsvm.data.assignment import counts_by_percent, fill_every_part, fill_parts
+from mhsvm.data.members import Members, check_enough, seeded_order, shorten, suggest_split
 from mhsvm.data.split_file import PARTS, UNUSED, VAL_AND_TEST, Split, SplitFile
 from mhsvm.nearest import did_you_mean
 from mhsvm.registry import Registry
-from mhsvm.text_file import encode
 
-__all__ = ["Split", "list_splits", "make_split", "seeded_order"]
+__all__ = ["Split", "list_splits", "make_split", "register_split", "seeded_order", "suggest_split"]
 
 # UltraLight VM-UNet's counts, for the official training archive alone (arXiv 2403.20035).
 WU_COUNTS = {"isic2017": (1250, 150, 600), "isic2018": (1815, 259, 520)}
@@ -35,31 +33,6 @@ VMUNET_COUNTS = {("isic2017", 2150): (1500, 650), ("isic2018", 2694): (1886, 808
 IMAPLUSPLUS_COUNTS = (1675, 240, 479)
 
 _LOG = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Members:
-    """The columns of a set that a rule reads: its name, and each image's id, official subset and group."""
-
-    dataset: str
-    ids: tuple[str, ...]
-    subsets: tuple[str, ...]
-    groups: tuple[str, ...]
-
-    def of_subsets(self, *names: str) -> "Members":
-        """The images of these official subsets."""
-        rows = [row for row, subset in enumerate(self.subsets) if subset in names]
-        ids, subsets, groups = (tuple(column[row] for row in rows) for column in (self.ids, self.subsets, self.groups))
-        return Members(self.dataset, ids, subsets, groups)
-
-    def units(self, seed: int) -> list[list[str]]:
-        """Groups in the seeded order of their first id; an id without a group is a unit by itself."""
-        group_of = dict(zip(self.ids, self.groups, strict=True))
-        units: dict[tuple[str, str], list[str]] = {}
-        for image_id in seeded_order(self.ids, seed=seed):
-            group = group_of[image_id]
-            units.setdefault(("group", group) if group else ("id", image_id), []).append(image_id)
-        return list(units.values())
 
 
 Rule = Callable[..., dict[str, str]]
@@ -109,36 +82,13 @@ def make_split(name: str, *, ids: Sequence[str], subsets: Sequence[str], groups:
         raise ValueError(f"ids, subsets and groups are equally long, got {len(ids)}, {len(subsets)} and {len(groups)}")
     repeated = [image_id for image_id, times in Counter(ids).items() if times > 1]
     if repeated:
-        raise ValueError(f"ids are unique; repeated: {_shorten(repeated)}")
+        raise ValueError(f"ids are unique; repeated: {shorten(repeated)}")
     members = Members(dataset, tuple(ids), tuple(subsets), tuple(groups))
     for form, rule in SPLITS.items():
         if match := _pattern(form).fullmatch(name):
             parts = rule(members, *match.groups())
             return Split(name, {image_id: parts[image_id] for image_id in ids if image_id in parts})
     raise ValueError(f"unknown split {name!r}; known: {', '.join(list_splits())}{did_you_mean(name, list_splits())}")
-
-
-def suggest_split(groups: Sequence[str], *, training: bool = False, subsets: Sequence[str] = ()) -> str:
-    """Advise a split that works for a set of any size.
-
-    Args:
-        groups: Group of each image, or "".
-        training: Whether images for training and validation are needed.
-        subsets: Official subset of each image, or "".
-    """
-    if training and set(subsets) == {"train", "test"} and subsets.count("train") > 1:
-        return "use official-val-10-42, which keeps the official test images"
-    num_units = len({*groups} - {""}) + list(groups).count("")
-    if num_units < 2:
-        rest = f"a training needs at least 2 images or groups, for train and val; the set has {num_units}"
-    else:
-        rest = "use ratio-70-10-20-42" if num_units >= len(PARTS) else "use ratio-50-50-0-42, without test images"
-    return rest if training else f"{rest}, or all to test on every image" if num_units > 1 else f"use all; {rest}"
-
-
-def seeded_order(ids: Iterable[str], *, seed: int) -> list[str]:
-    """Sort ids by sha256("<seed>:<id>")."""
-    return sorted(ids, key=lambda image_id: hashlib.sha256(encode(f"{seed}:{image_id}")).digest())
 
 
 @register_split("official")
@@ -148,7 +98,7 @@ def _official(members: Members) -> dict[str, str]:
     if without:
         raise ValueError(
             f"split 'official' needs the official subset of every image, and {len(without)} of {len(parts)} "
-            f"images of {members.dataset} have none: {suggest_split(members.groups)} ({_shorten(without)})"
+            f"images of {members.dataset} have none: {suggest_split(members.groups)} ({shorten(without)})"
         )
     return parts
 
@@ -178,7 +128,7 @@ def _vmunet(members: Members, seed: str = "42") -> dict[str, str]:
             f"has none: {suggest_split(members.groups)}"
         )
     percentages, units = (Fraction(70), Fraction(0), Fraction(30)), pool.units(int(seed))
-    _check_enough(f"vmunet-7-3-{seed}", percentages, units, members)
+    check_enough(f"vmunet-7-3-{seed}", percentages, units, members)
     train, _, test = counts_by_percent(total, percentages)
     train, test = VMUNET_COUNTS.get((members.dataset, total), (train, test))
     parts = fill_every_part(units, (train, 0, test))
@@ -235,7 +185,7 @@ def _ratio(members: Members, train: str, val: str, test: str, seed: str) -> dict
             f" = {float(sum(percentages)):g}"
         )
     units = members.units(int(seed))
-    _check_enough(f"ratio-{train}-{val}-{test}-{seed}", percentages, units, members)
+    check_enough(f"ratio-{train}-{val}-{test}-{seed}", percentages, units, members)
     return fill_every_part(units, counts_by_percent(len(members.ids), percentages))
 
 
@@ -249,7 +199,7 @@ def _official_val(members: Members, val: str, seed: str) -> dict[str, str]:
         raise ValueError(f"the percentage of official-val-{val}-{seed} is between 0 and 100, as in official-val-10-42")
     training, percentages = members.of_subsets("train"), (100 - Fraction(val), Fraction(val), Fraction(0))
     units = training.units(int(seed))
-    _check_enough(f"official-val-{val}-{seed}", percentages, units, training)
+    check_enough(f"official-val-{val}-{seed}", percentages, units, training)
     return parts | fill_every_part(units, counts_by_percent(len(training.ids), percentages))
 
 
@@ -271,13 +221,13 @@ def _multi_annotator(members: Members) -> dict[str, str]:
 def _file(members: Members, path: str) -> dict[str, str]:
     file = SplitFile.read(path, members.ids)
     if file.unknown:
-        file.problems.append(f"{len(file.unknown)} ids are not in {members.dataset}: {_shorten(file.unknown)}")
+        file.problems.append(f"{len(file.unknown)} ids are not in {members.dataset}: {shorten(file.unknown)}")
     missing = [image_id for image_id in members.ids if image_id not in file.parts]
     # A saved split omits the ids that its protocol leaves out; a list made by hand must mark them.
     if missing and file.name is None:
         file.problems.append(
             f"{len(missing)} ids of {members.dataset} have no part (write '{UNUSED}' to leave one out): "
-            f"{_shorten(missing)}"
+            f"{shorten(missing)}"
         )
     elif missing and not file.problems:
         _LOG.info("%s leaves out %d of %d images of %s", path, len(missing), len(members.ids), members.dataset)
@@ -306,18 +256,3 @@ def _wu_training(members: Members, *, name: str) -> tuple[Members, tuple[int, in
             f"prepare the complete training archive, or {suggest_split(members.groups)}"
         )
     return training, counts
-
-
-def _check_enough(name: str, percentages: Sequence[Fraction], units: Sequence[list[str]], members: Members) -> None:
-    """Make sure that each part with a percentage can have an image."""
-    needed = sum(percent > 0 for percent in percentages)
-    if len(units) < needed:
-        raise ValueError(
-            f"split {name!r} has {needed} parts and needs at least {needed} images or groups, and {members.dataset} "
-            f"has {len(units)}: {suggest_split(members.groups)}"
-        )
-
-
-def _shorten(names: Sequence[str], limit: int = 20) -> str:
-    more = f" and {len(names) - limit} more" if len(names) > limit else ""
-    return ", ".join(names[:limit]) + more

@@ -155,10 +155,9 @@ def _download(archive: Archive, path: Path, patience: Patience, *, progress: boo
             raise ValueError(f"{path} is there and is another file: {wrong}. Move it away")
         return Downloaded(path, True, verified_by(archive))
     partial = PartialFile(path)
-    is_continued = partial.size() > 0
-    _transfer(archive, partial, patience, progress=progress)
+    is_joined = _transfer(archive, partial, patience, progress=progress)
     wrong = _verify(archive, partial, progress=progress)
-    if wrong is not None and is_continued:
+    if wrong is not None and is_joined:
         # the first bytes may have been those of another version
         _transfer(archive, partial, patience, progress=progress)
         wrong = _verify(archive, partial, progress=progress)
@@ -171,15 +170,14 @@ def _download(archive: Archive, path: Path, patience: Patience, *, progress: boo
     return Downloaded(path, False, verified_by(archive))
 
 
-def _transfer(archive: Archive, partial: PartialFile, patience: Patience, *, progress: bool) -> None:
-    """Get a file from the first of its places that gives it."""
+def _transfer(archive: Archive, partial: PartialFile, patience: Patience, *, progress: bool) -> bool:
+    """Get a file from the first of its places that gives it; return whether it is made of several answers."""
     failed = []
     for place in archive.urls:
         with _bar(archive.name, progress=progress) as report:
             is_verified = bool(archive.checksum[0])
             try:
-                Transfer(place, partial, archive.num_bytes, is_verified, patience, report).run()
-                return
+                return Transfer(place, partial, archive.num_bytes, is_verified, patience, report).run()
             except (Refused, Unreachable) as error:
                 failed.append(f"{place} {error}")
     reasons = "; ".join(failed)

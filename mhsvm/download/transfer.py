@@ -53,20 +53,23 @@ class Transfer:
     patience: Patience
     report: Callable[[int, int | None], None]
 
-    def run(self) -> None:
+    def run(self) -> bool:
         """Get the bytes that are missing.
 
+        Returns:
+            Whether the file is made of several answers, which may be of different versions.
         Raises:
             Refused: The server does not give the file.
             Unreachable: The server or network has failed too often. The bytes so far are kept.
             OSError: The disk is full.
         """
-        failures = 0
+        failures, is_joined = 0, self.partial.size() > 0
         while not self._is_complete():
             before = self.partial.size()
+            is_joined = is_joined or before > 0
             try:
                 self._connect()
-                return
+                break
             except WrongRange:
                 # the bytes are not of this file
                 self.partial.remove()
@@ -82,6 +85,7 @@ class Transfer:
                 ) from error
             pause = error.wait if isinstance(error, Interrupted) else None
             self.patience.wait(min(_LONGEST_PAUSE, 2.0**failures) if pause is None else pause)
+        return is_joined
 
     def _is_complete(self) -> bool:
         """Whether all bytes are here; more bytes than the file has are removed."""

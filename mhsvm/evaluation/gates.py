@@ -25,10 +25,15 @@ def check_gate_maps(model: nn.Module, chosen: Sequence[str], ids: Sequence[str])
     """Return the model as a network with gates, after a check that the chosen images are among those of a test.
 
     Raises:
-        ValueError: It has no scan heads, or an image is not among `ids`.
+        ValueError: It has no scan heads, its blocks have branches, or an image is not among `ids`.
     """
     if not isinstance(model, MHSVM):
         raise ValueError(f"the checkpoint's network, {type(model).__name__}, has no scan heads: leave `gate_maps` out")
+    if model.branches > 1:
+        raise ValueError(
+            f"gates are measured in blocks that take all channels, and this network has {model.branches} branches: "
+            "leave `gate_maps` out"
+        )
     unknown = sorted(set(chosen) - set(ids))
     if unknown:
         raise ValueError(

@@ -50,7 +50,7 @@ class Mamba(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Sequences (b, l, v) -> (b, l, v)."""
         u, z = self.in_proj(x).chunk(2, dim=-1)  # (b, l, d)
-        u = self._convolve(u.mT).mT
+        u = convolve(self.conv1d, u, backend=self.backend)
         delta, B, C, delta_bias = self._project(u)
         y = sequence_scan(
             u,
@@ -66,13 +66,6 @@ class Mamba(nn.Module):
         )
         return self.out_proj(y)
 
-    def _convolve(self, u: Tensor) -> Tensor:
-        """SiLU of the causal convolution, (b, d, l)."""
-        if not is_plain(self.conv1d):
-            return F.silu(self.conv1d(u)[..., : u.shape[-1]])
-        assert self.conv1d.bias is not None
-        return causal_conv1d(u, self.conv1d.weight.squeeze(1), self.conv1d.bias, backend=self.backend)
-
     def _project(self, u: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
         """delta (b, l, d), B and C (b, l, n), and the bias that delta still lacks."""
         r, n = self.dt_rank, self.d_state
@@ -84,3 +77,11 @@ class Mamba(nn.Module):
         weight = torch.cat((self.dt_proj.weight @ reduce, others))
         delta, B, C = F.linear(u, weight).split((len(self.D), n, n), dim=-1)
         return delta, B, C, self.dt_proj.bias
+
+
+def convolve(conv1d: nn.Conv1d, u: Tensor, *, backend: str) -> Tensor:
+    """SiLU of a causal convolution of sequences (b, l, d); it is padded on both sides."""
+    if not is_plain(conv1d):
+        return F.silu(conv1d(u.mT)[..., : u.shape[1]]).mT
+    assert conv1d.bias is not None
+    return causal_conv1d(u.mT, conv1d.weight.squeeze(1), conv1d.bias, backend=backend).mT

@@ -20,7 +20,8 @@ def register_mixer(name: str) -> Callable[[Mixer], Mixer]:
     """Register a class or function width -> module on sequences (b, l, width).
 
     Its other arguments have defaults, which are shown in a config under `mixer.NAME`. Arguments `d_state`, `d_conv`,
-    `expand` and `backend` get the values of the network. The module must not change its input.
+    `expand` and `backend` get the values of the network. The module must not change its input. If it has the attribute
+    `takes_size = True`, it is called with `size=(h, w)` too: the sequences are maps, row by row.
 
     Raises:
         ValueError: The name is taken.

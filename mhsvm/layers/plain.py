@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 
 from torch import nn
-from torch.nn.modules.module import _has_any_global_hook
+from torch.nn.modules import module as torch_module
 
 from mhsvm.layers.layer_norm import LayerNorm
 
@@ -24,6 +24,16 @@ def global_hooks_ignored() -> Iterator[None]:
         _global_hooks_ignored.reset(token)
 
 
+def has_global_hooks() -> bool:
+    """Whether there are hooks on the calls of all modules. torch 2.6 has no function that says so."""
+    return bool(
+        torch_module._global_forward_pre_hooks
+        or torch_module._global_forward_hooks
+        or torch_module._global_backward_pre_hooks
+        or torch_module._global_backward_hooks
+    )
+
+
 def is_plain(layer: nn.Module, *, bias: bool = True) -> bool:
     """Whether a call of the layer would do nothing but apply its weight and, with `bias`, its bias.
 
@@ -37,5 +47,5 @@ def is_plain(layer: nn.Module, *, bias: bool = True) -> bool:
         and "forward" not in vars(layer)
         and not (layer._forward_hooks or layer._forward_pre_hooks)
         and not (layer._backward_hooks or layer._backward_pre_hooks)
-        and (not _has_any_global_hook() or _global_hooks_ignored.get())
+        and (not has_global_hooks() or _global_hooks_ignored.get())
     )

@@ -21,10 +21,12 @@ class PVMLayer(nn.Module):
         out_channels: Channels o.
         branches: Number of slices p.
         mixer: Name of the shared block, see `mhsvm.layers.mixers`; or its constructor, width c/p -> a module on
-            sequences (b, l, c/p), which must not change its input.
+            sequences (b, l, c/p), which must not change its input. A module whose attribute `takes_size` is True mixes
+            maps: it is called with `size=(h, w)` too.
         backend: For the norm and the projection, as in `mhsvm.ops.selective_scan`; the mixer has its own.
     Raises:
-        ValueError: The branches do not divide the channels, the mixer is unknown, or the input has other channels.
+        ValueError: The branches do not divide the channels, the mixer is unknown, or the input has other channels or,
+            for a mixer of maps, another number of spatial axes than two.
     Source: Wu et al. 2024, arXiv 2403.20035.
     """
 
@@ -63,7 +65,7 @@ class PVMLayer(nn.Module):
         if not is_plain(norm):
             rows = norm(x.flatten(2).transpose(1, 2))
             parts = rows.unflatten(2, (self.branches, -1)).transpose(1, 2).flatten(0, 1)  # (b*p, l, v)
-            parts = self.mixer(parts) + self.skip_scale * parts
+            parts = self._mix_sequences(parts, x.shape[2:]) + self.skip_scale * parts
             return norm(parts.unflatten(0, (x.shape[0], self.branches)).transpose(1, 2).flatten(2))
         branches = split_norm(
             x,
@@ -74,4 +76,16 @@ class PVMLayer(nn.Module):
             eps=norm.eps,
             backend=self.backend,
         )
-        return join_norm(self.mixer(branches.parts), branches, autocast_output=True, backend=self.backend)
+        mixed = self._mix_sequences(branches.parts, x.shape[2:])
+        return join_norm(mixed, branches, autocast_output=True, backend=self.backend)
+
+    def _mix_sequences(self, parts: Tensor, spatial: torch.Size) -> Tensor:
+        """The mixer's output for the branches (b*p, l, v) of a map with these spatial axes."""
+        if not getattr(self.mixer, "takes_size", False):
+            return self.mixer(parts)
+        if len(spatial) != 2:
+            raise ValueError(
+                f"the mixer {type(self.mixer).__name__} takes maps (b, {self.in_channels}, h, w); received the spatial "
+                f"axes {tuple(spatial)}. Use a mixer of sequences, such as mamba"
+            )
+        return self.mixer(parts, size=(spatial[0], spatial[1]))

@@ -2,6 +2,7 @@
 
 from mhsvm.models.create import create_model
 from mhsvm.models.loading import LoadReport, load_weights
+from mhsvm.models.malunet import MALUNet
 from mhsvm.models.mhs_vm import MHSVM
 from mhsvm.models.pretrained import list_pretrained
 from mhsvm.models.registry import list_models, register_model
@@ -10,6 +11,7 @@ from mhsvm.models.vm_unet import VMUNet
 from mhsvm.plugins import import_folder
 
 __all__ = [
+    "MALUNet",
     "MHSVM",
     "LoadReport",
     "UltraLightVMUNet",

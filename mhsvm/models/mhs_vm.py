@@ -93,7 +93,7 @@ _PUBLISHED = WeightFormat(
 
 @register_model(
     "mhs_vm",
-    mark=KeyMark(r"^encoder\.\d+\.blocks\.\d+\.mixer\.scan\.in_proj\."),
+    mark=KeyMark(r"^encoder\.\d+\.blocks\.\d+\.(parts\.\d+\.)?mixer\.scan\.in_proj\."),
     formats=[_PUBLISHED],
     small={**SMALL, "patterns": ("C", "X", "S"), "gate_threshold": 0.0},
 )
@@ -105,6 +105,8 @@ class MHSVM(VSSUNet):
             published network of three heads.
         gate, gate_threshold, gate_learnable, gate_power: Scan Route Attention, see `MultiHeadScan`.
         project: Normalize and mix the channels of the heads after each multi-head scan.
+        head_divisor, fusion: See `MultiHeadScan`.
+        silu_branch: Whether the output of each multi-head scan is multiplied by SiLU of a second projection.
         d_state: State size of the scans.
         backend: Backend of all layers, see `mhsvm.ops.selective_scan`.
         The rest: see `VSSUNet`.
@@ -123,11 +125,16 @@ class MHSVM(VSSUNet):
         gate_learnable: bool = False,
         gate_power: float = 2.0,
         project: bool = True,
+        head_divisor: int = 0,
+        fusion: str = "sum",
+        silu_branch: bool = True,
         dims: Sequence[int] = (96, 192, 384, 768),
         depths: Sequence[int] = (2, 2, 2, 2),
         decoder_depths: Sequence[int] = (2, 2, 2, 1),
         d_state: int = 16,
         drop_path_rate: float = 0.2,
+        branches: int = 1,
+        share_branches: bool = True,
         backend: str = "auto",
     ) -> None:
         def mixer(channels: int) -> nn.Module:
@@ -139,10 +146,19 @@ class MHSVM(VSSUNet):
                 gate_learnable=gate_learnable,
                 gate_power=gate_power,
                 project=project,
+                head_divisor=head_divisor,
+                fusion=fusion,
                 d_state=d_state,
                 backend=backend,
             )
-            return GatedScan(channels, scan=scan, inner_channels=channels, out_proj=False, backend=backend)
+            return GatedScan(
+                channels,
+                scan=scan,
+                inner_channels=channels,
+                out_proj=False,
+                silu_branch=silu_branch,
+                backend=backend,
+            )
 
         super().__init__(
             mixer=mixer,
@@ -152,6 +168,8 @@ class MHSVM(VSSUNet):
             depths=depths,
             decoder_depths=decoder_depths,
             drop_path_rate=drop_path_rate,
+            branches=branches,
+            share_branches=share_branches,
             backend=backend,
         )
         self.patterns = tuple(patterns)

@@ -8,12 +8,12 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 from torch._utils import _flatten_dense_tensors
-from torch.nn.modules.module import _has_any_global_hook
 
 from mhsvm.layers import GroupNormGELU, PVMLayer, SkipBridge
 from mhsvm.layers.layer_norm import LayerNorm
 from mhsvm.layers.linear import Linear
 from mhsvm.layers.mamba import Mamba
+from mhsvm.layers.plain import has_global_hooks
 from mhsvm.models.registry import MODELS
 from mhsvm.models.ultralight_weights import UltraLight, pack_weights
 from mhsvm.native.network import NativeNetwork
@@ -41,7 +41,7 @@ def unsupported_reason(image: Tensor, model: UltraLight) -> str | None:
         return "the C engine computes inference: call model.eval() first"
     if not all(type(p) is nn.Parameter and p.dtype == torch.float32 and p.is_cpu for p in _weights(model)):
         return "the C engine takes weights in float32 on the CPU"
-    if _has_any_global_hook():
+    if has_global_hooks():
         return "the C engine computes whole networks, and there are hooks on all modules"
     return changed_reason(model)
 
@@ -53,11 +53,16 @@ def changed_reason(model: UltraLight) -> str | None:
 
 
 def changed_layer(model: UltraLight) -> str | None:
-    """The class of the first layer that is not that of the published network, or has hooks; None if all are."""
+    """The class of the first layer that is not that of the published network, or has hooks; None if all are.
+
+    A foreign mixer is named with its PVM layer.
+    """
     layers = _modules(model)[1:]
     for layer in layers:
         if not _is_known(layer):
-            return type(layer).__name__
+            foreign = isinstance(layer, PVMLayer) and type(layer.mixer) is not Mamba
+            mixer = f" with the mixer {type(layer.mixer).__name__}" if foreign else ""
+            return f"{type(layer).__name__}{mixer}"
     kept = _compared.get(model)
     if kept is None or kept[0] != layers:
         kept = _compared[model] = layers, _different_layer(model, layers)

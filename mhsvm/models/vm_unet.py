@@ -61,7 +61,7 @@ _ENCODER = WeightFormat(
 
 @register_model(
     "vm_unet",
-    mark=KeyMark(r"^encoder\.\d+\.blocks\.\d+\.mixer\.scan\.s6\.", absent=r"\.mixer\.scan\.in_proj\."),
+    mark=KeyMark(r"^encoder\.\d+\.blocks\.\d+\.(parts\.\d+\.)?mixer\.scan\.s6\.", absent=r"\.mixer\.scan\.in_proj\."),
     formats=[_PUBLISHED, _ENCODER],
     small=SMALL,
 )
@@ -86,6 +86,8 @@ class VMUNet(VSSUNet):
         decoder_depths: Sequence[int] = (2, 2, 2, 1),
         d_state: int = 16,
         drop_path_rate: float = 0.2,
+        branches: int = 1,
+        share_branches: bool = True,
         backend: str = "auto",
     ) -> None:
         def mixer(channels: int) -> nn.Module:
@@ -101,5 +103,7 @@ class VMUNet(VSSUNet):
             depths=depths,
             decoder_depths=decoder_depths,
             drop_path_rate=drop_path_rate,
+            branches=branches,
+            share_branches=share_branches,
             backend=backend,
         )

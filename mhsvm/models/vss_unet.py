@@ -63,6 +63,29 @@ class VSSBlock(nn.Module):
         return x + self.drop_path(self.mixer(self.norm(x)))
 
 
+class ParallelBlocks(nn.Module):
+    """Blocks that take an equal slice of the channels each; their outputs are concatenated.
+
+    Args:
+        parts: One block for each slice; or one alone, which all slices share as one batch.
+        branches: Number of slices p.
+    Source: Wu et al. 2024, arXiv 2403.20035, which shares a Mamba block in this way.
+    """
+
+    def __init__(self, parts: Sequence[VSSBlock], *, branches: int) -> None:
+        super().__init__()
+        self.branches = branches
+        self.parts = nn.ModuleList(parts)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (b, h, w, c) -> (b, h, w, c)."""
+        if len(self.parts) > 1:
+            slices = x.chunk(self.branches, dim=-1)
+            return torch.cat([part(each) for part, each in zip(self.parts, slices, strict=True)], dim=-1)
+        slices = x.unflatten(3, (self.branches, -1)).movedim(3, 1).flatten(0, 1)  # (b*p, h, w, c/p)
+        return self.parts[0](slices).unflatten(0, (-1, self.branches)).movedim(1, 3).flatten(3)
+
+
 class VSSUNet(nn.Module):
     """Patch embedding, encoder, decoder and head; decoder stages add the input of the encoder stage of their size.
 
@@ -75,6 +98,9 @@ class VSSUNet(nn.Module):
         decoder_depths: Blocks of each decoder stage, from the bottom up.
         drop_path_rate: Rate of dropped branches in the last encoder block. The rate grows linearly from 0 over the
             encoder and falls back to 0 over the decoder.
+        branches: Slices of the channels that each block's norm and mixer take apart, see `ParallelBlocks`; a divisor
+            of the first of dims. The mixers have c / branches channels.
+        share_branches: Whether the slices share one block, or each has a block of its own.
         backend: Backend of the layers around the mixers, see `mhsvm.ops.selective_scan`.
     Raises:
         ValueError: The stages do not fit together, or an image has another shape.
@@ -90,17 +116,30 @@ class VSSUNet(nn.Module):
         depths: Sequence[int],
         decoder_depths: Sequence[int],
         drop_path_rate: float,
+        branches: int = 1,
+        share_branches: bool = True,
         backend: str,
     ) -> None:
         super().__init__()
         check_stages(dims, depths, decoder_depths)
+        if branches < 1 or dims[0] % branches:
+            raise ValueError(
+                f"branches divides the first of dims; received branches={branches}, dims={tuple(dims)}. "
+                f"Use a divisor of {dims[0]}"
+            )
+        self.branches = branches
         self.in_channels = in_channels
         self.stride = PATCH_SIZE * 2 ** (len(dims) - 1)
 
+        def block(channels: int, rate: float) -> VSSBlock:
+            return VSSBlock(channels, mixer=mixer(channels), drop_path=rate, backend=backend)
+
         def blocks(channels: int, rates: Sequence[float]) -> nn.Sequential:
-            return nn.Sequential(
-                *(VSSBlock(channels, mixer=mixer(channels), drop_path=p, backend=backend) for p in rates)
-            )
+            if branches == 1:
+                return nn.Sequential(*(block(channels, rate) for rate in rates))
+            num_parts = 1 if share_branches else branches
+            parts = ([block(channels // branches, rate) for _ in range(num_parts)] for rate in rates)
+            return nn.Sequential(*(ParallelBlocks(each, branches=branches) for each in parts))
 
         rising = torch.linspace(0, drop_path_rate, sum(depths)).split(list(depths))
         falling = torch.linspace(0, drop_path_rate, sum(decoder_depths)).flip(0).split(list(decoder_depths))

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from mhsvm.native import library
 from mhsvm.ops import triton_support
+from mhsvm.ops.cuda import support as cuda_support
 from mhsvm.ops.scan import mamba_ssm
 from mhsvm.ops.scan.cpu import cpu_scan
 
@@ -39,6 +40,7 @@ PORTABLE = "portable"
 
 # "auto" takes the first row that can run an operation.
 _BACKENDS: tuple[Backend, ...] = (
+    Backend("cuda", cuda_support.unavailable_reason, expected_on="cuda"),
     Backend("triton", triton_support.unavailable_reason, expected_on="cuda"),
     Backend("mamba_ssm", mamba_ssm.unavailable_reason),
     Backend("native", library.unavailable_reason, gradients=False, origin=library.origin),
@@ -67,7 +69,7 @@ def find_backend(name: str) -> Backend | None:
     return None
 
 
-def register_backend(backend: Backend, *, before: str = "triton") -> None:
+def register_backend(backend: Backend, *, before: str = "cuda") -> None:
     """Add a row to the table, before another one; by default as the fastest.
 
     Raises:

@@ -128,7 +128,7 @@ class Operation:
                 arguments.
         """
         name = requested_name(backend)
-        if _all_portable.get() or (name == "auto" and is_exporting()):
+        if _is_all_portable() or (name == "auto" and is_exporting()):
             return self._implementations.get(PORTABLE, self.reference)
         if name == "auto":
             return self._choose_automatically(args, kwargs)
@@ -211,7 +211,12 @@ def portable_operations() -> Iterator[None]:
 
 def is_exporting() -> bool:
     """Whether operations are recorded for another runtime: in `portable_operations`, or by torch.export."""
-    return _all_portable.get() or _torch_exports()
+    return _is_all_portable() or _torch_exports()
+
+
+def _is_all_portable() -> bool:
+    # The compiler of torch 2.11 cannot trace `get`, and torch.export without `strict` does not trace Python.
+    return not torch.compiler.is_dynamo_compiling() and _all_portable.get()
 
 
 def _is_left_to_compiler(implementation: Implementation) -> bool:

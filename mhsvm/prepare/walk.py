@@ -19,6 +19,7 @@ from mhsvm.prepare.problems import Problems, Rule
 NOT_THERE = Rule(
     "no such file or folder", "check the path; a list has one path a line, from its own folder or this one"
 )
+NOT_COMPLETE = Rule("download that is not complete", "finish it, with the same `mhsvm download`, or remove it")
 BAD_LIST = Rule("list of files that cannot be read", "save it as UTF-8 text with one path a line")
 
 # Kinds of files that are left out, after their ending.
@@ -37,6 +38,8 @@ _RESULTS = (
 _BY_CONTENT = ("images without an ending in their names", "images with an unknown ending in their names")
 _OF_RESULTS = "folders of results of this program, read only if given themselves"
 _SUPERPIXELS = re.compile(r"_superpixels\.[^/.]+$", re.IGNORECASE)
+# Archives and tables while `mhsvm download`, or a browser, gets them.
+_UNFINISHED = re.compile(r"\.(?:zip|csv)\.(?:partial|part|crdownload|download)$", re.IGNORECASE)
 _LONGEST_LIST = 64 * 2**20
 
 
@@ -108,7 +111,9 @@ class _Walk:
 
     def add(self, source: Path, base: Path) -> None:
         """Add a folder, a zip file, or a single file, whose name starts with that of the folder `base`."""
-        if source.is_dir():
+        if _UNFINISHED.search(source.name):
+            self._problems.add(NOT_COMPLETE, readable(str(source)))
+        elif source.is_dir():
             root = source.resolve().name
             for location in self._walk(source):
                 self._add_file(location, PurePosixPath(root, *location.relative_to(source).parts))
@@ -119,7 +124,9 @@ class _Walk:
             self._add_file(source, PurePosixPath(base.name, *inside.parts), is_given=True)
 
     def _add_file(self, location: Path, name: PurePosixPath, *, is_given: bool = False) -> None:
-        if location.suffix.lower() == ".zip":
+        if _UNFINISHED.search(location.name):
+            self._problems.add(NOT_COMPLETE, readable(str(location)))
+        elif location.suffix.lower() == ".zip":
             self._add_archive(location)
         elif self._is_new(os.path.abspath(location)):
             # a broken link has no size; it is reported when it is read

@@ -204,9 +204,13 @@ class TrainStep:
 
     def _rehearse(self, *batch: Tensor) -> None:
         """Compute a step up to the gradients and discard them; without torch's compiler."""
+        # a batch norm keeps statistics of each batch that it is given
+        kept = [(buffer, buffer.clone()) for buffer in self.model.buffers()]
         loss = self._compute_loss(batch, left_to_compiler if self._compiles(batch) else nullcontext)
         trained = [p for p in self._parameters if p.requires_grad]
         torch.autograd.grad(loss, trained, self._weight, allow_unused=True)
+        for buffer, before in kept:
+            buffer.copy_(before)
 
     def _forget_gradients(self) -> None:
         if self._calls:

@@ -49,7 +49,7 @@ def test_a_plugin_s_arguments_are_settings(plugin, tmp_path):
     assert config.run.plugins == ("own_parts",)
     assert dict(config.loss.focal) == {"gamma": 1.0, "names": ("x", "y", "z")}
     # its d_state is that of the network
-    assert dict(config.mixer) == {"average": {"length": 5}}
+    assert dict(config.mixer) == {**DEFAULTS.mixer, "average": {"length": 5}}
     assert "focal" not in DEFAULTS.loss
     assert recorded_config(to_dict(config), "best.pt") == config
     with pytest.raises(ValueError, match=r"unknown setting 'loss.focal.gama'; the nearest is 'loss.focal.gamma'"):

@@ -58,7 +58,7 @@ def test_a_backend_that_was_left_out_is_reported_once(capsys):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["scan", "--backends", "cuda"], "backend: unknown name 'cuda'"),
+        (["scan", "--backends", "cudnn"], "backend: unknown name 'cudnn'"),
         (["scan", "--device", "tpu9"], "device 'tpu9' cannot be used here"),
         (["model", "--models", "resnet"], "unknown model 'resnet'"),
         (["train", "--models", "ultralight_vm_unet", "--step", "fast"], "train.step is one of auto, eager, graph"),

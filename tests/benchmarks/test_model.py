@@ -6,7 +6,7 @@ import torch
 
 from benchmarks.model import PHASES, bench_model
 from benchmarks.model_check import ModelTruth
-from mhsvm.models import list_models
+from tests.fixtures.networks import OWN_NETWORKS
 
 CPU = torch.device("cpu")
 
@@ -42,7 +42,7 @@ def test_bfloat16(set_scan_backends):
     assert 1e-4 < report["results"][0]["errors"]["output"] < 2e-2
 
 
-@pytest.mark.parametrize("name", list_models())
+@pytest.mark.parametrize("name", OWN_NETWORKS)
 def test_every_network_passes_its_check(name):
     errors = ModelTruth.of(name, dtype=torch.float32, device=CPU).errors_of("chunked")
     assert 0 < errors["output"] < 1e-5

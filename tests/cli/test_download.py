@@ -24,6 +24,7 @@ def small(registered, monkeypatch):
     def get(transfer):
         transfer.partial.path.write_bytes(b"abc")
         transfer.report(3, 3)
+        return False
 
     monkeypatch.setattr(Transfer, "run", get)
     return "small"

@@ -205,6 +205,17 @@ def test_bytes_of_an_unknown_version_are_verified_in_the_end(get, server, etag):
     assert [asked for _, *asked in server.requests[1:]] == [["bytes=500-", None], [None, None]]
 
 
+def test_versions_that_change_in_one_call_are_read_again(get, server):
+    def serve_old(handler):
+        server.content = b"old" * 1000
+        handler.serve(num=500, ETag=None)
+        server.content = CONTENT
+
+    server.answers = [serve_old]
+    get(num_bytes=None)
+    assert [asked for _, asked, _ in server.requests] == [None, "bytes=500-", None]
+
+
 def test_without_a_checksum_and_a_version_nothing_is_continued(get, server):
     server.answers = [answer(num=500, ETag=None)]
     get(sha256="")

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from mhsvm.evaluation.gates import measure_gates
+from mhsvm.evaluation.gates import check_gate_maps, measure_gates
 from mhsvm.models import create_model
 
 SMALL = {"patterns": ("C", "S"), "dims": (8, 16), "depths": (1, 1), "decoder_depths": (1, 1), "d_state": 2}
@@ -61,3 +61,22 @@ def test_watching_changes_nothing_and_ends():
 def test_a_network_without_gates():
     with pytest.raises(ValueError, match="UltraLightVMUNet has no gates over scan routes: only MHS-VM has them"):
         measure_gates(create_model("ultralight_vm_unet"), torch.rand(1, 3, 32, 32))
+
+
+def test_blocks_with_branches_are_refused():
+    model = create_model("mhs_vm", **SMALL, branches=2)
+    with pytest.raises(ValueError, match="this network has 2 branches: leave `gate_maps` out"):
+        check_gate_maps(model, ["a"], ["a"])
+
+
+def test_another_fusion_keeps_the_gates():
+    """Their values are those of the routes, however these are fused."""
+    torch.manual_seed(0)
+    summed = create_model("mhs_vm", **SMALL, gate_threshold=0.9).eval()
+    fused = create_model("mhs_vm", **SMALL, gate_threshold=0.9, fusion="statistics").eval()
+    fused.load_state_dict(summed.state_dict(), strict=False)
+    image = torch.rand(1, 3, 32, 32)
+    # the fusions begin as the sum
+    torch.testing.assert_close(fused(image), summed(image), rtol=1e-4, atol=1e-5)
+    for one, other in zip(measure_gates(summed, image), measure_gates(fused, image), strict=True):
+        torch.testing.assert_close(torch.from_numpy(other.gate), torch.from_numpy(one.gate), rtol=1e-3, atol=1e-3)

@@ -92,3 +92,25 @@ def test_bfloat16_closes_as_many_cells_as_float32(patterns):
     assert closed(half) == pytest.approx(closed(exact), abs=0.005)
     # Rounded to 16 bits they would be equal.
     assert closed(half.bfloat16().float()) != pytest.approx(closed(exact), abs=0.005)
+
+
+@pytest.mark.parametrize(("divisor", "width"), [(3, 8), (4, 6), (8, 3), (24, 1), (1, 24), (0, 12), (5, 4)])
+def test_the_width_of_a_head_can_be_free_of_their_number(divisor, width):
+    torch.manual_seed(0)
+    scan = MultiHeadScan(24, patterns=("C", "X"), head_divisor=divisor)
+    assert scan.in_proj.out_features == scan.norm.weight.numel() == scan.out_proj.in_features == 2 * width
+    assert scan.s6.D.shape == (2, 4, width)
+    x = torch.randn(1, 24, 3, 4)
+    z = scan.attention(scan.s6(scan.in_proj(x.permute(0, 2, 3, 1)))).reshape(1, 3, 4, 2 * width)
+    torch.testing.assert_close(scan(x), scan.out_proj(scan.norm(z)).permute(0, 3, 1, 2))
+
+
+def test_widths_of_heads_that_do_not_fit_are_refused():
+    with pytest.raises(
+        ValueError, match=r"as the map, 24; received 2 heads of 24 // 3 = 8. Use project=True, or head_"
+    ):
+        MultiHeadScan(24, patterns=("C", "X"), head_divisor=3, project=False)
+    assert MultiHeadScan(24, patterns=("C", "X"), head_divisor=2, project=False)(torch.ones(1, 24, 2, 2)).shape[1] == 24
+    for divisor in (-1, 25):
+        with pytest.raises(ValueError, match=f"1 to the number of channels, 24; received {divisor}"):
+            MultiHeadScan(24, head_divisor=divisor)

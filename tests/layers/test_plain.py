@@ -10,11 +10,12 @@ from torch.nn.utils import parametrizations, parametrize, prune
 
 from mhsvm.layers import GatedScan, LayerNorm, PVMLayer, SkipBridge
 from mhsvm.layers.plain import is_plain
-from mhsvm.models import create_model, list_models
+from mhsvm.models import create_model
 from mhsvm.models.registry import MODELS
+from tests.fixtures.networks import OWN_NETWORKS
 
 WRAPPABLE = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.LayerNorm, nn.GroupNorm)
-each_network = pytest.mark.parametrize("name", list_models())
+each_network = pytest.mark.parametrize("name", OWN_NETWORKS)
 
 
 def build(name, backend="cpu"):

@@ -34,3 +34,12 @@ def test_gated_scan(inner, out_proj):
     expected = F.layer_norm(a, (inner,)) * q * torch.sigmoid(q)
     torch.testing.assert_close(branch(x), branch.out_proj(expected) if out_proj else expected)
     assert branch(x).shape == x.shape
+
+
+def test_gated_scan_without_its_silu_branch():
+    torch.manual_seed(0)
+    branch = GatedScan(4, scan=nn.Tanh(), inner_channels=4, out_proj=False, silu_branch=False)
+    assert branch.in_proj.weight.shape == (4, 4)
+    x = torch.randn(2, 3, 5, 4)
+    a = F.silu(branch.conv(branch.in_proj(x).permute(0, 3, 1, 2))).permute(0, 2, 3, 1)
+    torch.testing.assert_close(branch(x), F.layer_norm(a.tanh(), (4,)))

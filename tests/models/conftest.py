@@ -20,7 +20,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     for backend in list_backends():
         if not find_backend(backend).gradients:
             continue
-        on_gpu = backend in ("triton", "mamba_ssm") and torch.cuda.is_available()
+        on_gpu = backend in ("cuda", "triton", "mamba_ssm") and torch.cuda.is_available()
         device = torch.device("cuda" if on_gpu else "cpu")
         cases.append(pytest.param(backend, device, id=backend, marks=[pytest.mark.gpu] if on_gpu else []))
     metafunc.parametrize(("backend", "device"), cases)

@@ -7,7 +7,8 @@ import torch
 
 from mhsvm.data.augment import Augment
 from mhsvm.losses import create_loss
-from mhsvm.models import create_model, list_models
+from mhsvm.models import create_model
+from tests.fixtures.networks import OWN_NETWORKS
 
 SIZES = {
     "mhs_vm": {"dims": (8, 16), "depths": (1, 1), "decoder_depths": (1, 1), "d_state": 2},
@@ -38,14 +39,14 @@ def launches(monkeypatch, _triton):
     return names
 
 
-@pytest.mark.parametrize("name", list_models())
+@pytest.mark.parametrize("name", OWN_NETWORKS)
 def test_every_layer_gets_it(name):
     model = create_model(name, backend="chunked", **SIZES.get(name, {}))
     assert {module.backend for module in model.modules() if hasattr(module, "backend")} == {"chunked"}
 
 
 @pytest.mark.interpreter
-@pytest.mark.parametrize("name", list_models())
+@pytest.mark.parametrize("name", OWN_NETWORKS)
 def test_the_reference_launches_no_kernel(launches, kernel_device, name):
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(256, (2, 3, 32, 32), dtype=torch.uint8, generator=generator).to(kernel_device)

@@ -1,8 +1,9 @@
 import pytest
 import torch
 
-from mhsvm.models import create_model, list_models, load_weights
+from mhsvm.models import create_model, load_weights
 from mhsvm.models.checkpoint_file import read_checkpoint
+from tests.fixtures.networks import OWN_NETWORKS
 
 
 @pytest.fixture
@@ -16,7 +17,7 @@ def filled(small_model, published_state):
     return make
 
 
-@pytest.mark.parametrize("name", list_models())
+@pytest.mark.parametrize("name", OWN_NETWORKS)
 def test_our_checkpoints_come_back(name, small_model, tmp_path):
     model, other = small_model(name), small_model(name)
     with torch.no_grad():
@@ -35,7 +36,7 @@ def test_our_checkpoints_come_back(name, small_model, tmp_path):
     load_weights(small_model(name), model.state_dict())
 
 
-@pytest.mark.parametrize("name", list_models())
+@pytest.mark.parametrize("name", OWN_NETWORKS)
 @pytest.mark.parametrize("form", ["plain", "training", "parallel", "profiled"])
 def test_every_form_of_a_published_file(name, form, filled, small_model):
     model, state = filled(name)
@@ -55,7 +56,7 @@ def test_every_form_of_a_published_file(name, form, filled, small_model):
 
 @pytest.mark.parametrize("published", [False, True], ids=["ours", "published"])
 @pytest.mark.parametrize("prefix", ["model.", "net.", "network.", "module.model._orig_mod.", "self.backbone.", "x."])
-@pytest.mark.parametrize("name", list_models())
+@pytest.mark.parametrize("name", OWN_NETWORKS)
 def test_a_network_that_is_an_attribute_of_another_module(name, prefix, published, filled, small_model):
     model, state = filled(name)
     load_weights(model, state)
@@ -66,7 +67,7 @@ def test_a_network_that_is_an_attribute_of_another_module(name, prefix, publishe
     assert all(torch.equal(value, model.state_dict()[key]) for key, value in other.state_dict().items())
 
 
-@pytest.mark.parametrize("name", list_models())
+@pytest.mark.parametrize("name", OWN_NETWORKS)
 def test_what_was_saved_beside_the_network_is_reported(name, small_model):
     model, other = small_model(name), small_model(name)
     with torch.no_grad():
@@ -154,7 +155,7 @@ def test_a_network_of_somebody_else_is_loaded_strictly(small_model, published_st
         load_weights(model, published_state("vm_unet", small_model("vm_unet")))
 
 
-@pytest.mark.parametrize("name", list_models())
+@pytest.mark.parametrize("name", OWN_NETWORKS)
 def test_a_file_of_another_network_says_which(name, filled, small_model):
     _, state = filled(name)
     other = small_model("vm_unet" if name != "vm_unet" else "mhs_vm")

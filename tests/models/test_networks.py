@@ -5,9 +5,10 @@ import copy
 import pytest
 import torch
 
-from mhsvm.models import create_model, list_models
+from mhsvm.models import create_model
+from tests.fixtures.networks import OWN_NETWORKS
 
-pytestmark = pytest.mark.parametrize("name", list_models())
+pytestmark = pytest.mark.parametrize("name", OWN_NETWORKS)
 
 
 def test_logits_have_the_size_of_the_image(name, small_model):

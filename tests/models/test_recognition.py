@@ -1,10 +1,11 @@
 import pytest
 import torch
 
-from mhsvm.models import create_model, list_models
+from mhsvm.models import create_model
 from mhsvm.models.recognition import identify, recognize
 from mhsvm.models.registry import MODELS, Network
 from mhsvm.models.weight_format import KeyMark
+from tests.fixtures.networks import OWN_NETWORKS
 
 VARIANTS = [
     ("mhs_vm", {"patterns": ("C", "X", "S"), "project": False, "dims": (12, 24), "num_classes": 4}),
@@ -29,7 +30,7 @@ def test_a_published_file_says_how_its_network_was_built(name, changes, small_mo
     assert recognize({"epoch": 3, "model_state_dict": state}) == (recognized, arguments)
 
 
-@pytest.mark.parametrize("name", list_models())
+@pytest.mark.parametrize("name", OWN_NETWORKS)
 def test_names_tell_networks_and_layouts_apart(name, small_model, published_state):
     model = small_model(name)
     ours, published = identify(model.state_dict()), published_state(name, model)
@@ -43,8 +44,8 @@ def test_names_tell_networks_and_layouts_apart(name, small_model, published_stat
 
 
 def test_the_order_of_registration_does_not_matter(small_model, published_state, monkeypatch):
-    states = [published_state(name, small_model(name)) for name in list_models()]
-    states += [small_model(name).state_dict() for name in list_models()]
+    states = [published_state(name, small_model(name)) for name in OWN_NETWORKS]
+    states += [small_model(name).state_dict() for name in OWN_NETWORKS]
     before = [(found.name, found.format) for found in map(identify, states)]
     monkeypatch.setattr(MODELS, "_entries", dict(reversed(list(MODELS.items()))))
     assert [(found.name, found.format) for found in map(identify, states)] == before

@@ -43,6 +43,7 @@ def test_the_plain_ones_run_everywhere():
 
 def test_order_of_the_table():
     assert [row.name for row in all_backends()] == [
+        "cuda",
         "triton",
         "mamba_ssm",
         "native",
@@ -194,6 +195,7 @@ def test_what_the_compiler_does_not_know_is_left_to_it(toy):
 def test_a_backend_from_outside_scans(monkeypatch):
     register_backend(Backend("mine"), before="chunked")
     assert [row.name for row in all_backends()] == [
+        "cuda",
         "triton",
         "mamba_ssm",
         "native",
@@ -210,7 +212,8 @@ def test_a_backend_from_outside_scans(monkeypatch):
 
 def test_names_that_are_taken():
     with pytest.raises(
-        ValueError, match="'cpu' is taken; known are: triton, mamba_ssm, native, cpu, chunked, portable, reference"
+        ValueError,
+        match="'cpu' is taken; known are: cuda, triton, mamba_ssm, native, cpu, chunked, portable, reference",
     ):
         register_backend(Backend("cpu"))
     with pytest.raises(ValueError, match="'auto' is taken"):

@@ -157,3 +157,14 @@ def test_a_named_pipe_is_not_waited_for(tmp_path):
         (file,) = files
         with pytest.raises(ValueError, match="not a file"):
             file.read()
+
+
+def test_a_download_that_is_not_complete_is_a_problem(lay_out):
+    folder = lay_out(
+        dict.fromkeys(["a.png", "x.zip.partial", "x.zip.partial.json", "y.csv.crdownload", "z.partial"], b"")
+    )
+    names, _, wrong = walk(folder)
+    assert names == ["own/a.png", "own/x.zip.partial.json", "own/z.partial"]
+    message = "download that is not complete: 2\n    {0}/x.zip.partial\n    {0}/y.csv.crdownload\n    fix: finish it"
+    assert message.format(folder) in wrong
+    assert "download that is not complete: 1" in walk(folder / "x.zip.partial")[2]

@@ -284,6 +284,17 @@ def test_a_rehearsal_comes_once_for_each_shape_and_changes_nothing(monkeypatch):
     assert_same([p.grad for p in rehearsed.model.parameters()], [p.grad for p in plain.model.parameters()])
 
 
+def test_a_rehearsal_leaves_the_statistics_of_a_batch_norm():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Linear(8, 1))
+    step = TrainStep(model, create_optimizer("SGD", model, **DEFAULTS.optimizer.SGD), nn.MSELoss(), mode="eager")
+    first = model[0](batches(1)[0][0]).mean(0).detach()
+    step(*batches(1)[0])
+    norm = model[1]
+    assert norm.num_batches_tracked == 1
+    torch.testing.assert_close(norm.running_mean, 0.1 * first)
+
+
 class Attentive(nn.Module):
     """Notes who is at work."""
 

@@ -11,6 +11,7 @@ from mhsvm.ops.dispatch import Operation
 from mhsvm.ops.routes.projection import project
 from mhsvm.ops.scan import chunked, mamba_ssm, portable, reference
 from mhsvm.ops.scan.cpu import cpu_scan
+from mhsvm.ops.scan.cuda import cuda_scan
 from mhsvm.ops.scan.selective_scan import check_types_and_devices
 from mhsvm.ops.scan.triton import triton_scan
 from mhsvm.ops.sizes import refuse_empty
@@ -168,6 +169,12 @@ def _check(
             raise ValueError(f"{name} is on {index.device} and u on {u.device}: move them to one device")
 
 
+def _unsupported_by_cuda(
+    u: Tensor, x_proj: Tensor, delta_proj: Tensor, delta_bias: Tensor, A: Tensor, *arguments: object, **options: object
+) -> str | None:
+    return cuda_scan.unsupported_scan(u, A)
+
+
 def _unsupported_by_triton(
     u: Tensor, x_proj: Tensor, delta_proj: Tensor, delta_bias: Tensor, A: Tensor, *arguments: object, **options: object
 ) -> str | None:
@@ -181,6 +188,7 @@ def _unsupported_by_mamba_ssm(
 
 
 ROUTE_SCAN = Operation("route_scan", partial(route_scan_reference, scan=reference.selective_scan))
+ROUTE_SCAN.register("cuda", cuda_scan.route_scan, unsupported_reason=_unsupported_by_cuda)
 ROUTE_SCAN.register("triton", triton_scan.route_scan, unsupported_reason=_unsupported_by_triton)
 ROUTE_SCAN.register(
     "mamba_ssm",

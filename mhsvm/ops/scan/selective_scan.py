@@ -11,6 +11,7 @@ from mhsvm.ops import triton_support
 from mhsvm.ops.dispatch import Operation
 from mhsvm.ops.scan import chunked, mamba_ssm, portable, reference
 from mhsvm.ops.scan.cpu import cpu_scan
+from mhsvm.ops.scan.cuda import cuda_scan
 from mhsvm.ops.scan.triton import triton_scan
 from mhsvm.ops.sizes import refuse_empty
 
@@ -133,11 +134,16 @@ def _check_shape(name: str, tensor: Tensor | None, rule: str, expected: tuple[in
         raise ValueError(f"{name} must be {rule} = {expected} for this u and A, got {tuple(tensor.shape)}")
 
 
+def _unsupported_by_cuda(u: Tensor, delta: Tensor, A: Tensor, *arguments: object, **options: object) -> str | None:
+    return cuda_scan.unsupported_scan(u, A)
+
+
 def _unsupported_by_triton(u: Tensor, delta: Tensor, A: Tensor, *arguments: object, **options: object) -> str | None:
     return triton_support.unsupported_scan(u, A)
 
 
 SELECTIVE_SCAN = Operation("selective_scan", reference.selective_scan)
+SELECTIVE_SCAN.register("cuda", cuda_scan.selective_scan, unsupported_reason=_unsupported_by_cuda)
 SELECTIVE_SCAN.register("triton", triton_scan.selective_scan, unsupported_reason=_unsupported_by_triton)
 SELECTIVE_SCAN.register("mamba_ssm", mamba_ssm.selective_scan, unsupported_reason=mamba_ssm.unsupported_reason)
 SELECTIVE_SCAN.register("cpu", cpu_scan.selective_scan, unsupported_reason=cpu_scan.unsupported_reason)

@@ -18,8 +18,8 @@ import llvmlite
 import numba
 from numba.core import caching, compiler, serialize
 
-from mhsvm.files import replace_when_complete
-from mhsvm.ownership import is_own, make_own_folder
+from mhsvm.ops.kernel_files import read_kernel_file, write_kernel_file
+from mhsvm.ownership import make_own_folder
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +28,6 @@ _LOCATORS = tuple(
     getattr(caching, name, None) or getattr(caching, f"_{name}")
     for name in ("UserProvidedCacheLocator", "InTreeCacheLocator", "UserWideCacheLocator")
 )
-_DIGEST = 32
 
 
 class KernelCache(caching.NullCache):
@@ -52,7 +51,7 @@ class KernelCache(caching.NullCache):
         target_context.refresh()
         if self._folder is None:
             return None
-        payload = _read(self._path(signature, target_context.codegen()))
+        payload = read_kernel_file(self._path(signature, target_context.codegen()))
         if payload is None:
             return None
         return compiler.CompileResult._rebuild(target_context, *pickle.loads(payload))
@@ -62,12 +61,7 @@ class KernelCache(caching.NullCache):
         if self._folder is None:
             return
         payload = serialize.dumps(compiled._reduce())
-        try:
-            with replace_when_complete(self._path(signature, compiled.codegen)) as partial:
-                partial.touch(mode=0o600)
-                partial.write_bytes(hashlib.sha256(payload).digest() + payload)
-        except OSError as error:
-            log.warning("the compiled kernel %s cannot be kept: %s", self._name, error)
+        write_kernel_file(self._path(signature, compiled.codegen), payload)
 
     def _path(self, signature, codegen) -> Path:
         # machine code depends on the processor, and its pickle on numba and Python
@@ -75,21 +69,6 @@ class KernelCache(caching.NullCache):
         key = repr((signature, codegen.magic_tuple(), versions, self._sources))
         assert self._folder is not None
         return self._folder / f"{self._name}-{hashlib.sha256(key.encode()).hexdigest()[:24]}.kernel"
-
-
-def _read(path: Path) -> bytes | None:
-    """The content of a file that only this user can have written, and that is whole; otherwise None."""
-    try:
-        with path.open("rb") as file:
-            # of the open file, which cannot be exchanged between the check and the reading
-            if not is_own(os.fstat(file.fileno())):
-                log.warning("%s is not used: others may have written it; the kernel is compiled again", path)
-                return None
-            content = file.read()
-    except OSError:
-        return None
-    digest, payload = content[:_DIGEST], content[_DIGEST:]
-    return payload if hashlib.sha256(payload).digest() == digest else None
 
 
 def _private_folder(kernel: Callable[..., None], file: str) -> Path | None:

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from mhsvm.ops.scan.inputs import Gradients, Inputs, partial_dtype
 from mhsvm.ops.scan.triton.backward_kernels import selective_scan_bwd_kernel
 from mhsvm.ops.scan.triton.forward_kernels import (
     selective_scan_fwd_carry_kernel,
@@ -11,11 +12,8 @@ from mhsvm.ops.scan.triton.forward_kernels import (
 )
 from mhsvm.ops.scan.triton.plan import (
     BLOCK_CHANNELS,
-    Gradients,
-    Inputs,
     Plan,
     num_saved,
-    partial_dtype,
     plan_backward,
     plan_forward,
 )

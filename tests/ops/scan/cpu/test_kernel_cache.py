@@ -147,7 +147,7 @@ def test_a_full_disk_costs_the_cache_only(tmp_path, monkeypatch, caplog):
     def full(path):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(kernel_cache, "replace_when_complete", full)
+    monkeypatch.setattr("mhsvm.ops.kernel_files.replace_when_complete", full)
     with caplog.at_level(logging.WARNING):
         assert compilations() == 1
     assert "the compiled kernel twice cannot be kept" in caplog.text

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from mhsvm.ops.scan.triton.plan import Inputs, plan_backward, plan_forward
+from mhsvm.ops.scan.inputs import Inputs
+from mhsvm.ops.scan.triton.plan import plan_backward, plan_forward
 
 
 def make_inputs(b, d, length, groups, dtype=torch.float32):
