@@ -10,7 +10,6 @@ from torch.autograd.function import once_differentiable
 
 from mhsvm.ops.dispatch import Operation
 from mhsvm.ops.fused.output_dtype import norm_dtype
-from mhsvm.ops.scan.cpu.cpu_scan import unsupported_reason
 from mhsvm.ops.sizes import refuse_empty
 from mhsvm.ops.triton_support import unsupported_by_triton
 
@@ -158,6 +157,12 @@ def cpu_group_norm_gelu(
     return CpuGroupNormGELU.apply(x, weight, bias, skip, groups, RESIZES.index(resize), size_out, eps).to(dtype)
 
 
+def _unsupported_by_cpu(x: Tensor, *arguments: object, **options: object) -> str | None:
+    if x.device.type != "cpu":
+        return f"its kernels run on the CPU, and the map is on {x.device}"
+    return "its kernels compute in float32, and the map is float64" if x.dtype == torch.float64 else None
+
+
 def _is_channels_last(x: Tensor, *arguments: object, **options: object) -> bool:
     """Whether the CPU kernels read the map as it is."""
     return x.dtype == torch.float32 and not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last)
@@ -165,7 +170,7 @@ def _is_channels_last(x: Tensor, *arguments: object, **options: object) -> bool:
 
 GROUP_NORM_GELU = Operation("group_norm_gelu", group_norm_gelu_reference)
 GROUP_NORM_GELU.register(
-    "cpu", cpu_group_norm_gelu, unsupported_reason=unsupported_reason, worthwhile=_is_channels_last, traceable=False
+    "cpu", cpu_group_norm_gelu, unsupported_reason=_unsupported_by_cpu, worthwhile=_is_channels_last, traceable=False
 )
 GROUP_NORM_GELU.register("triton", triton_group_norm_gelu, unsupported_reason=unsupported_by_triton, traceable=False)
 GROUP_NORM_GELU.register("portable", portable_group_norm_gelu)

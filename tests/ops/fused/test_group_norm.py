@@ -239,6 +239,14 @@ def test_cpu_kernels_are_chosen_for_channels_last_maps_in_float32(monkeypatch):
     assert chosen(x) == chosen(last(x).double()) == chosen(last(x).bfloat16()) == "reference"
 
 
+def test_cpu_kernels_take_arguments_by_name_and_refuse_float64():
+    x = last(torch.ones(2, 8, 4, 4))
+    named = {"weight": torch.ones(8), "bias": torch.ones(8), "groups": 4}
+    assert GROUP_NORM_GELU.choose("cpu", x=x, **named).backend == "cpu"
+    with pytest.raises(ValueError, match="'cpu' cannot run .*: its kernels compute in float32, and the map is float64"):
+        GROUP_NORM_GELU.choose("cpu", x=x.double(), **named)
+
+
 def test_cpu_kernels_convert_maps_of_16_bits(relative_error):
     x, weight, bias, skip = make(2, 8, 4, 6, resize="keep", dtype=torch.bfloat16)
     y = group_norm_gelu(x, weight, bias, groups=4, skip=skip, backend="cpu")
