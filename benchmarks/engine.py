@@ -1,6 +1,7 @@
 """The C engine with and without AVX2 against the networks of this checkout and an older one: CPU time of one image."""
 
 import os
+import shlex
 import statistics
 import subprocess
 import sys
@@ -37,7 +38,7 @@ def bench_engine(*, rounds: int = 30, baseline: Path | None = None) -> dict:
     """
     compiler = library.find_compiler()
     if compiler is None:
-        raise ValueError("the benchmark compiles the engine: install gcc or clang")
+        raise ValueError(f"the benchmark compiles the engine: {library.missing_compiler()}")
     model = create_model("ultralight_vm_unet", pretrained=WEIGHTS).eval()
     image = np.random.default_rng(0).integers(0, 256, (1, SIZE, SIZE, 3)).astype(np.float32)
     runs: dict[str, Callable[[], float]] = {}
@@ -46,7 +47,7 @@ def bench_engine(*, rounds: int = 30, baseline: Path | None = None) -> dict:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         for name, flags in {"engine": (), **({"engine, AVX2": library.AVX2_FLAGS} if has_avx2() else {})}.items():
             path = folder / f"{len(runs)}.so"
-            command = [compiler, *library.FLAGS, *flags, str(SOURCE), "-o", str(path)]
+            command = [*shlex.split(compiler), *library.FLAGS, *flags, str(SOURCE), "-o", str(path)]
             subprocess.run(command, check=True)
             engine = library.load(path)
             network = NativeNetwork(pack_weights(model), engine=engine, **ultralight_native.network_arguments(model))

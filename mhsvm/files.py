@@ -64,6 +64,20 @@ def partial_path(path: Path) -> Path:
     return path.with_name(f".{path.name}.{socket.gethostname()}-{os.getpid()}.partial")
 
 
+def make_partial_folder(path: Path, *, named: Path | None = None) -> Path:
+    """Make a folder at the temporary path of a file or folder.
+
+    Raises:
+        OSError: There is no permission or no room for it; the error names `named`, by default `path`.
+    """
+    partial = partial_path(path)
+    try:
+        partial.mkdir()
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(named or path)) from error
+    return partial
+
+
 def cache_path(folder: Path, name: str) -> Path:
     """Choose the path of a file that is derived from a folder and can be created again.
 

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from mhsvm.files import full_disk_named, partial_path
+from mhsvm.files import full_disk_named, make_partial_folder
 
 # Programs that show a folder put these there; they stay, and are no reason to refuse it.
 _OF_SYSTEMS = (".DS_Store", "Thumbs.db", "desktop.ini")
@@ -42,6 +42,8 @@ class ResultFolder:
         Raises:
             FileExistsError: It is a file, or holds something else, which is named.
         """
+        if folder.is_symlink() and not folder.exists():
+            raise FileExistsError(f"{folder} is a link to nothing: remove it, or choose another one with `folder`")
         if folder.exists() and not folder.is_dir():
             raise FileExistsError(f"{folder} is a file, not a folder: choose another one with `folder`")
         present, foreign = self._entries(folder)
@@ -66,8 +68,7 @@ class ResultFolder:
         """
         self.check(folder)
         created = not folder.exists()
-        partial = partial_path(folder / _NAME)
-        partial.mkdir()
+        partial = make_partial_folder(folder / _NAME, named=folder)
         try:
             with full_disk_named(folder):
                 yield partial

@@ -178,3 +178,10 @@ def test_a_full_disk_is_reported_with_the_folder_and_older_results_stay(tmp_path
     with pytest.raises(OSError, match=r"No space left on device: '.*test'"):
         fill()
     assert contents(tmp_path / "test")["cases.csv"] == "old"
+
+
+def test_a_link_to_nothing_is_refused(tmp_path):
+    folder = tmp_path / "test"
+    folder.symlink_to("nowhere")
+    with pytest.raises(FileExistsError, match="test is a link to nothing"):
+        RESULTS.check(folder)

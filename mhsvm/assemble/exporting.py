@@ -2,10 +2,11 @@
 
 import copy
 import shutil
-import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from torch import nn
@@ -16,12 +17,14 @@ from mhsvm.assemble.trained import Trained
 from mhsvm.data.augment import NORMALIZATIONS
 from mhsvm.export import FORMATS, Comparison, Export, Facts, Format
 from mhsvm.export.comparison import HALF_LIMIT, LIMIT, compare
-from mhsvm.files import StrPath
+from mhsvm.files import StrPath, full_disk_named, make_partial_folder
 from mhsvm.inference.predictor import ImageLike, read_rgb
 from mhsvm.models.pretrained import FOLDER, read_index
 from mhsvm.synthetic import generate_sample
 
 _NUM_DRAWN = 8
+# Names of the checkpoints of every run.
+_OF_RUNS = ("best", "last")
 
 
 @dataclass(frozen=True)
@@ -80,16 +83,16 @@ def export_trained(
         reason = chosen.unsupported_reason(export)
         if reason is not None:
             raise ValueError(f"{each.name} cannot be written as {format}: {reason}")
+        _check_size(each)
     if beside is not None:
         exports[0] = _with_beside(exports[0], exports[1], chosen, format)
     given = [read_rgb(image) for image in images]
-    with tempfile.TemporaryDirectory(prefix=".export-", suffix=".partial", dir=out.parent) as folder:
-        # "." has no name
-        written = chosen.write(exports[0], Path(folder, out.name or "out"))
+    with _place(chosen, out) as place:
+        written = chosen.write(exports[0], place)
         found = [
             _run(chosen, format, written, each, export, given) for each, export in zip(models, exports, strict=True)
         ]
-        files = _move(written, out, chosen)
+    files = tuple((out.parent if chosen.folder is None else out) / path.name for path in written)
     reasons = [each for each in found if isinstance(each, str)]
     comparisons = [each for each in found if isinstance(each, Comparison)]
     return Exported(files, comparisons[0] if comparisons else None, "".join(reasons[:1]), comparisons[1:])
@@ -102,6 +105,16 @@ def _check_out(format: Format, out: Path) -> None:
         format.folder.check(out)
     elif out.is_dir():
         raise ValueError(f"{out} is a folder: name a file in it")
+
+
+def _check_size(trained: Trained) -> None:
+    stride: Any = trained.model.stride
+    h, w = trained.size
+    if min(h, w) < 1 or h % stride or w % stride:
+        raise ValueError(
+            f"{trained.name} records images of {h} x {w}, and its network takes multiples of {stride}: the file is "
+            "damaged, or was changed after its training"
+        )
 
 
 def _with_beside(export: Export, second: Export, chosen: Format, format: str) -> Export:
@@ -142,14 +155,29 @@ def _run(
     return comparison
 
 
-def _move(written: tuple[Path, ...], out: Path, format: Format) -> tuple[Path, ...]:
-    """Move complete files to their places, and return these."""
-    if format.folder is None:
-        return tuple(path.replace(out.parent / path.name) for path in written)
-    with format.folder.replace(out) as folder:
+@contextmanager
+def _place(format: Format, out: Path) -> Iterator[Path]:
+    """Yield a hidden file or folder to write in place of `out`; it is moved there when the block ends without an error.
+
+    Raises:
+        OSError: There is no permission or no room to write; the error names `out`.
+    """
+    if format.folder is not None:
+        with format.folder.replace(out) as folder:
+            yield folder
+        return
+    hidden = make_partial_folder(out)
+    try:
+        with full_disk_named(out):
+            yield hidden / out.name
+        written = [*hidden.iterdir()]
         for path in written:
-            shutil.move(path, folder / path.name)
-    return tuple(out / path.name for path in written)
+            if (out.parent / path.name).is_dir():
+                raise IsADirectoryError(f"{out.parent / path.name} is a folder, where a file is to be written: move it")
+        for path in written:
+            path.replace(out.parent / path.name)
+    finally:
+        shutil.rmtree(hidden, ignore_errors=True)
 
 
 def _facts(trained: Trained, threshold: float | None) -> Facts:
@@ -157,7 +185,7 @@ def _facts(trained: Trained, threshold: float | None) -> Facts:
     row = released.get(trained.checksum or "")
     config = trained.config
     return Facts(
-        name=row.name if row else (trained.path.stem if trained.path else "a run in memory"),
+        name=row.name if row else _name(trained),
         sha256=trained.checksum or "none, it was not saved",
         model=config.model.name,
         num_classes=trained.num_classes,
@@ -166,6 +194,14 @@ def _facts(trained: Trained, threshold: float | None) -> Facts:
         threshold=choose_threshold([trained], threshold),
         license=row.license if row else "",
     )
+
+
+def _name(trained: Trained) -> str:
+    """The name of a checkpoint without its folders; those of all runs are alike, so theirs begins with the run's."""
+    if trained.path is None:
+        return "a run in memory"
+    stem, run = trained.path.stem, trained.config.run.name
+    return f"{run}, {stem}" if stem in _OF_RUNS and run else stem
 
 
 def _exact(trained: Trained) -> nn.Module:

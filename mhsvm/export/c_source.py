@@ -14,7 +14,7 @@ from mhsvm.export.formats import FORMATS, Export, Format
 from mhsvm.models import UltraLightVMUNet
 from mhsvm.models.ultralight_weights import vector_places
 from mhsvm.native.binary import SOURCE
-from mhsvm.native.library import compile_library, find_compiler
+from mhsvm.native.library import compile_library, find_compiler, missing_compiler
 from mhsvm.text_file import read_text, write_text
 
 _WEIGHTS_A_LINE = 8
@@ -78,7 +78,8 @@ def c_source(
     widths = ", ".join(map(str, arguments["channels"]))
     others = ", ".join(str(int(arguments[name])) for name in ("branches", "d_state", "d_conv", "expand", "bridge"))
     stored = weights.astype(np.float16).view(np.uint16) if half else weights
-    text = f"""#include "{prefix}.h"
+    engine = _engine_prefix(prefix)
+    return f"""#include "{prefix}.h"
 
 {_engine(prefix)}
 const char {prefix}_facts[] = "{literal}";
@@ -92,19 +93,17 @@ enum {{ NUM_WEIGHTS = sizeof stored_weights / sizeof *stored_weights, NUM_PIXELS
 
 {"" if vectors is None else _vectors(weights, vectors) + _HALF}
 size_t {prefix}_scratch_bytes(void) {{
-  return sizeof(float) * (ultralight_num_scratch(&network, {h}, {w}) + 3 * NUM_PIXELS + {"NUM_WEIGHTS" if half else 0});
+  return sizeof(float) * ({engine}num_scratch(&network, {h}, {w}) + 3 * NUM_PIXELS + {"NUM_WEIGHTS" if half else 0});
 }}
 
 void {prefix}_segment(const uint8_t *rgb, float *probability, void *scratch) {{
   float *image = (float *)scratch, *memory = image + 3 * NUM_PIXELS;
 {_USE_HALF if half else "  const float *weights = stored_weights;"}
-  ultralight_minmax(rgb, image, 3 * NUM_PIXELS);
-  ultralight_run(&network, weights, image, {h}, {w}, memory, probability);
-  ultralight_probability(probability, {facts.num_classes}, NUM_PIXELS);
+  {engine}minmax(rgb, image, 3 * NUM_PIXELS);
+  {engine}run(&network, weights, image, {h}, {w}, memory, probability);
+  {engine}probability(probability, {facts.num_classes}, NUM_PIXELS);
 }}
 """
-    # two networks can be linked into one program
-    return re.sub(r"\bultralight_(?=check|rule|num_|run|minmax|probability)", f"{prefix}_engine_", text)
 
 
 _HALF = """/* A 16-bit float of the weights; they have no infinities. */
@@ -147,7 +146,7 @@ def open_c(files: tuple[Path, ...], facts: Facts) -> Exported | str:
     prefix = source.stem
     compiler = find_compiler()
     if compiler is None:
-        return "there is no C compiler"
+        return missing_compiler()
     with tempfile.TemporaryDirectory() as folder:
         built = Path(folder, "library.so")
         compile_library(compiler, source, built)
@@ -212,4 +211,10 @@ def _engine(prefix: str) -> str:
     """Header and source of the engine as one text."""
     header, source = read_text(SOURCE.with_suffix(".h")), read_text(SOURCE)
     body = source.replace('#include "ultralight.h"\n', "")
-    return (header + body).replace("MHSVM_ULTRALIGHT_H", f"{prefix.upper()}_ENGINE_H")
+    text = (header + body).replace("MHSVM_ULTRALIGHT_H", f"{prefix.upper()}_ENGINE_H")
+    return re.sub(r"\bultralight_(?=check|rule|num_|run|minmax|probability)", _engine_prefix(prefix), text)
+
+
+def _engine_prefix(prefix: str) -> str:
+    """Start of the names of the engine's functions: two networks can be linked into one program."""
+    return f"{prefix}_engine_"

@@ -43,5 +43,6 @@ def check_range(greatest: float, *, half: bool) -> None:
         ValueError: It is too large, or not finite.
     """
     if not greatest < float(np.finfo(np.float16 if half else np.float32).max):
-        kind = "16 bits" if half else "a float"
-        raise ValueError(f"a weight is {greatest:g}, which {kind} cannot hold: the training has diverged")
+        if half and np.isfinite(greatest):
+            raise ValueError(f"a weight is {greatest:g}, which 16 bits cannot hold: leave `half` out")
+        raise ValueError(f"a weight is {greatest:g}, which a float cannot hold: the training has diverged")

@@ -28,7 +28,10 @@ def unavailable_reason() -> str | None:
     node = find_node()
     if node is None:
         return "there is no node (nodejs), which runs the scripts of a page without a browser"
-    printed = subprocess.run([node, "--version"], capture_output=True, timeout=_TIMEOUT_S).stdout
+    try:
+        printed = subprocess.run([node, "--version"], capture_output=True, timeout=_TIMEOUT_S).stdout
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return f"node cannot be started: {error}"
     shown = printed.decode(errors="replace").strip()
     found = re.match(r"v(\d+)", shown)
     if found is None or int(found[1]) < OLDEST:

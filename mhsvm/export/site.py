@@ -71,8 +71,8 @@ def _png(size: int) -> bytes:
 
 
 def write_site(export: Export, path: Path) -> tuple[Path, ...]:
-    """Write the files to a new folder."""
-    path.mkdir()
+    """Write the files to a folder."""
+    path.mkdir(exist_ok=True)
     for name, content in site_files(export).items():
         (path / name).write_bytes(content)
     return tuple(path / name for name in (SITE.main, *sorted({each.name for each in path.iterdir()} - {SITE.main})))

@@ -1,6 +1,7 @@
 """Inference of UltraLight VM-UNet by the C engine: when it can take a call, and the packed weights that it keeps."""
 
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -13,6 +14,7 @@ from mhsvm.layers.layer_norm import LayerNorm
 from mhsvm.layers.linear import Linear
 from mhsvm.layers.mamba import Mamba
 from mhsvm.layers.plain import has_global_hooks
+from mhsvm.models.registry import MODELS
 from mhsvm.models.ultralight_weights import UltraLight, pack_weights
 from mhsvm.native.network import NativeNetwork
 from mhsvm.ops.dispatch import Operation
@@ -25,6 +27,8 @@ _EPS = 1e-5
 
 # All weights of a network, and the same weights packed.
 _kept: "WeakKeyDictionary[UltraLight, tuple[Tensor, NativeNetwork]]" = WeakKeyDictionary()
+# The layers of a network, and the class of the first that differs in its arguments; None if none does.
+_compared: "WeakKeyDictionary[UltraLight, tuple[list[nn.Module], str | None]]" = WeakKeyDictionary()
 
 
 def unsupported_reason(image: Tensor, model: UltraLight) -> str | None:
@@ -53,12 +57,51 @@ def changed_layer(model: UltraLight) -> str | None:
 
     A foreign mixer is named with its PVM layer.
     """
-    for module in _modules(model):
-        if module is not model and not _is_known(module):
-            foreign = isinstance(module, PVMLayer) and type(module.mixer) is not Mamba
-            mixer = f" with the mixer {type(module.mixer).__name__}" if foreign else ""
-            return f"{type(module).__name__}{mixer}"
-    return None
+    layers = _modules(model)[1:]
+    for layer in layers:
+        if not _is_known(layer):
+            foreign = isinstance(layer, PVMLayer) and type(layer.mixer) is not Mamba
+            mixer = f" with the mixer {type(layer.mixer).__name__}" if foreign else ""
+            return f"{type(layer).__name__}{mixer}"
+    kept = _compared.get(model)
+    if kept is None or kept[0] != layers:
+        kept = _compared[model] = layers, _different_layer(model, layers)
+    return kept[1]
+
+
+def _different_layer(model: UltraLight, layers: list[nn.Module]) -> str | None:
+    """The class of the first layer that is another one than the published network has in its place."""
+    has_bridge = not isinstance(model.bridge, nn.Identity)
+    places = [(type(each), type(other)) for each, other in zip(layers, _published(bridge=has_bridge), strict=False)]
+    # the gates of the bridge are linear layers or convolutions
+    gates = {nn.Linear, nn.Conv1d}
+    for found, expected in places:
+        if found is not expected and not {found, expected} <= gates:
+            return found.__name__
+    split_att = "conv" if has_bridge and isinstance(model.bridge.gates[0], nn.Conv1d) else "fc"
+    try:
+        published = _published(**network_arguments(model), split_att=split_att)
+    except ValueError:
+        # there is no such network: a layer has another width
+        return type(layers[0]).__name__
+    for layer, other in zip(layers, published, strict=False):
+        if _arguments(layer) != _arguments(other):
+            return type(layer).__name__
+    return None if len(layers) == len(published) else type(layers[-1]).__name__
+
+
+@lru_cache(maxsize=8)
+def _published(**arguments: Any) -> tuple[nn.Module, ...]:
+    """The layers of a published network."""
+    # on the device "meta" a first network takes a third of a second
+    with torch.random.fork_rng(devices=[]):
+        return tuple(_modules(MODELS["ultralight_vm_unet"].create(**arguments))[1:])
+
+
+def _arguments(layer: nn.Module) -> tuple:
+    """All that a layer computes by, but the values of its weights."""
+    shapes = {name: x if x is None else x.shape for name, x in layer._parameters.items()}
+    return type(layer), shapes, "" if layer._modules else layer.extra_repr()
 
 
 def run(image: Tensor, model: UltraLight) -> Tensor:

@@ -5,6 +5,7 @@ import hashlib
 import logging
 import os
 import platform
+import shlex
 import shutil
 import subprocess
 import sys
@@ -64,7 +65,7 @@ def _found() -> tuple[ctypes.CDLL, str] | str:
         return f"it is compiled at first use on Linux and macOS only; this is {platform.system()}"
     compiler = find_compiler()
     if compiler is None:
-        return "there is no C compiler: install gcc or clang, or name one in CC"
+        return missing_compiler()
     try:
         return load(_built(compiler)), f"compiled by {compiler}"
     except (OSError, ValueError) as error:
@@ -72,16 +73,36 @@ def _found() -> tuple[ctypes.CDLL, str] | str:
 
 
 def find_compiler() -> str | None:
-    """The C compiler that CC names, else the machine's; None if there is none."""
-    named = os.environ.get("CC")
-    return shutil.which(named) if named else shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
+    """The C compiler that CC names, else the machine's, as words of a shell; None if there is none."""
+    named = os.environ.get("CC", "").strip()
+    if not named:
+        found = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
+        return found and shlex.quote(found)
+    program = shutil.which(named)
+    if program is not None:
+        return shlex.quote(program)
+    # such as "ccache gcc" or "gcc -m64"
+    try:
+        first, *arguments = shlex.split(named)
+    except ValueError:
+        return None
+    program = shutil.which(first)
+    return program and shlex.join([program, *arguments])
+
+
+def missing_compiler() -> str:
+    """Why `find_compiler` finds none, and the remedy."""
+    named = os.environ.get("CC", "").strip()
+    if named:
+        return f"CC names the C compiler {named!r}, and there is no such program: name another one, or unset CC"
+    return "there is no C compiler: install gcc or clang, or name one in CC"
 
 
 @cache
 def _built(compiler: str) -> Path:
     """The library, compiled for this processor unless it is in the cache."""
     sources = (SOURCE, SOURCE.with_suffix(".h"))
-    version = subprocess.run([compiler, "--version"], capture_output=True, timeout=_TIMEOUT_S).stdout
+    version = compiler.encode() + _run([*shlex.split(compiler), "--version"]).stdout
     # a home folder may be shared by machines
     machine = platform.machine().encode()
     described = (*(path.read_bytes() for path in sources), version, str(compile_flags()).encode(), machine)
@@ -127,10 +148,17 @@ def compile_library(compiler: str, source: Path, path: Path) -> None:
     Raises:
         ValueError: The compiler fails; its message is quoted.
     """
-    command = [compiler, *compile_flags(), str(source), "-o", str(path)]
-    done = subprocess.run(command, capture_output=True, timeout=_TIMEOUT_S)
-    if done.returncode:
-        raise ValueError(f"{compiler} failed: {os.fsdecode(done.stderr).strip()[:300]}")
+    done = _run([*shlex.split(compiler), *compile_flags(), str(source), "-o", str(path)])
+    if done.returncode or not path.is_file():
+        message = os.fsdecode(done.stderr).strip()[:300] or f"it has status {done.returncode}, and no message"
+        raise ValueError(f"{compiler} failed: {message}")
+
+
+def _run(command: list[str]) -> subprocess.CompletedProcess[bytes]:
+    try:
+        return subprocess.run(command, capture_output=True, stdin=subprocess.DEVNULL, timeout=_TIMEOUT_S)
+    except subprocess.TimeoutExpired as error:
+        raise ValueError(f"{command[0]} did not end in {_TIMEOUT_S} s") from error
 
 
 def compile_flags() -> tuple[str, ...]:

@@ -207,8 +207,12 @@ static void add_moments(moments *m, const float *x, int cells, int c) {
     num = cells < 128 ? cells : 128;
     const double inverse = 1 / (m->num + num);
     for (int j = 0; j < c; j += LANES) {
-      const vec near = load(m->num ? m->near + j : x + j);
-      vec sums[2] = {splat(0), splat(0)}, squares[2] = {splat(0), splat(0)};
+      vec sums[2] = {splat(0), splat(0)}, squares[2] = {splat(0), splat(0)}, near = splat(0);
+      if (m->num) near = load(m->near + j);
+      else { /* not the first cell: it can be far from all others */
+        for (int i = 0; i < num; i++) near += load(x + i * c + j);
+        near /= splat((float)num);
+      }
       int i = 0;
       for (; i + 2 <= num; i += 2)
         UNROLL for (int q = 0; q < 2; q++) {

@@ -25,8 +25,6 @@ ENVIRONMENT_VARIABLE = "MHSVM_BACKEND"
 
 _left_to_compiler = ContextVar("_left_to_compiler", default=False)
 _all_portable = ContextVar("_all_portable", default=False)
-# torch 2.6 has no such function
-_torch_exports = getattr(torch.compiler, "is_exporting", lambda: False)
 
 
 @dataclass(frozen=True)
@@ -211,7 +209,8 @@ def portable_operations() -> Iterator[None]:
 
 def is_exporting() -> bool:
     """Whether operations are recorded for another runtime: in `portable_operations`, or by torch.export."""
-    return _is_all_portable() or _torch_exports()
+    # Not torch.compiler.is_exporting(), which is true in torch.compile, too, with torch 2.11; torch 2.6 has neither.
+    return _is_all_portable() or getattr(torch.compiler, "_is_exporting_flag", False)
 
 
 def _is_all_portable() -> bool:

@@ -22,7 +22,7 @@ ROOT = Path(mhsvm.__file__).parent
 HEAVY = {"torch", "numpy", "scipy", "h5py", "PIL", "numba", "triton", "matplotlib", "tensorboardX", "jinja2", "monai"}
 # These start or name commands and other programs with options of their own.
 START_PROGRAMS = {"native/library.py", "native/wasm.py", "export/node.py", "sweep/run_state.py", "system.py"}
-START_PROGRAMS |= {"ops/scan/mamba_ssm.py"}
+START_PROGRAMS |= {"ops/scan/mamba_ssm.py", "models/smp.py"}
 
 SCRIPTS = [path.as_posix() for path in (Path("scripts/release_weights.py"), Path("scripts/results.py"))]
 

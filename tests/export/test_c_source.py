@@ -91,6 +91,33 @@ def test_names_cannot_leave_comments_and_texts(workplace, make_set, make_checkpo
     assert exported.comparison.greatest < 1e-5
 
 
+def test_names_of_functions_of_the_engine(workplace, make_set, make_checkpoint):
+    checkpoint = make_checkpoint(make_set(), path="results/ultralight_run3.pt")
+    source, _ = export_trained(trained(checkpoint), "c", "ultralight_run.c").files
+    assert "weights: ultralight_run3" in read_text(source)
+
+
+def test_a_folder_in_place_of_the_header_leaves_nothing(workplace, make_set, make_checkpoint):
+    checkpoint = make_checkpoint(make_set())
+    Path("net.h").mkdir()
+    before = sorted(workplace.iterdir())
+    with pytest.raises(IsADirectoryError, match=r"net\.h is a folder, where a file is to be written"):
+        export_trained(trained(checkpoint), "c", "net.c")
+    assert sorted(workplace.iterdir()) == before
+
+
+@pytest.mark.parametrize("size", [[100, 100], [0, 32]])
+@pytest.mark.parametrize(
+    ("format", "out"), [("c", "net.c"), ("onnx", "net.onnx"), ("html", "net.html"), ("site", "net")]
+)
+def test_a_size_that_the_network_does_not_take(workplace, make_set, make_checkpoint, size, format, out):
+    model = trained(make_checkpoint(make_set()))
+    model.data["size"] = size
+    with pytest.raises(ValueError, match=f"images of {size[0]} x {size[1]}, and its network takes multiples of 32"):
+        export_trained(model, format, out)
+    assert not list(workplace.glob("*net*"))
+
+
 def test_a_result_that_differs_leaves_nothing(workplace, make_set, make_checkpoint, monkeypatch):
     checkpoint = make_checkpoint(make_set())
     monkeypatch.setattr("mhsvm.assemble.exporting.LIMIT", 1e-12)
@@ -135,7 +162,7 @@ def test_weights_that_16_bits_cannot_hold(workplace):
     model = trained(find_pretrained(WEIGHTS).path)
     with torch.no_grad():
         model.model.head.weight[0, 0] = 70_000
-    with pytest.raises(ValueError, match="a weight is 70000, which 16 bits cannot hold: the training has diverged"):
+    with pytest.raises(ValueError, match="a weight is 70000, which 16 bits cannot hold: leave `half` out"):
         export_trained(model, "c", "a.c", half=True)
     model.model.head.weight.data[0, 0] = torch.nan
     with pytest.raises(ValueError, match="a weight is nan, which a float cannot hold"):

@@ -78,6 +78,52 @@ def test_released_weights_on_extreme_images(name, image):
     assert (found - exact).abs().max() < 2e-5
 
 
+@pytest.mark.parametrize("name", list_pretrained())
+@pytest.mark.parametrize(("place", "color"), [((0, 0), (0, 255, 0)), ((2, 0), (255, 255, 255)), ((1, 0), (0, 0, 255))])
+def test_a_pixel_where_the_sums_of_a_norm_begin(name, place, color):
+    image = torch.zeros(1, 3, 256, 256)
+    y, x = place
+    image[:, :, y, x] = torch.tensor(color, dtype=torch.float32)
+    model = create_model("ultralight_vm_unet", pretrained=name).eval()
+    with torch.inference_mode():
+        found = model(image).sigmoid()
+    assert (found - exact_logits(model, image).sigmoid()).abs().max() < 2e-5
+
+
+def change_padding(model):
+    model.encoder[0] = nn.Conv2d(3, 8, 3, padding=1, padding_mode="reflect")
+
+
+@pytest.mark.parametrize(
+    ("change", "changed"),
+    [
+        (change_padding, "Conv2d"),
+        (lambda model: model.encoder.__setitem__(0, nn.Conv2d(3, 8, 3, padding=2, dilation=2)), "Conv2d"),
+        (lambda model: setattr(model, "head", nn.Conv2d(8, 1, 3, padding=1)), "Conv2d"),
+        (lambda model: setattr(model, "head", nn.Conv2d(8, 1, 1, bias=False)), "Conv2d"),
+        (lambda model: setattr(model.encoder[3].mixer, "in_proj", nn.Linear(6, 24)), "Linear"),
+        (lambda model: setattr(model.encoder_norms[0], "num_groups", 2), "GroupNormGELU"),
+    ],
+)
+def test_layers_of_the_same_class_with_other_arguments_are_computed_as_they_are(change, changed):
+    model, images = spread_model(), 255 * torch.rand(1, 3, 32, 32)
+    change(model)
+    with torch.inference_mode():
+        assert f"a {changed} differs" in unsupported_reason(images, model)
+        torch.testing.assert_close(model(images), model.by_layers(images))
+
+
+def test_a_head_of_more_classes_is_one_of_the_published_network():
+    torch.manual_seed(0)
+    model, images = spread_model(), 255 * torch.rand(1, 3, 32, 32)
+    model.head = nn.Conv2d(8, 3, 1)
+    state = torch.get_rng_state()
+    with torch.inference_mode():
+        assert chosen(model, images) == "native"
+        assert torch.equal(torch.get_rng_state(), state)
+        assert (model(images) - model.by_layers(images)).abs().max() < 1e-4
+
+
 def test_states_that_decay_at_once():
     model = spread_model()
     with torch.no_grad():

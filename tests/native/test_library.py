@@ -91,9 +91,26 @@ def test_it_is_compiled_once(fresh, caplog):
 
 def test_without_a_compiler(fresh, monkeypatch):
     monkeypatch.setenv("CC", "no-such-compiler")
-    assert library.unavailable_reason() == "there is no C compiler: install gcc or clang, or name one in CC"
-    with pytest.raises(ValueError, match="the C engine cannot run here: there is no C compiler"):
+    reason = "CC names the C compiler 'no-such-compiler', and there is no such program: name another one, or unset CC"
+    assert library.unavailable_reason() == reason
+    with pytest.raises(ValueError, match="the C engine cannot run here: CC names the C compiler"):
         library.library()
+    monkeypatch.delenv("CC")
+    monkeypatch.setenv("PATH", str(fresh))
+    assert library.find_compiler() is None
+    assert library.missing_compiler() == "there is no C compiler: install gcc or clang, or name one in CC"
+
+
+def test_the_compiler_can_have_arguments(fresh, monkeypatch, tmp_path):
+    script = tmp_path / "the cc"
+    script.write_text("#!/bin/sh\necho received $1 >&2\nexit 1\n")
+    script.chmod(0o755)
+    for named, received in ((f"'{script}' -m64", "-m64"), (str(script), "-std=c11")):
+        library._found.cache_clear()
+        monkeypatch.setenv("CC", named)
+        assert f"failed: received {received}" in (library.unavailable_reason() or "")
+    monkeypatch.setenv("CC", f"{script} '")
+    assert library.find_compiler() is None
 
 
 def test_a_compiler_that_fails_is_quoted(fresh, monkeypatch, tmp_path):

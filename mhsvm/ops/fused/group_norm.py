@@ -5,6 +5,7 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch._subclasses import FakeTensor
 from torch.autograd.function import once_differentiable
 
 from mhsvm.ops.dispatch import Operation
@@ -32,8 +33,8 @@ def group_norm_gelu(
 ) -> Tensor:
     """GELU(resize(GroupNorm(x))) + skip.
 
-    The backend "triton" computes it in two kernels each way; its gradients have the same bits in every run. GELU is
-    the exact one, with erf.
+    The backends "triton" and "cpu" compute it in two kernels and one each way; their gradients have the same bits in
+    every run. GELU is the exact one, with erf.
 
     Args:
         x: (b, c, h, w), any float type; statistics are float32, or float64 for such an x.
@@ -131,7 +132,46 @@ def triton_group_norm_gelu(
     return _GroupNormGELU.apply(x, weight, bias, skip, groups, resize, eps, norm_dtype(x, skip))
 
 
+def cpu_group_norm_gelu(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    *,
+    groups: int,
+    resize: str = "keep",
+    skip: Tensor | None = None,
+    eps: float = 1e-5,
+) -> Tensor:
+    """`group_norm_gelu` by numba's kernels, in float32 and channels last; other inputs are converted.
+
+    Tensors without memory, which torch's counters use, go to the reference.
+    """
+    if isinstance(x, FakeTensor):
+        return group_norm_gelu_reference(x, weight, bias, groups=groups, resize=resize, skip=skip, eps=eps)
+    from mhsvm.ops.fused.group_norm_cpu_launch import CpuGroupNormGELU
+
+    dtype = norm_dtype(x, skip)
+    x, weight, bias = x.float(), weight.float(), bias.float()
+    skip = None if skip is None else skip.float()
+    size_out = resized(x.shape[2], x.shape[3], resize)
+    return CpuGroupNormGELU.apply(x, weight, bias, skip, groups, RESIZES.index(resize), size_out, eps).to(dtype)
+
+
+def _unsupported_by_cpu(x: Tensor, *arguments: object, **options: object) -> str | None:
+    if x.device.type != "cpu":
+        return f"its kernels run on the CPU, and the map is on {x.device}"
+    return "its kernels compute in float32, and the map is float64" if x.dtype == torch.float64 else None
+
+
+def _is_channels_last(x: Tensor, *arguments: object, **options: object) -> bool:
+    """Whether the CPU kernels read the map as it is."""
+    return x.dtype == torch.float32 and not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last)
+
+
 GROUP_NORM_GELU = Operation("group_norm_gelu", group_norm_gelu_reference)
+GROUP_NORM_GELU.register(
+    "cpu", cpu_group_norm_gelu, unsupported_reason=_unsupported_by_cpu, worthwhile=_is_channels_last, traceable=False
+)
 GROUP_NORM_GELU.register("triton", triton_group_norm_gelu, unsupported_reason=unsupported_by_triton, traceable=False)
 GROUP_NORM_GELU.register("portable", portable_group_norm_gelu)
 

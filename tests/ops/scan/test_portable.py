@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from mhsvm.ops import selective_scan
+from mhsvm.ops.dispatch import is_exporting
 from mhsvm.ops.scan import portable, reference
 
 ALL = ("D", "z", "delta_bias")
@@ -85,6 +86,23 @@ def test_torch_export_records_no_operator_of_the_package_unless_it_is_named():
     for size in (1, 2, 3, 8):
         torch.testing.assert_close(program(*tensors_of(size)), Scan("reference")(*tensors_of(size)))
     assert recorded(Scan("cpu"), tensors_of(2))[1] == {"mhsvm.cpu_scan.default"}
+
+
+def test_torch_compile_is_no_export():
+    def changed(x):
+        return x + 1 if is_exporting() else x - 1
+
+    assert torch.compile(changed, backend="eager", fullgraph=True)(torch.zeros(1)).item() == -1
+    assert torch.export.export(Calls(changed), (torch.zeros(1),)).module()(torch.zeros(1)).item() == 1
+
+
+class Calls(torch.nn.Module):
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+
+    def forward(self, x):
+        return self.function(x)
 
 
 def test_the_environment_names_a_backend_in_torch_export_too(monkeypatch):

@@ -60,5 +60,6 @@ def _compile(kernel: Callable[..., None], arguments: Mapping[str, object]) -> Ca
 @functools.cache
 def _sources(file: str) -> str:
     """A hash of a kernel's file, and of all files with functions that it may call."""
-    files = [Path(file), *sorted(Path(__file__).parent.glob("*.py"))]
+    near = sorted(Path(file).parent.glob("*_cpu_kernels.py"))
+    files = [Path(file), *near, *sorted(Path(__file__).parent.glob("*.py"))]
     return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
