@@ -63,8 +63,7 @@ class ChannelNorm(LayerNorm):
 
     def forward(self, x: Tensor, gate: Tensor | None = None) -> Tensor:
         """(b, c, h, w) -> the same shape"""
-        # on the CPU, the backward pass of torch 2.14's dilated depthwise convolutions of channels-last maps in bfloat16
-        # writes outside of its memory at dilations of 5 and more
+        # torch 2.14 on the CPU crashes in the backward pass of some convolutions of channels-last maps in bfloat16
         return super().forward(x.movedim(1, -1), gate).movedim(-1, 1).contiguous()
 
 
