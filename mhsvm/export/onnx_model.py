@@ -110,7 +110,7 @@ def _open_session(content: bytes, num_threads: int, path: Path) -> Any:
         import onnxruntime
         from onnxruntime.capi import onnxruntime_pybind11_state as errors
     except ImportError as error:
-        raise RuntimeMissing(f"{path} is run by ONNX Runtime, which is not installed: {_EXTRA}") from error
+        raise RuntimeMissing(f"{path.name} is run by ONNX Runtime, which is not installed: {_EXTRA}") from error
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = num_threads, 1
     # threads that wait for each other would take processors from other programs
@@ -127,7 +127,8 @@ def _open_session(content: bytes, num_threads: int, path: Path) -> Any:
 def _explained(error: Exception, path: Path, version: str) -> ValueError:
     message = first_line(str(error))
     if re.search(r"IR version|opset|not implemented", message, re.I):
-        return RuntimeMissing(f"ONNX Runtime {version} is too old for {path}: install a newer one. It says: {message}")
+        too_old = f"ONNX Runtime {version} is too old for {path.name}: install a newer one"
+        return RuntimeMissing(f"{too_old}. It says: {message}")
     return ValueError(f"ONNX Runtime {version} cannot load {path}: {message}")
 
 

@@ -255,6 +255,13 @@ def test_cpu_kernels_convert_maps_of_16_bits(relative_error):
     assert relative_error(y, expected) < 4e-3
 
 
+@pytest.mark.parametrize("name", ["reference", "cpu", "portable"])
+def test_one_value_a_group_is_its_bias(name):
+    bias = torch.tensor([-1.0, 0.0, 1.0, 2.0])
+    y = group_norm_gelu(torch.randn(1, 4, 1, 1), torch.ones(4), bias, groups=4, backend=name)
+    torch.testing.assert_close(y.ravel(), F.gelu(bias))
+
+
 def test_nan_spreads_over_its_group_in_cpu_kernels():
     x = torch.randn(1, 8, 4, 4, generator=torch.Generator().manual_seed(0))
     x[0, 0, 1, 2] = float("nan")
