@@ -34,7 +34,7 @@ def group_norm_gelu(
     """GELU(resize(GroupNorm(x))) + skip.
 
     The backends "triton" and "cpu" compute it in two kernels and one each way; their gradients have the same bits in
-    every run. GELU is the exact one, with erf.
+    every run. Second derivatives need the backend "reference". GELU is the exact one, with erf.
 
     Args:
         x: (b, c, h, w), any float type; statistics are float32, or float64 for such an x.
